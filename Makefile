@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+PORT ?= 5000
+
+.PHONY: help run ui test test-slow check bench
+
+help: ## list these
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/installed ## the whole experiment on scanned digits, in minutes
+	mlflow run . --env-manager local
+
+ui: .venv/installed ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
+	mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
+
+test: .venv/installed ## the tests, minutes
+	python -m pytest
+
+test-slow: .venv/installed ## the tests that take longer
+	python -m pytest -m slow
+
+check: .venv/installed ## lint, format and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: .venv/installed ## speed beside a peer
+	python -m benchmarks
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@

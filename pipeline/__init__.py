@@ -1,0 +1,1 @@
+"""Image classifiers as an MLflow Project: range test, OneCycle training, evaluation, explanation."""
