@@ -1,0 +1,99 @@
+"""python -m pipeline <step> [--name value ...]"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pipeline.params import STEPS, Params
+from pipeline.settings import nearest, resolve
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one step. Returns 0; 1 diverged or 2 bad input, with one line on stderr; 130 interrupted."""
+    try:
+        command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return BAD_INPUT
+    except (click.UsageError, ValueError) as error:
+        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        return _refuse(" ".join(message.split()))
+    except ArithmeticError as error:
+        click.echo(f"error: {error}", err=True)
+        return FAILED
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    return 0
+
+
+def command_line() -> click.Group:
+    """One command a step, one option a parameter."""
+    group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
+    for step, params in STEPS.items():
+        options: list[click.Parameter] = [_option(name, params) for name in params.model_fields]
+        group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
+    return group
+
+
+class _Steps(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"unknown step {args[0]}{nearest(args[0], STEPS)} (steps: {', '.join(STEPS)})")
+        return super().resolve_command(ctx, args)
+
+
+def _option(name: str, params: type[Params]) -> click.Option:
+    schema = params.model_json_schema()["properties"][name]
+    default = params.model_fields[name].default
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    choices = "|".join(schema.get("enum", []))
+    return click.Option([f"--{name}"], metavar=choices or name.upper(), help=f"{schema['description']} [{shown}]")
+
+
+def _runner(step: str) -> Any:
+    def run(**given: str | None) -> None:
+        params = resolve(step, {name: value for name, value in given.items() if value is not None})
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("pipeline").setLevel(logging.INFO)
+        _interrupt_once()
+        # Imported late, so that --help and refusals need not wait for torch and MLflow.
+        importlib.import_module(f"pipeline.steps.{step}").run(params)
+
+    return run
+
+
+def _interrupt_once() -> None:
+    """Lets Ctrl-C and SIGTERM alike unwind the step, so that it keeps what it has and closes its run.
+
+    MLflow's launcher answers Ctrl-C with a SIGTERM of its own at once: only the first signal counts.
+    """
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _refuse(message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        from pipeline import tracking
+
+        tracking.note_error(run_id, message)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Flags and experiment files -> the validated parameters of a step."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.params import STEPS, DataParams, MainParams, ModelParams, Params
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+def resolve(step: str, flags: Mapping[str, str]) -> Params:
+    """The parameters of `step`: defaults, overridden by the experiment file, overridden by `flags`.
+
+    `experiment` in the result names the file that was read, or is `none`. Raises ValueError, in one line, for whatever
+    a user can get wrong, naming the file where the value came from one.
+    """
+    declared = STEPS[step].model_fields
+    path = _experiment_path(step, flags)
+    from_file = {} if path is None else read_experiment(path)
+    values = {name: value for name, value in from_file.items() if name in declared}
+    values |= {**flags, "experiment": "none" if path is None else _shown(path)}
+    try:
+        return STEPS[step](**values)
+    except ValidationError as error:
+        raise ValueError(_one_line(error, path, from_file.keys() - flags.keys())) from None
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """The mapping in an experiment file, its keys known parameters. Raises ValueError naming file and key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"experiment {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"experiment {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")
+    for key in content:
+        if key not in MainParams.model_fields or key == "experiment":
+            raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), MainParams.model_fields)}")
+    return content
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean x?` for the closest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
+    asked = flags.get("experiment", "auto")
+    if asked not in ("auto", "none"):
+        return Path(asked)
+    if asked == "none" or not issubclass(STEPS[step], DataParams):
+        return None
+    defaults = {
+        "dataset": DataParams.model_fields["dataset"].default,
+        "model": ModelParams.model_fields["model"].default,
+    }
+    asked_for = {name: flags.get(name, default) for name, default in defaults.items()}
+    stems = ["{dataset}_{model}".format(**asked_for)]
+    if asked_for["model"] == defaults["model"]:
+        stems.append(asked_for["dataset"])
+    paths = (EXPERIMENTS / f"{stem}.yaml" for stem in stems if stem.replace("_", "").isalnum())
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(EXPERIMENTS.parent)) if path.is_relative_to(EXPERIMENTS) else str(path)
+
+
+def _one_line(error: ValidationError, path: Path | None, from_file: Iterable[str]) -> str:
+    problems: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        problems.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
+    lines = []
+    for name, details in problems.items():
+        source = f"experiment {path}: " if name in from_file else ""
+        message = " or ".join(dict.fromkeys(_message(detail) for detail in details))
+        lines.append(f"{source}{name}={details[0]['input']}: {message}" if name else message)
+    return "; ".join(lines)
+
+
+def _message(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    if detail["type"] == "value_error":
+        return str(context["error"])
+    message = detail["msg"].removeprefix("Input ").removeprefix("String ").split(", unable")[0]
+    if detail["type"] == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        message += nearest(str(detail["input"]), choices)
+    return message

@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["unknown step trian", "did you mean train?"]),
+        (["train", "--modle", "vit"], ["--modle", "--model"]),
+        (["train", "--model", "resnet81"], ["model=resnet81", "did you mean resnet18?"]),
+        (["train", "--dataset", "cifr10"], ["dataset=cifr10", "did you mean cifar10?"]),
+        (["explain", "--method", "gradcma"], ["method=gradcma", "did you mean gradcam?"]),
+        (["train", "--model", "vit", "--patch_size", "5"], ["patch_size=5", "divisors: 1, 2, 4, 8, 16, 32"]),
+        (["train", "--max_lr", "fast"], ["max_lr=fast", "valid number"]),
+        (["train", "--epochs", "-3"], ["epochs=-3", "greater than or equal to 1"]),
+        (["train", "--epochs"], ["--epochs", "requires an argument"]),
+        (["evaluate", "--run_id", "../../x"], ["run_id=../../x"]),
+        (["main", "--steps", "lr_range,tran"], ["steps=tran", "did you mean train?"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+def test_help_answers_without_importing_torch_or_mlflow():
+    code = (
+        "import sys; from pipeline.__main__ import main; status = main(['train', '--help']);"
+        "print(sorted({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)), status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[] 0\n")
+    assert "--max_lr" in done.stdout

@@ -1,0 +1,95 @@
+import pytest
+import yaml
+
+from pipeline.params import STEPS
+from pipeline.settings import EXPERIMENTS, read_experiment, resolve
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_flag_beats_file_beats_default(tmp_path):
+    file = write(tmp_path / "e.yaml", "epochs: 7\nbatch_size: 32\n")
+    params = resolve("train", {"experiment": file, "epochs": "9"})
+    assert (params.epochs, params.batch_size, params.pct_start) == (9, 32, 0.3)
+    assert params.experiment == file
+
+
+@pytest.mark.parametrize(
+    ("flags", "experiment"),
+    [
+        ({}, "experiments/digits.yaml"),
+        ({"dataset": "cifar10", "model": "vit"}, "experiments/cifar10_vit.yaml"),
+        ({"dataset": "cifar10"}, "experiments/cifar10_resnet18.yaml"),
+        ({"model": "vit"}, "none"),
+        ({"dataset": "folder", "data_dir": "photos"}, "none"),
+        ({"experiment": "none"}, "none"),
+    ],
+)
+def test_auto_takes_the_experiment_of_dataset_and_model(flags, experiment):
+    params = resolve("train", flags)
+    assert params.experiment == experiment
+    for name, value in flags.items():
+        if name != "experiment":
+            assert getattr(params, name) == value
+
+
+def test_evaluation_has_no_experiment_of_its_own():
+    assert resolve("evaluate", {}).experiment == "none"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_declared_experiment_validates_and_says_only_what_differs(path):
+    params = resolve("main", {"experiment": str(path)})
+    defaults = STEPS["main"]().model_dump()
+    for key in yaml.safe_load(path.read_text()).keys() - {
+        "dataset",
+        "model",
+        "optimizer",
+        "patch_size",
+        "momentum",
+    }:
+        assert getattr(params, key) != defaults[key], key
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epochs: two\n", ["epochs=two", "integer"]),
+        ("epoch: 2\n", ["unknown key epoch", "did you mean epochs?"]),
+        ("- epochs\n", ["expected `name: value`", "list"]),
+        ("", ["expected `name: value`"]),
+        ("epochs: [\n", ["not YAML"]),
+        ("max_lr: !!python/object/apply:os.system ['true']\n", ["not YAML"]),
+        ("experiment: x\n", ["unknown key experiment"]),
+        ("1: 2\n", ["unknown key 1"]),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_key_in_one_line(tmp_path, text, parts):
+    file = write(tmp_path / "broken.yaml", text)
+    with pytest.raises(ValueError, match=r"broken\.yaml") as error:
+        resolve("train", {"experiment": file})
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: No such file"):
+        read_experiment(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ValueError, match=r"binary\.yaml: not YAML"):
+        read_experiment(tmp_path / "binary.yaml")
+
+
+def test_a_flag_s_error_does_not_blame_the_file(tmp_path):
+    file = write(tmp_path / "e.yaml", "epochs: 7\n")
+    with pytest.raises(ValueError, match=r"^epochs=x: should be a valid integer$"):
+        resolve("train", {"experiment": file, "epochs": "x"})
+
+
+def test_hostile_names_do_not_reach_the_file_system():
+    with pytest.raises(ValueError, match=r"^dataset=\.\./\.\./etc/passwd: should be"):
+        resolve("train", {"dataset": "../../etc/passwd"})
