@@ -1,0 +1,90 @@
+"""Batched augmentation on the training device: tensors in, tensors out, one draw per image."""
+
+from functools import lru_cache
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms import v2
+
+
+def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
+    """A window of each image's own size at a random place in that image, reflect-padded by `padding` px.
+
+    images: (B, 3, H, W), any dtype; the result has their shape and dtype, laid out channels last.
+    generator: on the images' device.
+    Raises ValueError if `padding` is not smaller than the image, which cannot be reflected any further.
+    """
+    batch, _, height, width = images.shape
+    most = min(height, width) - 1
+    if not 0 <= padding <= most:
+        raise ValueError(f"crop_padding={padding} does not fit images of {height}x{width} px: use 0 to {most}")
+    # Reflection is arithmetic on indices: nothing is padded, and it works for uint8 on every device.
+    shifts = torch.randint(-padding, padding + 1, (2, batch, 1), generator=generator, device=images.device)
+    rows = _reflect(shifts[0] + torch.arange(height, device=images.device), height)
+    columns = _reflect(shifts[1] + torch.arange(width, device=images.device), width)
+    sample = torch.arange(batch, device=images.device)
+    return images[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, generator: Generator) -> Tensor:
+    """Each image mirrored left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
+    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def cutout(images: Tensor, size: int, generator: Generator) -> Tensor:
+    """Each image with one square of `size` px set to 0, the mean of normalised pixels.
+
+    images: (B, 3, H, W) float. The square's centre is uniform over the pixels; what sticks out is clipped
+    (DeVries and Taylor, 2017, arXiv:1708.04552).
+    """
+    batch, _, height, width = images.shape
+    rows = _inside(height, batch, size, generator)
+    columns = _inside(width, batch, size, generator)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(images / 255 - mean) / std per channel: (B, 3, H, W) float32, channels last.
+
+    images: (B, 3, H, W) uint8. mean, std: per channel, in [0, 1] units.
+    """
+    pixels = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    return pixels.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
+
+
+def mix(
+    images: Tensor, labels: Tensor, num_classes: int, mixup_alpha: float, cutmix_alpha: float
+) -> tuple[Tensor, Tensor]:
+    """A batch blended with itself, and its soft labels (B, num_classes) that sum to 1.
+
+    MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899), whichever has alpha > 0; one of the two at random
+    per batch if both have. The share of each image is drawn from Beta(alpha, alpha), once per batch.
+    images: (B, 3, H, W) float. labels: (B,) int64. Draws from torch's global random state.
+    """
+    blends = []
+    if mixup_alpha:
+        blends.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
+    if cutmix_alpha:
+        blends.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
+    images, labels = v2.RandomChoice(blends)(images, labels)
+    return images, labels
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """`index` in (-size, 2 * size - 1) mirrored into [0, size) at the border pixels, not repeating them."""
+    last = size - 1
+    return last - (last - index.abs()).abs()
+
+
+def _inside(length: int, batch: int, size: int, generator: Generator) -> Tensor:
+    """(B, length) bool: the pixels of one axis that a randomly centred segment of `size` px covers."""
+    start = torch.randint(length, (batch, 1), generator=generator, device=generator.device) - size // 2
+    pixel = torch.arange(length, device=generator.device)
+    return (start <= pixel) & (pixel < start + size)
+
+
+@lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """`values` of [0, 1] pixels as (C, 1, 1) of [0, 255] ones; kept, as a new copy makes the device wait."""
+    return torch.tensor(values, device=device).mul(255)[:, None, None]

@@ -1,0 +1,65 @@
+"""Image sets by name or from a folder -> train, validation and test splits of uint8 images."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.data import folders, named
+from pipeline.data.splits import Report, Split, Splits, divide
+
+__all__ = ["DATASETS", "Report", "Split", "Splits", "load"]
+
+log = logging.getLogger(__name__)
+
+FOLDER = "folder"
+DATASETS = (*named.SETS, FOLDER)
+CORRUPT_NAMED = 10  # files in the log; all are in the report
+
+
+def load(
+    dataset: str,
+    *,
+    data_dir: str | Path,
+    image_size: int,
+    valid_fraction: float,
+    limit_train: int,
+    limit_test: int,
+    progress: bool = True,
+) -> Splits:
+    """The splits of `dataset`, its images RGB uint8 of `image_size` px; fast from the second time on.
+
+    dataset: one of DATASETS; "folder" reads `data_dir` itself, the others are kept in it.
+    valid_fraction: share of train that validates, in [0, 1). limit_train, limit_test: images, 0 for all.
+    Raises ValueError, in one line that says what to do, for what the user can mend.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(DATASETS)}")
+    if not 0 <= valid_fraction < 1:
+        raise ValueError(f"valid_fraction={valid_fraction:g} must be at least 0 and less than 1")
+    if image_size < 1 or limit_train < 0 or limit_test < 0:
+        raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
+    root = Path(data_dir).expanduser()
+    if dataset == FOLDER:
+        decoded, listing = folders.read(root, image_size, progress=progress)
+        name, flip = root.resolve().name, True
+        report = Report(dict(+listing.skipped), [*listing.unreadable, *decoded.corrupt])
+    else:
+        decoded = named.read(dataset, root, image_size, progress=progress)
+        name, flip, report = dataset, named.SETS[dataset].flip, Report()
+    _warn(report.corrupt)
+    return divide(
+        decoded,
+        name,
+        flip=flip,
+        report=report,
+        valid_fraction=valid_fraction,
+        limit_train=limit_train,
+        limit_test=limit_test,
+    )
+
+
+def _warn(corrupt: Sequence[tuple[str, str]]) -> None:
+    for path, error in corrupt[:CORRUPT_NAMED]:
+        log.warning("%s left out: %s", path, error)
+    if len(corrupt) > CORRUPT_NAMED:
+        log.warning("and %d more files left out", len(corrupt) - CORRUPT_NAMED)

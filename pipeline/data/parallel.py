@@ -1,0 +1,64 @@
+"""A function over many items, in blocks, in worker processes."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORTH_WORKERS = 1000  # items; fewer are done sooner than workers are started
+
+
+class _Blocks(Dataset[Result], Generic[Item, Result]):
+    def __init__(self, function: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int) -> None:
+        self.function = function
+        self.items = items
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // self.size)
+
+    def __getitem__(self, index: int) -> Result:
+        return self.function(self.items[index * self.size : (index + 1) * self.size])
+
+
+def map_blocks(
+    function: Callable[[Sequence[Item]], Result],
+    items: Sequence[Item],
+    block_size: int,
+    *,
+    title: str,
+    progress: bool = True,
+) -> Iterator[Result]:
+    """`function` of each block of `block_size` items, in order, with a progress bar on a terminal.
+
+    Processes, not threads: on small files threads mostly wait for the interpreter's lock (60,000 JPEG files
+    of 32x32 px on 2 cores: 5 s in two processes, 11 s in one, 14 s in threads). What `function` returns
+    travels through a pipe, not through shared memory, of which a container may have as little as 64 MB.
+    """
+    loader: DataLoader[Result] = DataLoader(
+        _Blocks(function, items, block_size),
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=_cores() if len(items) >= WORTH_WORKERS else 0,
+        generator=Generator(),  # its own, so that reading data does not advance the global random state
+    )
+    # `disable=None`: shown on a terminal only.
+    with tqdm(total=len(items), desc=title, unit="file", disable=None if progress else True) as bar:
+        for result in loader:
+            yield result
+            bar.update(min(block_size, len(items) - bar.n))
+
+
+def _unchanged(block: Result) -> Result:
+    return block
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

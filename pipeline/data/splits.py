@@ -1,0 +1,162 @@
+"""A decoded image set -> train, validation and test, the same for every run of the same settings."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
+
+log = logging.getLogger(__name__)
+
+TEST_FRACTION = 0.2  # of a set that comes without a test part
+# Of every split, whatever the run's seed: runs are compared on the same validation and test images.
+SPLIT_SEED = 0
+MIN_STD = 1 / 255  # so that a constant channel can be divided by
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some rows of an image set; the images stay where they are until taken."""
+
+    source: np.ndarray = field(repr=False)  # (all, 3, H, W) uint8, usually a memory map
+    rows: np.ndarray = field(repr=False)  # (N,) int64 into `source`
+    labels: np.ndarray  # (N,) int64
+    names: Sequence[str]  # N: path relative to the folder, or such as "train/123"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all images of the split would take, in bytes."""
+        return len(self) * int(np.prod(self.source.shape[1:])) * self.source.itemsize
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """A copy of the images at `positions` in the split: (B, 3, H, W) uint8."""
+        return self.source[self.rows[positions]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What loading left out: counts by reason, and (path, error) of each file that could not be read."""
+
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    corrupt: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """An image set divided for training."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    valid: Split | None
+    test: Split
+    digest: str  # 32 hex digits of images, labels, size and the rows of each split
+    mean: tuple[float, float, float]  # per channel of the train split, in [0, 1] units
+    std: tuple[float, float, float]
+    flip: bool  # whether a mirrored image still belongs to its class
+    report: Report
+    indices: dict[str, np.ndarray]  # per split, ascending positions in the part of the source it was taken from
+
+
+def divide(
+    decoded: Decoded,
+    name: str,
+    *,
+    flip: bool,
+    report: Report,
+    valid_fraction: float,
+    limit_train: int,
+    limit_test: int,
+) -> Splits:
+    """The splits of `decoded`: stratified, disjoint, rows ascending.
+
+    Without a test part, 20 % of train become it. Then train and test are cut down to `limit_train` and
+    `limit_test` images (0 for all). Without a validation part, `valid_fraction` of train, in [0, 1), become
+    it (0 for none). Raises ValueError if any of these leaves a class without a train image.
+    """
+    labels = decoded.labels
+    train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
+    if not len(test):
+        log.info("%s has no test part: %.0f %% of train, stratified, become it", name, 100 * TEST_FRACTION)
+        train, test = hold_out(train, labels, TEST_FRACTION, "the test split")
+    train = limit(train, labels, limit_train, len(decoded.classes), "limit_train")
+    test = limit(test, labels, limit_test, len(decoded.classes), "limit_test")
+    if valid_fraction and not len(valid):
+        train, valid = hold_out(train, labels, valid_fraction, f"valid_fraction={valid_fraction:g}")
+    rows = {"train": train, "valid": valid, "test": test}
+    mean, std = _mean_and_std(decoded, train)
+    return Splits(
+        name=name,
+        classes=tuple(decoded.classes),
+        train=_split(decoded, train),
+        valid=_split(decoded, valid) if len(valid) else None,
+        test=_split(decoded, test),
+        digest=_digest(decoded, rows),
+        mean=mean,
+        std=std,
+        flip=flip,
+        report=report,
+        indices={split: _positions(decoded, taken) for split, taken in rows.items() if len(taken)},
+    )
+
+
+def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, setting: str) -> np.ndarray:
+    """`count` of `rows`, classes in proportion and none left out; all if `count` is 0 or too many."""
+    if not count or count >= len(rows):
+        return rows
+    if count < num_classes:
+        raise ValueError(f"{setting}={count} is less than the {num_classes} classes: use 0 for all, or more")
+    return np.sort(_stratified(rows, labels)[:count])
+
+
+def hold_out(rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str) -> tuple[np.ndarray, np.ndarray]:
+    """The `rows` that stay, at least one of each class, and the `fraction` held out, at least one."""
+    stay = len(rows) - max(1, round(fraction * len(rows)))
+    if stay < len(np.unique(labels[rows])):
+        raise ValueError(f"{purpose} takes so many of {len(rows)} train images that a class has none left to train on")
+    order = _stratified(rows, labels)
+    return np.sort(order[:stay]), np.sort(order[stay:])
+
+
+def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`rows` in an order of which every prefix has the classes in proportion, the first rows one of each."""
+    # Raw draws and a stable sort: unlike a generator's shuffle, the same in every version of numpy.
+    shuffled = rows[np.argsort(np.random.PCG64(SPLIT_SEED).random_raw(len(rows)), kind="stable")]
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, first, which, counts = np.unique(labels[by_class], return_index=True, return_inverse=True, return_counts=True)
+    rank = np.arange(len(rows)) - first[which]  # 0, 1, 2, ... within the class
+    place = np.where(rank == 0, 0, (rank + 0.5) / counts[which])
+    return by_class[np.argsort(place, kind="stable")]
+
+
+def _split(decoded: Decoded, rows: np.ndarray) -> Split:
+    return Split(decoded.images, rows, decoded.labels[rows], [decoded.names[row] for row in rows])
+
+
+def _positions(decoded: Decoded, rows: np.ndarray) -> np.ndarray:
+    """`rows`, which are of one part, counted from the first of that part."""
+    return rows - np.flatnonzero(decoded.parts == decoded.parts[rows[0]])[0]
+
+
+def _mean_and_std(decoded: Decoded, rows: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Per channel over the pixels of `rows`, in [0, 1] units; exact, as the sums are of integers."""
+    pixels = len(rows) * int(np.prod(decoded.images.shape[2:]))
+    total, squares = decoded.moments[rows].sum(axis=0).astype(np.float64)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    red, green, blue = (mean / 255).tolist()
+    spread = np.maximum(std / 255, MIN_STD).tolist()
+    return (red, green, blue), (spread[0], spread[1], spread[2])
+
+
+def _digest(decoded: Decoded, rows: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(f"{decoded.digest} {decoded.images.shape[1:]}".encode())
+    for name, taken in rows.items():
+        digest.update(f" {name} ".encode() + taken.astype("<i8").tobytes())
+    return digest.hexdigest()[:32]
