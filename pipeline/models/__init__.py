@@ -1,0 +1,75 @@
+"""The architectures by name: how to build one, and where to look for its class activation maps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from pipeline.models.resnet9 import ResNet9
+from pipeline.models.resnet18 import ResNet18
+from pipeline.models.ultimus import Ultimus
+from pipeline.models.vit import ViT, tokens_to_grid
+
+
+class CamTarget(NamedTuple):
+    """The layer whose output a class activation map weighs, and what makes (B, C, h, w) of tokens."""
+
+    layer: nn.Module
+    to_grid: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of images (B, 3, image_size, image_size) to logits (B, num_classes)."""
+
+    build: Callable[..., nn.Module]
+    options: tuple[str, ...]
+    cam_layer: Callable[[Any], nn.Module]
+    to_grid: Callable[[Tensor], Tensor] | None = None
+
+
+# At 32 px the residual networks end in a 4x4 grid, whose cells of 8 px cannot tell an object from its
+# surroundings; so their maps come from the stage before, as fine (8x8) as those of a ViT with 4-px patches.
+# Of what a ViT's last block puts out only the class token reaches the head: its image tokens
+# have no gradient. Those of `ln_1` do, since the class token has yet to gather from them.
+MODELS = {
+    "resnet18": Architecture(ResNet18, ("width",), lambda model: model.layer3),
+    "resnet9": Architecture(ResNet9, ("width",), lambda model: model.layer2),
+    "ultimus": Architecture(Ultimus, (), lambda model: model.features),
+    "vit": Architecture(
+        ViT,
+        ("image_size", "patch_size", "dim", "depth", "heads"),
+        lambda model: model.encoder.layers[-1].ln_1,
+        tokens_to_grid,
+    ),
+}
+
+
+def build(name: str, *, num_classes: int, image_size: int, **options: int) -> nn.Module:
+    """The network called `name` with fresh weights, given those of `options` that it takes.
+
+    The options: `width` (channels of the first stage), `patch_size` (px), `dim`, `depth` and `heads`.
+    Raises ValueError for an unknown name or option, and for sizes that do not fit together.
+    """
+    known = {option for each in MODELS.values() for option in each.options}
+    if unknown := options.keys() - known:
+        raise ValueError(f"no model takes {', '.join(sorted(unknown))} (options: {', '.join(sorted(known))})")
+    architecture = _find(name)
+    given = {"image_size": image_size, **options}
+    return architecture.build(num_classes, **{key: given[key] for key in architecture.options if key in given})
+
+
+def cam_target(name: str, model: nn.Module) -> CamTarget:
+    """Where the class activation maps of `model`, built as `name`, are read.
+
+    Raises ValueError for an unknown name.
+    """
+    architecture = _find(name)
+    return CamTarget(architecture.cam_layer(model), architecture.to_grid)
+
+
+def _find(name: str) -> Architecture:
+    if name not in MODELS:
+        raise ValueError(f"no model is called {name!r} (models: {', '.join(MODELS)})")
+    return MODELS[name]
