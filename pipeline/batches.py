@@ -1,0 +1,69 @@
+"""A split -> batches on the device, their order and augmentation a function of seed and epoch alone."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from pipeline.data import Split
+
+Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+
+RESIDENT_SHARE = 0.4  # of the device's free memory; the rest is for model and activations
+
+
+class Batches:
+    """uint8 images of one split, moved once to the device when they fit in it, else batch by batch."""
+
+    def __init__(self, split: Split, batch_size: int, device: torch.device) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.device = device
+        self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
+        self._resident = None
+        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.from_numpy(split.take(np.arange(len(split)))).to(device)
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in the split's order: images (B, 3, H, W) uint8, labels (B,) int64; the last may be smaller."""
+        return self._in_order(torch.arange(len(self.split)))
+
+    def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for positions in order.split(self.batch_size):
+            on_device = positions.to(self.device, non_blocking=True)
+            yield self._images(positions, on_device), self._labels[on_device]
+
+    def _images(self, positions: Tensor, on_device: Tensor) -> Tensor:
+        if self._resident is not None:
+            return self._resident[on_device]
+        images = torch.from_numpy(self.split.take(positions.numpy()))
+        if self.device.type == "cuda":
+            images = images.pin_memory()
+        return images.to(self.device, non_blocking=True)
+
+
+class TrainBatches(Batches):
+    """Shuffled, augmented batches; epoch e of one seed is the same to the bit whenever it is asked for."""
+
+    def __init__(self, split: Split, batch_size: int, device: torch.device, *, seed: int, augment: Augment) -> None:
+        super().__init__(split, batch_size, device)
+        self._seed = seed
+        self._augment = augment
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches as `augment` returns them, each image once; the last may be smaller."""
+        shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
+        draw = Generator(self.device).manual_seed(derive_seed(self._seed, "augmentation", epoch))
+        for images, labels in self._in_order(torch.randperm(len(self.split), generator=shuffle)):
+            yield self._augment(images, labels, draw)
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from what it is for, so that neighbouring seeds give unrelated streams."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,40 @@
+"""Where to compute, and in which number format."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def choose(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first of CUDA, Apple's MPS and the CPU that is there.
+
+    Raises ValueError for a device this machine lacks.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    available[:0] = (
+        ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    )
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        raise ValueError(f"device={name}: not on this machine (devices: {', '.join(available)})")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` is bf16 where `device` computes it in hardware."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        capable = torch.cpu.get_capabilities()
+        return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Mixed precision for a forward pass: products in bf16 where `precision` says so, sums and norms in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,31 @@
+"""What the training loop tells the world."""
+
+from dataclasses import dataclass
+from typing import SupportsFloat
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """One update. `loss` and `num_correct` stay on the device until someone asks for their number."""
+
+    step: int  # updates before this one
+    epoch: float  # passes over the data after this update, fractional
+    lr: float  # the rate this update was made with
+    loss: SupportsFloat  # mean over the batch, before the update
+    num_correct: SupportsFloat
+    num_images: int
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """One pass over the train split. Training numbers are means over its updates, with augmentation."""
+
+    epoch: int  # 1 after the first pass
+    step: int  # updates so far
+    lr: float  # of the epoch's last update
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float | None  # None without a validation split
+    valid_accuracy: float | None
+    seconds: float  # of training, validation apart
+    images_per_second: float

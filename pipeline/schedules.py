@@ -1,0 +1,54 @@
+"""OneCycle and the range test's ladder: optimizer -> torch LRScheduler, stepped once between updates."""
+
+from typing import Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+MOMENTUM_SWING = 0.05  # of torch's defaults, 0.85 at the peak and 0.95 at the ends
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    *,
+    max_lr: float,
+    total_steps: int,
+    pct_start: float,
+    div_factor: float,
+    final_div_factor: float,
+    anneal: Literal["cos", "linear"],
+    momentum: float,
+) -> LRScheduler:
+    """torch's OneCycleLR over exactly `total_steps` updates (Smith and Topin 2018, arXiv:1708.07120).
+
+    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor; momentum
+    (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes back. A `momentum` of 0 is not cycled.
+    """
+    if pct_start * total_steps == 1:
+        # torch divides by the length of the rise, pct_start x total_steps - 1 updates; a hair more keeps the shape.
+        pct_start *= 1 + 1e-6
+    return OneCycleLR(
+        optimizer,
+        max_lr=max_lr,
+        total_steps=total_steps,
+        pct_start=pct_start,
+        div_factor=div_factor,
+        final_div_factor=final_div_factor,
+        anneal_strategy=anneal,
+        cycle_momentum=momentum > 0,
+        base_momentum=peak_momentum(momentum),
+        max_momentum=momentum + MOMENTUM_SWING,
+    )
+
+
+def peak_momentum(momentum: float) -> float:
+    """The momentum that goes with the peak rate of a cycle centred on `momentum`."""
+    return max(0.0, momentum - MOMENTUM_SWING)
+
+
+def ladder(optimizer: Optimizer, *, lr_min: float, lr_max: float, num_steps: int) -> LRScheduler:
+    """A geometric ladder: update i of `num_steps` has rate lr_min (lr_max / lr_min)^(i / (num_steps - 1))."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr_min
+        group.pop("initial_lr", None)
+    return LambdaLR(optimizer, lambda step: (lr_max / lr_min) ** (step / (num_steps - 1)))
