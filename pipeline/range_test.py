@@ -1,0 +1,135 @@
+"""The learning-rate range test (Smith 2017, arXiv:1506.01186): a ladder of rates, and what its curve suggests."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from pipeline import loop, schedules
+from pipeline.batches import TrainBatches
+from pipeline.events import StepEnd
+
+RULES = ("valley", "steepest", "minimum/10")
+CHOSEN_RULE = "valley"
+SMOOTHING = 0.8  # of the running mean, run both ways
+DIVERGENCE = 4.0  # times the lowest smoothed loss
+LEAST_POINTS = 15
+LEAST_FALL = 0.05  # of the first loss; less is noise, not learning
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One ladder up to where it diverged: rates, losses and smoothed losses, each (n,), all finite."""
+
+    lr: np.ndarray
+    loss: np.ndarray
+    smoothed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What several ladders say together."""
+
+    lr: float | None  # of CHOSEN_RULE; None where the curves allow none
+    reason: str  # why there is none, else empty
+    rates: dict[str, float | None]  # the median of each rule
+    spread: float | None  # highest over lowest of the repeats, by CHOSEN_RULE
+
+
+def climb(
+    model: nn.Module,
+    make_optimizer: Callable[[nn.Module], Optimizer],
+    batches: TrainBatches,
+    *,
+    lr_min: float,
+    lr_max: float,
+    num_steps: int,
+    precision: str,
+    label_smoothing: float,
+) -> Curve:
+    """The losses of training while the rate climbs, until they diverge or are no numbers.
+
+    A copy climbs: `model`, its buffers and the random state stay as they were, to the bit.
+    """
+    climber = copy.deepcopy(model)
+    optimizer = make_optimizer(climber)
+    schedule = schedules.ladder(optimizer, lr_min=lr_min, lr_max=lr_max, num_steps=num_steps)
+    epochs = math.ceil(num_steps / len(batches))
+    rates: list[float] = []
+    losses: list[float] = []
+    running, lowest = 0.0, math.inf
+    with torch.random.fork_rng():
+        for event in loop.fit(
+            climber,
+            batches,
+            optimizer,
+            schedule,
+            epochs=epochs,
+            precision=precision,
+            label_smoothing=label_smoothing,
+        ):
+            if not isinstance(event, StepEnd):
+                continue
+            loss = float(event.loss)  # waits for the device; the stop rule needs it
+            if not math.isfinite(loss):
+                break
+            rates.append(event.lr)
+            losses.append(loss)
+            running = SMOOTHING * running + (1 - SMOOTHING) * loss
+            debiased = running / (1 - SMOOTHING ** len(losses))
+            lowest = min(lowest, debiased)
+            if len(losses) == num_steps or debiased > DIVERGENCE * lowest:
+                break
+    return Curve(np.array(rates), np.array(losses), smooth(np.array(losses)))
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """The debiased exponential mean of `losses` (n,), run forwards and backwards so that it does not lag.
+
+    A one-way mean of a ladder puts every feature too far to the right, at a rate several times too high.
+    """
+    return (_exponential_mean(losses) + _exponential_mean(losses[::-1])[::-1]) / 2
+
+
+def suggest(curves: Sequence[Curve]) -> Suggestion:
+    """The rate that `curves`, repeats of one ladder, suggest: per rule the median of those that allow one."""
+    found = [_rates(curve) for curve in curves]
+    usable = [rates for rates in found if isinstance(rates, dict)]
+    if 2 * len(usable) <= len(curves):
+        reasons = [reason for reason in found if isinstance(reason, str)]
+        return Suggestion(None, max(set(reasons), key=reasons.count), dict.fromkeys(RULES), None)
+    rates = {rule: float(np.exp(np.median([np.log(each[rule]) for each in usable]))) for rule in RULES}
+    chosen = [each[CHOSEN_RULE] for each in usable]
+    return Suggestion(rates[CHOSEN_RULE], "", dict(rates), max(chosen) / min(chosen))
+
+
+def _rates(curve: Curve) -> dict[str, float] | str:
+    if len(curve.lr) < LEAST_POINTS:
+        return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (lr_min)"
+    bottom = int(np.argmin(curve.smoothed))
+    if curve.smoothed[0] - curve.smoothed[bottom] < LEAST_FALL * abs(curve.smoothed[0]) or bottom < 2:
+        return f"the loss never fell by {LEAST_FALL:.0%}: no rate of the ladder taught the model anything"
+    start = _start_of_descent(curve.smoothed, bottom)
+    slope = np.gradient(curve.smoothed, np.log10(curve.lr))
+    return {
+        "valley": float(np.sqrt(curve.lr[start] * curve.lr[bottom])),
+        "steepest": float(curve.lr[start + int(np.argmin(slope[start : bottom + 1]))]),
+        "minimum/10": float(curve.lr[bottom] / 10),
+    }
+
+
+def _start_of_descent(smoothed: np.ndarray, bottom: int) -> int:
+    # The last point before the bottom at which most of the fall, 95 % of it, is still ahead.
+    threshold = smoothed[bottom] + 0.95 * (smoothed[0] - smoothed[bottom])
+    return int(np.flatnonzero(smoothed[: bottom + 1] >= threshold)[-1])
+
+
+def _exponential_mean(losses: np.ndarray) -> np.ndarray:
+    weights = SMOOTHING ** np.arange(len(losses))
+    totals = np.convolve(losses, weights)[: len(losses)]
+    return totals / np.cumsum(weights)
