@@ -56,7 +56,11 @@ class TrainBatches(Batches):
         self._augment = augment
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches as `augment` returns them, each image once; the last may be smaller."""
+        """Batches as `augment` returns them, each image once; the last may be smaller.
+
+        Seeds the global random state too, which mixup and dropout draw from.
+        """
+        torch.manual_seed(derive_seed(self._seed, "global", epoch))
         shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         draw = Generator(self.device).manual_seed(derive_seed(self._seed, "augmentation", epoch))
         for images, labels in self._in_order(torch.randperm(len(self.split), generator=shuffle)):

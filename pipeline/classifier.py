@@ -26,7 +26,7 @@ class Classifier:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8 as the network takes them, float32."""
-        return augment.normalise(images, self.description["mean"], self.description["std"])
+        return augment.normalise(images, tuple(self.description["mean"]), tuple(self.description["std"]))
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:

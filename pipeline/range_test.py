@@ -15,7 +15,7 @@ from pipeline.batches import TrainBatches
 from pipeline.events import StepEnd
 
 RULES = ("valley", "steepest", "minimum/10")
-CHOSEN_RULE = "valley"
+CHOSEN_RULE = "steepest"
 SMOOTHING = 0.8  # of the running mean, run both ways
 DIVERGENCE = 4.0  # times the lowest smoothed loss
 LEAST_POINTS = 15

@@ -96,7 +96,7 @@ class Writer:
         with _disk_errors():
             # Written, not assigned to a memory map: on a full disk that would kill the process.
             self._file.write(np.ascontiguousarray(images).data)
-        pixels = images.reshape(len(images), 3, -1).astype(np.uint32)
+        pixels = images.reshape(len(images), 3, self._shape[1] * self._shape[2]).astype(np.uint32)
         sums = [each.sum(axis=2, dtype=np.int64) for each in (pixels, np.square(pixels))]
         self._moments.append(np.stack(sums, axis=1))
 

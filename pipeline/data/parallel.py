@@ -37,9 +37,10 @@ def map_blocks(
 ) -> Iterator[Result]:
     """`function` of each block of `block_size` items, in order, with a progress bar on a terminal.
 
-    Processes, not threads: on small files threads mostly wait for the interpreter's lock (60,000 JPEG files
-    of 32x32 px on 2 cores: 5 s in two processes, 11 s in one, 14 s in threads). What `function` returns
-    travels through a pipe, not through shared memory, of which a container may have as little as 64 MB.
+    Processes, not threads: on small files threads mostly wait for the interpreter's lock (a bare decoding
+    loop over JPEG files of 32x32 px, 2 cores: 87 us a file in two processes, 177 in one, 290 in two
+    threads). What `function` returns travels through a pipe, not through shared memory, of which a
+    container may have as little as 64 MB.
     """
     loader: DataLoader[Result] = DataLoader(
         _Blocks(function, items, block_size),

@@ -1,9 +1,11 @@
-"""The architectures by name: how to build one, and where to look for its class activation maps."""
+"""The architectures by name: how to build one, where to look for its activation maps, and how to leave it as it was."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.models.resnet9 import ResNet9
@@ -29,13 +31,14 @@ class Architecture:
     to_grid: Callable[[Tensor], Tensor] | None = None
 
 
-# At 32 px the residual networks end in a 4x4 grid, whose cells of 8 px cannot tell an object from its
-# surroundings; so their maps come from the stage before, as fine (8x8) as those of a ViT with 4-px patches.
-# Of what a ViT's last block puts out only the class token reaches the head: its image tokens
-# have no gradient. Those of `ln_1` do, since the class token has yet to gather from them.
+# Grad-CAM averages a channel's gradient over the grid. That loses nothing after the last stage, where the head pools
+# over the grid as well. The finer grid of the stage before halves the faithfulness of its maps: on digits, at 32 px,
+# 0.21 against 0.40 for resnet18 and 0.25 against 0.45 for resnet9 (`faithfulness.measure`, 64 images).
+# Of what a ViT's last block puts out only the class token reaches the head: its image tokens have no gradient. Those
+# of its `ln_1` do, since the class token has yet to gather from them.
 MODELS = {
-    "resnet18": Architecture(ResNet18, ("width",), lambda model: model.layer3),
-    "resnet9": Architecture(ResNet9, ("width",), lambda model: model.layer2),
+    "resnet18": Architecture(ResNet18, ("width",), lambda model: model.layer4),
+    "resnet9": Architecture(ResNet9, ("width",), lambda model: model.layer3),
     "ultimus": Architecture(Ultimus, (), lambda model: model.features),
     "vit": Architecture(
         ViT,
@@ -67,6 +70,24 @@ def cam_target(name: str, model: nn.Module) -> CamTarget:
     """
     architecture = _find(name)
     return CamTarget(architecture.cam_layer(model), architecture.to_grid)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """The model evaluating, in full precision and with frozen parameters; afterwards all is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    device = parameters[0][0].device
+    try:
+        model.eval().requires_grad_(False)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad, gradient in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
 
 
 def _find(name: str) -> Architecture:

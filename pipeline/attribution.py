@@ -1,0 +1,163 @@
+"""Where a trained classifier looks: class activation maps, attention rollout, the attention of Ultimus."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from pipeline.models import CamTarget, untouched
+from pipeline.models.ultimus import Ultimus
+from pipeline.models.vit import ViT, tokens_to_grid
+
+SCORE_BATCH_SIZE = 256
+
+
+class _SignedEigenCAM(EigenCAM):
+    """Eigen-CAM with its sign settled: the end of the principal component that reaches further is bright.
+
+    The component has no sign of its own, so the package's map may show the background (Chung & Ying 2025,
+    doi:10.3390/app15137562, eq. 13).
+    """
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):  # type: ignore[no-untyped-def]
+        positions = activations.reshape(*activations.shape[:2], -1).transpose(0, 2, 1)
+        centred = positions - positions.mean(axis=1, keepdims=True)
+        components = np.linalg.svd(centred, full_matrices=False).Vh
+        projection = (centred @ components[:, 0, :, None]).reshape(len(activations), *activations.shape[2:])
+        bright = projection.max(axis=(1, 2)) >= -projection.min(axis=(1, 2))
+        return projection * np.where(bright, 1, -1)[:, None, None]
+
+
+class _BatchedScoreCAM(ScoreCAM):
+    """Score-CAM with one image's masks in memory at a time, and without a progress bar for each."""
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):  # type: ignore[no-untyped-def]
+        self.activations_and_grads.release()  # its hooks would keep the activations of every masked image
+        weights = [self._weights(*each) for each in zip(input_tensor, activations, targets, strict=True)]
+        return torch.stack(weights).cpu().numpy()
+
+    @torch.no_grad()
+    def _weights(self, image: Tensor, activation: np.ndarray, target: ClassifierOutputTarget) -> Tensor:
+        channels = torch.from_numpy(activation).to(image.device)[:, None]
+        masks = interpolate(channels, image.shape[1:], mode="bilinear")
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        masks = (masks - low) / (high - low).clamp_min(1e-8)
+        scores = [target(self.model(image * some)) for some in masks.split(SCORE_BATCH_SIZE)]
+        return torch.cat(scores).softmax(0)
+
+
+METHODS: dict[str, type[BaseCAM]] = {
+    "gradcam": GradCAM,  # Selvaraju et al. 2017, arXiv:1610.02391
+    "gradcam++": GradCAMPlusPlus,  # Chattopadhay et al. 2018, arXiv:1710.11063
+    "layercam": LayerCAM,  # Jiang et al. 2021, doi:10.1109/TIP.2021.3089943
+    "hirescam": HiResCAM,  # Draelos & Carin 2020, arXiv:2011.08891
+    "eigencam": _SignedEigenCAM,  # Muhammad & Yeasin 2020, arXiv:2008.00299; knows no class
+    "scorecam": _BatchedScoreCAM,  # Wang et al. 2020, arXiv:1910.01279; a pass per channel: slow
+}
+
+
+def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
+    """What speaks for class `targets[i]` in `images[i]`: (B, H, W) float32 in [0, 1], scaled image by image.
+
+    `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64. Strengths
+    of two images cannot be compared. A blank map (see `is_blank`) stays zero. The model is left as it was.
+    Raises ValueError for an unknown method, a target without a logit, a layer that yields no grid, and logits
+    or maps that are not finite.
+    """
+    if method not in METHODS:
+        raise ValueError(f"no attribution method is called {method!r} (methods: {', '.join(METHODS)})")
+    if len(targets) != len(images):
+        raise ValueError(f"{len(targets)} targets for {len(images)} images")
+    layer = next(name for name, module in model.named_modules() if module is where.layer)
+    with untouched(model):
+        _check(layer, *_forward(model, where, images), targets)
+        # The parameters are frozen, so it is the images that must want gradients, whatever the caller's mode.
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = images.detach().clone().requires_grad_()
+            maps = _run(METHODS[method](model, [where.layer], where.to_grid), inputs, targets)
+    if not np.isfinite(maps).all():
+        raise ValueError(f"{method} at {layer} gives maps that are not finite for images {tuple(images.shape)}")
+    return maps
+
+
+def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, int]:
+    """Height and width (cells) of the class activation maps of `images` before they are scaled up."""
+    with untouched(model):
+        height, width = _forward(model, where, images[:1])[1].shape[2:]
+    return height, width
+
+
+def is_blank(maps: np.ndarray) -> np.ndarray:
+    """(B,) bool: maps (B, H, W) that are zero throughout: no positive evidence, or the same everywhere."""
+    return (maps == 0).all(axis=(1, 2))
+
+
+def attention_rollout(model: ViT, images: Tensor) -> np.ndarray:
+    """How much of each patch reaches the class token through all blocks: (B, H, W) float32 in [0, 1].
+
+    Attention averaged over the heads, mixed half and half with the shortcut, multiplied through the blocks
+    (Abnar & Zuidema 2020, arXiv:2005.00928); scaled image by image, the same for every class. `images`
+    (B, 3, H, W) float32, as the model takes them.
+    """
+    attentions: list[Tensor] = []
+
+    def keep(attention: Any, tokens: tuple[Tensor, ...], _: Any) -> None:
+        # The block itself asks for no weights. `forward`, since a call would run this hook again.
+        attentions.append(attention.forward(*tokens, need_weights=True)[1])
+
+    handles = [block.self_attention.register_forward_hook(keep) for block in model.encoder.layers]
+    try:
+        with untouched(model), torch.inference_mode():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    shortcut = torch.eye(attentions[0].shape[-1], device=images.device)
+    rollout = shortcut
+    for attention in attentions:
+        rollout = (attention + shortcut) / 2 @ rollout
+    grids = tokens_to_grid(rollout[:, :1].transpose(1, 2))
+    return scale_cam_image(interpolate(grids, images.shape[2:], mode="bilinear")[:, 0].cpu().numpy())
+
+
+def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
+    """What each value (row) gives to each result (column) in every block: (B, 4, 8, 8), in [0, 1/sqrt(8)]."""
+    with untouched(model), torch.inference_mode():
+        return model.attention(images).cpu().numpy()
+
+
+def _forward(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the activations that a map weighs."""
+    outputs: list[Tensor] = []
+    handle = where.layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        with torch.inference_mode():
+            logits = model(images)
+            return logits, where.to_grid(outputs[0]) if where.to_grid else outputs[0]
+    finally:
+        handle.remove()
+
+
+def _check(layer: str, logits: Tensor, activations: Tensor, targets: Tensor) -> None:
+    """Refuses what the package would answer with a zero map, a wrong one or a printed line."""
+    if activations.ndim != 4:
+        raise ValueError(f"layer {layer} yields {tuple(activations.shape)}, not (B, C, h, w)")
+    if not logits.isfinite().all():
+        raise ValueError("the model's logits are not finite")
+    classes = logits.shape[1]
+    if wrong := [target for target in targets.tolist() if not 0 <= target < classes]:
+        raise ValueError(f"target {wrong[0]} is no class of a model with {classes} logits")
+
+
+def _run(cam: BaseCAM, inputs: Tensor, targets: Tensor) -> np.ndarray:
+    # Not by its `with`, which prints an IndexError and goes on.
+    try:
+        return cam(inputs, [ClassifierOutputTarget(target) for target in targets.tolist()])
+    finally:
+        cam.activations_and_grads.release()

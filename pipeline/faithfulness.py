@@ -1,0 +1,149 @@
+"""Whether attribution maps mean anything: what the model says once the pixels they point at are gone."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import conv2d, interpolate
+
+from pipeline.models import untouched
+
+FRACTIONS = (0.2, 0.4, 0.6, 0.8)
+NOISE = 0.01  # standard deviation of the imputation's noise, in normalised pixels, as in ROAD
+MAX_ITERATIONS = 100  # enough for images of 64 px; in wider holes of larger ones the middle stays near the mean
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Confidence in the target classes as pixels are removed: the share removed (F,), the confidences (B, F).
+
+    All in [0, 1]. The first share is 0: the images as they are.
+    """
+
+    fractions: np.ndarray
+    most_relevant_first: np.ndarray
+    least_relevant_first: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(B,) in [-1, 1]: confidence left without the least relevant pixels minus that without the most.
+
+        The mean over the fractions. Higher is more faithful; pixels in random order earn 0 on average.
+        """
+        return (self.least_relevant_first - self.most_relevant_first)[:, 1:].mean(axis=1)
+
+
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: np.ndarray,
+    *,
+    seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Faithfulness:
+    """How faithful `maps` (B, H, W) of `images` (B, 3, H, W), as the model takes them, are for `targets`.
+
+    Remove And Debias (Rong et al. 2022, arXiv:2202.00449): removed pixels are filled in from those around
+    them, so that neither black holes nor their outline speak to the model. Exactly the given fractions, in
+    (0, 1), of the pixels go: equal ones, of which ReLU makes many, in random order. `targets` (B,) int64;
+    `seed` settles order and noise.
+    """
+    ranks = _ranks(maps, seed).to(images.device)
+    counts = [round(fraction * ranks[0].numel()) for fraction in fractions]
+    chance = torch.Generator().manual_seed(seed)
+
+    def confidence(removed: Tensor) -> np.ndarray:
+        probabilities = model(impute(images, removed, NOISE, chance)).softmax(1)
+        return probabilities.gather(1, targets[:, None].to(images.device))[:, 0].cpu().numpy()
+
+    with untouched(model), torch.inference_mode():
+        intact = confidence(torch.zeros_like(ranks, dtype=torch.bool))
+        most = [confidence(ranks >= ranks[0].numel() - count) for count in counts]
+        least = [confidence(ranks < count) for count in counts]
+    return Faithfulness(
+        np.array([0.0, *fractions]), np.stack([intact, *most], axis=1), np.stack([intact, *least], axis=1)
+    )
+
+
+def random_maps(shape: tuple[int, int, int], seed: int, grid: tuple[int, int]) -> np.ndarray:
+    """Maps that know nothing, the control: `shape` (B, H, W) float32 in [0, 1], from noise on `grid` (h, w).
+
+    With the grid of the maps compared they are as smooth, and so remove patches as large.
+    """
+    noise = torch.rand(shape[0], 1, *grid, generator=torch.Generator().manual_seed(seed))
+    return interpolate(noise, shape[1:], mode="bilinear")[:, 0].numpy()
+
+
+def randomised_copy(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of `model` that has learned nothing: weights drawn anew, statistics as at the start.
+
+    Maps of the trained model that look like those of the copy show the image and not what was learned
+    (Adebayo et al. 2018, arXiv:1810.03292). A head that starts at zero is drawn too.
+    """
+    device = next(model.parameters()).device
+    copy = deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        for module in copy.modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if reset:
+                reset()
+                continue
+            for parameter in module.parameters(recurse=False):
+                nn.init.normal_(parameter, std=0.02)
+    return copy.to(device)
+
+
+def impute(images: Tensor, removed: Tensor, noise: float, generator: Generator) -> Tensor:
+    """`images` (B, C, H, W), their `removed` pixels (B, H, W) bool filled in from those around them.
+
+    Each becomes the weighted mean of its neighbours, filled ones included (1/6 beside, 1/12 across), plus
+    Gaussian noise of standard deviation `noise`. Each image must keep a pixel.
+    """
+    mask = removed[:, None]
+    kept = images.where(~mask, 0)
+    start = kept.sum((2, 3), keepdim=True) / (~mask).sum((2, 3), keepdim=True)
+    filled = _solve(images.where(~mask, start), mask)
+    drawn = torch.randn(images.shape, generator=generator).to(images)
+    return torch.where(mask, filled + noise * drawn, images)
+
+
+def _solve(images: Tensor, mask: Tensor) -> Tensor:
+    """The pixels under `mask` made means of their neighbours: linear equations, by conjugate gradients.
+
+    The equations of all images and channels are solved at once; they are symmetric and positive definite.
+    """
+    neighbours = images.new_tensor([[[[1, 2, 1], [2, 0, 2], [1, 2, 1]]]]) / 12
+    weight = conv2d(torch.ones_like(images[:1, :1]), neighbours, padding=1)
+
+    def apply(x: Tensor) -> Tensor:
+        mean = conv2d(x.flatten(0, 1)[:, None], neighbours, padding=1).view_as(x)
+        return (weight * x - mean) * mask
+
+    solution = images
+    residual = -apply(solution)
+    direction, energy = residual, _energy(residual, residual)
+    for _ in range(MAX_ITERATIONS):
+        if energy.max() <= 1e-9:
+            break
+        pushed = apply(direction)
+        step = energy / _energy(direction, pushed).clamp_min(1e-30)
+        solution, residual = solution + step * direction, residual - step * pushed
+        before, energy = energy, _energy(residual, residual)
+        direction = residual + energy / before.clamp_min(1e-30) * direction
+    return solution
+
+
+def _energy(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).mean((2, 3), keepdim=True)
+
+
+def _ranks(maps: np.ndarray, seed: int) -> Tensor:
+    """Each pixel's place in its map, (B, H, W) int64, the least relevant first and equals in random order."""
+    flat = maps.reshape(len(maps), -1)
+    order = np.lexsort((np.random.default_rng(seed).random(flat.shape), flat))
+    return torch.from_numpy(order.argsort(axis=1)).view(maps.shape)

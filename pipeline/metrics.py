@@ -1,0 +1,122 @@
+"""Predictions -> numbers: accuracy with its interval, per class, confusion, calibration."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
+
+PROBABILITY_COLUMNS = 100  # classes beyond which a table of predictions leaves the probabilities out
+
+
+def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson interval (low, high) of an accuracy, in [0, 1] (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    interval = binomtest(num_correct, num_images).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
+    """The `test/` metrics of labels (N,) and probabilities (N, C): accuracy, low, high, loss, top-k, macro_f1, ece.
+
+    The loss is mean cross-entropy in nats; macro F1 is the mean over the classes that occur. k is at most C - 1, and
+    with two classes there is no top-k.
+    """
+    num_classes = probabilities.shape[1]
+    known = np.arange(num_classes)
+    predicted = probabilities.argmax(axis=1)
+    num_correct = int((predicted == labels).sum())
+    low, high = accuracy_interval(num_correct, len(labels))
+    numbers = {
+        "test/accuracy": num_correct / len(labels),
+        "test/accuracy_low": low,
+        "test/accuracy_high": high,
+        "test/loss": float(log_loss(labels, _normalised(probabilities), labels=known)),
+        "test/macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        "test/ece": calibration(labels, probabilities)[0],
+    }
+    k = min(top_k, num_classes - 1)
+    if k > 1:
+        numbers[f"test/top{k}_accuracy"] = float(top_k_accuracy_score(labels, probabilities, k=k, labels=known))
+    return numbers
+
+
+def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """A row per class: class, precision, recall, f1, support (images). 0 where nothing was predicted or is there."""
+    known = np.arange(len(classes))
+    scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0)
+    return pd.DataFrame(
+        {"class": list(classes), **dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))}
+    )
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts (C, C) int64, rows true, columns predicted."""
+    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
+
+
+def most_confused(matrix: np.ndarray, classes: Sequence[str], num_pairs: int = 10) -> pd.DataFrame:
+    """The `num_pairs` commonest errors: true, predicted, count, share_of_true in [0, 1]."""
+    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:num_pairs]
+    true, predicted = np.unravel_index(order, wrong.shape)
+    table = pd.DataFrame(
+        {
+            "true": [classes[i] for i in true],
+            "predicted": [classes[i] for i in predicted],
+            "count": wrong[true, predicted],
+            "share_of_true": wrong[true, predicted] / np.maximum(matrix.sum(axis=1)[true], 1),
+        }
+    )
+    return table[table["count"] > 0]
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> tuple[float, pd.DataFrame]:
+    """Expected calibration error in [0, 1], and its equal-width bins (Guo et al. 2017, arXiv:1706.04599).
+
+    A row per bin: low, high, confidence and accuracy (means, NaN in an empty bin), count.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, num_bins + 1)
+    places = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, num_bins - 1)
+    count = np.bincount(places, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(places, confidence, num_bins) / count
+        accuracy = np.bincount(places, correct, num_bins) / count
+    error = float(np.nansum(np.abs(accuracy - mean_confidence) * count) / len(labels))
+    bins = {"low": edges[:-1], "high": edges[1:], "confidence": mean_confidence, "accuracy": accuracy, "count": count}
+    return error, pd.DataFrame(bins)
+
+
+def predictions(
+    names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """A row per image: name, true, predicted, correct, confidence, probability_of_true, and `p/<class>` up to 100."""
+    predicted, rows = probabilities.argmax(axis=1), np.arange(len(labels))
+    known = np.array(classes, dtype=object)
+    table = pd.DataFrame(
+        {
+            "name": list(names),
+            "true": known[labels],
+            "predicted": known[predicted],
+            "correct": predicted == labels,
+            "confidence": probabilities[rows, predicted],
+            "probability_of_true": probabilities[rows, labels],
+        }
+    )
+    if len(classes) > PROBABILITY_COLUMNS:
+        return table
+    return pd.concat([table, pd.DataFrame(probabilities, columns=[f"p/{name}" for name in classes])], axis=1)
+
+
+def _normalised(probabilities: np.ndarray) -> np.ndarray:
+    # scikit-learn warns of rows that float32 leaves a hair off 1.
+    precise = probabilities.astype(np.float64)
+    return precise / precise.sum(axis=1, keepdims=True)

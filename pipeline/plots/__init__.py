@@ -1,0 +1,16 @@
+"""Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
+
+from pipeline.plots.images import attention_matrices, explanations, gallery
+from pipeline.plots.results import confusion_matrix, faithfulness, reliability
+from pipeline.plots.training import curves, lr_range
+
+__all__ = [
+    "attention_matrices",
+    "confusion_matrix",
+    "curves",
+    "explanations",
+    "faithfulness",
+    "gallery",
+    "lr_range",
+    "reliability",
+]

@@ -1,0 +1,1 @@
+"""What a user runs, one step a file."""

@@ -1,0 +1,166 @@
+"""Explanation as a tracked step: where the trained model looks when it errs and when it is right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline import attribution, faithfulness, loop, models, plots, tracking, trained
+from pipeline.assemble import Normalised
+from pipeline.faithfulness import Faithfulness
+from pipeline.params import ExplainParams
+from pipeline.progress import say
+from pipeline.tracking import Result
+from pipeline.trained import Training
+
+BATCH_SIZE = 512
+
+ATTENTION: dict[str, Callable[..., np.ndarray]] = {
+    "vit": attribution.attention_rollout,
+    "ultimus": attribution.attention_matrices,
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Test images to explain, n of them: as stored, as the model takes them, and what it says of them."""
+
+    kind: str
+    names: list[str]
+    images: np.ndarray  # (n, 3, H, W) uint8
+    inputs: Tensor  # (n, 3, H, W) float32
+    true: np.ndarray  # (n,) int64
+    predicted: np.ndarray  # (n,) int64
+    probabilities: np.ndarray  # (n, C)
+
+
+def run(params: ExplainParams, parent: tracking.Run | None = None) -> Result:
+    """Explains the training that `params` name, on its test images."""
+    training = trained.find(params)
+    name = f"{training.params.dataset} {training.params.model} {params.method}"
+    with tracking.start("explain", name, parent) as run:
+        run.params({**params.model_dump(), "run_id": training.run_id})
+        run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
+        chosen = [each for each in _choose(training, params.num_images) if each.names]
+        maps = pd.concat(_picture(run, training, each, params.method) for each in chosen)
+        run.table("explain/maps.csv", maps)
+        curves, scores = _measure(training, chosen, params)
+        run.table("explain/faithfulness.csv", curves)
+        run.figure("explain/faithfulness.png", plots.faithfulness(curves, scores, name))
+        return _conclude(run, name, training.run_id, scores, maps["blank"])
+
+
+def _choose(training: Training, num_images: int) -> list[Chosen]:
+    """The most confident errors, and as many hits spread evenly over the test split."""
+    labels = training.splits.test.labels
+    batches = Normalised(training.splits, training.splits.test, BATCH_SIZE, _device(training))
+    logits, _ = loop.predict(training.classifier.model, batches, training.precision)
+    probabilities = logits.softmax(1).numpy()
+    predicted = probabilities.argmax(1)
+    wrong, right = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
+    surest_first = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+    spread = right[np.linspace(0, max(len(right) - 1, 0), min(num_images, len(right))).astype(int)]
+    take = partial(_take, training, probabilities)
+    return [take("misclassified", surest_first[:num_images]), take("correct", spread)]
+
+
+def _take(training: Training, probabilities: np.ndarray, kind: str, positions: np.ndarray) -> Chosen:
+    test = training.splits.test
+    images = test.take(positions)
+    return Chosen(
+        kind,
+        [test.names[position] for position in positions],
+        images,
+        training.classifier.normalise(torch.from_numpy(images).to(_device(training))),
+        test.labels[positions],
+        probabilities[positions].argmax(axis=1),
+        probabilities[positions],
+    )
+
+
+def _picture(run: tracking.Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
+    """Logs the contact sheet of `chosen`. Returns a row per map: image, class, whether it is blank."""
+    title = f"{training.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
+    captions = _captions(training, chosen)
+    model = training.classifier.model
+    panels = [("for the predicted class", _maps(training, model, chosen.inputs, chosen.predicted, method))]
+    if chosen.kind == "misclassified":
+        panels.append(("for the true class", _maps(training, model, chosen.inputs, chosen.true, method)))
+    if attend := ATTENTION.get(training.params.model):
+        attention = attend(model, chosen.inputs)
+        if attention.ndim == 3:
+            panels.append(("attention rollout", attention))
+        else:
+            figure = plots.attention_matrices(chosen.images, attention, captions, title)
+            run.figure(f"explain/attention_{chosen.kind}.png", figure)
+    run.figure(f"explain/{chosen.kind}.png", plots.explanations(chosen.images, panels, captions, title=title))
+    return pd.concat(
+        pd.DataFrame({"image": chosen.names, "kind": chosen.kind, "map": heading, "blank": attribution.is_blank(maps)})
+        for heading, maps in panels
+    )
+
+
+def _maps(training: Training, model: nn.Module, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
+    where = models.cam_target(training.params.model, model)
+    return attribution.class_maps(model, where, inputs, torch.from_numpy(targets), method)
+
+
+def _measure(training: Training, chosen: list[Chosen], params: ExplainParams) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Deletion curves and mean scores of the maps for the predicted class, beside their two controls."""
+    model = training.classifier.model
+    inputs = torch.cat([each.inputs for each in chosen])
+    predicted = np.concatenate([each.predicted for each in chosen])
+    grid = attribution.grid_size(model, models.cam_target(training.params.model, model), inputs)
+    unlearned = faithfulness.randomised_copy(model, params.seed)
+    maps = {
+        params.method: _maps(training, model, inputs, predicted, params.method),
+        "random map": faithfulness.random_maps((len(inputs), *inputs.shape[2:]), params.seed, grid),
+        "random weights": _maps(training, unlearned, inputs, predicted, params.method),
+    }
+    if training.params.model == "vit":
+        maps["attention rollout"] = ATTENTION["vit"](model, inputs)
+    targets = torch.from_numpy(predicted)
+    measured = {
+        source: faithfulness.measure(model, inputs, targets, each, seed=params.seed) for source, each in maps.items()
+    }
+    curves = pd.concat(_curves(source, result) for source, result in measured.items())
+    return curves, {source: float(result.scores.mean()) for source, result in measured.items()}
+
+
+def _curves(source: str, result: Faithfulness) -> pd.DataFrame:
+    orders = {
+        "most relevant first": result.most_relevant_first,
+        "least relevant first": result.least_relevant_first,
+    }
+    return pd.concat(
+        pd.DataFrame({"source": source, "order": order, "fraction": result.fractions, "confidence": each.mean(axis=0)})
+        for order, each in orders.items()
+    )
+
+
+def _captions(training: Training, chosen: Chosen) -> list[str]:
+    classes = training.splits.classes
+    return [
+        f"true {classes[true]} {p[true]:.2f}\npredicted {classes[predicted]} {p[predicted]:.2f}"
+        for true, predicted, p in zip(chosen.true, chosen.predicted, chosen.probabilities, strict=True)
+    ]
+
+
+def _device(training: Training) -> torch.device:
+    return next(training.classifier.model.parameters()).device
+
+
+def _conclude(run: tracking.Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
+    method, *controls = scores
+    numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
+    numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}
+    run.metrics(numbers)
+    beside = ", ".join(f"{control} {scores[control]:.3f}" for control in controls)
+    result = f"{method} faithfulness {scores[method]:.3f} ({beside}); {blank.sum()} of {len(blank)} maps blank"
+    run.describe(name, f"**Explanation** of `{train_run_id}` — {result}")
+    say(f"explanation: {result}")
+    return Result(run.id, f"Explanation: {result}", numbers)

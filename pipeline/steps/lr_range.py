@@ -1,0 +1,70 @@
+"""The range test as a tracked step: curves, what each rule suggests, and the one suggestion."""
+
+import pandas as pd
+
+from pipeline import plots, range_test, tracking
+from pipeline.assemble import Setup, fingerprint, prepare
+from pipeline.params import LrRangeParams
+from pipeline.progress import say
+from pipeline.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
+from pipeline.schedules import peak_momentum
+from pipeline.tracking import Result
+
+
+def run(params: LrRangeParams, parent: tracking.Run | None = None) -> Result:
+    """Runs the range test that `params` declare."""
+    return test(prepare(params), params, parent)
+
+
+def test(setup: Setup, params: LrRangeParams, parent: tracking.Run | None = None) -> Result:
+    """Runs the range test of a prepared recipe."""
+    name = f"{params.dataset} {params.model} range test"
+    recipe = setup.recipe()
+    with tracking.start("lr_range", name, parent) as run:
+        run.params(params.model_dump())
+        run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
+        run.json("recipe.json", recipe)
+        curves = [_climb(setup, params, repeat) for repeat in range(params.num_repeats)]
+        return _report(run, name, curves, range_test.suggest(curves))
+
+
+def _climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
+    seed = params.seed + repeat
+    curve = range_test.climb(
+        setup.model(seed),
+        lambda model: setup.optimizer(model, params.lr_min, peak_momentum(params.momentum)),
+        setup.train_batches(seed),
+        lr_min=params.lr_min,
+        lr_max=params.lr_max,
+        num_steps=params.num_steps,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+    )
+    reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
+    say(f"range test {repeat + 1}/{params.num_repeats}: {len(curve.lr)} updates, {reached}")
+    return curve
+
+
+def _report(run: tracking.Run, name: str, curves: list[Curve], suggestion: Suggestion) -> Result:
+    table = pd.concat(
+        pd.DataFrame({"repeat": i, "lr": curve.lr, "loss": curve.loss, "smoothed": curve.smoothed})
+        for i, curve in enumerate(curves)
+    )
+    run.table("lr_range.csv", table)
+    chosen = None if suggestion.lr is None else CHOSEN_RULE
+    figure = plots.lr_range(table, suggestion.rates, chosen, suggestion.lr, name, suggestion.reason)
+    run.figure("lr_range.png", figure)
+    rates = {f"lr_range/{rule.replace('/', '_over_')}": rate for rule, rate in suggestion.rates.items()}
+    numbers = {**rates, "lr_range/suggestion": suggestion.lr, "lr_range/spread": suggestion.spread}
+    measured = {metric: value for metric, value in numbers.items() if value is not None}
+    run.metrics(measured)
+    run.json("lr_range.json", {"suggestion": suggestion.lr, "rule": chosen, "reason": suggestion.reason, **numbers})
+    if suggestion.lr is None:
+        result = f"no suggestion: {suggestion.reason}"
+        run.tags({"no_suggestion": suggestion.reason})
+    else:
+        sides = ", ".join(f"{rule} {suggestion.rates[rule]:.2e}" for rule in RULES)
+        result = f"max_lr {suggestion.lr:.2e} ({sides}; repeats differ by x{suggestion.spread:.2f})"
+    run.describe(name, f"**LR range test** — {result}")
+    say(f"range test: {result}")
+    return Result(run.id, f"Range test: {result}", measured)

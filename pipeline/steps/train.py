@@ -1,0 +1,158 @@
+"""OneCycle training as a tracked step: curves, best and last weights, and the model to serve."""
+
+import numpy as np
+import pandas as pd
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pipeline import checkpoint, loop, plots, schedules, tracking
+from pipeline.assemble import Normalised, Setup, fingerprint, model_options, prepare
+from pipeline.classifier import Classifier
+from pipeline.events import EpochEnd
+from pipeline.params import LrRangeParams, RecipeParams, TrainParams
+from pipeline.progress import say, show
+from pipeline.steps import lr_range
+from pipeline.tracking import Result
+
+EXAMPLES = 2  # images stored beside the served model
+
+
+def run(params: TrainParams, parent: tracking.Run | None = None) -> Result:
+    """Runs the training that `params` declare."""
+    setup = prepare(params)
+    with tracking.start("train", f"{params.dataset} {params.model}", parent) as run:
+        max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
+        name = f"{params.dataset} {params.model} lr {max_lr:.3g}"
+        run.params({**params.model_dump(), "max_lr": max_lr})
+        _describe_input(run, setup)
+        return _train(run, name, setup, params, max_lr)
+
+
+def _suggested_lr(setup: Setup, params: TrainParams, run: tracking.Run) -> float:
+    recipe = setup.recipe()
+    same = tracking.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
+    for test in same:
+        if "lr_range/suggestion" in test.data.metrics:
+            run.tags({"lr_range.run_id": test.info.run_id})
+            rate = test.data.metrics["lr_range/suggestion"]
+            say(f"max_lr {rate:.2e}, from range test {test.info.run_id}")
+            return float(rate)
+    if same:
+        reason = same[0].data.tags.get("no_suggestion", "")
+        raise ValueError(f"the range test of this recipe has no suggestion ({reason}): give max_lr")
+    _say_what_differs(recipe)
+    own = {name: getattr(params, name) for name in RecipeParams.model_fields}
+    lr_range.test(setup, LrRangeParams(**own), parent=run)
+    return _suggested_lr(setup, params, run)
+
+
+def _say_what_differs(recipe: dict[str, object]) -> None:
+    others = tracking.finished_runs("lr_range", {name: str(recipe[name]) for name in ("dataset", "model")})
+    if not others:
+        return
+    with tracking.scratch() as folder:
+        other = tracking.read_json(others[0].info.run_id, "recipe.json", folder)
+    differences = [
+        f"{name} {other.get(name)} there, {value} here" for name, value in recipe.items() if other.get(name) != value
+    ]
+    say(f"range test {others[0].info.run_id} is of another recipe, not used: {'; '.join(differences)}")
+
+
+def _describe_input(run: tracking.Run, setup: Setup) -> None:
+    params, splits = setup.params, setup.splits
+    recipe = setup.recipe()
+    run.json("recipe.json", recipe)
+    run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
+    run.tags({"device": setup.device, "precision": setup.precision, "data.digest": splits.digest})
+    run.dataset(splits.name, splits.digest, params.data_dir, "training")
+    rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
+    run.table("splits.csv", pd.concat(rows))
+    if splits.valid is None:
+        say("no validation split: all of train is trained on, and the best weights are the last")
+
+
+def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
+    model = setup.model(params.seed)
+    averaged = None
+    if params.ema_decay:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    evaluated: nn.Module = model if averaged is None else averaged.module
+    batches = setup.train_batches(params.seed)
+    optimizer = setup.optimizer(model, max_lr, params.momentum)
+    schedule = schedules.one_cycle(
+        optimizer,
+        max_lr=max_lr,
+        total_steps=params.epochs * len(batches),
+        pct_start=params.pct_start,
+        div_factor=params.div_factor,
+        final_div_factor=params.final_div_factor,
+        anneal=params.anneal,
+        momentum=params.momentum,
+    )
+    held_out = setup.splits.valid
+    valid = None if held_out is None else Normalised(setup.splits, held_out, params.batch_size, setup.device)
+    events = loop.fit(
+        model,
+        batches,
+        optimizer,
+        schedule,
+        epochs=params.epochs,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+        valid=valid,
+        ema=averaged,
+    )
+    with tracking.scratch() as folder:
+        best: EpochEnd | None = None
+        try:
+            for event in show(events, title=name, steps_per_epoch=len(batches), epochs=params.epochs):
+                run.record(event)
+                if isinstance(event, EpochEnd):
+                    kept = ["last.safetensors"]
+                    if best is None or _merit(event) > _merit(best):
+                        best = event
+                        kept.append("best.safetensors")
+                    for file in kept:
+                        checkpoint.save(folder / file, evaluated.state_dict(), _description(setup, event))
+        finally:
+            # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
+            run.table("steps.csv", run.steps())
+            if best is not None:
+                run.figure("curves.png", plots.curves(run.epochs(), run.steps(), name))
+                run.files(folder, "weights")
+        assert best is not None
+        classifier = Classifier.load(folder / "best.safetensors")
+        example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))
+        uri = run.model(folder / "best.safetensors", example, classifier.table(example))
+        return _conclude(run, name, best, uri)
+
+
+def _merit(event: EpochEnd) -> tuple[float, ...]:
+    # Without validation the last epoch is the best; ties in accuracy go to the lower loss.
+    if event.valid_accuracy is None or event.valid_loss is None:
+        return (event.epoch,)
+    return (event.valid_accuracy, -event.valid_loss)
+
+
+def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
+    return {
+        "network": {"name": setup.params.model, "options": model_options(setup.params)},
+        "image_size": setup.params.image_size,
+        "classes": list(setup.splits.classes),
+        "mean": list(setup.splits.mean),
+        "std": list(setup.splits.std),
+        "epoch": event.epoch,
+    }
+
+
+def _conclude(run: tracking.Run, name: str, best: EpochEnd, uri: str) -> Result:
+    numbers = {"best/epoch": float(best.epoch)}
+    if best.valid_accuracy is None:
+        result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"
+    else:
+        numbers["best/valid_accuracy"] = best.valid_accuracy
+        result = f"validation accuracy {best.valid_accuracy:.2%} at epoch {best.epoch}"
+    run.metrics(numbers)
+    run.describe(name, f"**Training** — {result}\n\nServed model: `{uri}`")
+    say(f"training: {result} (run {run.id})")
+    return Result(run.id, f"Training: {result}", numbers)

@@ -1,0 +1,304 @@
+"""The run: parameters, events, figures, tables and models -> MLflow, under a true status."""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+
+from pipeline.events import EpochEnd, StepEnd
+
+PROJECT = Path(__file__).resolve().parent.parent
+SERVING = Path(__file__).with_name("serving.py")
+# What a served model needs, at the versions it was logged with.
+SERVING_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step hands on: its run, one line for people, and its main numbers as metrics."""
+
+    run_id: str
+    summary: str
+    metrics: dict[str, float]
+
+
+class Run:
+    """One MLflow run by its id; several can be written to at a time, from any thread."""
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self._client = MlflowClient()
+        self._steps: list[StepEnd] = []
+        self._step_rows: list[dict[str, float]] = []
+        self._epoch_rows: list[dict[str, float]] = []
+
+    def record(self, event: StepEnd | EpochEnd) -> None:
+        """Keeps a step for `steps`; logs an epoch's numbers as one batch at step = epoch."""
+        if isinstance(event, StepEnd):
+            self._steps.append(event)
+            return
+        values = {
+            "train/loss": event.train_loss,
+            "train/accuracy": event.train_accuracy,
+            "valid/loss": event.valid_loss,
+            "valid/accuracy": event.valid_accuracy,
+            "lr": event.lr,
+            "images_per_second": event.images_per_second,
+        }
+        measured = {name: value for name, value in values.items() if value is not None}
+        self._epoch_rows.append({"epoch": event.epoch, **measured})
+        self.metrics(measured, step=event.epoch)
+
+    def epochs(self) -> pd.DataFrame:
+        """The epochs recorded so far, a row each, named as their metrics."""
+        return pd.DataFrame(self._epoch_rows)
+
+    def steps(self) -> pd.DataFrame:
+        """The steps recorded so far: step, epoch, lr, loss, accuracy."""
+        for event in self._steps:
+            accuracy = float(event.num_correct) / event.num_images
+            row = {"step": event.step, "epoch": event.epoch, "lr": event.lr}
+            self._step_rows.append({**row, "loss": float(event.loss), "accuracy": accuracy})
+        self._steps.clear()
+        return pd.DataFrame(self._step_rows)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs numbers, all at one step, in one call."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.id, metrics=[Metric(k, float(v), now, step) for k, v in values.items()])
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
+        present = self._client.get_run(self.id).data.params
+        missing = [Param(name, str(value)) for name, value in values.items() if name not in present]
+        self._client.log_batch(self.id, params=missing)
+        self.json("params.json", dict(values))
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Sets tags."""
+        self._client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in values.items()])
+
+    def describe(self, name: str, markdown: str) -> None:
+        """Sets the run's name and the description that the UI shows."""
+        self._client.update_run(self.id, name=name)
+        self.tags({"mlflow.note.content": markdown})
+
+    def figure(self, path: str, figure: Any) -> None:
+        """Logs a matplotlib Figure as an image."""
+        self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
+
+    def table(self, path: str, table: pd.DataFrame) -> None:
+        """Logs a table as CSV."""
+        self._client.log_text(self.id, table.to_csv(index=False), path)
+
+    def json(self, path: str, content: Mapping[str, Any]) -> None:
+        """Logs a mapping as JSON."""
+        self._client.log_dict(self.id, dict(content), path)
+
+    def files(self, folder: Path, path: str) -> None:
+        """Logs all files of a folder."""
+        self._client.log_artifacts(self.id, str(folder), path)
+
+    def dataset(self, name: str, digest: str, source: str, context: str) -> None:
+        """Logs the images that went in, under our own digest of all of them."""
+        described = Dataset(name=name, digest=digest, source_type="local", source=f'{{"uri": "{source}"}}')
+        self._client.log_inputs(self.id, [DatasetInput(described, [InputTag("mlflow.data.context", context)])])
+
+    def model(self, weights: Path, example: np.ndarray, prediction: pd.DataFrame) -> str:
+        """Logs a pyfunc model, built from code and a weights file, without pickle. Returns its URI.
+
+        `example` is a batch of images (N, 3, H, W) uint8 and `prediction` what the model answers to it.
+        """
+        from importlib.metadata import version
+
+        schema_input = mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
+        schema_output = mlflow.models.infer_signature(prediction).inputs
+        info = mlflow.models.Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pyfunc,
+            run_id=self.id,
+            python_model=str(SERVING),
+            artifacts={"weights": str(weights)},
+            code_paths=[str(SERVING.parent)],
+            pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
+            signature=mlflow.models.ModelSignature(inputs=schema_input, outputs=schema_output),
+            input_example=example,
+        )
+        return str(info.model_uri)
+
+
+@contextmanager
+def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
+    """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
+
+    It ends FINISHED; FAILED, with the message as tag `error`, on an exception; KILLED on Ctrl-C or SIGTERM.
+    """
+    client = MlflowClient()
+    experiment_id = _experiment_id(client)
+    _mark_dead_runs(client, experiment_id)
+    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **_process_tags()}
+    launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    if launched is None:
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent.id
+        tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
+        run = Run(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    else:
+        run = Run(launched)
+        run.tags(tags)
+        client.update_run(launched, name=name)
+    try:
+        yield run
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        run.tags({"error": _first_line(error), "pipeline.status": status})
+        client.set_terminated(run.id, status)
+        raise
+    client.set_terminated(run.id, "FINISHED")
+
+
+def note_error(run_id: str, message: str) -> None:
+    """Leaves the message on a run that never started; MLflow's launcher sets its status."""
+    with suppress(MlflowException):
+        MlflowClient().set_tag(run_id, "error", message)
+
+
+def finished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
+    """The experiment's FINISHED runs of `step` that have all of `tags`, newest first."""
+    client = MlflowClient()
+    wanted = {"step": step, **(tags or {})}
+    conditions = [
+        "attributes.status = 'FINISHED'",
+        *(f"tags.`{name}` = '{value}'" for name, value in wanted.items()),
+    ]
+    order = ["attributes.start_time DESC"]
+    return list(client.search_runs([_experiment_id(client)], " and ".join(conditions), order_by=order))
+
+
+def stored_run(run_id: str) -> StoredRun:
+    """The run of that id. Raises ValueError when there is none."""
+    try:
+        return MlflowClient().get_run(run_id)
+    except MlflowException:
+        raise ValueError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+
+
+def artifact(run_id: str, path: str, folder: Path) -> Path:
+    """A run's artifact, as a file under `folder`. Raises ValueError when it is not there."""
+    try:
+        return Path(MlflowClient().download_artifacts(run_id, path, str(folder)))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"run {run_id} has no artifact {path} ({_first_line(error)})") from None
+
+
+def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
+    """The mapping in a run's JSON artifact. Raises ValueError when there is none."""
+    try:
+        content = json.loads(artifact(run_id, path, folder).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"run {run_id}: {path} cannot be read ({_first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"run {run_id}: {path} holds no mapping")
+    return content
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for files on their way to or from the artifact store."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        yield Path(folder)
+
+
+def _experiment_id(client: MlflowClient) -> str:
+    uri = mlflow.get_tracking_uri()
+    try:
+        experiment = _experiment(client)
+    except MlflowException as error:
+        raise ValueError(f"tracking store {uri}: {_first_line(error)}") from None
+    if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
+        raise ValueError(
+            f"experiment {experiment.name} was made by a server that keeps its artifacts: set MLFLOW_TRACKING_URI to "
+            "that server (or start it with --no-serve-artifacts, as `make ui` does, and use another --experiment-name)"
+        )
+    return str(experiment.experiment_id)
+
+
+def _experiment(client: MlflowClient) -> Any:
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return client.get_experiment(experiment_id)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        with suppress(MlflowException):  # another process may have been faster
+            client.create_experiment(name)
+        found = client.get_experiment_by_name(name)
+    return found
+
+
+def _mark_dead_runs(client: MlflowClient, experiment_id: str) -> None:
+    running = f"attributes.status = 'RUNNING' and tags.`process.host` = '{socket.gethostname()}'"
+    for stored in client.search_runs([experiment_id], running):
+        tags = stored.data.tags
+        if not _is_alive(int(tags["process.pid"]), float(tags["process.started"])):
+            client.set_tag(stored.info.run_id, "error", f"process {tags['process.pid']} ended without closing the run")
+            client.set_terminated(stored.info.run_id, "FAILED")
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    # By its start as well: process numbers are used again.
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _process_tags() -> dict[str, str]:
+    process = psutil.Process()
+    started = str(process.create_time())
+    return {"process.host": socket.gethostname(), "process.pid": str(process.pid), "process.started": started}
+
+
+def _code_tags() -> dict[str, str]:
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    if not commit:
+        return {"git.commit": "unknown"}
+    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower(), "mlflow.source.git.commit": commit}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _user() -> str:
+    try:
+        return psutil.Process().username()
+    except KeyError:
+        return str(os.getuid())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Workplace:
+    """A folder where a user stands, with a tracking store of its own, and what they type there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.client = MlflowClient(self.uri)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONWARNINGS": "default",
+        }
+        for name in (
+            "MLFLOW_TRACKING_URI",
+            "MLFLOW_RUN_ID",
+            "MLFLOW_EXPERIMENT_ID",
+            "MLFLOW_EXPERIMENT_NAME",
+        ):
+            self.environment.pop(name, None)
+
+    def mlflow_run(self, entry_point: str, **params: object) -> subprocess.CompletedProcess:
+        """`mlflow run PROJECT -e entry_point -P name=value ...` to its end."""
+        flags = [word for name, value in params.items() for word in ("-P", f"{name}={value}")]
+        command = ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point, *flags]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+
+    def command(self, step: str, **params: object) -> list[str]:
+        """The words of `python -m pipeline step --name value ...`."""
+        flags = [word for name, value in params.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "pipeline", step, *flags]
+
+    def start(self, step: str, **params: object) -> subprocess.Popen:
+        """`python -m pipeline step --name value ...`, under way."""
+        return subprocess.Popen(
+            self.command(step, **params),
+            cwd=self.folder,
+            env={**self.environment, "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, step: str, **params: object) -> subprocess.CompletedProcess:
+        """`python -m pipeline step --name value ...` to its end."""
+        process = self.start(step, **params)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def runs(self, step: str | None = None) -> list:
+        """The stored runs, newest first."""
+        query = f"tags.step = '{step}'" if step else ""
+        return list(self.client.search_runs(["0"], query, order_by=["attributes.start_time DESC"]))
+
+    def artifacts(self, run_id: str, folder: str = "") -> set[str]:
+        """The paths of a run's artifact files."""
+        found: set[str] = set()
+        for item in self.client.list_artifacts(run_id, folder or None):
+            found |= self.artifacts(run_id, item.path) if item.is_dir else {item.path}
+        return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("workplace"))

@@ -1,0 +1,511 @@
+"""Image sets: what is read, how it is split, and that a second start reads the same from the cache."""
+
+import logging
+import os
+import shutil
+import struct
+import urllib.error
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import data
+from pipeline.data import cache, folders, parallel
+from pipeline.data.splits import hold_out, limit
+
+SIZE = 8
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "classifier-pipeline"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+def load(root: Path, dataset: str = "folder", **settings: Any) -> data.Splits:
+    defaults = {"image_size": SIZE, "valid_fraction": 0.0, "limit_train": 0, "limit_test": 0}
+    return data.load(dataset, data_dir=root, **{**defaults, **settings})
+
+
+def paint(path: Path, colour: Any = 0, mode: str = "RGB", size: tuple[int, int] = (SIZE, SIZE)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def plant(root: Path, count: int = 10, classes: tuple[str, ...] = ("cat", "dog"), start: int = 0) -> None:
+    """`count` PNG files per class, no two of them equal."""
+    for label, name in enumerate(classes):
+        for number in range(start, start + count):
+            paint(root / name / f"{number:04}.png", (number, 100 * label, 7))
+
+
+def plant_parts(root: Path) -> None:
+    plant(root / "train", 6)
+    plant(root / "test", 3, start=100)
+
+
+def first_pixels(split: data.Split) -> dict[str, tuple[int, ...]]:
+    """Name -> its top left pixel."""
+    images = split.take(np.arange(len(split)))
+    return {name: tuple(image[:, 0, 0].tolist()) for name, image in zip(split.names, images, strict=True)}
+
+
+# Reading a folder
+
+
+def test_a_tree_with_parts_keeps_them(root: Path) -> None:
+    plant_parts(root)
+    plant(root / "validation", 2, start=200)
+    splits = load(root, valid_fraction=0.5)
+    assert splits.name == "images" and splits.classes == ("cat", "dog") and splits.flip
+    assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (12, 4, 6)
+    assert first_pixels(splits.test)["test/dog/0101.png"] == (101, 100, 7)
+    assert splits.test.labels.tolist() == [0] * 3 + [1] * 3 and splits.test.labels.dtype == np.int64
+    assert {split: rows.tolist() for split, rows in splits.indices.items()} == {
+        "train": [*range(12)],
+        "valid": [*range(4)],
+        "test": [*range(6)],
+    }
+
+
+def test_a_flat_tree_is_split_by_class(root: Path) -> None:
+    plant(root, 20)
+    splits = load(root, valid_fraction=0.25)
+    assert splits.valid is not None
+    for split, per_class in ((splits.train, 12), (splits.valid, 4), (splits.test, 4)):
+        assert np.bincount(split.labels).tolist() == [per_class, per_class]
+    names = [*splits.train.names, *splits.valid.names, *splits.test.names]
+    assert len({*names}) == len(names) == 40
+
+
+def test_train_without_test_gives_some_up_for_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant(root / "train", 10)
+    with caplog.at_level(logging.INFO, logger="pipeline.data"):
+        splits = load(root)
+    assert (len(splits.train), splits.valid, len(splits.test)) == (16, None, 4)
+    assert "no test part" in caplog.text
+
+
+def test_images_stay_on_disk_until_taken(root: Path) -> None:
+    plant_parts(root)
+    train = load(root).train
+    base: Any = train.source
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert type(base).__name__ == "mmap"
+    taken = train.take(np.array([3, 0, 3]))
+    assert taken.shape == (3, 3, SIZE, SIZE) and taken.dtype == np.uint8
+    assert taken[:, 0, 0, 0].tolist() == [3, 0, 3]
+    taken[:] = 0  # a copy, which a tensor may share
+    assert train.nbytes == train.take(np.arange(len(train))).nbytes
+    with pytest.raises(ValueError):
+        train.source[0] = 0
+
+
+def test_mean_and_std_are_those_of_the_train_pixels(root: Path) -> None:
+    plant(root, 20)
+    splits = load(root, valid_fraction=0.2)
+    pixels = splits.train.take(np.arange(len(splits.train))) / 255
+    np.testing.assert_allclose(splits.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(splits.std[:2], pixels.std(axis=(0, 2, 3))[:2], rtol=1e-9)
+    assert splits.std[2] == 1 / 255  # blue is constant
+
+
+def test_what_is_not_an_image_is_counted(root: Path) -> None:
+    plant_parts(root)
+    (root / "train/.ipynb_checkpoints").mkdir()
+    plant(root / "train/cat/.thumbnails", 1)
+    (root / "train/cat/.hidden.png").write_bytes(b"x")
+    (root / "train/cat/notes.txt").write_text("two cats")
+    (root / "train/dog/empty.jpg").touch()
+    (root / "train/labels.csv").write_text("a,b")
+    os.mkfifo(root / "train/dog/pipe.png")
+    splits = load(root)
+    assert splits.report.skipped == {
+        "hidden": 3,
+        "not an image": 2,
+        "empty": 1,
+        "outside a class folder": 1,
+    }
+    assert len(splits.train) == 12 and not splits.report.corrupt
+
+
+def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant_parts(root)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = root / "train/cat/whole.jpg"
+    Image.fromarray(noise).save(whole)
+    whole.with_name("broken.jpg").write_bytes(whole.read_bytes()[:1500])
+    whole.with_name("text.jpg").write_text("not a picture")
+    whole.with_name("gone.png").symlink_to("nowhere.png")
+    for start in range(2):  # decoding, then the cache
+        caplog.clear()
+        splits = load(root)
+        errors = dict(splits.report.corrupt)
+        assert {*errors} == {f"train/cat/{name}" for name in ("broken.jpg", "text.jpg", "gone.png")}, start
+        assert "truncated" in errors["train/cat/broken.jpg"]
+        assert errors["train/cat/text.jpg"] == "not a JPEG, PNG, WebP, BMP or GIF image"
+        assert all(name in caplog.text for name in errors)
+        assert len(splits.train) == 13 and "train/cat/whole.jpg" in splits.train.names
+        assert first_pixels(splits.train)["train/dog/0003.png"] == (3, 100, 7)  # labels did not shift
+
+
+def test_a_decompression_bomb_is_left_out(root: Path) -> None:
+    plant_parts(root)
+    bomb = root / "train/cat/bomb.png"
+    content = bytearray((root / "train/cat/0000.png").read_bytes())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    chunk = bytes(content[12:29])
+    content[29:33] = struct.pack(">I", zlib.crc32(chunk))
+    bomb.write_bytes(content)
+    splits = load(root)
+    assert len(splits.train) == 12
+    assert "decompression bomb" in dict(splits.report.corrupt)["train/cat/bomb.png"]
+
+
+def test_names_in_any_script_and_bytes_that_are_no_text(root: Path) -> None:
+    plant(root / "train", 2, ("кошка", "犬"))
+    plant(root / "test", 1, ("кошка", "犬"))
+    paint(root / "train/犬" / os.fsdecode(b"\xff.png"), (9, 9, 9))
+    for _ in range(2):
+        splits = load(root)
+        assert splits.classes == ("кошка", "犬")
+        assert first_pixels(splits.train)["train/犬/\ufffd.png"] == (9, 9, 9)
+
+
+def test_link_cycles_end_and_linked_folders_are_read(root: Path, tmp_path: Path) -> None:
+    plant(root, 10, ("cat",))
+    plant(tmp_path / "elsewhere", 10, ("dog",))
+    (root / "dog").symlink_to(tmp_path / "elsewhere/dog")
+    (root / "cat/self").symlink_to(root / "cat")
+    (root / "cat/up").symlink_to(root)
+    splits = load(root)
+    assert splits.classes == ("cat", "dog")
+    assert sum("cat/0" in name for name in (*splits.train.names, *splits.test.names)) == 10
+
+
+def test_a_class_without_images_is_ignored_aloud(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant_parts(root)
+    (root / "train/bird").mkdir()
+    assert load(root).classes == ("cat", "dog")
+    assert "class bird has no usable train image" in caplog.text
+
+
+# Folders that cannot be trained on
+
+
+def _missing(root: Path) -> None: ...
+
+
+def _empty(root: Path) -> None:
+    root.mkdir()
+
+
+def _one_class(root: Path) -> None:
+    plant(root, 4, ("cat",))
+
+
+def _stray_class(root: Path) -> None:
+    plant_parts(root)
+    plant(root / "test", 1, ("fox",))
+
+
+def _no_train(root: Path) -> None:
+    plant(root / "test", 2)
+
+
+def _two_validations(root: Path) -> None:
+    plant_parts(root)
+    plant(root / "val", 1)
+    plant(root / "valid", 1)
+
+
+def _all_broken(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_text("nothing")
+
+
+def _class_broken_in_train(root: Path) -> None:
+    plant_parts(root)
+    plant(root / "test", 1, ("fox",))
+    (root / "train/fox").mkdir()
+    (root / "train/fox/1.png").write_text("nothing")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_missing, "data_dir=.*images is not a folder"),
+        (_empty, "data_dir=.*images has no images"),
+        (_one_class, r"one class \(cat\)"),
+        (_stray_class, "no usable train image of fox"),
+        (_no_train, "has test/ but no train/"),
+        (_two_validations, r"several validation sets \(val, valid\)"),
+        (_all_broken, "none of its 2 files is a readable image"),
+        (_class_broken_in_train, "no usable train image of fox"),
+    ],
+)
+def test_a_useless_folder_is_refused(make: Callable[[Path], None], message: str, root: Path, cache_home: Path) -> None:
+    make(root)
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(root)
+    assert "\n" not in str(refusal.value)
+    assert not cache_home.exists() or not [*cache_home.iterdir()]
+
+
+# Splits
+
+
+def test_every_run_gets_the_same_splits_and_any_limit_a_part_of_them(root: Path) -> None:
+    plant(root, 50)
+    torch.manual_seed(1)
+    one = load(root, valid_fraction=0.1, limit_train=40)
+    torch.manual_seed(2)
+    two = load(root, valid_fraction=0.1, limit_train=40)
+    assert one.digest == two.digest and one.valid and two.valid and one.valid.names == two.valid.names
+    whole = load(root)
+    assert {*one.train.names, *one.valid.names} < {*whole.train.names}
+    assert np.bincount(one.train.labels).tolist() == [18, 18]
+    assert load(root, limit_test=6).test.labels.tolist() == [0] * 3 + [1] * 3
+    assert len(load(root, limit_train=10_000).train) == len(whole.train)
+
+
+def test_the_digest_tells_sets_sizes_and_limits_apart(root: Path) -> None:
+    plant(root, 20)
+    digests = [
+        load(root).digest,
+        load(root, image_size=9).digest,
+        load(root, limit_train=20).digest,
+        load(root, valid_fraction=0.5).digest,
+    ]
+    paint(root / "cat/0000.png", (255, 255, 255))
+    digests.append(load(root).digest)
+    assert len({*digests}) == 5 and {len(digest) for digest in digests} == {32}
+
+
+def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
+    plant_parts(root)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load(root)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5, 0.8])
+def test_holding_out_keeps_every_class_in_train(fraction: float) -> None:
+    labels = np.repeat([0, 1, 2, 3], [1, 2, 100, 40])
+    rows = np.arange(len(labels))
+    stay, held = hold_out(rows, labels, fraction, "valid")
+    assert {*labels[stay]} == {0, 1, 2, 3}
+    assert sorted([*stay, *held]) == rows.tolist()
+    assert len(held) == round(fraction * len(labels))
+    assert abs((labels[held] == 2).sum() - fraction * 100) <= 2
+
+
+def test_limits_keep_every_class_in_proportion() -> None:
+    labels = np.repeat([0, 1, 2], [1, 100, 899])
+    taken = limit(np.arange(1000), labels, 100, 3, "limit_train")
+    assert len(taken) == 100 and (np.diff(taken) > 0).all()
+    assert np.abs(np.bincount(labels[taken]) - [1, 10, 89]).max() <= 1
+    assert np.bincount(labels[limit(np.arange(1000), labels, 3, 3, "limit_train")]).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": "imagenet"}, "dataset=imagenet is not known: use one of digits, .*folder"),
+        ({"valid_fraction": 1.0}, "valid_fraction=1 must be at least 0 and less than 1"),
+        ({"valid_fraction": 0.95}, "valid_fraction=0.95 takes so many of 12 train images"),
+        ({"limit_train": 1}, "limit_train=1 is less than the 2 classes"),
+        ({"limit_test": 1}, "limit_test=1 is less than the 2 classes"),
+        ({"limit_test": -1}, "at least 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str, root: Path) -> None:
+    plant_parts(root)
+    with pytest.raises(ValueError, match=message):
+        load(root, **settings)
+
+
+# The cache
+
+
+def test_a_second_start_opens_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_parts(root)
+    first = load(root)
+    monkeypatch.setattr(folders, "_hash_file", pytest.fail)
+    monkeypatch.setattr(folders, "decode", pytest.fail)
+    second = load(root)
+    assert second.digest == first.digest and second.train.names == first.train.names
+    assert first_pixels(second.train) == first_pixels(first.train)
+
+
+def test_a_copy_of_the_folder_is_not_decoded_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_parts(root)
+    first = load(root)
+    shutil.copytree(root, tmp_path / "copy")
+    monkeypatch.setattr(folders, "decode", pytest.fail)
+    assert load(tmp_path / "copy").digest == first.digest
+
+
+def test_a_changed_file_of_the_same_size_and_age_is_seen(root: Path) -> None:
+    for name in ("cat", "dog"):
+        for number in range(3):
+            paint(root / "train" / name / f"{number}.bmp")
+            paint(root / "test" / name / f"{number}.bmp")
+    load(root)
+    changed = root / "train/cat/0.bmp"
+    before = changed.stat()
+    paint(changed, (1, 2, 3))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed.stat().st_size == before.st_size
+    assert first_pixels(load(root).train)["train/cat/0.bmp"] == (1, 2, 3)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("name", ["images.npy", "moments.npy", "set.json"])
+@pytest.mark.parametrize("damage", [_truncate, lambda path: path.write_bytes(b""), Path.unlink])
+def test_a_damaged_entry_is_made_again(name: str, damage: Callable[[Path], None], root: Path, cache_home: Path) -> None:
+    plant_parts(root)
+    first = load(root)
+    expected = first_pixels(first.train)
+    (entry,) = (path for path in cache_home.iterdir() if path.is_dir())
+    damage(entry / name)
+    again = load(root)
+    assert again.digest == first.digest and first_pixels(again.train) == expected
+    assert cache.find(entry.name) is not None
+    assert not [*cache_home.glob("making-*")]
+
+
+def test_two_starts_at_once_share_one_entry(cache_home: Path) -> None:
+    fields = {"labels": [0], "parts": [0], "names": ["a"], "classes": ["x"], "digest": "d", "corrupt": []}
+    image = np.ones((1, 3, SIZE, SIZE), dtype=np.uint8)
+    with cache.Writer("key", SIZE) as early, cache.Writer("key", SIZE) as late:
+        early.append(image)
+        late.append(image)
+        first, second = early.commit(fields), late.commit(fields)
+    assert np.array_equal(first.images, second.images)
+    assert [path.name for path in cache_home.iterdir()] == ["key"]
+
+
+def test_an_interrupted_start_leaves_nothing(root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    plant_parts(root)
+    monkeypatch.setattr(folders, "decode", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load(root)
+    assert not [*cache_home.iterdir()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line_and_leaves_nothing(root: Path, cache_home: Path) -> None:
+    with pytest.raises(ValueError, match=r"No space left.*XDG_CACHE_HOME"), cache.Writer("key", SIZE) as writer:
+        writer._file.close()
+        writer._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+        writer.append(np.ones((1, 3, SIZE, SIZE), dtype=np.uint8))
+    assert not [*cache_home.iterdir()]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_parts(root)
+    blocked = root.parent / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    with pytest.raises(ValueError, match=r"cannot store decoded images .*XDG_CACHE_HOME"):
+        load(root)
+
+
+def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_parts(root)
+    (root / "train/cat/0002.png").write_text("broken")
+    alone = load(root)
+    shutil.rmtree(cache.folder())
+    monkeypatch.setattr(parallel, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(folders, "BLOCK_BYTES", 4 * 3 * SIZE**2)
+    together = load(root)
+    assert together.digest == alone.digest and together.report == alone.report
+    assert first_pixels(together.train) == first_pixels(alone.train)
+
+
+# Named sets
+
+
+def test_digits_need_nothing(tmp_path: Path) -> None:
+    splits = load(tmp_path, "digits", image_size=32, valid_fraction=0.1)
+    assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (1294, 144, 359)
+    assert splits.classes == tuple("0123456789") and not splits.flip
+    image = splits.train.take(np.arange(100))
+    assert image.shape == (100, 3, 32, 32) and image.min() == 0 and image.max() > 250
+    assert splits.train.names[0].startswith("train/")
+    small = load(tmp_path, "digits")
+    assert {*np.unique(small.train.take(np.arange(500)))} == {round(level * 255 / 16) for level in range(17)}
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """A data_dir with 40 train and 20 test images, in the files that torchvision reads."""
+    raw = tmp_path / "data/MNIST/raw"
+    raw.mkdir(parents=True)
+    for prefix, count in (("train", 40), ("t10k", 20)):
+        images = np.repeat(np.arange(count, dtype=np.uint8), 28 * 28)
+        header = struct.pack(">IIII", 0x803, count, 28, 28)
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels.tobytes())
+    return tmp_path / "data"
+
+
+def test_a_torchvision_set_at_hand_is_used_and_then_comes_from_the_cache(mnist: Path) -> None:
+    first = load(mnist, "mnist", image_size=32)
+    assert (len(first.train), len(first.test)) == (40, 20) and not first.flip
+    assert first_pixels(first.test)["test/13"] == (13, 13, 13)
+    assert first.test.labels.tolist() == [number % 10 for number in range(20)]
+    shutil.rmtree(mnist)
+    second = load(mnist, "mnist", image_size=32)
+    assert second.digest == first.digest and first_pixels(second.train) == first_pixels(first.train)
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"),
+    [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "MNIST/raw"), ("svhn", "train_32x32.mat")],
+)
+def test_without_a_network_one_line_says_what_to_do(
+    name: str, archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", closed)
+    with pytest.raises(ValueError, match="network is unreachable") as refusal:
+        load(tmp_path, name)
+    message = str(refusal.value)
+    assert f"put {archive}" in message and str(tmp_path) in message and "\n" not in message
+    assert "dataset=digits" in message and "dataset=folder" in message
+
+
+def test_an_archive_with_another_checksum_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", closed)
+    monkeypatch.setattr("tarfile.open", pytest.fail)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"anything")
+    with pytest.raises(ValueError, match="cannot be fetched"):
+        load(tmp_path, "cifar10")

@@ -1,0 +1,89 @@
+"""A run's status is true, whatever ended it."""
+
+import signal
+import time
+
+import pytest
+
+from tests.conftest import Workplace
+
+LONG = {
+    "limit_train": 300,
+    "width": 8,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "max_lr": 0.05,
+    "epochs": 10_000,
+}
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+def wait_for_an_epoch(workplace, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        for run in workplace.runs("train") if (workplace.folder / "mlflow.db").exists() else []:
+            if "train/loss" in run.data.metrics:
+                return run.info.run_id
+        time.sleep(0.5)
+    raise AssertionError("no epoch within two minutes")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_training_is_killed_and_keeps_its_epochs(workplace, number):
+    process = workplace.start("train", experiment="none", **LONG)
+    run_id = wait_for_an_epoch(workplace, process)
+    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert workplace.client.get_run(run_id).info.status == "KILLED"
+    assert {"weights/best.safetensors", "weights/last.safetensors", "curves.png"} <= workplace.artifacts(run_id)
+
+
+def test_a_start_marks_the_run_of_a_dead_process(workplace):
+    process = workplace.start("train", experiment="none", **LONG)
+    run_id = wait_for_an_epoch(workplace, process)
+    process.kill()
+    process.communicate()
+    assert workplace.client.get_run(run_id).info.status == "RUNNING"
+    done = workplace.run("train", experiment="none", **{**LONG, "epochs": 1})
+    assert done.returncode == 0, done.stderr
+    dead = workplace.client.get_run(run_id)
+    assert dead.info.status == "FAILED"
+    assert "ended without closing the run" in dead.data.tags["error"]
+
+
+def test_a_diverging_rate_fails_naming_step_and_lr(workplace):
+    done = workplace.run("train", experiment="none", **{**LONG, "epochs": 3, "max_lr": 1000, "div_factor": 1})
+    assert done.returncode == 1
+    assert "error: the loss became" in done.stderr
+    assert "Traceback" not in done.stderr
+    (run,) = workplace.runs("train")
+    assert run.info.status == "FAILED"
+    assert "at step" in run.data.tags["error"]
+    assert "with lr" in run.data.tags["error"]
+
+
+@pytest.mark.parametrize(
+    ("step", "params", "part"),
+    [
+        ("evaluate", {}, "no FINISHED training in this experiment"),
+        ("explain", {"run_id": "0" * 32}, "no such run"),
+        ("train", {"dataset": "folder", "data_dir": "nowhere"}, "nowhere"),
+        ("train", {"limit_train": 100, "batch_size": 128}, "batch_size=128 is more than the 90 train images"),
+        ("train", {"device": "cuda:7"}, "device=cuda:7: not on this machine"),
+    ],
+)
+def test_bad_input_makes_no_run(workplace, step, params, part):
+    done = workplace.run(step, **params)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert part in done.stderr
+    if (workplace.folder / "mlflow.db").exists():
+        assert workplace.runs() == []
