@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,7 +105,10 @@ class Run:
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
-        self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
+        with warnings.catch_warnings():
+            # A class name in a script that the font lacks is drawn as boxes, which the picture shows well enough.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
 
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Logs a table as CSV."""
@@ -177,6 +181,11 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
     client.set_terminated(run.id, "FINISHED")
 
 
+def store() -> str:
+    """Where runs are kept: the tracking URI."""
+    return str(mlflow.get_tracking_uri())
+
+
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException):
@@ -200,7 +209,7 @@ def stored_run(run_id: str) -> StoredRun:
     try:
         return MlflowClient().get_run(run_id)
     except MlflowException:
-        raise ValueError(f"run_id={run_id}: no such run in {mlflow.get_tracking_uri()}") from None
+        raise ValueError(f"run_id={run_id}: no such run in {store()}") from None
 
 
 def artifact(run_id: str, path: str, folder: Path) -> Path:
@@ -230,7 +239,7 @@ def scratch() -> Iterator[Path]:
 
 
 def _experiment_id(client: MlflowClient) -> str:
-    uri = mlflow.get_tracking_uri()
+    uri = store()
     try:
         experiment = _experiment(client)
     except MlflowException as error:

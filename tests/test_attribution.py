@@ -176,6 +176,18 @@ def test_layer_that_yields_no_grid_is_named_with_its_shape():
     assert hooks(model) == []
 
 
+def test_error_within_the_package_comes_out_and_leaves_no_hooks(monkeypatch):
+    def fail(*_):
+        raise IndexError("the package would print this and go on")
+
+    model, where = small("resnet9")
+    monkeypatch.setattr(METHODS["gradcam"], "get_cam_weights", fail)
+    with pytest.raises(IndexError) as caught:  # keeps all that was alive when it was raised
+        class_maps(model, where, images(), TARGETS, "gradcam")
+    assert hooks(model) == []
+    assert caught.traceback
+
+
 def test_diverged_model_is_refused():
     model, where = small("resnet9")
     model.head.bias.data[0] = torch.nan

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9")
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -19,7 +19,6 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "text.parse_math": False,  # class names may hold dollars
     "figure.titlesize": 11,
 }
 
@@ -38,6 +37,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def shorten(name: str, length: int) -> str:
-    """`name`, cut to `length` characters with an ellipsis, and without what fonts have no glyph for."""
+    """`name` as plain text of at most `length` characters, an ellipsis where it was cut; a dollar starts no formula."""
     printable = "".join(character if character.isprintable() else " " for character in name)
-    return printable if len(printable) <= length else printable[: length - 1] + "…"
+    short = printable if len(printable) <= length else printable[: length - 1] + "…"
+    return short.replace("$", r"\$")

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
-
 from pipeline import tracking
 from pipeline.params import STEPS, MainParams, Params
 from pipeline.progress import say
@@ -38,7 +36,7 @@ def run(params: MainParams) -> Result:
             run.metrics(result.metrics)
         summary = "\n".join(result.summary for result in results)
         run.describe(title, summary.replace("\n", "\n\n"))
-    say(f"\n{title}\n{summary}\nTracked in {mlflow.get_tracking_uri()}, run {run.id}. Look at it with: make ui")
+    say(f"\n{title}\n{summary}\nTracked in {tracking.store()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
 
 
