@@ -2,9 +2,11 @@
 
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipeline.params import STEPS, Params
 from pipeline.settings import nearest, resolve
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+INSISTING_SECONDS = 10  # after which a second Ctrl-C means it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,13 +77,15 @@ def _runner(step: str) -> Any:
 def _interrupt_once() -> None:
     """Lets Ctrl-C and SIGTERM alike unwind the step, so that it keeps what it has and closes its run.
 
-    MLflow's launcher answers Ctrl-C with a SIGTERM of its own at once: only the first signal counts.
+    MLflow's launcher answers Ctrl-C with a SIGTERM of its own at once: it must not cut the unwinding short.
     """
+    last = -math.inf
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        nonlocal last
+        if time.monotonic() - last > INSISTING_SECONDS:
+            last = time.monotonic()
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -1,6 +1,7 @@
 """The run: parameters, events, figures, tables and models -> MLflow, under a true status."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from pipeline.events import EpochEnd, StepEnd
+
+# Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = Path(__file__).resolve().parent.parent
 SERVING = Path(__file__).with_name("serving.py")

@@ -67,6 +67,13 @@ def _describe_input(run: tracking.Run, setup: Setup) -> None:
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
+    report = splits.report
+    if report.corrupt:
+        run.table("corrupt.csv", pd.DataFrame(report.corrupt, columns=["file", "error"]))
+    if left_out := {**report.skipped, **({"corrupt": len(report.corrupt)} if report.corrupt else {})}:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        run.tags({"data.left_out": counts})
+        say(f"files left out: {counts}")
     if splits.valid is None:
         say("no validation split: all of train is trained on, and the best weights are the last")
 
