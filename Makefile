@@ -28,7 +28,7 @@ check: .venv/installed ## lint, format and types
 	mypy
 
 bench: .venv/installed ## speed beside a peer
-	python -m benchmarks
+	python -m benchmarks.throughput
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

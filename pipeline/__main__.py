@@ -65,13 +65,29 @@ def _option(name: str, params: type[Params]) -> click.Option:
 def _runner(step: str) -> Any:
     def run(**given: str | None) -> None:
         params = resolve(step, {name: value for name, value in given.items() if value is not None})
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("pipeline").setLevel(logging.INFO)
+        _log_to_the_terminal()
         _interrupt_once()
         # Imported late, so that --help and refusals need not wait for torch and MLflow.
         importlib.import_module(f"pipeline.steps.{step}").run(params)
 
     return run
+
+
+def _log_to_the_terminal() -> None:
+    """Shows what our modules log, once, though each step of an experiment loads the same data."""
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_first = message not in shown
+        shown.add(message)
+        return is_first
+
+    handler = logging.StreamHandler()
+    handler.addFilter(is_new)
+    ours = logging.getLogger("pipeline")
+    ours.handlers = [handler]
+    ours.setLevel(logging.INFO)
 
 
 def _interrupt_once() -> None:

@@ -1,4 +1,4 @@
-"""Parameters -> data, model, optimizer and batches: one recipe, which range test and training share."""
+"""Parameters -> a range test or a training ready to run: one recipe, which both share."""
 
 import hashlib
 import json
@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline import augment, data, device, models, optimizers
+from pipeline import augment, data, device, loop, models, optimizers, range_test, schedules
 from pipeline.batches import Batches, TrainBatches, derive_seed
-from pipeline.params import ModelParams, RecipeParams
+from pipeline.events import EpochEnd, StepEnd
+from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
+from pipeline.range_test import Curve
+from pipeline.schedules import peak_momentum
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,62 @@ class Normalised:
         """Images (B, 3, H, W) float32, labels (B,) int64."""
         for images, labels in self._batches:
             yield augment.normalise(images, self._splits.mean, self._splits.std), labels
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A training about to run: iterate `events` to run it, and `evaluated` holds what it has learned."""
+
+    evaluated: nn.Module  # the averaged model where the parameters ask for one
+    steps_per_epoch: int
+    events: Iterator[StepEnd | EpochEnd]
+
+
+def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
+    """The OneCycle training that `params` declare, with peak rate `max_lr`."""
+    model, batches = setup.model(params.seed), setup.train_batches(params.seed)
+    averaged = None
+    if params.ema_decay:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    optimizer = setup.optimizer(model, max_lr, params.momentum)
+    schedule = schedules.one_cycle(
+        optimizer,
+        max_lr=max_lr,
+        total_steps=params.epochs * len(batches),
+        pct_start=params.pct_start,
+        div_factor=params.div_factor,
+        final_div_factor=params.final_div_factor,
+        anneal=params.anneal,
+        momentum=params.momentum,
+    )
+    valid = setup.splits.valid
+    events = loop.fit(
+        model,
+        batches,
+        optimizer,
+        schedule,
+        epochs=params.epochs,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+        valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
+        ema=averaged,
+    )
+    return Fitting(model if averaged is None else averaged.module, len(batches), events)
+
+
+def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
+    """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
+    seed = params.seed + repeat
+    return range_test.climb(
+        setup.model(seed),
+        lambda model: setup.optimizer(model, params.lr_min, peak_momentum(params.momentum)),
+        setup.train_batches(seed),
+        lr_min=params.lr_min,
+        lr_max=params.lr_max,
+        num_steps=params.num_steps,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+    )
 
 
 def prepare(params: RecipeParams) -> Setup:

@@ -12,7 +12,9 @@ from pipeline.events import EpochEnd, StepEnd
 REFRESH_SECONDS = 0.5
 
 
-def show(events: Iterable[StepEnd | EpochEnd], *, title: str, steps_per_epoch: int, epochs: int) -> Iterator[Any]:
+def show(
+    events: Iterable[StepEnd | EpochEnd], title: str, steps_per_epoch: int, epochs: int
+) -> Iterator[StepEnd | EpochEnd]:
     """Passes `events` on, showing them as they go by."""
     with tqdm(
         total=steps_per_epoch * epochs,

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -114,9 +115,13 @@ class Run:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
 
+    def text(self, path: str, content: str) -> None:
+        """Logs a text file."""
+        self._client.log_text(self.id, content, path)
+
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Logs a table as CSV."""
-        self._client.log_text(self.id, table.to_csv(index=False), path)
+        self.text(path, table.to_csv(index=False))
 
     def json(self, path: str, content: Mapping[str, Any]) -> None:
         """Logs a mapping as JSON."""
@@ -180,6 +185,8 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         run.tags({"error": _first_line(error), "pipeline.status": status})
+        if status == "FAILED":
+            run.text("traceback.txt", traceback.format_exc())
         client.set_terminated(run.id, status)
         raise
     client.set_terminated(run.id, "FINISHED")

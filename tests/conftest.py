@@ -3,8 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
+
+from pipeline.__main__ import main
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -21,7 +24,6 @@ class Workplace:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONWARNINGS": "default",
         }
         for name in (
             "MLFLOW_TRACKING_URI",
@@ -35,9 +37,8 @@ class Workplace:
         """`mlflow run PROJECT -e entry_point -P name=value ...` to its end."""
         flags = [word for name, value in params.items() for word in ("-P", f"{name}={value}")]
         command = ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point, *flags]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
-        )
+        environment = {**self.environment, "PYTHONWARNINGS": "default"}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
 
     def command(self, step: str, **params: object) -> list[str]:
         """The words of `python -m pipeline step --name value ...`."""
@@ -55,11 +56,16 @@ class Workplace:
             text=True,
         )
 
-    def run(self, step: str, **params: object) -> subprocess.CompletedProcess:
-        """`python -m pipeline step --name value ...` to its end."""
-        process = self.start(step, **params)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    def run(self, step: str, **params: object) -> int:
+        """What `python -m pipeline step --name value ...` does, in this process. Returns the exit status."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setenv("XDG_CACHE_HOME", self.environment["XDG_CACHE_HOME"])
+            mlflow.set_tracking_uri(self.uri)
+            try:
+                return main(self.command(step, **params)[3:])
+            finally:
+                mlflow.set_tracking_uri(None)
 
     def runs(self, step: str | None = None) -> list:
         """The stored runs, newest first."""

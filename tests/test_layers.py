@@ -13,7 +13,8 @@ LAYERS = [
     {"settings", "data", "augment", "models", "schedules", "optimizers", "metrics", "plots", "checkpoint"},
     {"batches", "classifier", "attribution", "faithfulness"},
     {"loop", "tracking", "progress", "serving"},
-    {"assemble", "range_test"},
+    {"range_test"},
+    {"assemble"},
     {"trained"},
     {"steps.lr_range", "steps.evaluate", "steps.explain"},
     {"steps.train"},  # max_lr=auto runs a range test

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.data import folders, named
-from pipeline.data.splits import Report, Split, Splits, divide
+from pipeline.data.cache import TEST
+from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
 
 __all__ = ["DATASETS", "Report", "Split", "Splits", "load"]
 
@@ -41,6 +42,8 @@ def load(
     root = Path(data_dir).expanduser()
     if dataset == FOLDER:
         decoded, listing = folders.read(root, image_size, progress=progress)
+        if TEST not in decoded.parts:
+            log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
         name, flip = root.resolve().name, True
         report = Report(dict(+listing.skipped), [*listing.unreadable, *decoded.corrupt])
     else:

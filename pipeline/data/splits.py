@@ -1,16 +1,12 @@
 """A decoded image set -> train, validation and test, the same for every run of the same settings."""
 
-import functools
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
-
-log = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2  # of a set that comes without a test part
 # Of every split, whatever the run's seed: runs are compared on the same validation and test images.
@@ -84,7 +80,6 @@ def divide(
     labels = decoded.labels
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
     if not len(test):
-        _say_once(f"{name} has no test part: {TEST_FRACTION:.0%} of train, stratified, become it")
         train, test = hold_out(train, labels, TEST_FRACTION, "the test split")
     train = limit(train, labels, limit_train, len(decoded.classes), "limit_train")
     test = limit(test, labels, limit_test, len(decoded.classes), "limit_test")
@@ -123,12 +118,6 @@ def hold_out(rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str
         raise ValueError(f"{purpose} takes so many of {len(rows)} train images that a class has none left to train on")
     order = _stratified(rows, labels)
     return np.sort(order[:stay]), np.sort(order[stay:])
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    """Logs a message that each step of an experiment would repeat."""
-    log.info(message)
 
 
 def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -3,11 +3,10 @@
 import pandas as pd
 
 from pipeline import plots, range_test, tracking
-from pipeline.assemble import Setup, fingerprint, prepare
+from pipeline.assemble import Setup, climb, fingerprint, prepare
 from pipeline.params import LrRangeParams
 from pipeline.progress import say
 from pipeline.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
-from pipeline.schedules import peak_momentum
 from pipeline.tracking import Result
 
 
@@ -29,17 +28,7 @@ def test(setup: Setup, params: LrRangeParams, parent: tracking.Run | None = None
 
 
 def _climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
-    seed = params.seed + repeat
-    curve = range_test.climb(
-        setup.model(seed),
-        lambda model: setup.optimizer(model, params.lr_min, peak_momentum(params.momentum)),
-        setup.train_batches(seed),
-        lr_min=params.lr_min,
-        lr_max=params.lr_max,
-        num_steps=params.num_steps,
-        precision=setup.precision,
-        label_smoothing=params.label_smoothing,
-    )
+    curve = climb(setup, params, repeat)
     reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
     say(f"range test {repeat + 1}/{params.num_repeats}: {len(curve.lr)} updates, {reached}")
     return curve

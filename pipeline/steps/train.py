@@ -2,11 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline import checkpoint, loop, plots, schedules, tracking
-from pipeline.assemble import Normalised, Setup, fingerprint, model_options, prepare
+from pipeline import checkpoint, plots, tracking
+from pipeline.assemble import Setup, fingerprint, fitting, model_options, prepare
 from pipeline.classifier import Classifier
 from pipeline.events import EpochEnd
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams
@@ -79,40 +77,11 @@ def _describe_input(run: tracking.Run, setup: Setup) -> None:
 
 
 def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
-    model = setup.model(params.seed)
-    averaged = None
-    if params.ema_decay:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
-    evaluated: nn.Module = model if averaged is None else averaged.module
-    batches = setup.train_batches(params.seed)
-    optimizer = setup.optimizer(model, max_lr, params.momentum)
-    schedule = schedules.one_cycle(
-        optimizer,
-        max_lr=max_lr,
-        total_steps=params.epochs * len(batches),
-        pct_start=params.pct_start,
-        div_factor=params.div_factor,
-        final_div_factor=params.final_div_factor,
-        anneal=params.anneal,
-        momentum=params.momentum,
-    )
-    held_out = setup.splits.valid
-    valid = None if held_out is None else Normalised(setup.splits, held_out, params.batch_size, setup.device)
-    events = loop.fit(
-        model,
-        batches,
-        optimizer,
-        schedule,
-        epochs=params.epochs,
-        precision=setup.precision,
-        label_smoothing=params.label_smoothing,
-        valid=valid,
-        ema=averaged,
-    )
+    training = fitting(setup, params, max_lr)
     with tracking.scratch() as folder:
         best: EpochEnd | None = None
         try:
-            for event in show(events, title=name, steps_per_epoch=len(batches), epochs=params.epochs):
+            for event in show(training.events, name, training.steps_per_epoch, params.epochs):
                 run.record(event)
                 if isinstance(event, EpochEnd):
                     kept = ["last.safetensors"]
@@ -120,7 +89,7 @@ def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_
                         best = event
                         kept.append("best.safetensors")
                     for file in kept:
-                        checkpoint.save(folder / file, evaluated.state_dict(), _description(setup, event))
+                        checkpoint.save(folder / file, training.evaluated.state_dict(), _description(setup, event))
         finally:
             # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
             run.table("steps.csv", run.steps())

@@ -1,0 +1,45 @@
+"""Is the suggested rate a good one? Validation accuracy of OneCycle at the rates around it.
+
+python -m benchmarks.suggested_rate [--name value ...]   any parameter of the step `train`
+"""
+
+import sys
+import time
+from typing import cast
+
+from pipeline import range_test
+from pipeline.assemble import climb, fitting, prepare
+from pipeline.events import EpochEnd
+from pipeline.params import LrRangeParams, RecipeParams, TrainParams
+from pipeline.settings import resolve
+
+FACTORS = (1 / 10, 1 / 3, 1, 3, 10)
+
+
+def main(arguments: list[str]) -> None:
+    """Prints each rule's rate, then a Markdown table of accuracy by rate."""
+    flags = {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
+    params = cast(TrainParams, resolve("train", flags))
+    setup = prepare(params)
+    recipe = {name: getattr(params, name) for name in RecipeParams.model_fields}
+    ladder = LrRangeParams(**recipe)
+    curves = [climb(setup, ladder, repeat) for repeat in range(ladder.num_repeats)]
+    suggestion = range_test.suggest(curves)
+    print({rule: f"{rate:.2e}" for rule, rate in suggestion.rates.items() if rate})
+    if suggestion.lr is None:
+        sys.exit(suggestion.reason)
+    print("| max_lr | of the suggestion | validation accuracy | loss | seconds |\n|---|---|---|---|---|")
+    for factor in FACTORS:
+        started = time.perf_counter()
+        *_, end = fitting(setup, params, factor * suggestion.lr).events
+        assert isinstance(end, EpochEnd)
+        seconds = time.perf_counter() - started
+        print(
+            f"| {factor * suggestion.lr:.2e} | x {factor:.2g} | {end.valid_accuracy:.2%} | {end.valid_loss:.4f} "
+            f"| {seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
