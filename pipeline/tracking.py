@@ -133,7 +133,7 @@ class Run:
 
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Logs the images that went in, under our own digest of all of them."""
-        described = Dataset(name=name, digest=digest, source_type="local", source=f'{{"uri": "{source}"}}')
+        described = Dataset(name=name, digest=digest, source_type="local", source=json.dumps({"uri": source}))
         self._client.log_inputs(self.id, [DatasetInput(described, [InputTag("mlflow.data.context", context)])])
 
     def model(self, weights: Path, example: np.ndarray, prediction: pd.DataFrame) -> str:

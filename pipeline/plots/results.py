@@ -4,86 +4,89 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from pipeline.plots.style import BLUE, COLOURS, GREY, ORANGE, shorten, styled
+from pipeline.plots.style import BLUE, COLOURS, GREY, ORANGE, SMALL, colour_bar, dress, fit, sheet
 
 NUMBERED_CLASSES = 20  # classes up to which cells carry their number
 NAMED_CLASSES = 40  # classes up to which every one is named
+NAME_CHARACTERS = 18
+ORDERS = {"most relevant first": "-", "least relevant first": "--"}
 
 
-@styled
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: bool) -> Figure:
-    """`matrix` (C, C) of counts, rows true; `normalised` shows shares of the true class, blank without any."""
-    num_classes = len(classes)
-    with np.errstate(invalid="ignore"):
-        shown = matrix / matrix.sum(axis=1, keepdims=True) if normalised else matrix.astype(float)
-    side = float(np.clip(2.5 + 0.5 * num_classes, 4, 12))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    """`matrix` (C, C) of counts, rows true; `normalised` shows shares of the true class, blank where it has no image.
+
+    The colours follow the square root, so that a few errors can be seen beside a full diagonal.
+    """
+    support = matrix.sum(axis=1, keepdims=True)
+    shown = np.ma.masked_invalid(matrix / np.where(support, support, np.nan)) if normalised else matrix
+    side = float(np.clip(2.5 + 0.5 * len(classes), 4, 12))
+    correct, total = np.trace(matrix), matrix.sum()
+    figure = sheet(side + 1.2, side + 0.3, f"{correct} of {total} images correct ({correct / total:.2%})")
     axes = figure.subplots()
-    axes.grid(visible=False)
-    picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1 if normalised else None)
-    figure.colorbar(picture, ax=axes, label="share of the true class" if normalised else "images", shrink=0.8)
-    every = -(-num_classes // NAMED_CLASSES)
-    ticks = range(0, num_classes, every)
-    names = [shorten(classes[tick], 18) for tick in ticks]
+    highest = 1 if normalised else matrix.max()
+    picture = axes.imshow(shown, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=highest))
+    colour_bar(figure, picture, axes, "share of the true class" if normalised else "images", shrink=0.8, aspect=30)
+    ticks = range(0, len(classes), -(-len(classes) // NAMED_CLASSES))
+    names = [fit(classes[tick], NAME_CHARACTERS) for tick in ticks]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} test images on the diagonal")
-    if num_classes <= NUMBERED_CLASSES:
-        dark = np.nanmax(shown, initial=0) / 2
-        for (row, column), value in np.ndenumerate(shown):
-            if np.isfinite(value) and value > 0:
-                text = f"{value:.2f}" if normalised else f"{value:.0f}"
-                axes.text(
-                    column, row, text, ha="center", va="center", color="white" if value > dark else "black", size=8
-                )
+    dress(axes, x="predicted class", y="true class", grid=False)
+    if len(classes) <= NUMBERED_CLASSES:
+        for row, column in np.argwhere(matrix):
+            value = float(shown[row, column])
+            colour = "white" if picture.norm(value) > 0.6 else "black"
+            text = f"{value:.2f}" if normalised else f"{value:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, size=SMALL)
     return figure
 
 
-@styled
 def reliability(bins: pd.DataFrame, ece: float, title: str) -> Figure:
-    """Accuracy against confidence per bin, the gap to perfect calibration, and how many images stand behind each bin.
+    """Accuracy against confidence per bin, the gap between the two, and how many images stand behind each bin.
 
-    `bins` has `low`, `high`, `confidence`, `accuracy` (NaN where empty) and `count`.
+    `bins` has `low`, `high`, `confidence`, `accuracy` (NaN where empty), all in [0, 1], and `count`; `ece` in [0, 1].
     """
-    figure = Figure(figsize=(5, 6), layout="constrained")
+    confidence, accuracy, count = bins["confidence"], bins["accuracy"], bins["count"]
+    lean = "over-confident" if ((confidence - accuracy) * count).sum() > 0 else "under-confident"
+    figure = sheet(6, 6.5, f"{title}: calibration error (ECE) {ece:.4f}" + (f", {lean}" if ece else ""))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    width = bins["high"] - bins["low"]
-    centre = (bins["high"] + bins["low"]) / 2
-    accuracy, confidence = bins["accuracy"], bins["confidence"]
+    centre, width = (bins["high"] + bins["low"]) / 2, bins["high"] - bins["low"]
     top.bar(centre, accuracy, width, color=BLUE, edgecolor="white", label="accuracy")
-    top.bar(centre, confidence - accuracy, width, accuracy, color=ORANGE, alpha=0.4, edgecolor=ORANGE, label="gap")
-    top.plot([0, 1], [0, 1], "--", color=GREY, label="perfect")
+    gap = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "label": "gap to mean confidence"}
+    top.bar(centre, confidence - accuracy, width, accuracy, **gap)
+    top.plot([0, 1], [0, 1], "--", color=GREY, label="perfect calibration")
     top.set_xlim(0, 1)
     top.set_ylim(0, 1)
-    top.set_ylabel("accuracy")
-    top.set_title(f"{title}: ECE {ece:.4f}")
-    top.legend(loc="upper left")
-    bottom.bar(centre, bins["count"], width, color=GREY, edgecolor="white")
-    bottom.set_xlabel("confidence")
-    bottom.set_ylabel("images")
+    dress(top, y="accuracy")
+    top.legend(frameon=False, fontsize=SMALL, loc="upper left")
+    bars = bottom.bar(centre, count, width, color=GREY, edgecolor="white")
+    bottom.bar_label(bars, [str(images or "") for images in count], size=SMALL - 2, padding=1)
+    bottom.margins(y=0.2)
+    dress(bottom, x="confidence", y="images")
     return figure
 
 
-@styled
 def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> Figure:
     """Confidence as pixels are removed, most and least relevant first, for the maps and their controls.
 
-    `curves` has `source`, `order`, `fraction` and `confidence`; `scores` the score of each source.
+    `curves` has `source`, `order` (a key of `ORDERS`), `fraction` and `confidence`, in [0, 1]; `scores` maps each
+    source to the mean distance between its two curves.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    best = max(scores, key=lambda source: scores[source])
+    figure = sheet(7, 5, f"{title}: {best} is the most faithful, by {scores[best]:+.3f}")
     axes = figure.subplots()
     for source, colour in zip(scores, COLOURS, strict=False):
-        for order, line in (("most relevant first", "-"), ("least relevant first", "--")):
+        for order, line in ORDERS.items():
             each = curves[(curves["source"] == source) & (curves["order"] == order)]
-            label = f"{source}: {scores[source]:.3f}" if line == "-" else None
-            axes.plot(100 * each["fraction"], each["confidence"], line, color=colour, label=label)
-    axes.set_xlabel("pixels removed (%); solid: most relevant first, dashed: least relevant first")
-    axes.set_ylabel("mean confidence in the predicted class")
+            axes.plot(100 * each["fraction"], each["confidence"], line, marker=".", color=colour)
     axes.set_ylim(0, 1.02)
-    axes.set_title(f"{title}: how much the maps matter to the model")
-    axes.legend(title="score (dashed minus solid)")
+    dress(axes, x="pixels removed (%)", y="mean confidence in the predicted class")
+    for source, colour in zip(scores, COLOURS, strict=False):
+        axes.plot([], [], color=colour, label=f"{source}: {scores[source]:+.3f}")
+    for order, line in ORDERS.items():
+        axes.plot([], [], line, color=GREY, label=order)
+    title = "score: how far the dashed curve lies above the solid one, on average"
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=title, title_fontsize=SMALL)
     return figure

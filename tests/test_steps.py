@@ -1,0 +1,116 @@
+"""Whole experiments in this process: every architecture, a folder of photos, and one step on the run of another."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.conftest import Workplace
+
+TINY = {
+    "experiment": "none",
+    "limit_train": 120,
+    "limit_test": 40,
+    "batch_size": 32,
+    "epochs": 1,
+    "max_lr": 0.01,
+    "width": 4,
+    "dim": 24,
+    "depth": 2,
+    "heads": 2,
+    "num_images": 2,
+    "steps": "train,evaluate,explain",
+}
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["resnet9", "ultimus", "vit"])
+def test_every_architecture_is_trained_evaluated_and_explained(workplace, model):
+    assert (
+        workplace.run("main", **TINY, model=model, mixup=0.2, ema_decay=0.9, optimizer="muon", label_smoothing=0.1) == 0
+    )
+    (training,), (explanation,) = workplace.runs("train"), workplace.runs("explain")
+    assert training.data.params["model"] == model
+    assert "test/accuracy" in workplace.runs("evaluate")[0].data.metrics
+    files = workplace.artifacts(explanation.info.run_id, "explain")
+    assert ("explain/attention_correct.png" in files or "explain/attention_misclassified.png" in files) == (
+        model == "ultimus"
+    )
+    assert ("explain/faithfulness_attention_rollout" in explanation.data.metrics) == (model == "vit")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A flat folder of three classes, photos of many sizes, with what such folders hold besides."""
+    draw = np.random.default_rng(0)
+    for colour, name in enumerate(["a cat", "$dog", "émeu"]):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(30):
+            pixels = draw.integers(0, 90, (*draw.integers(20, 60, 2), 3), dtype=np.uint8)
+            pixels[..., colour] += 150
+            Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    (tmp_path / "photos" / "a cat" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "photos" / "a cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "photos" / ".thumbnails").mkdir()
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workplace, photos, capsys, tmp_path):
+    folder = {**TINY, "dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "epochs": 4}
+    assert workplace.run("main", **folder, model="resnet18", optimizer="sgd", max_lr=0.1, batch_size=8) == 0
+    (training,), (evaluation,) = workplace.runs("train"), workplace.runs("evaluate")
+    assert evaluation.data.metrics["test/accuracy"] > 0.8
+    corrupt = workplace.client.download_artifacts(training.info.run_id, "corrupt.csv", str(tmp_path))
+    assert pd.read_csv(corrupt)["file"].tolist() == ["a cat/broken.jpg"]
+    assert "1 corrupt" in training.data.tags["data.left_out"]
+    assert "broken.jpg" in capsys.readouterr().err
+    table = pd.read_csv(workplace.client.download_artifacts(evaluation.info.run_id, "per_class.csv", str(tmp_path)))
+    assert table["class"].tolist() == ["$dog", "a cat", "émeu"]
+
+
+def test_evaluation_refuses_images_that_have_changed_since_the_training(workplace, photos, capsys):
+    folder = {**TINY, "dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
+    assert workplace.run("main", **{**folder, "steps": "train"}) == 0
+    (photos / "a cat" / "0.jpg").unlink()
+    capsys.readouterr()
+    assert workplace.run("evaluate") == 2
+    assert "are not those run" in capsys.readouterr().err
+    assert workplace.runs("evaluate") == []
+
+
+def test_evaluation_wants_a_finished_training(workplace, capsys):
+    assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
+    parent, training = workplace.runs("main")[0].info.run_id, workplace.runs("train")[0].info.run_id
+    assert workplace.run("evaluate", run_id=parent) == 2
+    assert "is no training but main" in capsys.readouterr().err
+    workplace.client.set_terminated(training, "KILLED")
+    assert workplace.run("explain", run_id=training) == 2
+    assert "is not FINISHED but KILLED" in capsys.readouterr().err
+
+
+def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
+    quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
+    quick |= {"batch_size": 16, "optimizer": "sgd"}
+    assert workplace.run("lr_range", **quick, num_steps=60, num_repeats=1, weight_decay=0.1) == 0
+    capsys.readouterr()
+    assert workplace.run("train", **quick, epochs=1) == 0
+    err = capsys.readouterr().err
+    assert "is of another recipe, not used: weight_decay 0.1 there, 0.0005 here" in err
+    (training,) = workplace.runs("train")
+    newest, older = workplace.runs("lr_range")
+    assert newest.data.tags["mlflow.parentRunId"] == training.info.run_id
+    assert training.data.tags["lr_range.run_id"] == newest.info.run_id != older.info.run_id
+
+
+def test_without_validation_the_run_says_so(workplace, capsys):
+    assert (
+        workplace.run("train", **{k: v for k, v in TINY.items() if k not in ("num_images", "steps")}, valid_fraction=0)
+        == 0
+    )
+    assert "no validation split" in capsys.readouterr().err
+    assert "valid/loss" not in workplace.runs("train")[0].data.metrics
