@@ -18,7 +18,7 @@ from pipeline.events import StepEnd
 RULES = ("valley", "steepest", "minimum/10")
 CHOSEN_RULE = "steepest"
 # Of the running mean. Its lag, 9 updates or half a decade of the default ladder, is wanted: the ladder has no warm-up,
-# so its loss turns before the peak rate that OneCycle bears (measured: README, "The suggested rate").
+# so its loss turns before the peak rate that OneCycle bears.
 SMOOTHING = 0.9
 DIVERGENCE = 4.0  # times the lowest smoothed loss
 SLOPE_WINDOW = 0.15  # of the curve; a slope between neighbours is mostly noise
