@@ -23,10 +23,11 @@ def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.9
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
-    """The `test/` metrics of labels (N,) and probabilities (N, C): accuracy, low, high, loss, top-k, macro_f1, ece.
+    """What `labels` (N,) int64 and `probabilities` (N, C) say together, as metrics named `test/...`.
 
-    The loss is mean cross-entropy in nats; macro F1 is the mean over the classes that occur. k is at most C - 1, and
-    with two classes there is no top-k.
+    `accuracy`, and the ends of its 95 % interval `accuracy_low` and `accuracy_high`; `loss`, mean cross-entropy in
+    nats, finite even for a certain error; `macro_f1`, over the classes that occur in `labels`; `ece`; and
+    `top{k}_accuracy` with k at most C - 1, left out where that leaves 1.
     """
     num_classes = probabilities.shape[1]
     known = np.arange(num_classes)
@@ -62,7 +63,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np
 
 
 def most_confused(matrix: np.ndarray, classes: Sequence[str], num_pairs: int = 10) -> pd.DataFrame:
-    """The `num_pairs` commonest errors: true, predicted, count, share_of_true in [0, 1]."""
+    """The `num_pairs` commonest errors: true, predicted, count, share_of_true in [0, 1]; ties in order of class."""
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:num_pairs]
     true, predicted = np.unravel_index(order, wrong.shape)
@@ -80,12 +81,12 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], num_pairs: int = 1
 def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> tuple[float, pd.DataFrame]:
     """Expected calibration error in [0, 1], and its equal-width bins (Guo et al. 2017, arXiv:1706.04599).
 
-    A row per bin: low, high, confidence and accuracy (means, NaN in an empty bin), count.
+    A row per bin (low, high]: low, high, confidence and accuracy (means, NaN in an empty bin), count.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, num_bins + 1)
-    places = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, num_bins - 1)
+    places = np.digitize(confidence, edges[1:-1], right=True)
     count = np.bincount(places, minlength=num_bins)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(places, confidence, num_bins) / count
@@ -117,6 +118,6 @@ def predictions(
 
 
 def _normalised(probabilities: np.ndarray) -> np.ndarray:
-    # scikit-learn warns of rows that float32 leaves a hair off 1.
+    # scikit-learn warns of rows that reduced precision leaves off 1, and clips float32 sooner than float64.
     precise = probabilities.astype(np.float64)
     return precise / precise.sum(axis=1, keepdims=True)

@@ -55,6 +55,17 @@ def test_certainty_absent_classes_and_one_image_stay_finite_without_a_warning(dt
     assert table.set_index("class").loc["c"].tolist() == [0, 0, 0, 0]
 
 
+def test_the_loss_is_the_same_whatever_the_precision_of_the_probabilities():
+    labels, sure = np.array([0, 0]), np.eye(3)[[0, 1]]
+    single, double = (metrics.summary(labels, sure.astype(dtype))["test/loss"] for dtype in (np.float32, np.float64))
+    assert single == double
+    rough_labels, probabilities = answers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rough = metrics.summary(rough_labels, probabilities.astype(np.float16).astype(np.float32))
+    assert rough["test/loss"] == pytest.approx(log_loss(rough_labels, probabilities), rel=1e-3)
+
+
 def test_macro_f1_is_over_the_classes_that_occur():
     probabilities = np.eye(4)[[0, 0, 1, 1]]
     assert metrics.summary(np.array([0, 0, 1, 1]), probabilities)["test/macro_f1"] == 1.0
@@ -86,6 +97,35 @@ def test_most_confused_lists_errors_alone_commonest_first():
         "share_of_true": [0.3, pytest.approx(2 / 7)],
     }
     assert metrics.most_confused(np.diag([3, 4]), ["a", "b"]).empty
+
+
+def test_most_confused_breaks_ties_in_order_of_class_and_stops_at_num_pairs():
+    matrix = np.array([[5, 2, 2], [2, 7, 0], [0, 3, 4]])
+    table = metrics.most_confused(matrix, ["a", "b", "c"], num_pairs=3)
+    assert list(zip(table["true"], table["predicted"], strict=True)) == [("c", "b"), ("a", "b"), ("a", "c")]
+
+
+def test_all_correct_is_certain_of_nothing_but_its_sample():
+    numbers = metrics.summary(np.array([0, 1, 2]), np.eye(3))
+    assert numbers["test/accuracy"] == numbers["test/macro_f1"] == numbers["test/top2_accuracy"] == 1
+    assert numbers["test/ece"] == 0
+    assert numbers["test/loss"] == pytest.approx(0, abs=1e-12)
+    assert numbers["test/accuracy_low"] < 0.5
+    assert numbers["test/accuracy_high"] == 1
+
+
+def test_summary_has_exactly_the_documented_keys():
+    labels, probabilities = answers(num_classes=10)
+    names = {"accuracy", "accuracy_low", "accuracy_high", "loss", "macro_f1", "ece", "top5_accuracy"}
+    assert metrics.summary(labels, probabilities).keys() == {f"test/{name}" for name in names}
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0]])
+    _, bins = metrics.calibration(np.array([0, 0, 0]), probabilities, num_bins=4)
+    assert bins["count"].tolist() == [0, 1, 1, 1]
+    assert bins["low"].tolist() == [0, 0.25, 0.5, 0.75]
+    assert bins["high"].tolist() == [0.25, 0.5, 0.75, 1]
 
 
 def test_calibration_by_hand():

@@ -15,7 +15,6 @@ from pipeline.plots.style import SMALL, colour_bar, fit, sheet
 MAX_COLUMNS, MIN_COLUMNS = 8, 4  # of a gallery
 CELL = 1.6  # inches a side of an image
 CELL_CHARACTERS = 26  # beside each other in a cell
-SCALE = Normalize(0, 1)
 
 
 def _heat() -> ListedColormap:
@@ -54,14 +53,15 @@ def explanations(
     A map that is zero throughout is said to be so, over the image alone. N is at least 1.
     """
     figure, grid = _rows(images, captions, title, [heading for heading, _ in panels])
+    scale = Normalize(0, 1)
     for row, image in enumerate(images):
         for axes, (_, maps) in zip(grid[row, 1:], panels, strict=True):
             _show(axes, _dimmed(image))
             if maps[row].any():
-                axes.imshow(maps[row], cmap=HEAT, norm=SCALE, interpolation="nearest")
+                axes.imshow(maps[row], cmap=HEAT, norm=scale, interpolation="nearest")
             else:
                 _remark(axes, "no positive\nevidence")
-    colour_bar(figure, ScalarMappable(SCALE, HEAT), grid, "relevance within the image", **_beside(len(images)))
+    colour_bar(figure, ScalarMappable(scale, HEAT), grid, "relevance within the image", **_beside(len(images)))
     return figure
 
 

@@ -21,12 +21,12 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: boo
     The colours follow the square root, so that a few errors can be seen beside a full diagonal.
     """
     support = matrix.sum(axis=1, keepdims=True)
-    shown = np.ma.masked_invalid(matrix / np.where(support, support, np.nan)) if normalised else matrix
+    shown = matrix / np.where(support, support, np.nan) if normalised else matrix
     side = float(np.clip(2.5 + 0.5 * len(classes), 4, 12))
     correct, total = np.trace(matrix), matrix.sum()
     figure = sheet(side + 1.2, side + 0.3, f"{correct} of {total} images correct ({correct / total:.2%})")
     axes = figure.subplots()
-    highest = 1 if normalised else matrix.max()
+    highest = 1 if normalised else int(matrix.max())
     picture = axes.imshow(shown, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=highest))
     colour_bar(figure, picture, axes, "share of the true class" if normalised else "images", shrink=0.8, aspect=30)
     ticks = range(0, len(classes), -(-len(classes) // NAMED_CLASSES))
@@ -36,8 +36,8 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: boo
     dress(axes, x="predicted class", y="true class", grid=False)
     if len(classes) <= NUMBERED_CLASSES:
         for row, column in np.argwhere(matrix):
-            value = float(shown[row, column])
-            colour = "white" if picture.norm(value) > 0.6 else "black"
+            value = shown[row, column]
+            colour = "white" if value > 0.4 * highest else "black"
             text = f"{value:.2f}" if normalised else f"{value:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, size=SMALL)
     return figure
@@ -49,7 +49,7 @@ def reliability(bins: pd.DataFrame, ece: float, title: str) -> Figure:
     `bins` has `low`, `high`, `confidence`, `accuracy` (NaN where empty), all in [0, 1], and `count`; `ece` in [0, 1].
     """
     confidence, accuracy, count = bins["confidence"], bins["accuracy"], bins["count"]
-    lean = "over-confident" if ((confidence - accuracy) * count).sum() > 0 else "under-confident"
+    lean = "overconfident" if ((confidence - accuracy) * count).sum() > 0 else "underconfident"
     figure = sheet(6, 6.5, f"{title}: calibration error (ECE) {ece:.4f}" + (f", {lean}" if ece else ""))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     centre, width = (bins["high"] + bins["low"]) / 2, bins["high"] - bins["low"]
@@ -75,18 +75,19 @@ def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> 
     source to the mean distance between its two curves.
     """
     best = max(scores, key=lambda source: scores[source])
-    figure = sheet(7, 5, f"{title}: {best} is the most faithful, by {scores[best]:+.3f}")
+    figure = sheet(7, 5, f"{title}: {best} is the most faithful ({scores[best]:+.3f})")
     axes = figure.subplots()
+    for order, line in ORDERS.items():
+        axes.plot([], [], line, color=GREY, label=order)
     for source, colour in zip(scores, COLOURS, strict=False):
         for order, line in ORDERS.items():
             each = curves[(curves["source"] == source) & (curves["order"] == order)]
-            axes.plot(100 * each["fraction"], each["confidence"], line, marker=".", color=colour)
+            label = f"{source}: {scores[source]:+.3f}" if line == "-" else None
+            axes.plot(100 * each["fraction"], each["confidence"], line, marker=".", color=colour, label=label)
     axes.set_ylim(0, 1.02)
     dress(axes, x="pixels removed (%)", y="mean confidence in the predicted class")
-    for source, colour in zip(scores, COLOURS, strict=False):
-        axes.plot([], [], color=colour, label=f"{source}: {scores[source]:+.3f}")
-    for order, line in ORDERS.items():
-        axes.plot([], [], line, color=GREY, label=order)
-    title = "score: how far the dashed curve lies above the solid one, on average"
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=title, title_fontsize=SMALL)
+    meaning = "score: how far the dashed curve lies above the solid one, on average"
+    figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=meaning, title_fontsize=SMALL
+    )
     return figure

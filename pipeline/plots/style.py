@@ -14,7 +14,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9")
 
 # Points. Given to each text, not to rcParams: those are one for the whole process, and threads draw at a time.
 TITLE, LABEL, SMALL = 11, 9, 8
-TITLE_CHARACTERS_PER_INCH = 10
+TITLE_CHARACTERS_PER_INCH = 11
 
 
 def sheet(width: float, height: float, title: str) -> Figure:
@@ -31,7 +31,8 @@ def dress(axes: Axes, x: str = "", y: str = "", grid: bool = True) -> None:
     axes.tick_params(which="both", labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    axes.grid(grid, alpha=0.25) if grid else axes.grid(False)
+    if grid:
+        axes.grid(alpha=0.25)
 
 
 def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, **layout: Any) -> None:
@@ -52,7 +53,7 @@ def fit(text: str, width: int, lines: int = 1) -> str:
     if len(drawable) > room:
         head = room // 2
         drawable = f"{drawable[:head]}…{drawable[head + 1 - room :]}"
-    rows = wrap(drawable, width)
+    rows = wrap(drawable, width, break_on_hyphens=False)
     if len(rows) > lines:
         rows = [drawable[start : start + width] for start in range(0, len(drawable), width)]
     return "\n".join(rows).replace("$", r"\$")

@@ -53,7 +53,9 @@ def lr_range(
     axes = figure.subplots()
     for repeat, each in curves.groupby("repeat"):
         first = repeat == curves["repeat"].iloc[0]
-        axes.plot(each["lr"], each["loss"], color=BLUE, alpha=0.2, linewidth=0.8, label="update" if first else None)
+        axes.plot(
+            each["lr"], each["loss"], color=BLUE, alpha=0.2, linewidth=0.8, label="each update" if first else None
+        )
         axes.plot(each["lr"], each["smoothed"], color=BLUE, linewidth=1.6, label="smoothed" if first else None)
     for (rule, rate), colour in zip(suggestions.items(), COLOURS[1:], strict=False):
         if rate is not None:
@@ -84,7 +86,7 @@ def _has(epochs: pd.DataFrame, column: str) -> bool:
 def _draw_loss(axes: Axes, epochs: pd.DataFrame, steps: pd.DataFrame) -> None:
     window = max(1, round(SMOOTHED_SHARE * len(steps)))
     smoothed = steps["loss"].rolling(window, min_periods=1).mean()
-    axes.plot(steps["epoch"], smoothed, color=BLUE, alpha=0.35, linewidth=1, label=f"train, mean of {window} updates")
+    axes.plot(steps["epoch"], smoothed, color=BLUE, alpha=0.35, linewidth=1, label="train, each update (smoothed)")
     _draw_splits(axes, epochs, "loss")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
