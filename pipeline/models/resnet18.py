@@ -33,5 +33,9 @@ class ResNet18(nn.Module):
 def _stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     shortcut = None
     if channels_in != channels:
-        shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+        # Pixels are dropped before the convolution, not by its stride, which comes to the same: a 1x1 convolution
+        # with a stride and fewer than 16 channels writes past its memory on a CPU (oneDNN issue 6035).
+        shortcut = nn.Sequential(
+            nn.MaxPool2d(1, stride), nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        )
     return nn.Sequential(BasicBlock(channels_in, channels, stride, shortcut), BasicBlock(channels, channels))
