@@ -5,18 +5,13 @@ import logging
 import os
 import socket
 import subprocess
-import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import numpy as np
@@ -24,9 +19,9 @@ import pandas as pd
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
+from pipeline import store
 from pipeline.events import EpochEnd, StepEnd
 
 # Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
@@ -110,10 +105,7 @@ class Run:
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
-        with warnings.catch_warnings():
-            # A class name in a script that the font lacks is drawn as boxes, which the picture shows well enough.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
+        self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
 
     def text(self, path: str, content: str) -> None:
         """Logs a text file."""
@@ -167,7 +159,7 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
     It ends FINISHED; FAILED, with the message as tag `error`, on an exception; KILLED on Ctrl-C or SIGTERM.
     """
     client = MlflowClient()
-    experiment_id = _experiment_id(client)
+    experiment_id = store.experiment_id()
     _mark_dead_runs(client, experiment_id)
     tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **_process_tags()}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
@@ -184,7 +176,7 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
         yield run
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        run.tags({"error": _first_line(error), "pipeline.status": status})
+        run.tags({"error": store.first_line(error), "pipeline.status": status})
         if status == "FAILED":
             run.text("traceback.txt", traceback.format_exc())
         client.set_terminated(run.id, status)
@@ -192,87 +184,10 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
     client.set_terminated(run.id, "FINISHED")
 
 
-def store() -> str:
-    """Where runs are kept: the tracking URI."""
-    return str(mlflow.get_tracking_uri())
-
-
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException):
         MlflowClient().set_tag(run_id, "error", message)
-
-
-def finished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
-    """The experiment's FINISHED runs of `step` that have all of `tags`, newest first."""
-    client = MlflowClient()
-    wanted = {"step": step, **(tags or {})}
-    conditions = [
-        "attributes.status = 'FINISHED'",
-        *(f"tags.`{name}` = '{value}'" for name, value in wanted.items()),
-    ]
-    order = ["attributes.start_time DESC"]
-    return list(client.search_runs([_experiment_id(client)], " and ".join(conditions), order_by=order))
-
-
-def stored_run(run_id: str) -> StoredRun:
-    """The run of that id. Raises ValueError when there is none."""
-    try:
-        return MlflowClient().get_run(run_id)
-    except MlflowException:
-        raise ValueError(f"run_id={run_id}: no such run in {store()}") from None
-
-
-def artifact(run_id: str, path: str, folder: Path) -> Path:
-    """A run's artifact, as a file under `folder`. Raises ValueError when it is not there."""
-    try:
-        return Path(MlflowClient().download_artifacts(run_id, path, str(folder)))
-    except (MlflowException, OSError) as error:
-        raise ValueError(f"run {run_id} has no artifact {path} ({_first_line(error)})") from None
-
-
-def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
-    """The mapping in a run's JSON artifact. Raises ValueError when there is none."""
-    try:
-        content = json.loads(artifact(run_id, path, folder).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"run {run_id}: {path} cannot be read ({_first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"run {run_id}: {path} holds no mapping")
-    return content
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for files on their way to or from the artifact store."""
-    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
-        yield Path(folder)
-
-
-def _experiment_id(client: MlflowClient) -> str:
-    uri = store()
-    try:
-        experiment = _experiment(client)
-    except MlflowException as error:
-        raise ValueError(f"tracking store {uri}: {_first_line(error)}") from None
-    if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
-        raise ValueError(
-            f"experiment {experiment.name} was made by a server that keeps its artifacts: set MLFLOW_TRACKING_URI to "
-            "that server (or start it with --no-serve-artifacts, as `make ui` does, and use another --experiment-name)"
-        )
-    return str(experiment.experiment_id)
-
-
-def _experiment(client: MlflowClient) -> Any:
-    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return client.get_experiment(experiment_id)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        with suppress(MlflowException):  # another process may have been faster
-            client.create_experiment(name)
-        found = client.get_experiment_by_name(name)
-    return found
 
 
 def _mark_dead_runs(client: MlflowClient, experiment_id: str) -> None:
@@ -318,7 +233,3 @@ def _user() -> str:
         return psutil.Process().username()
     except KeyError:
         return str(os.getuid())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from pipeline import data, device, tracking
+from pipeline import data, device, store
 from pipeline.assemble import load_splits
 from pipeline.classifier import Classifier
 from pipeline.params import TrainedParams, TrainParams
@@ -28,16 +28,16 @@ def find(params: TrainedParams) -> Training:
     """
     where = device.choose(params.device)
     run_id = _run_id(params.run_id)
-    with tracking.scratch() as folder:
-        stored = tracking.read_json(run_id, "params.json", folder)
-        weights = tracking.artifact(run_id, f"weights/{params.weights}.safetensors", folder)
+    with store.scratch() as folder:
+        stored = store.read_json(run_id, "params.json", folder)
+        weights = store.artifact(run_id, f"weights/{params.weights}.safetensors", folder)
         classifier = Classifier.load(weights, where)
     try:
         trained = TrainParams(**stored)
     except ValidationError:
         raise ValueError(f"run {run_id}: its params.json is of another version of this project") from None
     splits = load_splits(trained, params.data_dir)
-    digest = tracking.stored_run(run_id).data.tags.get("data.digest")
+    digest = store.stored_run(run_id).data.tags.get("data.digest")
     if digest != splits.digest:
         raise ValueError(
             f"the images in {params.data_dir or trained.data_dir} are not those run {run_id} was trained on "
@@ -48,11 +48,11 @@ def find(params: TrainedParams) -> Training:
 
 def _run_id(asked: str) -> str:
     if asked == "latest":
-        finished = tracking.finished_runs("train")
+        finished = store.finished_runs("train")
         if not finished:
             raise ValueError("run_id=latest: no FINISHED training in this experiment; train first")
         return str(finished[0].info.run_id)
-    run = tracking.stored_run(asked)
+    run = store.stored_run(asked)
     if (step := run.data.tags.get("step")) != "train":
         raise ValueError(f"run_id={asked} is no training but {step or 'a run of something else'}")
     if run.info.status != "FINISHED":

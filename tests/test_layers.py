@@ -12,7 +12,8 @@ LAYERS = [
     {"params", "events", "device"},
     {"settings", "data", "augment", "models", "schedules", "optimizers", "metrics", "plots", "checkpoint"},
     {"batches", "classifier", "attribution", "faithfulness"},
-    {"loop", "tracking", "progress", "serving"},
+    {"loop", "store", "progress", "serving"},
+    {"tracking"},
     {"range_test"},
     {"assemble"},
     {"trained"},
@@ -22,7 +23,7 @@ LAYERS = [
     {"__main__"},
 ]
 FENCES = {
-    "mlflow": {"tracking", "serving"},
+    "mlflow": {"store", "tracking", "serving"},
     "optuna": set(),
     "pytorch_grad_cam": {"attribution", "faithfulness"},
     "matplotlib": {"plots"},

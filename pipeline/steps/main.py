@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import tracking
+from pipeline import store, tracking
 from pipeline.params import STEPS, MainParams, Params
 from pipeline.progress import say
 from pipeline.steps import evaluate, explain, lr_range, train
@@ -36,7 +36,7 @@ def run(params: MainParams) -> Result:
             run.metrics(result.metrics)
         summary = "\n".join(result.summary for result in results)
         run.describe(title, summary.replace("\n", "\n\n"))
-    say(f"\n{title}\n{summary}\nTracked in {tracking.store()}, run {run.id}. Look at it with: make ui")
+    say(f"\n{title}\n{summary}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
 
 

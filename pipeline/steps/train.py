@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline import checkpoint, plots, tracking
+from pipeline import checkpoint, plots, store, tracking
 from pipeline.assemble import Setup, fingerprint, fitting, model_options, prepare
 from pipeline.classifier import Classifier
 from pipeline.events import EpochEnd
@@ -28,7 +28,7 @@ def run(params: TrainParams, parent: tracking.Run | None = None) -> Result:
 
 def _suggested_lr(setup: Setup, params: TrainParams, run: tracking.Run) -> float:
     recipe = setup.recipe()
-    same = tracking.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
+    same = store.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
     for test in same:
         if "lr_range/suggestion" in test.data.metrics:
             run.tags({"lr_range.run_id": test.info.run_id})
@@ -45,11 +45,11 @@ def _suggested_lr(setup: Setup, params: TrainParams, run: tracking.Run) -> float
 
 
 def _say_what_differs(recipe: dict[str, object]) -> None:
-    others = tracking.finished_runs("lr_range", {name: str(recipe[name]) for name in ("dataset", "model")})
+    others = store.finished_runs("lr_range", {name: str(recipe[name]) for name in ("dataset", "model")})
     if not others:
         return
-    with tracking.scratch() as folder:
-        other = tracking.read_json(others[0].info.run_id, "recipe.json", folder)
+    with store.scratch() as folder:
+        other = store.read_json(others[0].info.run_id, "recipe.json", folder)
     differences = [
         f"{name} {other.get(name)} there, {value} here" for name, value in recipe.items() if other.get(name) != value
     ]
@@ -78,7 +78,7 @@ def _describe_input(run: tracking.Run, setup: Setup) -> None:
 
 def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
     training = fitting(setup, params, max_lr)
-    with tracking.scratch() as folder:
+    with store.scratch() as folder:
         best: EpochEnd | None = None
         try:
             for event in show(training.events, name, training.steps_per_epoch, params.epochs):
