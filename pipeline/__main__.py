@@ -2,25 +2,23 @@
 
 import importlib
 import logging
-import math
 import os
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from pipeline import interrupts
+from pipeline.events import Failure
 from pipeline.params import STEPS, Params
 from pipeline.settings import nearest, resolve
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-INSISTING_SECONDS = 10  # after which a second Ctrl-C means it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one step. Returns 0; 1 diverged or 2 bad input, with one line on stderr; 130 interrupted."""
+    """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 interrupted."""
     try:
         command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -29,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         return _refuse(" ".join(message.split()))
-    except ArithmeticError as error:
+    except Failure as error:
         click.echo(f"error: {error}", err=True)
         return FAILED
     except (KeyboardInterrupt, click.Abort):
@@ -64,13 +62,19 @@ def _option(name: str, params: type[Params]) -> click.Option:
 
 def _runner(step: str) -> Any:
     def run(**given: str | None) -> None:
-        params = resolve(step, {name: value for name, value in given.items() if value is not None})
+        params = resolve(step, {name: value for name, value in given.items() if value is not None}, _best_of)
         _log_to_the_terminal()
-        _interrupt_once()
+        interrupts.raise_once()
         # Imported late, so that --help and refusals need not wait for torch and MLflow.
         importlib.import_module(f"pipeline.steps.{step}").run(params)
 
     return run
+
+
+def _best_of(study_name: str, storage: str) -> dict[str, Any]:
+    from pipeline import study
+
+    return study.best(study_name, storage)
 
 
 def _log_to_the_terminal() -> None:
@@ -88,23 +92,6 @@ def _log_to_the_terminal() -> None:
     ours = logging.getLogger("pipeline")
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)
-
-
-def _interrupt_once() -> None:
-    """Lets Ctrl-C and SIGTERM alike unwind the step, so that it keeps what it has and closes its run.
-
-    MLflow's launcher answers Ctrl-C with a SIGTERM of its own at once: it must not cut the unwinding short.
-    """
-    last = -math.inf
-
-    def interrupt(*_: object) -> None:
-        nonlocal last
-        if time.monotonic() - last > INSISTING_SECONDS:
-            last = time.monotonic()
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _refuse(message: str) -> int:

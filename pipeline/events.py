@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import SupportsFloat
 
 
+class Failure(Exception):
+    """Nothing was wrong with what was asked, and yet there is no result; the message says why, in one line."""
+
+
 @dataclass(frozen=True)
 class StepEnd:
     """One update. `loss` and `num_correct` stay on the device until someone asks for their number."""

@@ -14,12 +14,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipeline.batches import TrainBatches
 from pipeline.device import autocast
-from pipeline.events import EpochEnd, StepEnd
+from pipeline.events import EpochEnd, Failure, StepEnd
 
 CHECK_EVERY_STEPS = 32  # how late a non-finite loss may be noticed; asking more often would hold up the device
 
 
-class Diverged(ArithmeticError):
+class Diverged(Failure):
     """The loss is no number any more."""
 
 

@@ -1,5 +1,6 @@
 """Every knob of every step: name, type, default, bounds, unit and meaning. The one truth, read by all others."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -7,7 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 ModelName = Literal["resnet18", "resnet9", "ultimus", "vit"]
 CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "scorecam"]
-StepName = Literal["lr_range", "train", "evaluate", "explain"]
+StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
+Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
 
 
 class Params(BaseModel):
@@ -52,6 +54,15 @@ class ModelParams(Params):
     heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
 
 
+def _on_or_off(value: Any) -> Any:
+    # YAML reads a bare on and off as true and false.
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+# Parameters that only some values of one another allow, as RecipeParams checks.
+SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding")
+
+
 class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
     """What range test and training must share for the one's suggestion to hold for the other."""
 
@@ -70,7 +81,7 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
     mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
-    flip: Literal["auto", "on", "off"] = Field(
+    flip: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = Field(
         "auto", description="random horizontal flip; auto is off for digits, mnist and svhn"
     )
     cutout: int = Field(0, ge=0, description="side of the square erased from each image (px; 0: off)")
@@ -93,9 +104,16 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}
 
 
-class TrainParams(RecipeParams):
+class StudyParams(Params):
+    storage: str = Field(
+        "auto", min_length=1, description="Optuna storage (URL); auto: optuna.db beside MLflow's own database"
+    )
+
+
+class TrainParams(RecipeParams, StudyParams):
     """OneCycle training: weights, curves and a served model."""
 
+    from_study: str = Field("", description="study whose parameters and best values are taken, save those given here")
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the train split")
     max_lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = Field(
         "auto", description="peak rate; auto takes the suggestion of a range test of the same recipe"
@@ -127,6 +145,47 @@ class LrRangeParams(RecipeParams):
         return self
 
 
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('as text, expected JSON such as {"patch_size": [2, 4]}') from None
+
+
+def _comma_separated(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+class SweepParams(TrainParams):
+    """Optuna study over training parameters: a trial a training, judged on the validation split."""
+
+    study_name: str = Field("auto", pattern=r"^[\w .-]{1,100}$", description="auto is the experiment file's name")
+    space: Annotated[dict[str, Any], BeforeValidator(_json)] = Field(
+        {}, description="parameter -> [choices] or {low, high, log, step}, either with `when`; in the experiment file"
+    )
+    num_trials: int = Field(12, ge=1, le=100_000, description="trials of the study in all, finished ones included")
+    num_workers: int = Field(1, ge=1, le=256, description="processes that run trials")
+    sampler: Literal["tpe", "random", "grid", "gp", "nsgaii"] = Field("tpe", description="what suggests the values")
+    pruner: Literal["auto", "hyperband", "median", "none"] = Field(
+        "auto", description="what ends poor trials early; auto is hyperband where trials can be compared, else none"
+    )
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(_comma_separated)] = Field(
+        ("valid/accuracy",), min_length=1, max_length=2, description="what to optimise; two give a Pareto front"
+    )
+    lr_range_first: bool = Field(
+        False, description="a range test per patch_size narrows max_lr, and its suggestions are tried first"
+    )
+
+    @model_validator(mode="after")
+    def objectives_are_of_validation(self) -> Self:
+        first, *others = self.objectives
+        if not first.startswith("valid/") or first in others:
+            raise ValueError("objectives: valid/accuracy or valid/loss first, then at most one other")
+        return self
+
+
 class TrainedParams(DeviceParams):
     """A training run to look at, on the data it was trained on."""
 
@@ -152,11 +211,7 @@ class ExplainParams(TrainedParams, SeedParams):
     num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
 
 
-def _comma_separated(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
-
-
-class MainParams(TrainParams, LrRangeParams, EvaluateParams, ExplainParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(_comma_separated)] = Field(
@@ -167,6 +222,7 @@ class MainParams(TrainParams, LrRangeParams, EvaluateParams, ExplainParams):
 STEPS: dict[str, type[Params]] = {
     "main": MainParams,
     "lr_range": LrRangeParams,
+    "sweep": SweepParams,
     "train": TrainParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,

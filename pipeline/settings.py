@@ -1,6 +1,6 @@
 """Flags and experiment files -> the validated parameters of a step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,25 @@ from pydantic_core import ErrorDetails
 
 from pipeline.params import STEPS, DataParams, MainParams, ModelParams, Params
 
+BestOf = Callable[[str, str], dict[str, Any]]
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
-def resolve(step: str, flags: Mapping[str, str]) -> Params:
-    """The parameters of `step`: defaults, overridden by the experiment file, overridden by `flags`.
+def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Params:
+    """The parameters of `step`: defaults, overridden by the experiment file, by a study's best, by `flags`.
 
-    `experiment` in the result names the file that was read, or is `none`. Raises ValueError, in one line, for whatever
-    a user can get wrong, naming the file where the value came from one.
+    `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `experiment` in the result
+    names the file that was read, or is `none`. Raises ValueError, in one line, for whatever a user can get wrong,
+    naming the file where the value came from one.
     """
     declared = STEPS[step].model_fields
     path = _experiment_path(step, flags)
     from_file = {} if path is None else read_experiment(path)
     values = {name: value for name, value in from_file.items() if name in declared}
+    given = {**values, **flags}
+    if best_of is not None and given.get("from_study") and "from_study" in declared:
+        values |= best_of(str(given["from_study"]), str(given.get("storage", "auto")))
     values |= {**flags, "experiment": "none" if path is None else _shown(path)}
     try:
         return STEPS[step](**values)
@@ -53,10 +59,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def message(detail: ErrorDetails) -> str:
+    """What is wrong with one value, as a person is told."""
+    context = detail.get("ctx", {})
+    if detail["type"] == "value_error":
+        return str(context["error"])
+    text = detail["msg"].removeprefix("Input ").removeprefix("String ").split(", unable")[0]
+    if detail["type"] == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        text += nearest(str(detail["input"]), choices)
+    return text
+
+
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     asked = flags.get("experiment", "auto")
     if asked not in ("auto", "none"):
         return Path(asked)
+    if step == "sweep" and asked == "auto":
+        return EXPERIMENTS / "sweep_vit.yaml"
     if asked == "none" or not issubclass(STEPS[step], DataParams):
         return None
     defaults = {
@@ -82,17 +102,6 @@ def _one_line(error: ValidationError, path: Path | None, from_file: Iterable[str
     lines = []
     for name, details in problems.items():
         source = f"experiment {path}: " if name in from_file else ""
-        message = " or ".join(dict.fromkeys(_message(detail) for detail in details))
-        lines.append(f"{source}{name}={details[0]['input']}: {message}" if name else message)
+        problem = " or ".join(dict.fromkeys(message(detail) for detail in details))
+        lines.append(f"{source}{name}={details[0]['input']}: {problem}" if name else problem)
     return "; ".join(lines)
-
-
-def _message(detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    if detail["type"] == "value_error":
-        return str(context["error"])
-    message = detail["msg"].removeprefix("Input ").removeprefix("String ").split(", unable")[0]
-    if detail["type"] == "literal_error":
-        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        message += nearest(str(detail["input"]), choices)
-    return message

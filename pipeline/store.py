@@ -22,6 +22,25 @@ def uri() -> str:
     return str(mlflow.get_tracking_uri())
 
 
+def use(uri: str) -> None:
+    """Keeps runs there from now on, in this process."""
+    mlflow.set_tracking_uri(uri)
+
+
+def beside(name: str) -> Path:
+    """A file beside the store's own database; in the working directory where the store is no local file."""
+    database = uri().removeprefix("sqlite:///")
+    return (Path(database).parent if database != uri() else Path()).resolve() / name
+
+
+def is_there(run_id: str) -> bool:
+    """Whether the store holds that run, and not as deleted."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
 def experiment_id() -> str:
     """The experiment that runs go to: of the environment that `mlflow run` sets, else Default.
 

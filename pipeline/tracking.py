@@ -3,13 +3,12 @@
 import json
 import logging
 import os
-import socket
 import subprocess
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from pipeline import store
+from pipeline import processes, store
 from pipeline.events import EpochEnd, StepEnd
 
 # Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
@@ -35,11 +34,12 @@ SERVING_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "torchv
 
 @dataclass(frozen=True)
 class Result:
-    """What a step hands on: its run, one line for people, and its main numbers as metrics."""
+    """What a step hands on: its run, one line for people, its main numbers as metrics, parameters of later steps."""
 
     run_id: str
     summary: str
     metrics: dict[str, float]
+    handed: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -47,6 +47,7 @@ class Run:
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
+        self.status = "FINISHED"  # with which it ends, unless by an exception
         self._client = MlflowClient()
         self._steps: list[StepEnd] = []
         self._step_rows: list[dict[str, float]] = []
@@ -153,17 +154,26 @@ class Run:
 
 
 @contextmanager
-def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
+def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> Iterator[Run]:
     """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
 
-    It ends FINISHED; FAILED, with the message as tag `error`, on an exception; KILLED on Ctrl-C or SIGTERM.
+    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it.
+
+    It ends FINISHED, or what its `status` was set to; FAILED, with the message as tag `error`, on an exception; KILLED
+    on Ctrl-C or SIGTERM.
     """
     client = MlflowClient()
     experiment_id = store.experiment_id()
     _mark_dead_runs(client, experiment_id)
-    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **_process_tags()}
+    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.this()}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
-    if launched is None:
+    if reopen:
+        run = Run(reopen)
+        run.tags(tags)
+        client.update_run(reopen, status="RUNNING")
+        if launched:
+            Run(launched).describe(f"{name}, continued", f"Continues run {reopen}")
+    elif launched is None:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id
         tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
@@ -181,7 +191,13 @@ def start(step: str, name: str, parent: Run | None = None) -> Iterator[Run]:
             run.text("traceback.txt", traceback.format_exc())
         client.set_terminated(run.id, status)
         raise
-    client.set_terminated(run.id, "FINISHED")
+    client.set_terminated(run.id, run.status)
+
+
+def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
+    """Closes a run whose process no longer can."""
+    Run(run_id).tags({"error": message, **(tags or {})})
+    MlflowClient().set_terminated(run_id, "FAILED")
 
 
 def note_error(run_id: str, message: str) -> None:
@@ -191,26 +207,10 @@ def note_error(run_id: str, message: str) -> None:
 
 
 def _mark_dead_runs(client: MlflowClient, experiment_id: str) -> None:
-    running = f"attributes.status = 'RUNNING' and tags.`process.host` = '{socket.gethostname()}'"
-    for stored in client.search_runs([experiment_id], running):
+    for stored in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = stored.data.tags
-        if not _is_alive(int(tags["process.pid"]), float(tags["process.started"])):
-            client.set_tag(stored.info.run_id, "error", f"process {tags['process.pid']} ended without closing the run")
-            client.set_terminated(stored.info.run_id, "FAILED")
-
-
-def _is_alive(pid: int, started: float) -> bool:
-    # By its start as well: process numbers are used again.
-    try:
-        return abs(psutil.Process(pid).create_time() - started) < 1
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _process_tags() -> dict[str, str]:
-    process = psutil.Process()
-    started = str(process.create_time())
-    return {"process.host": socket.gethostname(), "process.pid": str(process.pid), "process.started": started}
+        if processes.is_dead(tags):
+            fail(stored.info.run_id, f"process {tags['process.pid']} ended without closing the run")
 
 
 def _code_tags() -> dict[str, str]:

@@ -9,29 +9,29 @@ import pytest
 PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
 
 LAYERS = [
-    {"params", "events", "device"},
+    {"params", "events", "device", "processes", "interrupts", "costs"},
     {"settings", "data", "augment", "models", "schedules", "optimizers", "metrics", "plots", "checkpoint"},
-    {"batches", "classifier", "attribution", "faithfulness"},
+    {"batches", "classifier", "attribution", "faithfulness", "space"},
     {"loop", "store", "progress", "serving"},
     {"tracking"},
     {"range_test"},
-    {"assemble"},
-    {"trained"},
+    {"assemble", "study"},
+    {"trained", "trials", "study_figures"},
     {"steps.lr_range", "steps.evaluate", "steps.explain"},
-    {"steps.train"},  # max_lr=auto runs a range test
+    {"steps.train", "steps.sweep"},  # both may run a range test
     {"steps.main"},
     {"__main__"},
 ]
 FENCES = {
     "mlflow": {"store", "tracking", "serving"},
-    "optuna": set(),
+    "optuna": {"study", "study_figures", "trials", "steps.sweep"},
     "pytorch_grad_cam": {"attribution", "faithfulness"},
     "matplotlib": {"plots"},
     "click": {"__main__", "progress"},
     "yaml": {"settings"},
     "PIL": {"data"},
 }
-WITHOUT_TORCH = {"params", "events", "settings", "metrics", "plots", "__main__"}
+WITHOUT_TORCH = {"params", "events", "settings", "space", "study", "metrics", "plots", "__main__"}
 
 
 def module_name(path):

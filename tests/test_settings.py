@@ -93,3 +93,24 @@ def test_a_flag_s_error_does_not_blame_the_file(tmp_path):
 def test_hostile_names_do_not_reach_the_file_system():
     with pytest.raises(ValueError, match=r"^dataset=\.\./\.\./etc/passwd: should be"):
         resolve("train", {"dataset": "../../etc/passwd"})
+
+
+def test_from_study_takes_the_study_s_parameters_save_those_given(tmp_path):
+    asked = []
+
+    def best_of(name, storage):
+        asked.append((name, storage))
+        return {"model": "vit", "patch_size": 8, "max_lr": 0.002, "epochs": 5}
+
+    file = write(tmp_path / "e.yaml", "epochs: 7\nseed: 3\n")
+    flags = {"experiment": file, "from_study": "mine", "storage": "sqlite:///s.db", "max_lr": "1e-3"}
+    params = resolve("train", flags, best_of)
+    assert asked == [("mine", "sqlite:///s.db")]
+    assert (params.model, params.patch_size, params.max_lr, params.epochs, params.seed) == ("vit", 8, 1e-3, 5, 3)
+
+
+def test_a_sweep_s_file_serves_its_other_steps_too():
+    file = "experiments/sweep_vit.yaml"
+    assert resolve("sweep", {}).space.keys() == {"max_lr", "patch_size"}
+    assert resolve("train", {"experiment": file}).dim == resolve("sweep", {}).dim
+    assert resolve("main", {"experiment": file}).steps[0] == "sweep"

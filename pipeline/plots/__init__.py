@@ -1,7 +1,7 @@
 """Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
 
 from pipeline.plots.images import attention_matrices, explanations, gallery
-from pipeline.plots.results import confusion_matrix, faithfulness, reliability
+from pipeline.plots.results import confusion_matrix, faithfulness, patch_size_by_rate, reliability
 from pipeline.plots.training import curves, lr_range
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "faithfulness",
     "gallery",
     "lr_range",
+    "patch_size_by_rate",
     "reliability",
 ]

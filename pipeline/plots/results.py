@@ -91,3 +91,27 @@ def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> 
         loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=meaning, title_fontsize=SMALL
     )
     return figure
+
+
+def patch_size_by_rate(table: pd.DataFrame, name: str) -> Figure:
+    """The best value of `name` for each patch size (rows, px) and peak rate (columns, the first of each range).
+
+    Blank where nothing was tried to its end. The colours span the values that there are.
+    """
+    values = table.to_numpy(dtype=float)
+    highest_is_best = name.endswith("accuracy")
+    row, column = np.unravel_index(np.nanargmax(values if highest_is_best else -values), values.shape)
+    best = f"best {name} {values[row, column]:.4f}: patch size {list(table.index)[row]}"
+    figure = sheet(3 + 0.9 * table.shape[1], 2.2 + 0.6 * table.shape[0], best)
+    axes = figure.subplots()
+    picture = axes.imshow(values, cmap="viridis", aspect="auto")
+    colour_bar(figure, picture, axes, name)
+    axes.set_xticks(range(table.shape[1]), [f"{rate:.1e}" for rate in table.columns], rotation=45)
+    axes.set_yticks(range(table.shape[0]), [str(size) for size in table.index])
+    dress(axes, x="max_lr, from", y="patch_size (px)", grid=False)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            colour = "black" if value > middle else "white"
+            axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour, size=SMALL)
+    return figure

@@ -5,24 +5,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store, tracking
-from pipeline.params import STEPS, MainParams, Params
+from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
-from pipeline.steps import evaluate, explain, lr_range, train
+from pipeline.steps import evaluate, explain, lr_range, sweep, train
 from pipeline.tracking import Result
 
 RUN: dict[str, Callable[..., Result]] = {
     "lr_range": lr_range.run,
+    "sweep": sweep.run,
     "train": train.run,
     "evaluate": evaluate.run,
     "explain": explain.run,
 }
+
+OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 
 
 def run(params: MainParams) -> Result:
     """Runs the steps in order."""
     title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
     with tracking.start("main", title) as run:
-        run.params({**params.model_dump(), "steps": ",".join(params.steps)})
+        run.params(
+            {
+                **params.model_dump(exclude=set() if "sweep" in params.steps else OF_SWEEPS),
+                "steps": ",".join(params.steps),
+            }
+        )
         run.tags({"dataset": params.dataset, "model": params.model})
         handed: dict[str, Any] = {}
         results = []
@@ -30,8 +38,7 @@ def run(params: MainParams) -> Result:
             say(f"== {step}")
             result = RUN[step](_own(step, params, handed), parent=run)
             results.append(result)
-            if step == "train":
-                handed["run_id"] = result.run_id
+            handed |= result.handed
             run.tags({f"{step}.run_id": result.run_id})
             run.metrics(result.metrics)
         summary = "\n".join(result.summary for result in results)

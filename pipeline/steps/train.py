@@ -131,4 +131,4 @@ def _conclude(run: tracking.Run, name: str, best: EpochEnd, uri: str) -> Result:
     run.metrics(numbers)
     run.describe(name, f"**Training** — {result}\n\nServed model: `{uri}`")
     say(f"training: {result} (run {run.id})")
-    return Result(run.id, f"Training: {result}", numbers)
+    return Result(run.id, f"Training: {result}", numbers, handed={"run_id": run.id})

@@ -1,0 +1,149 @@
+"""An Optuna study as a tracked step: one run per study, a child per trial, any number of workers."""
+
+import json
+import multiprocessing
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import torch
+
+from pipeline import interrupts, store, study, study_figures, tracking
+from pipeline.assemble import Setup, prepare
+from pipeline.events import Failure
+from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams
+from pipeline.plots.offscreen import offscreen
+from pipeline.progress import say
+from pipeline.space import Space, parse
+from pipeline.steps import lr_range
+from pipeline.tracking import Result
+from pipeline.trials import Worker
+
+INTERRUPTED = 130  # exit status of a worker
+
+
+def run(params: SweepParams, parent: tracking.Run | None = None) -> Result:
+    """Runs the study that `params` declare until it has its number of trials."""
+    if params.study_name == "auto":
+        name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
+        params = params.model_copy(update={"study_name": name})
+    space = parse(params.space, TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields}))
+    setup = _setup(space)
+    opened = study.open_or_create(params, space, setup.splits.digest, setup.precision)
+    known = str(opened.user_attrs.get("mlflow.run_id", ""))
+    with tracking.start("sweep", params.study_name, parent, reopen=known if store.is_there(known) else "") as run:
+        opened.set_user_attr("mlflow.run_id", run.id)
+        _describe(run, params, setup)
+        try:
+            if params.lr_range_first:
+                _narrow(opened, space, setup, run)
+            _run_workers(params, space, setup, run)
+        finally:
+            _report(run, opened, params)
+        return _conclude(run, opened, params, study.total_trials(params, space))
+
+
+def _setup(space: Space) -> Setup:
+    # With the largest batch, so that what has too few images is refused before the first trial.
+    fixed = space.base.batch_size
+    largest = max(values.get("batch_size", fixed) for values in space.combinations(*space.varies("batch_size")))
+    setup = prepare(space.base.model_copy(update={"batch_size": largest}))
+    if setup.splits.valid is None:
+        raise ValueError("valid_fraction=0: trials are compared on the validation split")
+    return replace(setup, params=space.base)
+
+
+def _describe(run: tracking.Run, params: SweepParams, setup: Setup) -> None:
+    as_text = {
+        "space": json.dumps(params.space),
+        "objectives": ",".join(params.objectives),
+        "storage": study.without_password(study.storage_url(params.storage)),
+    }
+    run.params({**params.model_dump(), **as_text})
+    run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
+    run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
+
+
+def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: tracking.Run) -> None:
+    """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
+    if study.is_narrowed(opened):
+        return
+    suggested = []
+    for values in space.combinations(*space.varies("patch_size")):
+        base = space.params(values)
+        own = LrRangeParams(**{name: getattr(base, name) for name in RecipeParams.model_fields})
+        result = lr_range.test(replace(setup, params=own), own, parent=run)
+        if rate := result.metrics.get("lr_range/suggestion"):
+            suggested.append(rate)
+            opened.enqueue_trial({**values, "max_lr": rate}, skip_if_exists=True)
+    low, high = study.narrow(opened, space, suggested)
+    say(f"max_lr of the other trials: {low:.2e} to {high:.2e}")
+
+
+def _run_workers(params: SweepParams, space: Space, setup: Setup, run: tracking.Run) -> None:
+    if params.num_workers == 1:
+        Worker(params, space, setup, run).run()
+        return
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_work, args=(params, space, store.uri(), run.id, number), name=f"worker {number}")
+        for number in range(params.num_workers)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.terminate()  # as Ctrl-C: it closes its trial and run
+                worker.join()
+
+
+def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number: int) -> None:
+    interrupts.raise_once()
+    store.use(store_uri)
+    torch.set_num_threads(max(1, torch.get_num_threads() // params.num_workers))
+    try:
+        Worker(params, space, _setup(space), tracking.Run(run_id), number).run()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _report(run: tracking.Run, opened: optuna.Study, params: SweepParams) -> None:
+    run.table("study.csv", study_figures.trials(opened))
+    if not study.completed(opened):
+        return
+    for name, table in study_figures.tables(opened).items():
+        run.table(name, table)
+    with offscreen():
+        for name, figure in study_figures.figures(opened, params.objectives):
+            run.figure(name, figure)
+
+
+def _conclude(run: tracking.Run, opened: optuna.Study, params: SweepParams, total: int) -> Result:
+    trials = opened.get_trials(deepcopy=False)
+    states = Counter(trial.state.name.lower() for trial in trials if study.is_finished(trial))
+    told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
+    if states.total() < total:
+        raise Failure(f"{states.total()} of {total} trials are done and no worker is left: run the same command again")
+    done = study.completed(opened)
+    if not done:
+        errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+        raise Failure(f"study {params.study_name} has no complete trial ({told}; first error: {errors[0]})")
+    best, objective = done[0], params.objectives[0]
+    values = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
+    )
+    result = f"{told}; best {objective} {best.values[0]:.4f} by trial {best.number}: {values}"
+    numbers = {f"sweep/best_{objective.replace('/', '_')}": best.values[0]}
+    run.metrics(numbers)
+    run.tags({f"best.{name}": value for name, value in best.params.items()})
+    run.describe(
+        params.study_name,
+        f"**Sweep** — {result}\n\nTrain with it: `mlflow run . -e train -P from_study={params.study_name}`",
+    )
+    say(f"sweep: {result}")
+    return Result(run.id, f"Sweep: {result}", numbers, handed=best.params)
