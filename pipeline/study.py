@@ -39,14 +39,15 @@ DIRECTIONS = {
 SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "tpe": lambda seed, space: optuna.samplers.TPESampler(seed=seed),
     "random": lambda seed, space: optuna.samplers.RandomSampler(seed=seed),
-    "grid": lambda seed, space: optuna.samplers.GridSampler(space.grid(), seed=seed),
+    # One order for all workers and starts: they tell the points of the grid by their place in it.
+    "grid": lambda seed, space: optuna.samplers.GridSampler(space.grid(), seed=0),
     "gp": lambda seed, space: optuna.samplers.GPSampler(seed=seed),
     "nsgaii": lambda seed, space: optuna.samplers.NSGAIISampler(seed=seed),
 }
 # A cycle is judged from its peak on: before it, a lower rate always looks better.
 PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
     "hyperband": lambda peak, epochs: optuna.pruners.HyperbandPruner(min_resource=peak, max_resource=epochs),
-    "median": lambda peak, epochs: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=peak - 1),
+    "median": lambda peak, epochs: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=peak),
     "none": lambda peak, epochs: optuna.pruners.NopPruner(),
 }
 

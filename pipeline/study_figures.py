@@ -9,7 +9,6 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.visualization import matplotlib as draw
 
-from pipeline import plots
 from pipeline.study import completed, quiet
 
 WIDTH, HEIGHT = 8.0, 5.0  # inches
@@ -17,9 +16,10 @@ RATES_PER_DECADE = 2  # columns of the table of patch size and rate
 
 
 def trials(study: optuna.Study) -> pd.DataFrame:
-    """A row per trial: number, state, values, parameters, duration, costs, run."""
+    """A row per trial: number, state, values, parameters, duration (s), costs, run."""
     table = study.trials_dataframe(attrs=("number", "state", "value", "params", "duration", "user_attrs"))
     table = table.drop(columns=["user_attrs_process"], errors="ignore")
+    table["duration"] = table["duration"].dt.total_seconds()
     return table.rename(columns=lambda name: name.removeprefix("params_").removeprefix("user_attrs_"))
 
 
@@ -62,7 +62,7 @@ def rate_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """File names and matplotlib Figures, of those that the study has enough trials for."""
+    """File names and Optuna's figures, of those that the study has enough trials for."""
     done = completed(study)
     varied = sorted({name for trial in done for name in trial.params})
     pruned_on = any(trial.intermediate_values for trial in study.get_trials(deepcopy=False))
@@ -75,7 +75,9 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
         if _differ(done, index) and len(done) > 2:
             evaluator = PedAnovaImportanceEvaluator()
             figure = _figure(draw.plot_param_importances, study, evaluator=evaluator, **aim)
-            figure.axes[0].set_title(f"Hyperparameter importances by PED-ANOVA, of {len(done)} complete trials")
+            figure.axes[0].set_title(
+                f"Hyperparameter importances by PED-ANOVA, of {len(done)} complete trials", loc="left"
+            )
             yield f"importances{suffix}.png", figure
         if varied:
             yield f"slice{suffix}.png", _figure(draw.plot_slice, study, **aim)
@@ -86,9 +88,6 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
         yield "pareto_front.png", _figure(draw.plot_pareto_front, study, target_names=list(objectives))
     elif pruned_on:
         yield "intermediate_values.png", _figure(draw.plot_intermediate_values, study)
-    table = rate_table(study)
-    if not table.empty:
-        yield "patch_size_max_lr.png", plots.patch_size_by_rate(table, objectives[0])
 
 
 def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -> Any:

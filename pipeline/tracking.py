@@ -106,7 +106,7 @@ class Run:
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
-        self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150})
+        self._client.log_figure(self.id, figure, path, save_kwargs={"dpi": 150, "bbox_inches": "tight"})
 
     def text(self, path: str, content: str) -> None:
         """Logs a text file."""

@@ -104,7 +104,7 @@ class Worker:
                 measured["train_seconds"] += event.seconds
                 speed = event.images_per_second
                 _stop_with_parent()
-                if event.epoch < params.epochs and self._is_poor(trial, measured, event.epoch):
+                if self._is_poor(trial, measured, event.epoch) and event.epoch < params.epochs:
                     run.status = "KILLED"
                     break
         trial.set_user_attr("train_seconds", measured["train_seconds"])

@@ -35,10 +35,21 @@ class Workplace:
 
     def mlflow_run(self, entry_point: str, **params: object) -> subprocess.CompletedProcess:
         """`mlflow run PROJECT -e entry_point -P name=value ...` to its end."""
+        started = self.start_mlflow_run(entry_point, **params)
+        out, err = started.communicate(timeout=300)
+        return subprocess.CompletedProcess(started.args, started.returncode, out, err)
+
+    def start_mlflow_run(self, entry_point: str, **params: object) -> subprocess.Popen:
+        """The same, under way."""
         flags = [word for name, value in params.items() for word in ("-P", f"{name}={value}")]
-        command = ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point, *flags]
-        environment = {**self.environment, "PYTHONWARNINGS": "default"}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.Popen(
+            ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point, *flags],
+            cwd=self.folder,
+            env={**self.environment, "PYTHONWARNINGS": "default"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def command(self, step: str, **params: object) -> list[str]:
         """The words of `python -m pipeline step --name value ...`."""

@@ -8,9 +8,10 @@ from matplotlib import pyplot
 
 @contextmanager
 def offscreen() -> Iterator[None]:
-    """Figures that pyplot makes inside need no screen, and are let go of at the end."""
+    """Figures that pyplot makes inside need no screen, and at the end are let go of, and their style with them."""
     pyplot.switch_backend("agg")
-    try:
-        yield
-    finally:
-        pyplot.close("all")
+    with pyplot.rc_context():
+        try:
+            yield
+        finally:
+            pyplot.close("all")

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import torch
 
-from pipeline import interrupts, store, study, study_figures, tracking
+from pipeline import interrupts, plots, store, study, study_figures, tracking
 from pipeline.assemble import Setup, prepare
 from pipeline.events import Failure
 from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams
@@ -41,7 +41,7 @@ def run(params: SweepParams, parent: tracking.Run | None = None) -> Result:
             _run_workers(params, space, setup, run)
         finally:
             _report(run, opened, params)
-        return _conclude(run, opened, params, study.total_trials(params, space))
+        return _conclude(run, opened, params)
 
 
 def _setup(space: Space) -> Setup:
@@ -82,30 +82,36 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: tracking.Run)
 
 
 def _run_workers(params: SweepParams, space: Space, setup: Setup, run: tracking.Run) -> None:
-    if params.num_workers == 1:
-        Worker(params, space, setup, run).run()
-        return
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_work, args=(params, space, store.uri(), run.id, number), name=f"worker {number}")
-        for number in range(params.num_workers)
+    """Trials in this process, and beside it in as many more as are asked for."""
+    threads = torch.get_num_threads()
+    own = max(1, threads // params.num_workers)
+    # A server that has imported everything once and forks is minutes faster than a start from nothing for each.
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(["pipeline.steps.sweep"])
+    others = [
+        context.Process(target=_work, args=(params, space, store.uri(), run.id, number, own))
+        for number in range(1, params.num_workers)
     ]
     try:
-        for worker in workers:
+        for worker in others:
             worker.start()
-        for worker in workers:
+        torch.set_num_threads(own)
+        Worker(params, space, setup, run).run()
+        for worker in others:
             worker.join()
     finally:
-        for worker in workers:
+        torch.set_num_threads(threads)
+        for worker in others:
             if worker.pid is not None:
-                worker.terminate()  # as Ctrl-C: it closes its trial and run
+                worker.terminate()  # as Ctrl-C does: it closes its trial and its run
                 worker.join()
 
 
-def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number: int) -> None:
+def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number: int, threads: int) -> None:
     interrupts.raise_once()
     store.use(store_uri)
-    torch.set_num_threads(max(1, torch.get_num_threads() // params.num_workers))
+    torch.set_num_threads(threads)
     try:
         Worker(params, space, _setup(space), tracking.Run(run_id), number).run()
     except KeyboardInterrupt:
@@ -118,17 +124,17 @@ def _report(run: tracking.Run, opened: optuna.Study, params: SweepParams) -> Non
         return
     for name, table in study_figures.tables(opened).items():
         run.table(name, table)
+    if not (rates := study_figures.rate_table(opened)).empty:
+        run.figure("patch_size_max_lr.png", plots.patch_size_by_rate(rates, params.objectives[0]))
     with offscreen():
         for name, figure in study_figures.figures(opened, params.objectives):
             run.figure(name, figure)
 
 
-def _conclude(run: tracking.Run, opened: optuna.Study, params: SweepParams, total: int) -> Result:
+def _conclude(run: tracking.Run, opened: optuna.Study, params: SweepParams) -> Result:
     trials = opened.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials if study.is_finished(trial))
     told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
-    if states.total() < total:
-        raise Failure(f"{states.total()} of {total} trials are done and no worker is left: run the same command again")
     done = study.completed(opened)
     if not done:
         errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]

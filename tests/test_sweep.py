@@ -1,0 +1,305 @@
+"""Studies as a user runs them: what they leave in MLflow and Optuna, whatever ends a trial or a worker."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from tests.conftest import Workplace
+
+QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
+# A grid, so that any number of workers tries the same; the highest rate diverges.
+GRID = {
+    **QUICK,
+    "optimizer": "sgd",
+    "study_name": "grid",
+    "sampler": "grid",
+    "pruner": "none",
+    "num_trials": 6,
+    "space": json.dumps({"max_lr": [0.01, 0.05, 1000], "width": [4, 8]}),
+    "div_factor": 1,
+}
+VIT = {"model": "vit", "dim": 24, "depth": 2, "heads": 2}
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+def trials_of(workplace, name, storage=None):
+    opened = optuna.storages.RDBStorage(storage or f"sqlite:///{workplace.folder}/optuna.db")
+    try:
+        return optuna.load_study(study_name=name, storage=opened).trials
+    finally:
+        opened.remove_session()
+        opened.engine.dispose()
+
+
+def finished(workplace, name, **options):
+    """Values and state of every trial that was tried to its end."""
+    ended = [
+        each
+        for each in trials_of(workplace, name, **options)
+        if each.state.name in ("COMPLETE", "PRUNED") or "error" in each.user_attrs
+    ]
+    return Counter((json.dumps(each.params, sort_keys=True), each.state.name) for each in ended)
+
+
+def is_training(workplace, name, **options):
+    return any(
+        each.state.name == "RUNNING" and each.intermediate_values for each in trials_of(workplace, name, **options)
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            if condition():
+                return
+        except Exception:  # the database is not there yet
+            pass
+        time.sleep(0.2)
+    raise AssertionError("waited in vain")
+
+
+def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
+    # Six rates at which nothing is learned, which shows after the peak of the cycle.
+    rates = [0.05, 1e-7, 2e-7, 3e-7, 4e-7, 5e-7, 6e-7, 1000]
+    space = json.dumps({"max_lr": rates})
+    sweep = {
+        **GRID,
+        "study_name": "states",
+        "pruner": "hyperband",
+        "num_trials": 8,
+        "space": space,
+        "width": 4,
+        "epochs": 4,
+    }
+    assert workplace.run("sweep", **sweep, objectives="valid/loss") == 0
+    (parent,) = workplace.runs("sweep")
+    assert parent.info.status == "FINISHED"
+    children = {int(run.data.tags["optuna.trial"]): run for run in workplace.runs("trial")}
+    trials = {trial.number: trial for trial in trials_of(workplace, "states")}
+    assert children.keys() == trials.keys() == set(range(8))
+    states = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+    assert {trial.state.name for trial in trials.values()} == set(states)
+    for number, run in children.items():
+        trial = trials[number]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["optuna.state"] == trial.state.name
+        assert run.info.status == states[trial.state.name]
+        assert float(run.data.params["max_lr"]) == trial.params["max_lr"]
+        assert trial.user_attrs["mlflow.run_id"] == run.info.run_id
+        history = workplace.client.get_metric_history(run.info.run_id, "valid/loss")
+        assert {point.step for point in history} == trial.intermediate_values.keys()
+        assert ("error" in run.data.tags) == (trial.state.name == "FAIL")
+        if trial.state.name == "FAIL":
+            assert trial.params["max_lr"] == 1000
+            assert "the loss became" in run.data.tags["error"]
+        if trial.state.name == "PRUNED":
+            assert len(history) == 2  # of four epochs
+    best = min((trial.value, trial) for trial in trials.values() if trial.state.name == "COMPLETE")[1]
+    assert parent.data.metrics["sweep/best_valid_loss"] == best.value
+    assert float(parent.data.tags["best.max_lr"]) == best.params["max_lr"] == 0.05
+    assert {"study.csv", "history.png", "intermediate_values.png"} <= workplace.artifacts(parent.info.run_id)
+    assert "best valid/loss" in capsys.readouterr().err
+
+
+def test_patch_size_is_seen_as_accuracy_against_cost_and_the_best_is_trained(workplace, tmp_path):
+    space = json.dumps({"max_lr": {"low": 1e-4, "high": 0.5, "log": True}, "patch_size": [16, 32]})
+    sweep = {
+        **QUICK,
+        **VIT,
+        "limit_train": 400,
+        "study_name": "cost",
+        "num_trials": 4,
+        "space": space,
+        "lr_range_first": "true",
+    }
+    assert workplace.run("sweep", **sweep, objectives="valid/accuracy,flops") == 0
+    (parent,) = workplace.runs("sweep")
+    ranges = workplace.runs("lr_range")
+    assert {run.data.params["patch_size"] for run in ranges} == {"16", "32"}
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in ranges)
+    trials = trials_of(workplace, "cost")
+    suggested = {int(run.data.params["patch_size"]): run.data.metrics["lr_range/suggestion"] for run in ranges}
+    for trial in trials[:2]:
+        assert trial.params["max_lr"] == suggested[trial.params["patch_size"]]
+    for trial in trials:
+        assert min(suggested.values()) / 5 <= trial.params["max_lr"] <= max(suggested.values()) * 5
+        assert trial.user_attrs["tokens"] == (32 / trial.params["patch_size"]) ** 2 + 1
+        assert trial.values[1] == trial.user_attrs["flops"] > 0
+    run = workplace.runs("trial")[0]
+    assert {"flops", "parameters", "tokens", "train_seconds", "images_per_second"} <= run.data.metrics.keys()
+    files = workplace.artifacts(parent.info.run_id)
+    assert {"pareto_front.png", "patch_size_max_lr.png", "patch_size_max_lr.csv", "contour_flops.png"} <= files
+    table = pd.read_csv(workplace.client.download_artifacts(parent.info.run_id, "patch_size_max_lr.csv", str(tmp_path)))
+    assert table["patch_size"].tolist() == [16, 32]
+
+    assert workplace.run("train", experiment="none", from_study="cost", epochs=1) == 0
+    (training,) = workplace.runs("train")
+    best = max(trials, key=lambda trial: trial.values[0])
+    assert float(training.data.params["max_lr"]) == best.params["max_lr"]
+    assert training.data.params["patch_size"] == str(best.params["patch_size"])
+    assert (training.data.params["dim"], training.data.params["epochs"]) == ("24", "1")
+
+
+def test_sweep_and_training_are_one_pipeline(workplace):
+    space = json.dumps({"max_lr": [0.001, 0.01], "patch_size": [16]})
+    steps = {"steps": "sweep,train,evaluate", "num_trials": 2, "sampler": "grid", "epochs": 1}
+    assert workplace.run("main", **{**QUICK, **VIT, **steps}, space=space) == 0
+    (sweep,), (training,) = workplace.runs("sweep"), workplace.runs("train")
+    assert training.data.params["max_lr"] == sweep.data.tags["best.max_lr"]
+    assert "test/accuracy" in workplace.runs("evaluate")[0].data.metrics
+
+
+def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys):
+    hopeless = {**GRID, "space": json.dumps({"max_lr": [1000], "width": [4]})}
+    assert workplace.run("sweep", **hopeless) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: study grid has no complete trial (1 failed; first error: the loss became")
+    assert workplace.runs("sweep")[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("params", "part"),
+    [
+        ({"space": json.dumps({"patch_size": [4, 5]}), "model": "vit", "max_lr": 0.1}, "patch_size=5 does not divide"),
+        ({"space": "patch_size: [4]"}, "expected JSON"),
+        ({"space": json.dumps({"max_lr": [0.1]}), "valid_fraction": 0}, "compared on the validation split"),
+        ({"space": json.dumps({"max_lr": [0.1], "batch_size": [32, 500]})}, "batch_size=500 is more than"),
+        ({"space": json.dumps({"max_lr": [0.1]}), "sampler": "tbe"}, "did you mean tpe?"),
+        ({"space": json.dumps({"max_lr": [0.1]}), "objectives": "test/accuracy"}, "objectives"),
+        ({"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"}, "unable to open"),
+        ({}, "nothing to vary"),
+    ],
+)
+def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part):
+    assert workplace.runs() == []
+    capsys.readouterr()
+    assert workplace.run("sweep", **{**QUICK, **params}) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert part in err
+    assert workplace.runs() == []
+
+
+def test_a_killed_study_goes_on_to_its_total_with_two_workers_as_with_one(workplace, tmp_path):
+    command = {**GRID, "num_workers": 2, "epochs": 6}
+    killed = workplace.start("sweep", **{**command, "num_workers": 1})
+    wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"), killed)
+    killed.kill()
+    killed.communicate()
+    before = finished(workplace, "grid")
+    assert "RUNNING" in {trial.state.name for trial in trials_of(workplace, "grid")}
+
+    done = workplace.mlflow_run("sweep", **command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = finished(workplace, "grid")
+    assert sum(after.values()) == len(after) == 6
+    assert before <= after
+    dead = [
+        trial
+        for trial in trials_of(workplace, "grid")
+        if trial.state.name == "FAIL" and "error" not in trial.user_attrs
+    ]
+    assert dead
+    (parent,) = workplace.runs("sweep")
+    assert parent.info.status == "FINISHED"
+    (second,) = (run for run in workplace.runs() if "step" not in run.data.tags)  # that `mlflow run` made again
+    assert parent.info.run_id in second.data.tags["mlflow.note.content"]
+    runs = {run.info.run_id: run for run in workplace.runs("trial")}
+    assert "RUNNING" not in {run.info.status for run in runs.values()}
+    for trial in dead:
+        if "mlflow.run_id" in trial.user_attrs:
+            assert runs[trial.user_attrs["mlflow.run_id"]].info.status == "FAILED"
+
+    alone = Workplace(tmp_path / "alone")
+    alone.folder.mkdir(exist_ok=True)
+    assert alone.run("sweep", **{**command, "num_workers": 1, "epochs": 1}) == 0
+    assert finished(alone, "grid") == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, num_workers):
+    command = {**GRID, "num_workers": num_workers, "epochs": 30}
+    process = workplace.start("sweep", **command)
+    wait_for(lambda: is_training(workplace, "grid"), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert {run.info.status for run in workplace.runs("sweep")} == {"KILLED"}
+    assert "RUNNING" not in {run.info.status for run in workplace.runs("trial")}
+    trials = trials_of(workplace, "grid")
+    interrupted = [each for each in trials if each.state.name == "FAIL" and "error" not in each.user_attrs]
+    waiting = [each for each in trials if each.state.name == "WAITING"]
+    assert "RUNNING" not in {each.state.name for each in trials}
+    assert [each.params for each in waiting] == [each.params for each in interrupted] != []
+    assert workplace.run("sweep", **{**command, "num_workers": 1}) == 0
+    assert sum(finished(workplace, "grid").values()) == 6
+
+
+@pytest.fixture
+def postgresql():
+    """The URL of a database on a server of its own, on loopback."""
+    pytest.importorskip("psycopg", reason="no driver: pip install 'psycopg[binary]'")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [shutil.which("initdb")]
+    if programs[-1] is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian's package: postgresql)")
+    # The server refuses to run as root.
+    owner = {"user": "postgres"} if os.getuid() == 0 else {}
+    name = pwd.getpwuid(os.getuid()).pw_name if not owner else "postgres"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    if owner:
+        shutil.chown(folder, "postgres")
+    binaries, data = Path(programs[-1]).parent, folder / "data"
+    run = {"check": True, "capture_output": True, "cwd": folder, **owner}
+    try:
+        subprocess.run([binaries / "initdb", "-D", data, "--auth=trust", "-U", name], **run)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        # Its output goes to a file, or the server would hold the pipe that we wait on.
+        subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], **run)
+        yield f"postgresql+psycopg://{name}@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], capture_output=True, **owner)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_two_machines_share_a_study_on_postgresql(workplace, postgresql):
+    command = {**GRID, "storage": postgresql, "epochs": 10}
+    # A temporary folder of its own hides the other's lock, as another machine does.
+    workplace.environment["TMPDIR"] = str(workplace.folder)
+    elsewhere = workplace.start("sweep", **command)
+    wait_for(lambda: is_training(workplace, "grid", storage=postgresql), elsewhere)
+    assert workplace.run("sweep", **command) == 0
+    _, err = elsewhere.communicate(timeout=100)
+    assert elsewhere.returncode == 0, err[-3000:]
+    ended = finished(workplace, "grid", storage=postgresql)
+    assert sum(ended.values()) == len(ended) == 6
+    processes = {
+        trial.user_attrs["process"]["process.pid"] for trial in trials_of(workplace, "grid", storage=postgresql)
+    }
+    assert len(processes) == 2
+    (parent,) = workplace.runs("sweep")
+    assert parent.info.status == "FINISHED"
+    children = [run for run in workplace.runs("trial") if run.data.tags["optuna.state"] == "COMPLETE"]
+    assert len(children) == 4
