@@ -24,6 +24,7 @@ class Workplace:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "OMP_NUM_THREADS": "1",  # networks this small gain nothing from more, and processes side by side lose
         }
         for name in (
             "MLFLOW_TRACKING_URI",

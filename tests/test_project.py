@@ -146,28 +146,31 @@ def test_the_served_model_answers_a_row_per_image_without_pickle(workplace, step
         served.predict(np.zeros((1, 3, 16, 16), dtype=np.uint8))
 
 
-def test_train_alone_uses_the_range_test_of_the_same_recipe(workplace, experiment, step):
+def test_range_test_and_training_alone(workplace, experiment, step):
     before = step("lr_range").info.run_id
-    done = workplace.mlflow_run("train", **{**TRAIN, "epochs": 1})
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert step("lr_range").info.run_id == before
-    assert step("train").data.tags["lr_range.run_id"] == before
+    commands = [
+        workplace.start_mlflow_run("train", **{**TRAIN, "epochs": 1}),
+        workplace.start_mlflow_run("lr_range", **QUICK, optimizer="adamw", num_steps=30, num_repeats=1),
+    ]
+    for command in commands:
+        _, err = command.communicate(timeout=300)
+        assert command.returncode == 0, err[-3000:]
+    assert step("train").data.tags["lr_range.run_id"] == before  # that of the same recipe
+    assert step("lr_range").info.status == "FINISHED"
+    assert step("lr_range").data.params["optimizer"] == "adamw"
 
 
 def test_evaluate_and_explain_take_the_newest_training(workplace, experiment, step):
     newest = step("train").info.run_id
-    for name, params in (("evaluate", {}), ("explain", {"num_images": 2, "method": "layercam"})):
-        done = workplace.mlflow_run(name, **params)
-        assert done.returncode == 0, done.stderr[-3000:]
+    commands = {
+        "evaluate": workplace.start_mlflow_run("evaluate"),
+        "explain": workplace.start_mlflow_run("explain", num_images=2, method="layercam"),
+    }
+    for name, command in commands.items():
+        _, err = command.communicate(timeout=300)
+        assert command.returncode == 0, err[-3000:]
         assert step(name).data.tags["train.run_id"] == newest
         assert step(name).info.status == "FINISHED"
-
-
-def test_lr_range_alone(workplace, experiment, step):
-    done = workplace.mlflow_run("lr_range", **QUICK, optimizer="adamw", num_steps=30, num_repeats=1)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert step("lr_range").info.status == "FINISHED"
-    assert step("lr_range").data.params["optimizer"] == "adamw"
 
 
 def test_a_typo_fails_in_one_line_and_leaves_no_run_running(workplace, experiment):

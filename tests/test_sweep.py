@@ -230,7 +230,7 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers_as_with_one(workpl
 
     alone = Workplace(tmp_path / "alone")
     alone.folder.mkdir(exist_ok=True)
-    assert alone.run("sweep", **{**command, "num_workers": 1, "epochs": 1}) == 0
+    assert alone.run("sweep", **{**command, "num_workers": 1, "epochs": 3}) == 0
     assert finished(alone, "grid") == after
 
 
