@@ -169,6 +169,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run = Run(reopen)
+        for old in {"error", "pipeline.status"} & client.get_run(reopen).data.tags.keys():
+            client.delete_tag(reopen, old)
         run.tags(tags)
         client.update_run(reopen, status="RUNNING")
         if launched:

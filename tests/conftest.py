@@ -1,7 +1,11 @@
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+# Networks this small gain nothing from more threads, and tests that run side by side lose.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import mlflow
 import pytest
@@ -18,13 +22,14 @@ class Workplace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = f"sqlite:///{folder}/mlflow.db"
-        self.client = MlflowClient(self.uri)
+        with contextlib.chdir(folder):  # where the store is made, its artifacts go
+            self.client = MlflowClient(self.uri)
+            self.client.search_experiments()
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "OMP_NUM_THREADS": "1",  # networks this small gain nothing from more, and processes side by side lose
         }
         for name in (
             "MLFLOW_TRACKING_URI",

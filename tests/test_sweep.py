@@ -1,6 +1,7 @@
 """Studies as a user runs them: what they leave in MLflow and Optuna, whatever ends a trial or a worker."""
 
 import json
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -63,10 +64,10 @@ def is_training(workplace, name, **options):
     )
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process=None, seconds=120):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
+        assert process is None or process.poll() is None, process.stderr.read()
         try:
             if condition():
                 return
@@ -200,10 +201,12 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part)
 
 def test_a_killed_study_goes_on_to_its_total_with_two_workers_as_with_one(workplace, tmp_path):
     command = {**GRID, "num_workers": 2, "epochs": 6}
-    killed = workplace.start("sweep", **{**command, "num_workers": 1})
-    wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"), killed)
+    command_alone = {**command, "num_workers": 1}
+    killed = multiprocessing.get_context("fork").Process(target=workplace.run, args=("sweep",), kwargs=command_alone)
+    killed.start()
+    wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"))
     killed.kill()
-    killed.communicate()
+    killed.join()
     before = finished(workplace, "grid")
     assert "RUNNING" in {trial.state.name for trial in trials_of(workplace, "grid")}
 
@@ -228,9 +231,9 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers_as_with_one(workpl
         if "mlflow.run_id" in trial.user_attrs:
             assert runs[trial.user_attrs["mlflow.run_id"]].info.status == "FAILED"
 
+    (tmp_path / "alone").mkdir()
     alone = Workplace(tmp_path / "alone")
-    alone.folder.mkdir(exist_ok=True)
-    assert alone.run("sweep", **{**command, "num_workers": 1, "epochs": 3}) == 0
+    assert alone.run("sweep", **{**command_alone, "epochs": 3}) == 0
     assert finished(alone, "grid") == after
 
 
@@ -284,6 +287,7 @@ def postgresql():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_study_on_postgresql(workplace, postgresql):
     command = {**GRID, "storage": postgresql, "epochs": 10}
     # A temporary folder of its own hides the other's lock, as another machine does.
