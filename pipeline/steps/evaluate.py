@@ -62,7 +62,7 @@ def _report(run: tracking.Run, name: str, training: Training, probabilities: np.
     images = test.take(shown.index.to_numpy())
     run.figure(
         "misclassified.png",
-        plots.gallery(images, captions, f"{len(wrong)} misclassified, most confident first"),
+        plots.gallery(images, captions, f"{len(shown)} of {len(wrong)} misclassified images, most confident first"),
     )
     result = (
         f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
