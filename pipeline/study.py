@@ -44,11 +44,12 @@ SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "gp": lambda seed, space: optuna.samplers.GPSampler(seed=seed),
     "nsgaii": lambda seed, space: optuna.samplers.NSGAIISampler(seed=seed),
 }
-# A cycle is judged from its peak on: before it, a lower rate always looks better.
+# A cycle is judged late: its first epochs say little of its end (README, "Sweeps": the rank correlation of the two).
+JUDGED_FROM = 0.6  # of the epochs
 PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
-    "hyperband": lambda peak, epochs: optuna.pruners.HyperbandPruner(min_resource=peak, max_resource=epochs),
-    "median": lambda peak, epochs: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=peak),
-    "none": lambda peak, epochs: optuna.pruners.NopPruner(),
+    "hyperband": lambda first, last: optuna.pruners.HyperbandPruner(min_resource=first, max_resource=last),
+    "median": lambda first, last: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=first),
+    "none": lambda first, last: optuna.pruners.NopPruner(),
 }
 
 
@@ -113,7 +114,7 @@ def open_or_create(
             study_name=params.study_name,
             storage=storage,
             directions=[DIRECTIONS[objective] for objective in params.objectives],
-            pruner=PRUNERS[_pruner(params, space)](_peak_epoch(params), params.epochs),
+            pruner=PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs),
             load_if_exists=True,
         )
         # Another seed after each start, or a study that goes on would be given the same suggestions again.
@@ -259,5 +260,6 @@ def _pruner(params: SweepParams, space: Space) -> str:
     return params.pruner
 
 
-def _peak_epoch(params: SweepParams) -> int:
-    return max(1, math.ceil(params.pct_start * params.epochs))
+def _first_judged(params: SweepParams) -> int:
+    """The first epoch after which a trial may be pruned, past the peak of its cycle in any case."""
+    return math.ceil(max(JUDGED_FROM, params.pct_start) * params.epochs)

@@ -1,5 +1,6 @@
 """What a study has found, as tables and as Optuna's own figures."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.study import StudyDirection
 from optuna.visualization import matplotlib as draw
+from scipy.stats import ConstantInputWarning
 
 from pipeline.study import completed, quiet
 
@@ -41,7 +44,9 @@ def rank_correlation(study: optuna.Study) -> pd.DataFrame:
     if len(curves) < 3 or curves.empty:
         return pd.DataFrame(columns=["epoch", "correlation", "trials"])
     curves = curves.sort_index(axis=1)
-    correlations = curves.corrwith(curves.iloc[:, -1], method="spearman")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)  # all alike: no correlation, and none is given
+        correlations = curves.corrwith(curves.iloc[:, -1], method="spearman")
     return pd.DataFrame({"epoch": correlations.index, "correlation": correlations.to_numpy(), "trials": len(curves)})
 
 
@@ -74,7 +79,10 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
         yield f"history{suffix}.png", _figure(draw.plot_optimization_history, study, **aim)
         if _differ(done, index) and len(done) > 2:
             evaluator = PedAnovaImportanceEvaluator()
-            figure = _figure(draw.plot_param_importances, study, evaluator=evaluator, **aim)
+            # Where it is given a target, PED-ANOVA takes its low values to be the good ones.
+            sign = -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1
+            low_is_good = {**aim, "target": _nth(index, sign)} if "target" in aim else aim
+            figure = _figure(draw.plot_param_importances, study, evaluator=evaluator, **low_is_good)
             figure.axes[0].set_title(
                 f"Hyperparameter importances by PED-ANOVA, of {len(done)} complete trials", loc="left"
             )
@@ -91,7 +99,9 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -> Any:
-    with quiet():
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Attempting to set identical")  # of a parameter with one value only
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # of which we know
         drawn = function(study, **options)
     axes = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
     figure = axes.figure
@@ -100,8 +110,8 @@ def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -
     return figure
 
 
-def _nth(index: int) -> Callable[[Any], float]:
-    return lambda trial: float(trial.values[index])
+def _nth(index: int, sign: int = 1) -> Callable[[Any], float]:
+    return lambda trial: sign * float(trial.values[index])
 
 
 def _differ(trials: list[Any], index: int) -> bool:

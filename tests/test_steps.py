@@ -62,7 +62,7 @@ def photos(tmp_path):
 
 def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workplace, photos, capsys, tmp_path):
     folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
-    recipe = {"model": "resnet18", "optimizer": "sgd", "max_lr": 0.1, "epochs": 4}
+    recipe = {"model": "resnet18", "optimizer": "sgd", "max_lr": 0.02, "epochs": 6}
     assert workplace.run("main", **{**TINY, **folder, **recipe}) == 0
     (training,), (evaluation,) = workplace.runs("train"), workplace.runs("evaluate")
     assert evaluation.data.metrics["test/accuracy"] > 0.8

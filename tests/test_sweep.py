@@ -78,7 +78,7 @@ def wait_for(condition, process=None, seconds=120):
 
 
 def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
-    # Six rates at which nothing is learned, which shows after the peak of the cycle.
+    # Six rates at which nothing is learned, which shows when 60 % of the cycle is done.
     rates = [0.05, 1e-7, 2e-7, 3e-7, 4e-7, 5e-7, 6e-7, 1000]
     space = json.dumps({"max_lr": rates})
     sweep = {
@@ -87,8 +87,9 @@ def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
         "pruner": "hyperband",
         "num_trials": 8,
         "space": space,
-        "width": 4,
-        "epochs": 4,
+        "limit_train": 400,
+        "width": 8,
+        "epochs": 6,
     }
     assert workplace.run("sweep", **sweep, objectives="valid/loss") == 0
     (parent,) = workplace.runs("sweep")
@@ -112,7 +113,7 @@ def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
             assert trial.params["max_lr"] == 1000
             assert "the loss became" in run.data.tags["error"]
         if trial.state.name == "PRUNED":
-            assert len(history) == 2  # of four epochs
+            assert len(history) == 4  # of six epochs
     best = min((trial.value, trial) for trial in trials.values() if trial.state.name == "COMPLETE")[1]
     assert parent.data.metrics["sweep/best_valid_loss"] == best.value
     assert float(parent.data.tags["best.max_lr"]) == best.params["max_lr"] == 0.05
