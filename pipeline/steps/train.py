@@ -82,19 +82,18 @@ def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_
         best: EpochEnd | None = None
         try:
             for event in show(training.events, name, training.steps_per_epoch, params.epochs):
-                run.record(event)
                 if isinstance(event, EpochEnd):
-                    kept = ["last.safetensors"]
-                    if best is None or _merit(event) > _merit(best):
-                        best = event
-                        kept.append("best.safetensors")
-                    for file in kept:
+                    is_best = best is None or _merit(event) > _merit(best)
+                    for file in ["last.safetensors", *(["best.safetensors"] if is_best else [])]:
                         checkpoint.save(folder / file, training.evaluated.state_dict(), _description(setup, event))
+                    best = event if is_best else best
+                run.record(event)  # last: an epoch that shows in MLflow has its weights kept
         finally:
             # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
             run.table("steps.csv", run.steps())
-            if best is not None:
+            if not run.epochs().empty:
                 run.figure("curves.png", plots.curves(run.epochs(), run.steps(), name))
+            if best is not None:
                 run.files(folder, "weights")
         assert best is not None
         classifier = Classifier.load(folder / "best.safetensors")
