@@ -113,7 +113,7 @@ def _rates(curve: Curve) -> dict[str, float] | str:
         return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (lr_min)"
     bottom = int(np.argmin(curve.smoothed))
     if curve.smoothed[0] - curve.smoothed[bottom] < LEAST_FALL * abs(curve.smoothed[0]) or bottom < 2:
-        return f"the loss never fell by {LEAST_FALL:.0%}: no rate of the ladder taught the model anything"
+        return f"the loss never fell by {LEAST_FALL:.0%}: a longer ladder (num_steps) teaches the model more"
     start = _start_of_descent(curve.smoothed, bottom)
     # By lines fitted to a window: the ladder's rungs are equally far apart in log10(lr), the axis of this slope.
     window = int(SLOPE_WINDOW * len(curve.lr)) | 1
