@@ -7,11 +7,11 @@ import sys
 import time
 from typing import cast
 
-from pipeline import range_test
-from pipeline.assemble import climb, fitting, prepare
-from pipeline.events import EpochEnd
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams
 from pipeline.settings import resolve
+from pipeline.training import range_test
+from pipeline.training.assemble import climb, fitting, prepare
+from pipeline.training.events import EpochEnd
 
 FACTORS = (1 / 10, 1 / 3, 1, 3, 10)
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pipeline import loop
-from pipeline.assemble import Setup, prepare
 from pipeline.data import Split
 from pipeline.params import TrainParams
 from pipeline.settings import resolve
+from pipeline.training import loop
+from pipeline.training.assemble import Setup, prepare
 
 WARM_UP_STEPS, SECONDS, WORKERS = 3, 20.0, 2
 

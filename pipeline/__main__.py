@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from pipeline import interrupts
-from pipeline.events import Failure
 from pipeline.params import STEPS, Params
 from pipeline.settings import nearest, resolve
+from pipeline.tracking import interrupts
+from pipeline.training.events import Failure
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -72,7 +72,7 @@ def _runner(step: str) -> Any:
 
 
 def _best_of(study_name: str, storage: str) -> dict[str, Any]:
-    from pipeline import study
+    from pipeline.sweep import study
 
     return study.best(study_name, storage)
 
@@ -97,9 +97,9 @@ def _log_to_the_terminal() -> None:
 def _refuse(message: str) -> int:
     click.echo(f"error: {message}", err=True)
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
-        from pipeline import tracking
+        from pipeline.tracking import runs
 
-        tracking.note_error(run_id, message)
+        runs.note_error(run_id, message)
     return BAD_INPUT
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from pipeline.events import EpochEnd, StepEnd
+from pipeline.training.events import EpochEnd, StepEnd
 
 REFRESH_SECONDS = 0.5
 

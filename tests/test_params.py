@@ -4,8 +4,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from pipeline import models, optimizers
+from pipeline import models
 from pipeline.params import STEPS, CamMethod, MainParams, ModelName, Params, RecipeParams, TrainParams
+from pipeline.training import optimizers
 
 
 def test_text_is_read_as_its_type():
@@ -66,7 +67,7 @@ def test_names_match_the_tables():
 
 
 def test_cam_methods_match_the_table():
-    from pipeline import attribution
+    from pipeline.explain import attribution
 
     assert set(get_args(CamMethod)) == set(attribution.METHODS)
 

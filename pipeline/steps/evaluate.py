@@ -3,22 +3,24 @@
 import numpy as np
 import pandas as pd
 
-from pipeline import loop, metrics, plots, tracking, trained
-from pipeline.assemble import Normalised
 from pipeline.params import EvaluateParams
 from pipeline.progress import say
-from pipeline.tracking import Result
-from pipeline.trained import Training
+from pipeline.results import metrics, plots
+from pipeline.tracking import runs, trained
+from pipeline.tracking.runs import Result
+from pipeline.tracking.trained import Training
+from pipeline.training import loop
+from pipeline.training.assemble import Normalised
 
 BATCH_SIZE = 512
 GALLERY_IMAGES = 36
 
 
-def run(params: EvaluateParams, parent: tracking.Run | None = None) -> Result:
+def run(params: EvaluateParams, parent: runs.Run | None = None) -> Result:
     """Evaluates the training that `params` name on its test split."""
     training = trained.find(params)
     name = f"{training.params.dataset} {training.params.model} evaluation"
-    with tracking.start("evaluate", name, parent) as run:
+    with runs.start("evaluate", name, parent) as run:
         run.params({**params.model_dump(), "run_id": training.run_id})
         run.tags(
             {
@@ -40,7 +42,7 @@ def _probabilities(training: Training) -> np.ndarray:
     return logits.double().softmax(1).numpy()
 
 
-def _report(run: tracking.Run, name: str, training: Training, probabilities: np.ndarray, top_k: int) -> Result:
+def _report(run: runs.Run, name: str, training: Training, probabilities: np.ndarray, top_k: int) -> Result:
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     summary = metrics.summary(labels, probabilities, top_k)

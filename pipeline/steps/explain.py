@@ -9,13 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pipeline import attribution, faithfulness, loop, models, plots, tracking, trained
-from pipeline.assemble import Normalised
-from pipeline.faithfulness import Faithfulness
+from pipeline import models
+from pipeline.explain import attribution, faithfulness
+from pipeline.explain.faithfulness import Faithfulness
 from pipeline.params import ExplainParams
 from pipeline.progress import say
-from pipeline.tracking import Result
-from pipeline.trained import Training
+from pipeline.results import plots
+from pipeline.tracking import runs, trained
+from pipeline.tracking.runs import Result
+from pipeline.tracking.trained import Training
+from pipeline.training import loop
+from pipeline.training.assemble import Normalised
 
 BATCH_SIZE = 512
 
@@ -38,11 +42,11 @@ class Chosen:
     probabilities: np.ndarray  # (n, C)
 
 
-def run(params: ExplainParams, parent: tracking.Run | None = None) -> Result:
+def run(params: ExplainParams, parent: runs.Run | None = None) -> Result:
     """Explains the training that `params` name, on its test images."""
     training = trained.find(params)
     name = f"{training.params.dataset} {training.params.model} {params.method}"
-    with tracking.start("explain", name, parent) as run:
+    with runs.start("explain", name, parent) as run:
         run.params({**params.model_dump(), "run_id": training.run_id})
         run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
         chosen = [each for each in _choose(training, params.num_images) if each.names]
@@ -82,7 +86,7 @@ def _take(training: Training, probabilities: np.ndarray, kind: str, positions: n
     )
 
 
-def _picture(run: tracking.Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
+def _picture(run: runs.Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
     """Logs the contact sheet of `chosen`. Returns a row per map: image, class, whether it is blank."""
     title = f"{training.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
     captions = _captions(training, chosen)
@@ -154,7 +158,7 @@ def _device(training: Training) -> torch.device:
     return next(training.classifier.model.parameters()).device
 
 
-def _conclude(run: tracking.Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
+def _conclude(run: runs.Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
     method, *controls = scores
     numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
     numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}

@@ -2,24 +2,26 @@
 
 import pandas as pd
 
-from pipeline import plots, range_test, tracking
-from pipeline.assemble import Setup, climb, fingerprint, prepare
 from pipeline.params import LrRangeParams
 from pipeline.progress import say
-from pipeline.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
-from pipeline.tracking import Result
+from pipeline.results import plots
+from pipeline.tracking import runs
+from pipeline.tracking.runs import Result
+from pipeline.training import range_test
+from pipeline.training.assemble import Setup, climb, fingerprint, prepare
+from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
 
 
-def run(params: LrRangeParams, parent: tracking.Run | None = None) -> Result:
+def run(params: LrRangeParams, parent: runs.Run | None = None) -> Result:
     """Runs the range test that `params` declare."""
     return test(prepare(params), params, parent)
 
 
-def test(setup: Setup, params: LrRangeParams, parent: tracking.Run | None = None) -> Result:
+def test(setup: Setup, params: LrRangeParams, parent: runs.Run | None = None) -> Result:
     """Runs the range test of a prepared recipe."""
     name = f"{params.dataset} {params.model} range test"
     recipe = setup.recipe()
-    with tracking.start("lr_range", name, parent) as run:
+    with runs.start("lr_range", name, parent) as run:
         run.params(params.model_dump())
         run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
         run.json("recipe.json", recipe)
@@ -34,7 +36,7 @@ def _climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
     return curve
 
 
-def _report(run: tracking.Run, name: str, curves: list[Curve], suggestion: Suggestion) -> Result:
+def _report(run: runs.Run, name: str, curves: list[Curve], suggestion: Suggestion) -> Result:
     table = pd.concat(
         pd.DataFrame({"repeat": i, "lr": curve.lr, "loss": curve.loss, "smoothed": curve.smoothed})
         for i, curve in enumerate(curves)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import store, tracking
 from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.steps import evaluate, explain, lr_range, sweep, train
-from pipeline.tracking import Result
+from pipeline.tracking import runs, store
+from pipeline.tracking.runs import Result
 
 RUN: dict[str, Callable[..., Result]] = {
     "lr_range": lr_range.run,
@@ -24,7 +24,7 @@ OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 def run(params: MainParams) -> Result:
     """Runs the steps in order."""
     title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
-    with tracking.start("main", title) as run:
+    with runs.start("main", title) as run:
         run.params(
             {
                 **params.model_dump(exclude=set() if "sweep" in params.steps else OF_SWEEPS),

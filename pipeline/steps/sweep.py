@@ -9,21 +9,23 @@ from pathlib import Path
 import optuna
 import torch
 
-from pipeline import interrupts, plots, store, study, study_figures, tracking
-from pipeline.assemble import Setup, prepare
-from pipeline.events import Failure
 from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams
-from pipeline.plots.offscreen import offscreen
 from pipeline.progress import say
-from pipeline.space import Space, parse
+from pipeline.results import plots
+from pipeline.results.plots.offscreen import offscreen
 from pipeline.steps import lr_range
-from pipeline.tracking import Result
-from pipeline.trials import Worker
+from pipeline.sweep import figures, study
+from pipeline.sweep.space import Space, parse
+from pipeline.sweep.trials import Worker
+from pipeline.tracking import interrupts, runs, store
+from pipeline.tracking.runs import Result
+from pipeline.training.assemble import Setup, prepare
+from pipeline.training.events import Failure
 
 INTERRUPTED = 130  # exit status of a worker
 
 
-def run(params: SweepParams, parent: tracking.Run | None = None) -> Result:
+def run(params: SweepParams, parent: runs.Run | None = None) -> Result:
     """Runs the study that `params` declare until it has its number of trials."""
     if params.study_name == "auto":
         name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
@@ -32,7 +34,7 @@ def run(params: SweepParams, parent: tracking.Run | None = None) -> Result:
     setup = _setup(space)
     opened = study.open_or_create(params, space, setup.splits.digest, setup.precision)
     known = str(opened.user_attrs.get("mlflow.run_id", ""))
-    with tracking.start("sweep", params.study_name, parent, reopen=known if store.is_there(known) else "") as run:
+    with runs.start("sweep", params.study_name, parent, reopen=known if store.is_there(known) else "") as run:
         opened.set_user_attr("mlflow.run_id", run.id)
         _describe(run, params, setup)
         try:
@@ -54,7 +56,7 @@ def _setup(space: Space) -> Setup:
     return replace(setup, params=space.base)
 
 
-def _describe(run: tracking.Run, params: SweepParams, setup: Setup) -> None:
+def _describe(run: runs.Run, params: SweepParams, setup: Setup) -> None:
     as_text = {
         "space": json.dumps(params.space),
         "objectives": ",".join(params.objectives),
@@ -65,7 +67,7 @@ def _describe(run: tracking.Run, params: SweepParams, setup: Setup) -> None:
     run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
 
 
-def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: tracking.Run) -> None:
+def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: runs.Run) -> None:
     """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
     if study.is_narrowed(opened):
         return
@@ -81,7 +83,7 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: tracking.Run)
     say(f"max_lr of the other trials: {low:.2e} to {high:.2e}")
 
 
-def _run_workers(params: SweepParams, space: Space, setup: Setup, run: tracking.Run) -> None:
+def _run_workers(params: SweepParams, space: Space, setup: Setup, run: runs.Run) -> None:
     """Trials in this process, and beside it in as many more as are asked for."""
     threads = torch.get_num_threads()
     own = max(1, threads // params.num_workers)
@@ -113,25 +115,25 @@ def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number
     store.use(store_uri)
     torch.set_num_threads(threads)
     try:
-        Worker(params, space, _setup(space), tracking.Run(run_id), number).run()
+        Worker(params, space, _setup(space), runs.Run(run_id), number).run()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _report(run: tracking.Run, opened: optuna.Study, params: SweepParams) -> None:
-    run.table("study.csv", study_figures.trials(opened))
+def _report(run: runs.Run, opened: optuna.Study, params: SweepParams) -> None:
+    run.table("study.csv", figures.trials(opened))
     if not study.completed(opened):
         return
-    for name, table in study_figures.tables(opened).items():
+    for name, table in figures.tables(opened).items():
         run.table(name, table)
-    if not (rates := study_figures.rate_table(opened)).empty:
+    if not (rates := figures.rate_table(opened)).empty:
         run.figure("patch_size_max_lr.png", plots.patch_size_by_rate(rates, params.objectives[0]))
     with offscreen():
-        for name, figure in study_figures.figures(opened, params.objectives):
+        for name, figure in figures.figures(opened, params.objectives):
             run.figure(name, figure)
 
 
-def _conclude(run: tracking.Run, opened: optuna.Study, params: SweepParams) -> Result:
+def _conclude(run: runs.Run, opened: optuna.Study, params: SweepParams) -> Result:
     trials = opened.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials if study.is_finished(trial))
     told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")

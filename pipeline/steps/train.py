@@ -3,22 +3,23 @@
 import numpy as np
 import pandas as pd
 
-from pipeline import checkpoint, plots, store, tracking
-from pipeline.assemble import Setup, fingerprint, fitting, model_options, prepare
-from pipeline.classifier import Classifier
-from pipeline.events import EpochEnd
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams
 from pipeline.progress import say, show
+from pipeline.results import plots
 from pipeline.steps import lr_range
-from pipeline.tracking import Result
+from pipeline.tracking import checkpoint, runs, store
+from pipeline.tracking.classifier import Classifier
+from pipeline.tracking.runs import Result
+from pipeline.training.assemble import Setup, fingerprint, fitting, model_options, prepare
+from pipeline.training.events import EpochEnd
 
 EXAMPLES = 2  # images stored beside the served model
 
 
-def run(params: TrainParams, parent: tracking.Run | None = None) -> Result:
+def run(params: TrainParams, parent: runs.Run | None = None) -> Result:
     """Runs the training that `params` declare."""
     setup = prepare(params)
-    with tracking.start("train", f"{params.dataset} {params.model}", parent) as run:
+    with runs.start("train", f"{params.dataset} {params.model}", parent) as run:
         max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
         name = f"{params.dataset} {params.model} lr {max_lr:.3g}"
         run.params({**params.model_dump(), "max_lr": max_lr})
@@ -26,7 +27,7 @@ def run(params: TrainParams, parent: tracking.Run | None = None) -> Result:
         return _train(run, name, setup, params, max_lr)
 
 
-def _suggested_lr(setup: Setup, params: TrainParams, run: tracking.Run) -> float:
+def _suggested_lr(setup: Setup, params: TrainParams, run: runs.Run) -> float:
     recipe = setup.recipe()
     same = store.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
     for test in same:
@@ -56,7 +57,7 @@ def _say_what_differs(recipe: dict[str, object]) -> None:
     say(f"range test {others[0].info.run_id} is of another recipe, not used: {'; '.join(differences)}")
 
 
-def _describe_input(run: tracking.Run, setup: Setup) -> None:
+def _describe_input(run: runs.Run, setup: Setup) -> None:
     params, splits = setup.params, setup.splits
     recipe = setup.recipe()
     run.json("recipe.json", recipe)
@@ -76,7 +77,7 @@ def _describe_input(run: tracking.Run, setup: Setup) -> None:
         say("no validation split: all of train is trained on, and the best weights are the last")
 
 
-def _train(run: tracking.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
+def _train(run: runs.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
     training = fitting(setup, params, max_lr)
     with store.scratch() as folder:
         best: EpochEnd | None = None
@@ -120,7 +121,7 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
     }
 
 
-def _conclude(run: tracking.Run, name: str, best: EpochEnd, uri: str) -> Result:
+def _conclude(run: runs.Run, name: str, best: EpochEnd, uri: str) -> Result:
     numbers = {"best/epoch": float(best.epoch)}
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"

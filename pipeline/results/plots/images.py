@@ -1,0 +1,118 @@
+"""Contact sheets: images as a person sees them, with what the model made of them."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+from pipeline.results.plots.style import SMALL, colour_bar, fit, sheet
+
+MAX_COLUMNS, MIN_COLUMNS = 8, 4  # of a gallery
+CELL = 1.6  # inches a side of an image
+CELL_CHARACTERS = 26  # beside each other in a cell
+
+
+def _heat() -> ListedColormap:
+    """Black to yellow, the more transparent the lower, so that the picture shows wherever there is little to say."""
+    levels = np.linspace(0, 1, 256)
+    colours = mpl.colormaps["inferno"](0.25 + 0.7 * levels)
+    colours[:, 3] = 0.85 * np.sqrt(levels)
+    return ListedColormap(colours, "heat")
+
+
+HEAT = _heat()
+
+
+def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
+    """A sheet of misclassified `images` (N, 3, H, W) uint8, each under its caption; without any, it says so."""
+    columns = min(max(math.ceil(math.sqrt(len(images))), MIN_COLUMNS), MAX_COLUMNS)
+    rows = math.ceil(len(images) / columns)
+    figure = sheet(CELL * columns, 0.6 + (CELL + 0.25) * rows, title)
+    if not rows:
+        figure.text(0.5, 0.3, "no misclassified images", ha="center", va="center", size=SMALL)
+        return figure
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        _show(axes, image)
+        axes.set_title(fit(caption, CELL_CHARACTERS, lines=2), size=SMALL - 1, pad=3)
+    return figure
+
+
+def explanations(
+    images: np.ndarray, panels: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str
+) -> Figure:
+    """A row per image (N, 3, H, W) uint8: the image, then each panel's map (N, H, W) in [0, 1] laid over it.
+
+    A map that is zero throughout is said to be so, over the image alone. N is at least 1.
+    """
+    figure, grid = _rows(images, captions, title, [heading for heading, _ in panels])
+    scale = Normalize(0, 1)
+    for row, image in enumerate(images):
+        for axes, (_, maps) in zip(grid[row, 1:], panels, strict=True):
+            _show(axes, _dimmed(image))
+            if maps[row].any():
+                axes.imshow(maps[row], cmap=HEAT, norm=scale, interpolation="nearest")
+            else:
+                _remark(axes, "no positive\nevidence")
+    colour_bar(figure, ScalarMappable(scale, HEAT), grid, "relevance within the image", **_beside(len(images)))
+    return figure
+
+
+def attention_matrices(images: np.ndarray, matrices: np.ndarray, captions: Sequence[str], title: str) -> Figure:
+    """A row per image (N, 3, H, W) uint8: the image, then its K attention matrices, `matrices` (N, K, M, M) >= 0.
+
+    All share one scale of colours. N is at least 1.
+    """
+    headings = [f"block {block + 1}" for block in range(matrices.shape[1])]
+    figure, grid = _rows(images, captions, title, headings)
+    scale = Normalize(0, matrices.max())
+    for axes, matrix in zip(grid[:, 1:].flat, matrices.reshape(-1, *matrices.shape[2:]), strict=True):
+        axes.imshow(matrix, cmap="viridis", norm=scale, interpolation="nearest")
+    mappable = ScalarMappable(scale, "viridis")
+    colour_bar(figure, mappable, grid, "attention from row to column", **_beside(len(images)))
+    return figure
+
+
+def _rows(
+    images: np.ndarray, captions: Sequence[str], title: str, headings: Sequence[str]
+) -> tuple[Figure, np.ndarray]:
+    """A grid of axes, a row per image: the image under its caption, then one column, still empty, per heading."""
+    rows, columns = len(images), 1 + len(headings)
+    figure = sheet(1.2 + (CELL + 0.3) * columns, 0.5 + (CELL + 0.4) * rows, title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid[:, 0], images, captions, strict=True):
+        _show(axes, image)
+        lines = [fit(line, CELL_CHARACTERS + 4) for line in caption.splitlines()]
+        axes.set_title("\n".join(lines), size=SMALL - 1, pad=3)
+    for axes, heading in zip(grid[0, 1:], headings, strict=True):
+        axes.set_title(fit(heading, CELL_CHARACTERS), size=SMALL, pad=3)
+    return figure, grid
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
+
+
+def _dimmed(image: np.ndarray) -> np.ndarray:
+    """The grey `image`, neither black nor white anywhere, so that heat stands out from all of it."""
+    grey = 40 + 0.6 * image.mean(axis=0, keepdims=True)
+    return np.repeat(grey, 3, axis=0).astype(np.uint8)
+
+
+def _remark(axes: Axes, text: str) -> None:
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, size=SMALL, bbox=box)
+
+
+def _beside(rows: int) -> dict[str, float]:
+    """The layout of a colour bar some two rows high beside `rows` rows."""
+    return {"shrink": min(1.0, 2.5 / rows), "aspect": 20, "pad": 0.02}

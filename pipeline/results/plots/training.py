@@ -1,0 +1,108 @@
+"""Curves of a training and of a range test."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from pipeline.results.plots.style import BLUE, COLOURS, GREY, ORANGE, SMALL, dress, sheet
+
+SPLITS = {"train": BLUE, "valid": ORANGE}
+SMOOTHED_SHARE = 0.01  # of a training: the updates whose mean loss makes a point of its curve
+
+
+def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str) -> Figure:
+    """Loss, accuracy and the cycle of the learning rate over the epochs.
+
+    `epochs` has `epoch` (from 1), `train/loss` (nats), `train/accuracy` in [0, 1] and, with a validation split,
+    `valid/loss` and `valid/accuracy`; `steps` has `epoch` (fractional), `lr` and `loss`.
+    """
+    best = _best(epochs)
+    figure = sheet(7, 8, f"{title}: {best['accuracy']:.2%} {best['split']} accuracy at epoch {best['epoch']:.0f}")
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True)
+    _draw_loss(loss, epochs, steps)
+    _draw_splits(accuracy, epochs, "accuracy")
+    if best["split"] == "valid":
+        accuracy.plot(best["epoch"], best["accuracy"], "*", color=ORANGE, markersize=13, label="best epoch")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    dress(accuracy, y="accuracy")
+    rate.plot(steps["epoch"], steps["lr"], color=GREY, label=f"peak {steps['lr'].max():.2e}")
+    rate.set_ylim(bottom=0)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dress(rate, x="epoch", y="learning rate")
+    for axes in (loss, accuracy, rate):
+        axes.legend(frameon=False, fontsize=SMALL)
+    return figure
+
+
+def lr_range(
+    curves: pd.DataFrame,
+    suggestions: dict[str, float | None],
+    chosen: str | None,
+    suggestion: float | None,
+    title: str,
+    reason: str = "",
+) -> Figure:
+    """Loss over the ladder of rates, with the rate of each rule; where there is no suggestion, the reason.
+
+    `curves` has `repeat`, `lr`, `loss` and `smoothed` (nats); `suggestions` maps a rule to its rate, or to None
+    where the curves allow none; `chosen` names the rule that `suggestion` comes from.
+    """
+    finding = f"no suggestion, {reason}" if suggestion is None else f"{suggestion:.2e} suggested"
+    figure = sheet(7.5, 5, f"{title}: {finding}")
+    axes = figure.subplots()
+    for repeat, each in curves.groupby("repeat"):
+        first = repeat == curves["repeat"].iloc[0]
+        axes.plot(
+            each["lr"], each["loss"], color=BLUE, alpha=0.2, linewidth=0.8, label="each update" if first else None
+        )
+        axes.plot(each["lr"], each["smoothed"], color=BLUE, linewidth=1.6, label="smoothed" if first else None)
+    for (rule, rate), colour in zip(suggestions.items(), COLOURS[1:], strict=False):
+        if rate is not None:
+            line, width, note = ("-", 2.2, " (suggested)") if rule == chosen else (":", 1.5, "")
+            axes.axvline(rate, color=colour, linestyle=line, linewidth=width, label=f"{rule}: {rate:.2e}{note}")
+    axes.set_xscale("log")
+    dress(axes, x="learning rate", y="cross-entropy (nats)")
+    if len(curves):
+        _leave_out_divergence(axes, curves)
+        axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
+    return figure
+
+
+def _best(epochs: pd.DataFrame) -> dict[str, float | str]:
+    """Split, epoch and accuracy of the best epoch in validation, or without one of the last in training."""
+    if not _has(epochs, "valid/accuracy"):
+        last = epochs.iloc[-1]
+        return {"split": "train", "epoch": last["epoch"], "accuracy": last["train/accuracy"]}
+    # Ties in accuracy go to the lower loss, as they do for the weights that are kept.
+    best = epochs.sort_values(["valid/accuracy", "valid/loss"], ascending=[False, True], kind="stable").iloc[0]
+    return {"split": "valid", "epoch": best["epoch"], "accuracy": best["valid/accuracy"]}
+
+
+def _has(epochs: pd.DataFrame, column: str) -> bool:
+    return column in epochs and bool(epochs[column].notna().any())
+
+
+def _draw_loss(axes: Axes, epochs: pd.DataFrame, steps: pd.DataFrame) -> None:
+    window = max(1, round(SMOOTHED_SHARE * len(steps)))
+    smoothed = steps["loss"].rolling(window, min_periods=1).mean()
+    axes.plot(steps["epoch"], smoothed, color=BLUE, alpha=0.35, linewidth=1, label="train, each update (smoothed)")
+    _draw_splits(axes, epochs, "loss")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    dress(axes, y="cross-entropy (nats)")
+
+
+def _draw_splits(axes: Axes, epochs: pd.DataFrame, quantity: str) -> None:
+    for split, colour in SPLITS.items():
+        if _has(epochs, f"{split}/{quantity}"):
+            axes.plot(epochs["epoch"], epochs[f"{split}/{quantity}"], "o-", color=colour, markersize=3, label=split)
+
+
+def _leave_out_divergence(axes: Axes, curves: pd.DataFrame) -> None:
+    """Limits by where the losses start and how far they fall: a diverged one may be a million times higher."""
+    start, lowest = curves.groupby("repeat")["smoothed"].first().max(), curves["loss"].min()
+    margin = max(start - lowest, start / 4) / 2
+    axes.set_ylim(lowest - margin / 5, start + margin)

@@ -1,0 +1,1 @@
+"""Optuna studies: what they vary, their trials, and what they found."""

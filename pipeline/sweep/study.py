@@ -1,0 +1,265 @@
+"""The Optuna study of a sweep: opened or found again, its trials counted, and those of dead workers taken over."""
+
+import contextlib
+import copy
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.params import SweepParams
+from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
+from pipeline.tracking import processes, runs, store
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # each trial has a line of our own
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
+BUSY_SECONDS = 60  # how long a writer waits for another to be done with a sqlite file
+MAX_RETRIES = 2  # of one trial whose workers die
+NARROWED_FACTOR = 5.0  # how far trials may go from the rates that range tests suggest
+STARTUP_TRIALS = 5  # before the median is asked
+DIRECTIONS = {
+    "valid/accuracy": StudyDirection.MAXIMIZE,
+    "valid/loss": StudyDirection.MINIMIZE,
+    "flops": StudyDirection.MINIMIZE,
+    "train_seconds": StudyDirection.MINIMIZE,
+}
+SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
+    "tpe": lambda seed, space: optuna.samplers.TPESampler(seed=seed),
+    "random": lambda seed, space: optuna.samplers.RandomSampler(seed=seed),
+    # One order for all workers and starts: they tell the points of the grid by their place in it.
+    "grid": lambda seed, space: optuna.samplers.GridSampler(space.grid(), seed=0),
+    "gp": lambda seed, space: optuna.samplers.GPSampler(seed=seed),
+    "nsgaii": lambda seed, space: optuna.samplers.NSGAIISampler(seed=seed),
+}
+# A cycle is judged late: its first epochs say little of its end (README, "Sweeps": the rank correlation of the two).
+JUDGED_FROM = 0.6  # of the epochs
+PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
+    "hyperband": lambda first, last: optuna.pruners.HyperbandPruner(min_resource=first, max_resource=last),
+    "median": lambda first, last: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=first),
+    "none": lambda first, last: optuna.pruners.NopPruner(),
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Trials by what is left to do: tried to their end, and under way."""
+
+    finished: int
+    running: int
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's warnings that heartbeats and figures are experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def storage_url(asked: str) -> str:
+    """The database of the studies: the URL asked for, or for `auto` a sqlite file beside MLflow's own."""
+    return f"sqlite:///{store.beside('optuna.db')}" if asked == "auto" else asked
+
+
+def without_password(url: str) -> str:
+    """The URL, fit to be shown."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def connect(url: str) -> RDBStorage:
+    """The storage at `url`, its tables made where there are none. Raises ValueError when it cannot be had."""
+    try:
+        waits = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+        with quiet():
+            return RDBStorage(
+                url,
+                engine_kwargs=waits,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=take_over,
+            )
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+        with contextlib.suppress(SQLAlchemyError):
+            url = without_password(url)
+        raise ValueError(f"storage={url}: {store.first_line(error)}") from None
+
+
+def open_or_create(
+    params: SweepParams, space: Space, data_digest: str, precision: str, worker: int = 0
+) -> optuna.Study:
+    """The study that `params` name, new or as its trials so far left it.
+
+    Raises ValueError when it was declared otherwise, naming the difference: its trials could not be compared.
+    """
+    shared = {**space.declared(), "objectives": params.objectives, "data": data_digest, "precision": precision}
+    if params.lr_range_first and (params.sampler == "grid" or not isinstance(space.entries.get("max_lr"), Range)):
+        raise ValueError("lr_range_first: max_lr must be a range in the space, and the sampler no grid")
+    declared = json.loads(json.dumps(shared))  # as the storage gives it back
+    storage = connect(storage_url(params.storage))
+    with quiet():
+        study = optuna.create_study(
+            study_name=params.study_name,
+            storage=storage,
+            directions=[DIRECTIONS[objective] for objective in params.objectives],
+            pruner=PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs),
+            load_if_exists=True,
+        )
+        # Another seed after each start, or a study that goes on would be given the same suggestions again.
+        seed = params.seed + len(study.get_trials(deepcopy=False)) + worker
+        study.sampler = SAMPLERS[params.sampler](seed, space)
+    there = study.user_attrs.get("declared")
+    if there is None:
+        study.set_user_attr("declared", declared)
+        study.set_user_attr("machine", {name: getattr(space.base, name) for name in MACHINE})
+    elif there != declared:
+        differences = [
+            f"{name} {there.get(name, 'fixed')} there, {declared.get(name, 'fixed')} here"
+            for name in {**there, **declared}
+            if there.get(name) != declared.get(name)
+        ]
+        raise ValueError(
+            f"study_name={params.study_name} was declared otherwise ({'; '.join(differences)}): "
+            "choose another study_name"
+        )
+    return study
+
+
+def total_trials(params: SweepParams, space: Space) -> int:
+    """How many trials finish the study: `num_trials`, or all points of a grid that has fewer."""
+    if params.sampler != "grid":
+        return params.num_trials
+    return min(params.num_trials, math.prod(len(values) for values in space.grid().values()))
+
+
+def count(study: optuna.Study) -> Count:
+    """The trials tried to their end and those under way; waiting ones are neither."""
+    trials = study.get_trials(deepcopy=False)
+    running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    return Count(sum(map(is_finished, trials)), running)
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Whether the trial was tried to its end: complete, pruned, or failed of itself and not with its worker."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or (
+        trial.state == TrialState.FAIL and "error" in trial.user_attrs
+    )
+
+
+def is_surplus(study: optuna.Study, number: int, total: int) -> bool:
+    """Whether trial `number` is one too many, asked for at the same time on another machine."""
+    trials = study.get_trials(deepcopy=False)
+    started = [each.number for each in trials if is_finished(each) or each.state == TrialState.RUNNING]
+    return number not in sorted(started)[:total]
+
+
+def reclaim(study: optuna.Study) -> None:
+    """Fails the trials of dead workers and queues them again: at once on this machine, elsewhere by their heartbeat."""
+    with quiet():
+        optuna.storages.fail_stale_trials(study)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if processes.is_dead(trial.user_attrs.get("process", {})):
+            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another worker was faster
+                study.tell(trial.number, state=TrialState.FAIL)
+                take_over(study, trial)
+
+
+def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
+    if run_id := trial.user_attrs.get("mlflow.run_id"):
+        runs.fail(run_id, "its worker died; its values are tried again", {"optuna.state": "FAIL"})
+    try_again(study, trial)
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queues the values of a trial that did not come to its end."""
+    again = copy.copy(trial)
+    again.user_attrs = {}  # they tell of the process and the run that are gone
+    with quiet():
+        RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, again)
+
+
+def narrow(study: optuna.Study, space: Space, rates: Sequence[float]) -> tuple[float, float]:
+    """Keeps the rates of the study's trials near what range tests suggest. Returns lowest and highest.
+
+    They stay what the space says where nothing is suggested, or nothing near it is in the space.
+    """
+    entry = space.entries["max_lr"]
+    assert isinstance(entry, Range)
+    low = max([entry.low, *([min(rates) / NARROWED_FACTOR] if rates else [])])
+    high = min([entry.high, *([max(rates) * NARROWED_FACTOR] if rates else [])])
+    if low >= high:
+        low, high = entry.low, entry.high
+    study.set_user_attr("narrowed", {"max_lr": [low, high]})
+    return low, high
+
+
+def is_narrowed(study: optuna.Study) -> bool:
+    """Whether range tests have had their say."""
+    return "narrowed" in study.user_attrs
+
+
+def narrowed(study: optuna.Study, space: Space) -> Space:
+    """The space as the study's trials are to use it."""
+    for name, (low, high) in study.user_attrs.get("narrowed", {}).items():
+        space = space.narrowed(name, low, high)
+    return space
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """The COMPLETE trials, the best by the first objective first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return sorted(trials, key=lambda trial: sign * trial.values[0])
+
+
+def best(name: str, storage: str) -> dict[str, Any]:
+    """The parameters of a training with the study's best values, those that its trials shared included.
+
+    Raises ValueError when there is no such study or no COMPLETE trial in it.
+    """
+    url = storage_url(storage)
+    opened = connect(url)
+    known = optuna.get_all_study_names(opened)
+    if name not in known:
+        raise ValueError(f"from_study={name}: no such study in {without_password(url)} (studies: {', '.join(known)})")
+    study = optuna.load_study(study_name=name, storage=opened)
+    trials = completed(study)
+    if not trials:
+        raise ValueError(f"from_study={name}: no trial of it is complete")
+    declared = {**study.user_attrs["declared"], **study.user_attrs["machine"]}
+    apart = ("objectives", "data", "precision")
+    fixed = {key: value for key, value in declared.items() if key not in apart and not key.startswith("space.")}
+    return {**fixed, **trials[0].params}
+
+
+def _pruner(params: SweepParams, space: Space) -> str:
+    reason = ""
+    if len(params.objectives) > 1:
+        reason = "Optuna prunes studies of one objective only"
+    elif varied := space.varies(*SCHEDULE):
+        reason = (
+            f"the space varies {', '.join(varied)}, and trials are comparable only at the same point of one schedule"
+        )
+    if params.pruner == "auto":
+        return "none" if reason else "hyperband"
+    if reason and params.pruner != "none":
+        raise ValueError(f"pruner={params.pruner}: {reason}; give pruner=none")
+    return params.pruner
+
+
+def _first_judged(params: SweepParams) -> int:
+    """The first epoch after which a trial may be pruned, past the peak of its cycle in any case."""
+    return math.ceil(max(JUDGED_FROM, params.pct_start) * params.epochs)

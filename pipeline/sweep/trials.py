@@ -1,0 +1,146 @@
+"""Trials of a study: each a OneCycle training under an MLflow run of its own, reported epoch by epoch."""
+
+import multiprocessing
+import tempfile
+import time
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from filelock import FileLock
+from optuna.trial import TrialState
+
+from pipeline.params import SweepParams, TrainParams
+from pipeline.progress import say
+from pipeline.sweep import costs, study
+from pipeline.sweep.space import Space
+from pipeline.tracking import processes, runs, store
+from pipeline.training.assemble import Setup, build_model, fitting, prepare
+from pipeline.training.events import EpochEnd, Failure
+
+POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
+NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
+
+
+class Worker:
+    """Runs trials of a study, one after the other, beside other workers of any process and machine."""
+
+    def __init__(self, params: SweepParams, space: Space, setup: Setup, parent: runs.Run, number: int = 0) -> None:
+        self._params = params
+        self._setup = setup
+        self._parent = parent
+        self._study = study.open_or_create(params, space, setup.splits.digest, setup.precision, number)
+        self._space = study.narrowed(self._study, space)
+        self._total = study.total_trials(params, space)
+        self._lock = FileLock(_lock_file(params))
+
+    def run(self) -> None:
+        """Starts trials until the study has its number of them, and takes over those of workers that died."""
+        while True:
+            # To look at what is left and to start a trial is one act. The system frees the lock of a process that dies.
+            with self._lock:
+                study.reclaim(self._study)
+                count = study.count(self._study)
+                if count.finished >= self._total:
+                    return
+                if is_free := count.finished + count.running < self._total:
+                    self._run_one()
+            if not is_free:
+                _stop_with_parent()
+                time.sleep(POLL_SECONDS)
+
+    def _run_one(self) -> None:
+        try:
+            self._study.optimize(self._try, n_trials=1, catch=(Exception,))
+        except KeyboardInterrupt:
+            for trial in self._study.get_trials(states=(TrialState.FAIL,))[-1:]:
+                is_mine = trial.user_attrs.get("process") == processes.this()
+                if is_mine and not study.is_finished(trial):
+                    study.try_again(self._study, trial)
+            raise
+
+    def _try(self, trial: optuna.Trial) -> tuple[float, ...]:
+        trial.set_user_attr("process", processes.this())
+        values = self._space.suggest(trial)
+        self._lock.release()
+        if study.is_surplus(self._study, trial.number, self._total):
+            raise Failure("one too many, started at the same time as another machine's")
+        title = f"trial {trial.number}  {_shown(values)}"
+        objective = self._params.objectives[0]
+        try:
+            with runs.start("trial", title, self._parent) as run:
+                trial.set_user_attr("mlflow.run_id", run.id)
+                measured = self._train(trial, run, self._space.params(values))
+        except Exception as error:
+            trial.set_user_attr("error", store.first_line(error))
+            say(f"{title}  failed: {store.first_line(error)}")
+            raise
+        if run.status == "KILLED":
+            say(f"{title}  pruned at {objective} {measured[objective]:.4f}")
+            raise optuna.TrialPruned
+        say(f"{title}  {objective} {measured[objective]:.4f}")
+        self._parent.metrics({f"trial/{objective}": measured[objective]}, step=trial.number)
+        return tuple(measured[name] for name in self._params.objectives)
+
+    def _train(self, trial: optuna.Trial, run: runs.Run, params: TrainParams) -> dict[str, float]:
+        run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
+        run.tags({"dataset": params.dataset, "model": params.model})
+        run.params(params.model_dump(exclude=NOT_TRAINED_WITH))
+        same_images = params.image_size == self._setup.params.image_size
+        setup = replace(self._setup, params=params) if same_images else prepare(params)
+        measured = _costs(setup)
+        run.metrics(measured)
+        for name, cost in measured.items():
+            trial.set_user_attr(name, cost)
+        measured["train_seconds"] = 0.0
+        for event in fitting(setup, params, float(params.max_lr)).events:
+            run.record(event)
+            if isinstance(event, EpochEnd):
+                assert event.valid_accuracy is not None
+                assert event.valid_loss is not None
+                measured |= {"valid/accuracy": event.valid_accuracy, "valid/loss": event.valid_loss}
+                measured["train_seconds"] += event.seconds
+                speed = event.images_per_second
+                _stop_with_parent()
+                if self._is_poor(trial, measured, event.epoch) and event.epoch < params.epochs:
+                    run.status = "KILLED"
+                    break
+        trial.set_user_attr("train_seconds", measured["train_seconds"])
+        trial.set_user_attr("images_per_second", speed)
+        run.metrics({"train_seconds": measured["train_seconds"]})
+        run.tags({"optuna.state": "PRUNED" if run.status == "KILLED" else "COMPLETE"})
+        return measured
+
+    def _is_poor(self, trial: optuna.Trial, measured: dict[str, float], epoch: int) -> bool:
+        # Optuna takes reports of studies of one objective only.
+        if len(self._params.objectives) > 1:
+            return False
+        trial.report(measured[self._params.objectives[0]], epoch)
+        return trial.should_prune()
+
+
+def _costs(setup: Setup) -> dict[str, float]:
+    assert isinstance(setup.params, TrainParams)
+    with torch.device("meta"):
+        model = build_model(setup.params, len(setup.splits.classes))
+    return costs.measure(model, setup.params.image_size)
+
+
+def _shown(values: dict[str, Any]) -> str:
+    texts = {name: f"{value:.2e}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return "  ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def _lock_file(params: SweepParams) -> Path:
+    identity = f"{study.storage_url(params.storage)} {params.study_name}"
+    return Path(tempfile.gettempdir()) / f"pipeline-study-{sha256(identity.encode()).hexdigest()[:16]}.lock"
+
+
+def _stop_with_parent() -> None:
+    # A worker whose launching process was killed would go on unseen.
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise KeyboardInterrupt

@@ -1,0 +1,58 @@
+"""A trained network with all it takes to use it: its weights file alone rebuilds it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline import models
+from pipeline.data import augment
+from pipeline.tracking import checkpoint
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """`model` takes images normalised with `mean` and `std`; its outputs are logits of `classes`, in their order."""
+
+    model: nn.Module
+    description: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the logits."""
+        return list(self.description["classes"])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) uint8 as the network takes them, float32."""
+        return augment.normalise(images, tuple(self.description["mean"]), tuple(self.description["std"]))
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
+        where = next(self.model.parameters()).device
+        batches = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8)).split(batch_size)
+        return torch.cat([self.model(self.normalise(batch.to(where))).softmax(1).cpu() for batch in batches]).numpy()
+
+    def table(self, images: np.ndarray) -> pd.DataFrame:
+        """One row per image: `class`, and the probability `p/<name>` of every class."""
+        probabilities = self.probabilities(images)
+        table = pd.DataFrame(probabilities, columns=[f"p/{name}" for name in self.classes])
+        table.insert(0, "class", np.array(self.classes, dtype=object)[probabilities.argmax(1)])
+        return table
+
+    @staticmethod
+    def load(path: Path, device: torch.device | None = None) -> "Classifier":
+        """The classifier a weights file holds, in evaluation mode. Raises ValueError for another file."""
+        state, description = checkpoint.load(path)
+        try:
+            network = description["network"]
+            options = {**network["options"], "image_size": description["image_size"]}
+            model = models.build(network["name"], num_classes=len(description["classes"]), **options)
+            model.load_state_dict(state)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{path}: weights and description do not fit ({error})") from None
+        return Classifier(model.to(device or torch.device("cpu")).eval(), description)

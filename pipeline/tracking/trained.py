@@ -1,0 +1,62 @@
+"""A finished training, found by its run: the classifier it kept and the data it was trained on."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from pipeline import data
+from pipeline.params import TrainedParams, TrainParams
+from pipeline.tracking import store
+from pipeline.tracking.classifier import Classifier
+from pipeline.training import device
+from pipeline.training.assemble import load_splits
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run left behind, ready to be looked at."""
+
+    run_id: str
+    params: TrainParams
+    classifier: Classifier
+    splits: data.Splits
+    precision: str
+
+
+def find(params: TrainedParams) -> Training:
+    """The training that `params.run_id` names, its weights on the chosen device.
+
+    Raises ValueError when there is no such run, it is no FINISHED training, or its images have changed.
+    """
+    where = device.choose(params.device)
+    run_id = _run_id(params.run_id)
+    with store.scratch() as folder:
+        stored = store.read_json(run_id, "params.json", folder)
+        weights = store.artifact(run_id, f"weights/{params.weights}.safetensors", folder)
+        classifier = Classifier.load(weights, where)
+    try:
+        trained = TrainParams(**stored)
+    except ValidationError:
+        raise ValueError(f"run {run_id}: its params.json is of another version of this project") from None
+    splits = load_splits(trained, params.data_dir)
+    digest = store.stored_run(run_id).data.tags.get("data.digest")
+    if digest != splits.digest:
+        raise ValueError(
+            f"the images in {params.data_dir or trained.data_dir} are not those run {run_id} was trained on "
+            f"(digest {splits.digest}, was {digest})"
+        )
+    return Training(run_id, trained, classifier, splits, device.choose_precision(params.precision, where))
+
+
+def _run_id(asked: str) -> str:
+    if asked == "latest":
+        finished = store.finished_runs("train")
+        if not finished:
+            raise ValueError("run_id=latest: no FINISHED training in this experiment; train first")
+        return str(finished[0].info.run_id)
+    run = store.stored_run(asked)
+    if (step := run.data.tags.get("step")) != "train":
+        raise ValueError(f"run_id={asked} is no training but {step or 'a run of something else'}")
+    if run.info.status != "FINISHED":
+        raise ValueError(f"run_id={asked} is not FINISHED but {run.info.status}")
+    return asked

@@ -1,0 +1,170 @@
+"""Parameters -> a range test or a training ready to run: one recipe, which both share."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pipeline import data, models
+from pipeline.data import augment
+from pipeline.data.batches import Batches, TrainBatches, derive_seed
+from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
+from pipeline.training import device, loop, optimizers, range_test, schedules
+from pipeline.training.events import EpochEnd, StepEnd
+from pipeline.training.range_test import Curve
+from pipeline.training.schedules import peak_momentum
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A recipe on this machine: parameters, loaded splits, device and number format."""
+
+    params: RecipeParams
+    splits: data.Splits
+    device: torch.device
+    precision: str
+
+    def model(self, seed: int) -> nn.Module:
+        """A fresh network, its weights a function of `seed`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "weights"))
+            model = build_model(self.params, len(self.splits.classes))
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
+        """The recipe's optimizer of `model`."""
+        return optimizers.build(
+            self.params.optimizer, model, lr=lr, momentum=momentum, weight_decay=self.params.weight_decay
+        )
+
+    def train_batches(self, seed: int) -> TrainBatches:
+        """Shuffled, augmented, normalised batches of the train split."""
+        return TrainBatches(self.splits.train, self.params.batch_size, self.device, seed=seed, augment=self._augment)
+
+    def recipe(self) -> dict[str, Any]:
+        """All a suggested rate depends on, by name: the knobs, the number format, the images."""
+        return {**self.params.recipe(), "precision": self.precision, "data": self.splits.digest}
+
+    def _augment(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        params = self.params
+        if params.crop_padding:
+            images = augment.random_crop(images, params.crop_padding, generator)
+        if params.flip == "on" or (params.flip == "auto" and self.splits.flip):
+            images = augment.random_flip(images, generator)
+        pixels = augment.normalise(images, self.splits.mean, self.splits.std)
+        if params.cutout:
+            pixels = augment.cutout(pixels, params.cutout, generator)
+        if params.mixup or params.cutmix:
+            return augment.mix(pixels, labels, len(self.splits.classes), params.mixup, params.cutmix)
+        return pixels, labels
+
+
+class Normalised:
+    """Batches of a split as a model takes them, in order and without augmentation."""
+
+    def __init__(self, splits: data.Splits, split: data.Split, batch_size: int, device: torch.device) -> None:
+        self._batches = Batches(split, batch_size, device)
+        self._splits = splits
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, 3, H, W) float32, labels (B,) int64."""
+        for images, labels in self._batches:
+            yield augment.normalise(images, self._splits.mean, self._splits.std), labels
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A training about to run: iterate `events` to run it, and `evaluated` holds what it has learned."""
+
+    evaluated: nn.Module  # the averaged model where the parameters ask for one
+    steps_per_epoch: int
+    events: Iterator[StepEnd | EpochEnd]
+
+
+def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
+    """The OneCycle training that `params` declare, with peak rate `max_lr`."""
+    model, batches = setup.model(params.seed), setup.train_batches(params.seed)
+    averaged = None
+    if params.ema_decay:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    optimizer = setup.optimizer(model, max_lr, params.momentum)
+    schedule = schedules.one_cycle(
+        optimizer,
+        max_lr=max_lr,
+        total_steps=params.epochs * len(batches),
+        pct_start=params.pct_start,
+        div_factor=params.div_factor,
+        final_div_factor=params.final_div_factor,
+        anneal=params.anneal,
+        momentum=params.momentum,
+    )
+    valid = setup.splits.valid
+    events = loop.fit(
+        model,
+        batches,
+        optimizer,
+        schedule,
+        epochs=params.epochs,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+        valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
+        ema=averaged,
+    )
+    return Fitting(model if averaged is None else averaged.module, len(batches), events)
+
+
+def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
+    """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
+    seed = params.seed + repeat
+    return range_test.climb(
+        setup.model(seed),
+        lambda model: setup.optimizer(model, params.lr_min, peak_momentum(params.momentum)),
+        setup.train_batches(seed),
+        lr_min=params.lr_min,
+        lr_max=params.lr_max,
+        num_steps=params.num_steps,
+        precision=setup.precision,
+        label_smoothing=params.label_smoothing,
+    )
+
+
+def prepare(params: RecipeParams) -> Setup:
+    """Loads the data and settles device and precision. Raises ValueError for what does not fit together."""
+    where = device.choose(params.device)
+    splits = load_splits(params)
+    if len(splits.train) < params.batch_size:
+        raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
+    return Setup(params, splits, where, device.choose_precision(params.precision, where))
+
+
+def load_splits(params: RecipeParams, data_dir: str = "") -> data.Splits:
+    """The splits that `params` declare, read from `data_dir` where that is given."""
+    return data.load(
+        params.dataset,
+        data_dir=data_dir or params.data_dir,
+        image_size=params.image_size,
+        valid_fraction=params.valid_fraction,
+        limit_train=params.limit_train,
+        limit_test=params.limit_test,
+    )
+
+
+def build_model(params: RecipeParams, num_classes: int) -> nn.Module:
+    """The network that `params` declare, with fresh weights from the global random state."""
+    return models.build(params.model, num_classes=num_classes, image_size=params.image_size, **model_options(params))
+
+
+def model_options(params: RecipeParams) -> dict[str, int]:
+    """The sizes that a network may take: width, patch_size, dim, depth, heads."""
+    return {name: getattr(params, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}
+
+
+def fingerprint(recipe: dict[str, Any]) -> str:
+    """12 hex digits that change when anything in `recipe` does."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,130 @@
+"""The training loop, as a generator of events, and prediction: no printing, no files, no tracking."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from pipeline.data.batches import TrainBatches
+from pipeline.training.device import autocast
+from pipeline.training.events import EpochEnd, Failure, StepEnd
+
+CHECK_EVERY_STEPS = 32  # how late a non-finite loss may be noticed; asking more often would hold up the device
+
+
+class Diverged(Failure):
+    """The loss is no number any more."""
+
+
+def fit(
+    model: nn.Module,
+    batches: TrainBatches,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    *,
+    epochs: int,
+    precision: str,
+    label_smoothing: float = 0.0,
+    valid: Iterable[tuple[Tensor, Tensor]] | None = None,
+    ema: AveragedModel | None = None,
+) -> Iterator[StepEnd | EpochEnd]:
+    """Trains `model` in place, yielding a StepEnd per update and an EpochEnd per epoch; leave it whenever you like.
+
+    `valid` yields normalised images and labels; with `ema`, it is the averaged model that is validated.
+    Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
+    """
+    step, total_steps = 0, epochs * len(batches)
+    for epoch in range(1, epochs + 1):
+        model.train()
+        started = time.perf_counter()
+        seen: list[StepEnd] = []
+        for images, targets in batches.epoch(epoch):
+            lr = optimizer.param_groups[0]["lr"]
+            loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing)
+            if ema is not None:
+                ema.update_parameters(model)
+            seen.append(StepEnd(step, (step + 1) / len(batches), lr, loss, num_correct, len(images)))
+            yield seen[-1]
+            step += 1
+            if step < total_steps:
+                schedule.step()
+            if step % CHECK_EVERY_STEPS == 0:
+                _check_finite(seen[-CHECK_EVERY_STEPS:])
+        _check_finite(seen[-CHECK_EVERY_STEPS:])
+        num_images = sum(event.num_images for event in seen)
+        losses = _numbers(event.loss for event in seen)
+        train_loss = sum(loss * event.num_images for loss, event in zip(losses, seen, strict=True)) / num_images
+        train_accuracy = sum(_numbers(event.num_correct for event in seen)) / num_images
+        seconds = time.perf_counter() - started
+        valid_loss = valid_accuracy = None
+        if valid is not None:
+            logits, labels = predict(model if ema is None else ema.module, valid, precision)
+            valid_loss = F.cross_entropy(logits, labels).item()
+            valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+        yield EpochEnd(
+            epoch,
+            step,
+            lr,
+            train_loss,
+            train_accuracy,
+            valid_loss,
+            valid_accuracy,
+            seconds,
+            num_images / seconds,
+        )
+
+
+def train_step(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    optimizer: Optimizer,
+    precision: str,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """One update. Returns the mean loss and the number correct, both still on the device.
+
+    `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
+    """
+    with autocast(images.device, precision):
+        logits = model(images)
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) float32 and labels (N,) of all batches, on the CPU; the model's mode stays as it was."""
+    was_training = model.training
+    model.eval()
+    logits, labels = [], []
+    for images, targets in batches:
+        with autocast(images.device, precision):
+            logits.append(model(images).float())
+        labels.append(targets)
+    model.train(was_training)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def _check_finite(events: list[StepEnd]) -> None:
+    for event, loss in zip(events, _numbers(event.loss for event in events), strict=True):
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {event.step} with lr {event.lr:.3g}")
+
+
+def _numbers(scalars: Iterable[Any]) -> list[float]:
+    # One wait for the device, however many scalars.
+    return torch.stack(list(scalars)).tolist()

@@ -1,0 +1,131 @@
+"""The learning-rate range test (Smith 2017, arXiv:1506.01186): a ladder of rates, and what its curve suggests."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.signal import lfilter, savgol_filter
+from torch import nn
+from torch.optim import Optimizer
+
+from pipeline.data.batches import TrainBatches
+from pipeline.training import loop, schedules
+from pipeline.training.events import StepEnd
+
+RULES = ("valley", "steepest", "minimum/10")
+CHOSEN_RULE = "steepest"
+# Of the running mean. Its lag, 9 updates or half a decade of the default ladder, is wanted: the ladder has no warm-up,
+# so its loss turns before the peak rate that OneCycle bears.
+SMOOTHING = 0.9
+DIVERGENCE = 4.0  # times the lowest smoothed loss
+SLOPE_WINDOW = 0.15  # of the curve; a slope between neighbours is mostly noise
+LEAST_POINTS = 15
+LEAST_FALL = 0.05  # of the first loss; less is noise, not learning
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One ladder up to where it diverged: rates, losses and smoothed losses, each (n,), all finite."""
+
+    lr: np.ndarray
+    loss: np.ndarray
+    smoothed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What several ladders say together."""
+
+    lr: float | None  # of CHOSEN_RULE; None where the curves allow none
+    reason: str  # why there is none, else empty
+    rates: dict[str, float | None]  # the median of each rule
+    spread: float | None  # highest over lowest of the repeats, by CHOSEN_RULE
+
+
+def climb(
+    model: nn.Module,
+    make_optimizer: Callable[[nn.Module], Optimizer],
+    batches: TrainBatches,
+    *,
+    lr_min: float,
+    lr_max: float,
+    num_steps: int,
+    precision: str,
+    label_smoothing: float,
+) -> Curve:
+    """The losses of training while the rate climbs, until they diverge or are no numbers.
+
+    A copy climbs: `model`, its buffers and the random state stay as they were, to the bit.
+    """
+    climber = copy.deepcopy(model)
+    optimizer = make_optimizer(climber)
+    schedule = schedules.ladder(optimizer, lr_min=lr_min, lr_max=lr_max, num_steps=num_steps)
+    epochs = math.ceil(num_steps / len(batches))
+    rates: list[float] = []
+    losses: list[float] = []
+    lowest = math.inf
+    with torch.random.fork_rng():
+        for event in loop.fit(
+            climber,
+            batches,
+            optimizer,
+            schedule,
+            epochs=epochs,
+            precision=precision,
+            label_smoothing=label_smoothing,
+        ):
+            if not isinstance(event, StepEnd):
+                continue
+            loss = float(event.loss)  # waits for the device; the stop rule needs it
+            if not math.isfinite(loss):
+                break
+            rates.append(event.lr)
+            losses.append(loss)
+            running = smooth(np.array(losses))[-1]
+            lowest = min(lowest, running)
+            if len(losses) == num_steps or running > DIVERGENCE * lowest:
+                break
+    return Curve(np.array(rates), np.array(losses), smooth(np.array(losses)))
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """The debiased exponential running mean of `losses` (n,)."""
+    return lfilter([1.0], [1.0, -SMOOTHING], losses) / np.cumsum(SMOOTHING ** np.arange(len(losses)))
+
+
+def suggest(curves: Sequence[Curve]) -> Suggestion:
+    """The rate that `curves`, repeats of one ladder, suggest: per rule the median of those that allow one."""
+    found = [_rates(curve) for curve in curves]
+    usable = [rates for rates in found if isinstance(rates, dict)]
+    if 2 * len(usable) <= len(curves):
+        reasons = [reason for reason in found if isinstance(reason, str)]
+        return Suggestion(None, max(set(reasons), key=reasons.count), dict.fromkeys(RULES), None)
+    rates = {rule: float(np.exp(np.median([np.log(each[rule]) for each in usable]))) for rule in RULES}
+    chosen = [each[CHOSEN_RULE] for each in usable]
+    return Suggestion(rates[CHOSEN_RULE], "", dict(rates), max(chosen) / min(chosen))
+
+
+def _rates(curve: Curve) -> dict[str, float] | str:
+    if len(curve.lr) < LEAST_POINTS:
+        return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (lr_min)"
+    bottom = int(np.argmin(curve.smoothed))
+    if curve.smoothed[0] - curve.smoothed[bottom] < LEAST_FALL * abs(curve.smoothed[0]) or bottom < 2:
+        return f"the loss never fell by {LEAST_FALL:.0%}: a longer ladder (num_steps) teaches the model more"
+    start = _start_of_descent(curve.smoothed, bottom)
+    # By lines fitted to a window: the ladder's rungs are equally far apart in log10(lr), the axis of this slope.
+    window = int(SLOPE_WINDOW * len(curve.lr)) | 1
+    slope = savgol_filter(curve.smoothed, window, polyorder=1, deriv=1)
+    return {
+        "valley": float(np.sqrt(curve.lr[start] * curve.lr[bottom])),
+        "steepest": float(curve.lr[start + int(np.argmin(slope[start : bottom + 1]))]),
+        "minimum/10": float(curve.lr[bottom] / 10),
+    }
+
+
+def _start_of_descent(smoothed: np.ndarray, bottom: int) -> int:
+    # The last point before the bottom at which most of the fall, 95 % of it, is still ahead.
+    threshold = smoothed[bottom] + 0.95 * (smoothed[0] - smoothed[bottom])
+    return int(np.flatnonzero(smoothed[: bottom + 1] >= threshold)[-1])

@@ -1,0 +1,127 @@
+"""Augmentation: every image draws for itself, and what comes out is what the name says."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from pipeline.data import augment
+
+SIZE = 8
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def image() -> Tensor:
+    """(3, 8, 8) uint8 whose pixels are all different."""
+    return torch.randperm(256, generator=seeded())[: 3 * SIZE * SIZE].reshape(3, SIZE, SIZE).to(torch.uint8)
+
+
+@pytest.fixture
+def copies(image: Tensor) -> Tensor:
+    """(512, 3, 8, 8) uint8, all the same image."""
+    return image.expand(512, -1, -1, -1)
+
+
+def test_crops_are_windows_of_the_padded_image_and_all_windows_occur(image: Tensor, copies: Tensor) -> None:
+    padding = 2
+    padded = np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)), mode="reflect")
+    offsets = range(2 * padding + 1)
+    windows = {padded[:, y : y + SIZE, x : x + SIZE].tobytes() for y in offsets for x in offsets}
+    crops = augment.random_crop(copies, padding, seeded())
+    assert crops.shape == copies.shape and crops.dtype == torch.uint8
+    assert {crop.contiguous().numpy().tobytes() for crop in crops} == windows
+
+
+def test_crop_reflects_up_to_one_less_than_the_image(copies: Tensor) -> None:
+    assert augment.random_crop(copies, SIZE - 1, seeded()).shape == copies.shape
+    with pytest.raises(ValueError, match="crop_padding=8 does not fit images of 8x8 px: use 0 to 7"):
+        augment.random_crop(copies, SIZE, seeded())
+
+
+def test_crop_without_padding_changes_nothing(copies: Tensor) -> None:
+    assert torch.equal(augment.random_crop(copies, 0, seeded()), copies)
+
+
+def test_crop_keeps_height_and_width_apart() -> None:
+    images = torch.arange(2 * 3 * 6 * 4).reshape(2, 3, 6, 4)
+    assert augment.random_crop(images, 3, seeded()).shape == (2, 3, 6, 4)
+
+
+def test_about_half_are_flipped_each_by_itself(image: Tensor, copies: Tensor) -> None:
+    flipped = augment.random_flip(copies, seeded())
+    mirrored = sum(torch.equal(each, image.flip(-1)) for each in flipped)
+    untouched = sum(torch.equal(each, image) for each in flipped)
+    assert mirrored + untouched == 512
+    assert 200 < mirrored < 312  # five standard deviations
+
+
+def test_cutout_clears_one_square_clipped_at_the_borders() -> None:
+    holes = augment.cutout(torch.ones(512, 3, SIZE, SIZE), 4, seeded()) == 0
+    assert torch.equal(holes[:, 0], holes[:, 1]) and torch.equal(holes[:, 0], holes[:, 2])
+    heights, widths = holes[:, 0].any(dim=2).sum(dim=1), holes[:, 0].any(dim=1).sum(dim=1)
+    assert torch.equal(holes[:, 0].sum(dim=(1, 2)), heights * widths)  # a full rectangle
+    assert {*heights.tolist()} == {*widths.tolist()} == {2, 3, 4}  # a centre on the border leaves half
+    assert len({hole.numpy().tobytes() for hole in holes}) > 50
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_cutout_inside_the_image_has_its_full_area(size: int) -> None:
+    areas = (augment.cutout(torch.ones(256, 3, 64, 64), size, seeded())[:, 0] == 0).sum(dim=(1, 2))
+    assert areas.max() == size * size
+    assert (areas == size * size).float().mean() > 0.8
+
+
+def test_cutout_leaves_its_input_alone() -> None:
+    images = torch.ones(4, 3, SIZE, SIZE)
+    augment.cutout(images, 4, seeded())
+    assert images.min() == 1
+
+
+def test_the_generator_alone_decides(copies: Tensor) -> None:
+    def augmented(seed: int) -> Tensor:
+        draw = seeded(seed)
+        images = augment.random_flip(augment.random_crop(copies, 2, draw), draw)
+        return augment.cutout(images.float(), 4, draw)
+
+    first = augmented(1)
+    torch.manual_seed(99)
+    assert torch.equal(first, augmented(1))
+    assert not torch.equal(first, augmented(2))
+
+
+def test_normalise_matches_its_definition_and_keeps_its_input() -> None:
+    images = torch.randint(0, 256, (5, 3, SIZE, SIZE), generator=seeded(), dtype=torch.uint8)
+    before = images.clone()
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
+    normalised = augment.normalise(images, mean, std)
+    expected = (images.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(normalised.double(), expected, atol=1e-6, rtol=1e-5)
+    assert normalised.dtype == torch.float32
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_mix_yields_soft_labels_that_sum_to_one(mixup: float, cutmix: float) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, SIZE, SIZE)
+    labels = torch.arange(16) % 4
+    mixed, soft = augment.mix(images, labels, 4, mixup, cutmix)
+    assert mixed.shape == images.shape and not torch.equal(mixed, images)
+    assert soft.shape == (16, 4)
+    torch.testing.assert_close(soft.sum(dim=1), torch.ones(16))
+    assert soft.gather(1, labels[:, None]).min() > 0
+
+
+def test_mix_picks_between_both_blends() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, SIZE, SIZE).contiguous()
+    pasted = 0
+    for _ in range(40):
+        mixed, _ = augment.mix(images, torch.arange(4), 4, 0.8, 1.0)
+        pasted += bool(torch.equal(mixed, mixed.round()))  # CutMix copies pixels, MixUp averages them
+    assert 8 < pasted < 32

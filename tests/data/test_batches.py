@@ -1,0 +1,47 @@
+import numpy as np
+import torch
+
+from pipeline.data.batches import Batches, TrainBatches, derive_seed
+from tests.small import plain, squares
+
+CPU = torch.device("cpu")
+
+
+def noisy(images, labels, generator):
+    """Draws from its generator, as crops do, and from the global random state, as mixup does."""
+    return images.float() + torch.rand(images.shape, generator=generator) + torch.rand(images.shape), labels
+
+
+def test_every_image_comes_once_an_epoch_with_its_label_and_the_last_batch_may_be_smaller():
+    split = squares(50)
+    batches = TrainBatches(split, 16, CPU, seed=0, augment=plain)
+    seen = list(batches.epoch(1))
+    assert [len(images) for images, _ in seen] == [16, 16, 16, 2]
+    assert len(batches) == 4
+    images = (torch.cat([images for images, _ in seen]) + 0.3) * 255
+    labels = torch.cat([labels for _, labels in seen])
+    known = {image.tobytes(): label for image, label in zip(split.source, split.labels, strict=True)}
+    back = images.round().to(torch.uint8).numpy()
+    assert {image.tobytes() for image in back} == set(known)
+    assert [known[image.tobytes()] for image in back] == labels.tolist()
+
+
+def test_an_epoch_is_the_same_whenever_it_is_asked_for_and_differs_from_the_next():
+    first, second = (TrainBatches(squares(32), 8, CPU, seed=3, augment=noisy) for _ in range(2))
+    list(first.epoch(1))
+    torch.rand(5)
+    for (a, _), (b, _) in zip(list(first.epoch(2)), list(second.epoch(2)), strict=True):
+        assert torch.equal(a, b)
+    orders = [torch.cat([labels for _, labels in first.epoch(epoch)]).tolist() for epoch in (1, 2)]
+    assert orders[0] != orders[1]
+
+
+def test_evaluation_batches_keep_the_split_s_order():
+    split = squares(10)
+    images = torch.cat([images for images, _ in Batches(split, 4, CPU)])
+    assert np.array_equal(images.numpy(), split.source)
+
+
+def test_seeds_of_different_purposes_differ():
+    assert len({derive_seed(0, "order", 1), derive_seed(0, "order", 2), derive_seed(1, "order", 1)}) == 3
+    assert derive_seed(0, "order", 1) == derive_seed(0, "order", 1) < 2**63

@@ -1,0 +1,278 @@
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam import ScoreCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+from torch.nn.functional import interpolate
+
+from pipeline import models
+from pipeline.explain import attribution
+from pipeline.explain.attribution import METHODS, class_maps
+from pipeline.models import MODELS, CamTarget
+
+TARGETS = torch.tensor([0, 1, 2])
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+class TopLeft(nn.Module):
+    """Sees the top-left quadrant and nothing else; light there speaks for class 0 and against class 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.colours = nn.Conv2d(3, 4, 1)
+        self.look = nn.ZeroPad2d((0, 8, 0, 8))
+        self.head = nn.Linear(4, 2)
+        nn.init.uniform_(self.colours.weight, 0.5, 1)
+        nn.init.zeros_(self.colours.bias)
+        self.head.weight.data = torch.tensor([[1.0], [-1.0]]).expand(2, 4).clone()
+
+    def forward(self, images):
+        return self.head(self.look(self.colours(images[:, :, :8, :8]).relu()).mean(dim=(2, 3)))
+
+
+def top_left(seed=0):
+    torch.manual_seed(seed)
+    model = TopLeft()
+    return model, CamTarget(model.look), torch.rand(3, 3, 16, 16)
+
+
+def small(name, patch_size=4):
+    """A narrow network as after some training: statistics moved, no head at zero."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=4, image_size=16, width=8, patch_size=patch_size, dim=12, depth=2, heads=3)
+    nn.init.normal_(list(model.parameters())[-2])
+    model(images())
+    return model, models.cam_target(name, model)
+
+
+def images():
+    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def hooks(model):
+    return [hook for module in model.modules() for hook in module._forward_hooks]
+
+
+@every_method
+@pytest.mark.parametrize("seed", range(3))
+def test_map_lies_where_the_model_looks(method, seed):
+    model, where, bright = top_left(seed)
+    maps = class_maps(model, where, bright, torch.zeros(3, dtype=torch.int64), method)
+    assert not attribution.is_blank(maps).any()
+    assert maps[:, :8, :8].sum() == pytest.approx(maps.sum())
+
+
+@every_method
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_are_float32_from_0_to_1_at_the_size_of_the_images(name, method):
+    model, where = small(name)
+    maps = class_maps(model, where, images(), TARGETS, method)
+    assert maps.shape == (3, 16, 16)
+    assert maps.dtype == np.float32
+    assert maps.min() == 0
+    assert maps.max() == pytest.approx(1, abs=1e-3)
+    assert maps.max() <= 1
+
+
+@every_method
+@pytest.mark.parametrize("name", ["resnet9", "vit"])
+def test_model_is_left_as_it_was(name, method):
+    model, where = small(name)
+    model.train()
+    model(images()).sum().backward()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    gradients = {key: parameter.grad.clone() for key, parameter in model.named_parameters()}
+    logits = model.eval()(images())
+    model.train()
+    class_maps(model, where, images(), TARGETS, method)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(parameter.grad, gradients[key]) for key, parameter in model.named_parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert hooks(model) == []
+    assert torch.equal(model.eval()(images()), logits)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradcam_is_the_formula_of_its_paper(name):
+    model, where = small(name)
+    seen = []
+    handle = where.layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = model.eval()(images())
+    handle.remove()
+    gradients = torch.autograd.grad(logits.gather(1, TARGETS[:, None]).sum(), seen[0])[0]
+    grid = where.to_grid or (lambda x: x)
+    weights = grid(gradients).mean(dim=(2, 3), keepdim=True)
+    cam = (weights * grid(seen[0])).sum(1, keepdim=True).relu().detach()
+    cam = interpolate(cam, (16, 16), mode="bilinear")[:, 0]
+    cam = cam - cam.amin((1, 2), keepdim=True)
+    cam = cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-7)
+    maps = class_maps(model, where, images(), TARGETS, "gradcam")
+    assert not attribution.is_blank(maps).all()
+    np.testing.assert_allclose(maps, cam.numpy(), atol=2e-3)
+
+
+@every_method
+def test_map_of_an_image_does_not_depend_on_its_batch(method):
+    model, where = small("resnet18")
+    together = class_maps(model, where, images(), TARGETS, method)
+    apart = [class_maps(model, where, images()[i : i + 1], TARGETS[i : i + 1], method)[0] for i in range(3)]
+    np.testing.assert_allclose(together, apart, atol=1e-3)
+
+
+def test_caller_may_be_in_inference_mode_and_under_autocast():
+    model, where = small("vit")
+    expected = class_maps(model, where, images(), TARGETS, "gradcam")
+    model.requires_grad_(False)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        maps = class_maps(model, where, images(), TARGETS, "gradcam")
+    np.testing.assert_array_equal(maps, expected)
+
+
+def test_scorecam_is_the_package_s_without_its_progress_bars(capsys):
+    model, where = small("ultimus")  # whose map is as large as the image, so that nothing is scaled
+    maps = class_maps(model, where, images(), TARGETS, "scorecam")
+    assert capsys.readouterr() == ("", "")
+    with ScoreCAM(model, [where.layer]) as cam:
+        expected = cam(images(), [ClassifierOutputTarget(target) for target in TARGETS.tolist()])
+    np.testing.assert_allclose(maps, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "layercam", "hirescam"])
+def test_map_without_positive_evidence_is_blank(method):
+    model, where, bright = top_left()
+    maps = class_maps(model, where, bright, torch.tensor([0, 1, 0]), method)
+    assert attribution.is_blank(maps).tolist() == [False, True, False]
+    assert not maps[1].any()
+
+
+@every_method
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_class_without_a_logit_is_refused(method, wrong):
+    model, where = small("resnet9")
+    with pytest.raises(ValueError, match=f"target {wrong} is no class of a model with 4 logits"):
+        class_maps(model, where, images(), torch.tensor([0, wrong, 1]), method)
+    assert hooks(model) == []
+    assert model.training
+
+
+def test_fewer_targets_than_images_are_refused():
+    model, where = small("resnet9")
+    with pytest.raises(ValueError, match="2 targets for 3 images"):
+        class_maps(model, where, images(), TARGETS[:2], "gradcam")
+
+
+def test_unknown_method_is_refused_with_those_there_are():
+    model, where = small("resnet9")
+    with pytest.raises(ValueError, match=r"called 'cam' \(methods: gradcam, "):
+        class_maps(model, where, images(), TARGETS, "cam")
+
+
+def test_layer_that_yields_no_grid_is_named_with_its_shape():
+    model, where = small("vit")
+    with pytest.raises(ValueError, match=r"layer encoder.layers.encoder_layer_1.ln_1 yields \(3, 17, 12\)"):
+        class_maps(model, CamTarget(where.layer), images(), TARGETS, "gradcam")
+    assert hooks(model) == []
+
+
+def test_error_within_the_package_comes_out_and_leaves_no_hooks(monkeypatch):
+    def fail(*_):
+        raise IndexError("the package would print this and go on")
+
+    model, where = small("resnet9")
+    monkeypatch.setattr(METHODS["gradcam"], "get_cam_weights", fail)
+    with pytest.raises(IndexError) as caught:  # keeps all that was alive when it was raised
+        class_maps(model, where, images(), TARGETS, "gradcam")
+    assert hooks(model) == []
+    assert caught.traceback
+
+
+def test_diverged_model_is_refused():
+    model, where = small("resnet9")
+    model.head.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="logits are not finite"):
+        class_maps(model, where, images(), TARGETS, "eigencam")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_map_that_is_not_finite_is_refused():
+    class Root(nn.Module):
+        def forward(self, x):
+            return x.sqrt()  # finite at zero, its gradient is not
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Root(), nn.Flatten(), nn.Linear(4 * 16 * 16, 4))
+    model[0].weight.data.zero_()
+    model[0].bias.data.zero_()
+    with pytest.raises(ValueError, match="gradcam at 1 gives maps that are not finite for images"):
+        class_maps(model, CamTarget(model[1]), images(), TARGETS, "gradcam")
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 2), ("resnet9", 2), ("ultimus", 16), ("vit", 4)])
+def test_grid_size_is_that_of_the_map_before_scaling(name, size):
+    model, where = small(name)
+    assert attribution.grid_size(model, where, images()) == (size, size)
+    assert hooks(model) == []
+
+
+@pytest.mark.parametrize("patch_size", [2, 4, 8, 16])
+def test_rollout_shines_on_the_patch_that_the_class_token_attends_to(patch_size):
+    model = models.build("vit", num_classes=2, image_size=32, patch_size=patch_size, dim=8, depth=1, heads=1)
+    with torch.no_grad():
+        for parameter in (model.conv_proj.weight, model.encoder.pos_embedding):
+            parameter.zero_()
+        model.conv_proj.weight[1] = 1  # light shows in feature 1 of its token
+        model.class_token[0, 0, 0] = 1
+        projection = model.encoder.layers[0].self_attention.in_proj_weight.zero_()
+        projection[1, 0] = 50  # the query of the class token asks for feature 1
+        projection[8 + 1, 1] = 1  # a token's key is its feature 1
+    side = 32 // patch_size
+    for row, column in {(0, 0), (0, side - 1), (side // 2, 0), (side - 1, side // 2)}:
+        rows, columns = (slice(patch_size * at, patch_size * (at + 1)) for at in (row, column))
+        lit = torch.zeros(1, 3, 32, 32)
+        lit[:, :, rows, columns] = 1
+        rollout = attribution.attention_rollout(model, lit)[0]
+        assert rollout[rows, columns].mean() > 0.5
+        assert rollout[rows, columns].max() == pytest.approx(1, abs=1e-3)
+        assert {tuple(at) for at in np.argwhere(rollout > 0.9)} <= {
+            (y, x) for y in range(32)[rows] for x in range(32)[columns]
+        }
+
+
+def test_rollout_is_the_product_of_the_blocks_attention():
+    model, _ = small("vit")
+    tokens = []
+    handles = [block.ln_1.register_forward_hook(lambda *call: tokens.append(call[2])) for block in model.encoder.layers]
+    logits = model.eval()(images())
+    for handle in handles:
+        handle.remove()
+    rollout = torch.eye(17)
+    for block, normed in zip(model.encoder.layers, tokens, strict=True):
+        attention = block.self_attention
+        query, key, _ = (normed @ attention.in_proj_weight.T + attention.in_proj_bias).unflatten(2, (3, 3, 4)).unbind(2)
+        weights = torch.einsum("bihd,bjhd->bhij", query, key).div(4**0.5).softmax(-1).mean(1)
+        rollout = (0.5 * weights + 0.5 * torch.eye(17)) @ rollout
+    upscaled = interpolate(rollout[:, 0, 1:].reshape(3, 1, 4, 4).detach(), (16, 16), mode="bilinear")[:, 0]
+    low, high = upscaled.amin((1, 2), keepdim=True), upscaled.amax((1, 2), keepdim=True)
+    expected = (upscaled - low) / (high - low)
+    model.train()
+    np.testing.assert_allclose(attribution.attention_rollout(model, images()), expected, atol=1e-3)
+    assert model.training
+    assert hooks(model) == []
+    assert torch.equal(model.eval()(images()), logits)
+
+
+def test_attention_matrices_are_those_the_blocks_use():
+    model, _ = small("ultimus")
+    model.eval()
+    inputs = []
+    handles = [block.register_forward_hook(lambda *call: inputs.append(call[1][0])) for block in model.blocks]
+    model(images())
+    for handle in handles:
+        handle.remove()
+    matrices = attribution.attention_matrices(model.train(), images())
+    assert model.training
+    assert matrices.shape == (3, 4, 8, 8)
+    for i, (block, x) in enumerate(zip(model.blocks, inputs, strict=True)):
+        np.testing.assert_allclose(matrices[:, i], block.attention(x).detach(), atol=1e-6)

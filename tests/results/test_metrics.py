@@ -1,0 +1,151 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, classification_report, f1_score, log_loss
+
+from pipeline.results import metrics
+
+
+def answers(num_images=200, num_classes=5, seed=0):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(num_classes, size=num_images)
+    logits = draw.normal(size=(num_images, num_classes)) + 1.5 * np.eye(num_classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probabilities
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (7, 10), (10, 10), (8857, 10_000), (1, 1)])
+def test_the_interval_is_wilson_s(correct, total):
+    z, p = 1.959963984540054, correct / total
+    middle = (p + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * np.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    assert metrics.accuracy_interval(correct, total) == pytest.approx((middle - half, middle + half), abs=1e-9)
+
+
+def test_summary_agrees_with_scikit_learn():
+    labels, probabilities = answers()
+    predicted = probabilities.argmax(axis=1)
+    numbers = metrics.summary(labels, probabilities, top_k=2)
+    assert numbers["test/accuracy"] == accuracy_score(labels, predicted)
+    assert numbers["test/macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert numbers["test/loss"] == pytest.approx(log_loss(labels, probabilities))
+    second = np.sort(probabilities, axis=1)[:, -2]
+    assert numbers["test/top2_accuracy"] == (probabilities[np.arange(200), labels] >= second).mean()
+    assert numbers["test/accuracy_low"] < numbers["test/accuracy"] < numbers["test/accuracy_high"]
+
+
+def test_top_k_is_bounded_by_the_classes():
+    labels, probabilities = answers(num_classes=3)
+    assert "test/top2_accuracy" in metrics.summary(labels, probabilities, top_k=5)
+    two_labels, two = answers(num_classes=2)
+    assert not any("top" in name for name in metrics.summary(two_labels, two))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_certainty_absent_classes_and_one_image_stay_finite_without_a_warning(dtype):
+    sure = np.eye(4, dtype=dtype)[[0, 1, 0]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrong = metrics.summary(np.array([0, 0, 0]), sure)
+        single = metrics.summary(np.array([2]), np.array([[0.1, 0.2, 0.3, 0.4]], dtype=dtype))
+        table = metrics.per_class(np.array([0, 0]), np.array([0, 1]), ["a", "b", "c", "d"])
+    assert wrong["test/accuracy"] == pytest.approx(2 / 3)
+    assert all(np.isfinite(value) for value in [*wrong.values(), *single.values()])
+    assert table.set_index("class").loc["c"].tolist() == [0, 0, 0, 0]
+
+
+def test_the_loss_is_the_same_whatever_the_precision_of_the_probabilities():
+    labels, sure = np.array([0, 0]), np.eye(3)[[0, 1]]
+    single, double = (metrics.summary(labels, sure.astype(dtype))["test/loss"] for dtype in (np.float32, np.float64))
+    assert single == double
+    rough_labels, probabilities = answers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rough = metrics.summary(rough_labels, probabilities.astype(np.float16).astype(np.float32))
+    assert rough["test/loss"] == pytest.approx(log_loss(rough_labels, probabilities), rel=1e-3)
+
+
+def test_macro_f1_is_over_the_classes_that_occur():
+    probabilities = np.eye(4)[[0, 0, 1, 1]]
+    assert metrics.summary(np.array([0, 0, 1, 1]), probabilities)["test/macro_f1"] == 1.0
+
+
+def test_per_class_agrees_with_scikit_learn():
+    labels, probabilities = answers()
+    predicted = probabilities.argmax(axis=1)
+    report = classification_report(labels, predicted, output_dict=True)
+    for row in metrics.per_class(labels, predicted, ["0", "1", "2", "3", "4"]).itertuples():
+        expected = report[row[1]]
+        assert row[2:] == pytest.approx(
+            (expected["precision"], expected["recall"], expected["f1-score"], expected["support"])
+        )
+
+
+def test_confusion_has_true_rows_and_predicted_columns():
+    matrix = metrics.confusion(np.array([0, 0, 2]), np.array([1, 1, 2]), 4)
+    assert matrix.tolist() == [[0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_most_confused_lists_errors_alone_commonest_first():
+    matrix = np.array([[5, 2, 0], [0, 7, 3], [0, 0, 4]])
+    table = metrics.most_confused(matrix, ["cat", "dog", "emu"])
+    assert table.to_dict("list") == {
+        "true": ["dog", "cat"],
+        "predicted": ["emu", "dog"],
+        "count": [3, 2],
+        "share_of_true": [0.3, pytest.approx(2 / 7)],
+    }
+    assert metrics.most_confused(np.diag([3, 4]), ["a", "b"]).empty
+
+
+def test_most_confused_breaks_ties_in_order_of_class_and_stops_at_num_pairs():
+    matrix = np.array([[5, 2, 2], [2, 7, 0], [0, 3, 4]])
+    table = metrics.most_confused(matrix, ["a", "b", "c"], num_pairs=3)
+    assert list(zip(table["true"], table["predicted"], strict=True)) == [("c", "b"), ("a", "b"), ("a", "c")]
+
+
+def test_all_correct_is_certain_of_nothing_but_its_sample():
+    numbers = metrics.summary(np.array([0, 1, 2]), np.eye(3))
+    assert numbers["test/accuracy"] == numbers["test/macro_f1"] == numbers["test/top2_accuracy"] == 1
+    assert numbers["test/ece"] == 0
+    assert numbers["test/loss"] == pytest.approx(0, abs=1e-12)
+    assert numbers["test/accuracy_low"] < 0.5
+    assert numbers["test/accuracy_high"] == 1
+
+
+def test_summary_has_exactly_the_documented_keys():
+    labels, probabilities = answers(num_classes=10)
+    names = {"accuracy", "accuracy_low", "accuracy_high", "loss", "macro_f1", "ece", "top5_accuracy"}
+    assert metrics.summary(labels, probabilities).keys() == {f"test/{name}" for name in names}
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0]])
+    _, bins = metrics.calibration(np.array([0, 0, 0]), probabilities, num_bins=4)
+    assert bins["count"].tolist() == [0, 1, 1, 1]
+    assert bins["low"].tolist() == [0, 0.25, 0.5, 0.75]
+    assert bins["high"].tolist() == [0.25, 0.5, 0.75, 1]
+
+
+def test_calibration_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [1.0, 0.0]])
+    labels = np.array([0, 1, 0, 0])
+    error, bins = metrics.calibration(labels, probabilities, num_bins=10)
+    # (0.5, 0.6]: confidence 0.55, accuracy 1; (0.9, 1]: confidence 2.9 / 3, accuracy 2 / 3
+    assert error == pytest.approx((0.45 * 1 + abs(2 / 3 - 2.9 / 3) * 3) / 4)
+    assert bins["count"].tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]
+    assert bins["accuracy"].isna().sum() == 8
+
+
+def test_predictions_have_a_row_per_image_and_probabilities_up_to_100_classes():
+    labels, probabilities = answers(num_images=3, num_classes=2)
+    table = metrics.predictions(["x", "y", "z"], labels, probabilities, ["a", "b"])
+    assert table["name"].tolist() == ["x", "y", "z"]
+    assert (table["correct"] == (table["true"] == table["predicted"])).all()
+    assert table["confidence"].to_numpy() == pytest.approx(probabilities.max(axis=1))
+    assert table["probability_of_true"].to_numpy() == pytest.approx(probabilities[range(3), labels])
+    assert table[["p/a", "p/b"]].to_numpy() == pytest.approx(probabilities)
+    many_labels, many = answers(num_images=3, num_classes=101)
+    names = [str(i) for i in range(101)]
+    assert not any(name.startswith("p/") for name in metrics.predictions(["x", "y", "z"], many_labels, many, names))

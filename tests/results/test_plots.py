@@ -1,0 +1,394 @@
+import ast
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.results import metrics, plots
+from pipeline.results.plots import style
+
+HOSTILE = ["$x_{", "a$b$c", "ünï", "_", "x" * 200, "tab\there\nline", "$$", "猫", "a\\$b$", ""]
+
+
+def render(figure):
+    """The figure's pixels (H, W, 4), drawn as strictly as can be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(buffer := io.BytesIO(), format="png")
+    return np.asarray(Image.open(buffer))
+
+
+def texts(figure):
+    drawn = [text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts]]
+    return [*drawn, *(text.get_text() for text in figure.texts), figure.get_suptitle()]
+
+
+def title(figure):
+    return figure.get_suptitle().replace("\n", " ")
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines}
+
+
+def pictures(count, height=8, width=6):
+    return np.random.default_rng(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
+
+
+def epochs(count, valid=True):
+    table = {"epoch": range(1, count + 1), "train/loss": np.linspace(2, 1, count), "train/accuracy": [0.5] * count}
+    if valid:
+        table |= {"valid/loss": np.linspace(2, 1.5, count), "valid/accuracy": [0.75] * count}
+    return pd.DataFrame(table)
+
+
+STEPS = pd.DataFrame({"step": range(8), "epoch": np.arange(1, 9) / 4, "lr": np.linspace(0, 1, 8), "loss": [2.0] * 8})
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_curves_show_train_valid_and_the_rate(count):
+    figure = plots.curves(epochs(count), STEPS, "digits")
+    loss, accuracy, rate = figure.axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        for split in ("train", "valid"):
+            assert lines(axes)[split].get_xdata().tolist() == list(range(1, count + 1))
+            assert lines(axes)[split].get_ydata().tolist() == epochs(count)[f"{split}/{quantity}"].tolist()
+    assert rate.lines[0].get_xdata().tolist() == STEPS["epoch"].tolist()
+    assert rate.lines[0].get_ydata().tolist() == STEPS["lr"].tolist()
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy (nats)", "accuracy", "learning rate"]
+    assert rate.get_xlabel() == "epoch"
+    render(figure)
+
+
+def test_curves_mark_the_best_epoch_and_ties_go_to_the_lower_loss():
+    tied = plots.curves(epochs(3), STEPS, "digits")
+    assert title(tied) == "digits: 75.00% valid accuracy at epoch 3"
+    higher = epochs(3).assign(**{"valid/accuracy": [0.7, 0.8, 0.75]})
+    figure = plots.curves(higher, STEPS, "digits")
+    star = lines(figure.axes[1])["best epoch"]
+    assert (star.get_xdata().tolist(), star.get_ydata().tolist()) == ([2], [0.8])
+
+
+@pytest.mark.parametrize(
+    "table", [epochs(2, valid=False), epochs(2).assign(**{"valid/loss": None, "valid/accuracy": None})]
+)
+def test_curves_without_validation_show_training_alone(table):
+    figure = plots.curves(table, STEPS, "digits")
+    assert not {"valid", "best epoch"} & {label for axes in figure.axes for label in lines(axes)}
+    assert title(figure) == "digits: 50.00% train accuracy at epoch 2"
+    render(figure)
+
+
+def test_the_loss_of_each_update_is_smoothed_over_a_hundredth_of_the_training():
+    steps = pd.DataFrame({"epoch": np.arange(400) / 400, "lr": 0.1, "loss": np.tile([1.0, 3.0], 200)})
+    figure = plots.curves(epochs(1), steps, "digits")
+    smoothed = figure.axes[0].lines[0].get_ydata()
+    assert len(smoothed) == 400
+    assert np.all(smoothed[3:] == 2)
+
+
+def ladder(repeat=0, num_rates=30):
+    fall = 2 - np.linspace(0, 1, num_rates)
+    lr = np.geomspace(1e-4, 1, num_rates)
+    return pd.DataFrame({"repeat": repeat, "lr": lr, "loss": fall + 0.1, "smoothed": fall})
+
+
+RATES = {"valley": 1e-3, "steepest": 1e-2, "minimum/10": 1e-1}
+
+
+def test_lr_range_marks_every_rule_and_the_suggestion_most():
+    figure = plots.lr_range(ladder(), RATES, "steepest", 1e-2, "digits")
+    (axes,) = figure.axes
+    marked = {label: line for label, line in lines(axes).items() if ":" in label}
+    rates = {label: line.get_xdata()[0] for label, line in marked.items()}
+    assert rates == {"valley: 1.00e-03": 1e-3, "steepest: 1.00e-02 (suggested)": 1e-2, "minimum/10: 1.00e-01": 1e-1}
+    assert max(marked.values(), key=lambda line: line.get_linewidth()).get_xdata()[0] == 1e-2
+    assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "learning rate", "cross-entropy (nats)")
+    assert title(figure) == "digits: 1.00e-02 suggested"
+    render(figure)
+
+
+def test_lr_range_shows_each_repeat_faint_and_its_smoothed_curve_strong():
+    table = pd.concat([ladder(0), ladder(1)])
+    (axes,) = plots.lr_range(table, {}, None, None, "digits").axes
+    assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx([2.1, 2.0, 2.1, 2.0])
+    assert [line.get_alpha() for line in axes.lines] == [0.2, None, 0.2, None]
+
+
+def test_lr_range_leaves_divergence_out_of_view_and_the_whole_fall_in():
+    table = ladder()
+    table.loc[29, ["loss", "smoothed"]] = 1e6
+    low, high = plots.lr_range(table, RATES, "steepest", 1e-2, "digits").axes[0].get_ylim()
+    assert low < table["loss"].min()
+    assert table["loss"].iloc[0] < high < 4
+
+
+@pytest.mark.parametrize("table", [ladder(), ladder().head(1), ladder().head(0)])
+def test_lr_range_without_suggestion_says_why(table):
+    figure = plots.lr_range(table, dict.fromkeys(RATES), None, None, "digits", "the loss never fell")
+    assert title(figure) == "digits: no suggestion, the loss never fell"
+    assert not any(":" in label for label in lines(figure.axes[0]))
+    render(figure)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_confusion_shows_counts_or_shares_with_true_classes_as_rows(normalised):
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]])
+    figure = plots.confusion_matrix(matrix, ["a", "b", "c"], normalised)
+    axes = figure.axes[0]
+    cells = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    values = ["0.75", "0.25", "0.50", "0.50"] if normalised else ["3", "1", "2", "2"]
+    assert cells == dict(zip([(0, 0), (0, 1), (2, 1), (2, 2)], values, strict=True))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert title(figure) == "5 of 8 images correct (62.50%)"
+    render(figure)
+
+
+def test_a_class_without_images_is_blank_in_the_normalised_matrix_alone():
+    matrix = np.array([[3, 1], [0, 0]])
+    shares, counts = (
+        plots.confusion_matrix(matrix, ["a", "b"], n).axes[0].images[0].get_array() for n in (True, False)
+    )
+    assert np.ma.getmaskarray(shares).tolist() == [[False, False], [True, True]]
+    assert counts.tolist() == [[3, 1], [0, 0]]
+
+
+def test_a_hundred_classes_are_thinned_and_unnumbered():
+    names = [f"class {i}" for i in range(100)]
+    figure = plots.confusion_matrix(np.eye(100, dtype=int), names, normalised=False)
+    axes = figure.axes[0]
+    assert len(axes.texts) == 0
+    shown = {int(tick): label.get_text() for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)}
+    assert 20 <= len(shown) <= 40
+    assert all(name == names[tick] for tick, name in shown.items())
+    twenty = plots.confusion_matrix(np.eye(20, dtype=int), names[:20], normalised=False)
+    assert len(twenty.axes[0].texts) == 20
+    assert twenty.get_figwidth() < figure.get_figwidth() * 1.01
+    render(figure)
+
+
+def test_reliability_shows_accuracy_gap_and_counts_and_survives_empty_bins():
+    ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), num_bins=10)
+    figure = plots.reliability(bins, ece, "digits")
+    diagram, histogram = figure.axes
+    accuracy, gap = diagram.containers
+    # 0.8 is wrong: accuracy 0 in (0.7, 0.8]; 0.9 is right: accuracy 1 in (0.8, 0.9].
+    assert [bar.get_height() for bar in accuracy][7:9] == [0, 1]
+    assert [bar.get_y() + bar.get_height() for bar in gap][7:9] == pytest.approx([0.8, 0.9])
+    assert [bar.get_height() for bar in histogram.patches] == bins["count"].tolist()
+    assert [text.get_text() for text in histogram.texts] == ["", "", "", "", "", "", "", "1", "1", ""]
+    assert (diagram.get_ylabel(), histogram.get_ylabel(), histogram.get_xlabel()) == (
+        "accuracy",
+        "images",
+        "confidence",
+    )
+    assert title(figure) == "digits: calibration error (ECE) 0.4500, overconfident"
+    render(figure)
+
+
+def test_reliability_tells_underconfidence_and_perfection():
+    sure, unsure = (np.array([[p, 1 - p]] * 2) for p in (1.0, 0.6))
+    for probabilities, ending in ((sure, "0.0000"), (unsure, "0.4000, underconfident")):
+        ece, bins = metrics.calibration(np.array([0, 0]), probabilities)
+        assert title(plots.reliability(bins, ece, "digits")).endswith(ending)
+
+
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_gallery_shows_images_upright_and_as_they_are(count):
+    images, captions = pictures(count), [f"cat → dog 0.{i:02}" for i in range(count)]
+    figure = plots.gallery(images, captions, f"{count} misclassified")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == captions
+    for image, axes in zip(images, shown, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), image.transpose(1, 2, 0))
+        assert axes.images[0].origin == "upper"
+        assert axes.images[0].get_interpolation() == "nearest"
+        assert axes.yaxis_inverted()
+    render(figure)
+
+
+def test_the_top_left_pixel_is_drawn_at_the_top_left():
+    image = np.zeros((1, 3, 8, 8), dtype=np.uint8)
+    image[0, 0, 0, 0] = 255
+    drawn = render(plots.gallery(image, ["red corner"], "digits"))[..., :3].astype(int)
+    red = np.argwhere((drawn == [255, 0, 0]).all(axis=-1))
+    black = np.argwhere((drawn == 0).all(axis=-1) & (np.arange(len(drawn)) > red[:, 0].min())[:, None])
+    assert len(red) > 20
+    assert red.mean(axis=0)[0] < black.mean(axis=0)[0]
+    assert red.mean(axis=0)[1] < black.mean(axis=0)[1]
+
+
+def test_an_empty_gallery_says_so():
+    figure = plots.gallery(pictures(0), [], "0 misclassified, most confident first")
+    assert not figure.axes
+    assert "no misclassified images" in texts(figure)
+    render(figure)
+
+
+def explained(maps, count=2):
+    panels = [("for the predicted class", maps), ("for the true class", np.ones_like(maps))]
+    return plots.explanations(pictures(count), panels, [f"true {i}\npredicted x 0.9" for i in range(count)], "digits")
+
+
+def test_explanations_lay_each_map_over_its_image():
+    maps = np.random.default_rng(1).random((2, 8, 6))
+    figure = explained(maps)
+    grid = np.array(figure.axes[:6]).reshape(2, 3)
+    for row, image in enumerate(pictures(2)):
+        assert np.array_equal(grid[row, 0].images[0].get_array(), image.transpose(1, 2, 0))
+        assert grid[row, 0].get_title() == f"true {row}\npredicted x 0.9"
+        picture, heat = grid[row, 1].images
+        assert np.array_equal(heat.get_array(), maps[row])
+        assert heat.get_clim() == (0, 1)
+        grey = picture.get_array()
+        assert np.all(grey == grey[..., :1])
+        assert np.corrcoef(grey[..., 0].ravel(), image.mean(axis=0).ravel())[0, 1] > 0.99
+    assert [axes.get_title() for axes in grid[0, 1:]] == ["for the predicted class", "for the true class"]
+    assert [axes.get_title() for axes in grid[1, 1:]] == ["", ""]
+    assert figure.axes[6].get_ylabel() == "relevance within the image"
+    render(figure)
+
+
+def test_heat_hides_the_picture_nowhere_and_is_clear_where_there_is_none():
+    opacity = explained(np.ones((2, 8, 6))).axes[1].images[1].get_cmap()(np.linspace(0, 1, 11))[:, 3]
+    assert opacity[0] == 0
+    assert np.all(np.diff(opacity) > 0)
+    assert opacity[-1] < 0.9
+
+
+@pytest.mark.parametrize("blank", [[True, False], [True, True]])
+def test_a_blank_map_is_said_to_be_so_and_not_painted(blank):
+    maps = np.zeros((2, 8, 6))
+    maps[~np.array(blank), 2, 3] = 1
+    figure = explained(maps)
+    grid = np.array(figure.axes[:6]).reshape(2, 3)
+    assert [len(axes.images) for axes in grid[:, 1]] == [1 if each else 2 for each in blank]
+    remarks = [[text.get_text() for text in axes.texts] for axes in grid[:, 1]]
+    assert remarks == [["no positive\nevidence"] if each else [] for each in blank]
+    render(figure)
+
+
+def test_attention_matrices_share_one_scale():
+    matrices = np.random.default_rng(0).random((2, 4, 8, 8))
+    figure = plots.attention_matrices(pictures(2), matrices, ["a", "b"], "digits")
+    grid = np.array(figure.axes[:10]).reshape(2, 5)
+    for row in range(2):
+        assert np.array_equal(grid[row, 0].images[0].get_array(), pictures(2)[row].transpose(1, 2, 0))
+        for block in range(4):
+            (picture,) = grid[row, 1 + block].images
+            assert np.array_equal(picture.get_array(), matrices[row, block])
+            assert picture.get_clim() == (0, matrices.max())
+    assert [axes.get_title() for axes in grid[0]] == ["a", "block 1", "block 2", "block 3", "block 4"]
+    render(figure)
+
+
+def removal(sources=("gradcam", "random map")):
+    return pd.DataFrame(
+        {"source": source, "order": order, "fraction": fraction, "confidence": 1 - fraction * step}
+        for source in sources
+        for order, step in (("most relevant first", 1), ("least relevant first", 0.5))
+        for fraction in (0, 0.4, 0.8)
+    )
+
+
+def test_faithfulness_draws_both_orders_of_every_source():
+    figure = plots.faithfulness(removal(), {"gradcam": 0.3, "random map": -0.01}, "digits")
+    (axes,) = figure.axes
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert [line.get_linestyle() for line in drawn] == ["-", "--", "-", "--"]
+    assert drawn[0].get_xdata() == pytest.approx([0, 40, 80])
+    assert drawn[0].get_ydata() == pytest.approx([1, 0.6, 0.2])
+    assert drawn[1].get_ydata() == pytest.approx([1, 0.8, 0.6])
+    assert drawn[0].get_color() == drawn[1].get_color() != drawn[2].get_color()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["most relevant first", "least relevant first", "gradcam: +0.300", "random map: -0.010"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("pixels removed (%)", "mean confidence in the predicted class")
+    assert title(figure) == "digits: gradcam is the most faithful (+0.300)"
+    render(figure)
+
+
+def test_faithfulness_says_so_when_a_control_does_better():
+    figure = plots.faithfulness(removal(), {"gradcam": 0.01, "random map": 0.02}, "digits")
+    assert "random map is the most faithful" in title(figure)
+
+
+def all_figures(name):
+    """Every figure, with `name` wherever a user's text can come to stand."""
+    ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    maps = np.ones((1, 8, 6))
+    return [
+        plots.curves(epochs(2), STEPS, name),
+        plots.lr_range(ladder(), RATES, "steepest", 1e-2, name),
+        plots.lr_range(ladder(), {}, None, None, name, name),
+        plots.confusion_matrix(np.array([[3, 1], [0, 2]]), [name, "other"], normalised=True),
+        plots.reliability(bins, ece, name),
+        plots.gallery(pictures(1), [f"{name} → {name} 0.98"], name),
+        plots.explanations(pictures(1), [("map", maps)], [f"true {name}\npredicted {name}"], name),
+        plots.attention_matrices(pictures(1), np.ones((1, 2, 4, 4)), [name], name),
+        plots.faithfulness(removal(), {"gradcam": 0.3, "random map": 0.0}, name),
+    ]
+
+
+@pytest.mark.parametrize("name", ["$x_{", "猫 a$b$", "x" * 300])
+def test_users_texts_are_drawn_as_text_in_every_figure(name):
+    for figure in all_figures(name):
+        assert render(figure).shape[1] == round(figure.get_figwidth() * 100)
+
+
+def test_every_hostile_class_name_is_drawn():
+    count = len(HOSTILE)
+    render(plots.confusion_matrix(np.ones((count, count), dtype=int), HOSTILE, normalised=False))
+    render(plots.gallery(pictures(count), [f"{name} → {name} 0.98" for name in HOSTILE], "digits"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fitted"),
+    [
+        ("cat", "cat"),
+        ("$5 to $6", r"\$5 to \$6"),
+        ("猫", "U+732B"),
+        ("a\tb", "a b"),
+        ("", ""),
+        ("0123456789abcdef", "01234…cdef"),
+    ],
+)
+def test_fit_keeps_text_as_it_is_and_both_of_its_ends(text, fitted):
+    assert style.fit(text, 10) == fitted
+
+
+@pytest.mark.parametrize("text", ["one two three four five six", "x" * 60, "a b" * 20, "ab " + "y" * 17])
+def test_fit_keeps_to_its_lines_and_width(text):
+    rows = style.fit(text, 10, lines=2).split("\n")
+    assert len(rows) <= 2
+    assert all(len(row) <= 10 for row in rows)
+
+
+def test_drawing_never_touches_matplotlib_s_settings(monkeypatch):
+    def refuse(self, key, value):
+        raise AssertionError(f"{key} is set for the whole process")
+
+    monkeypatch.setattr(mpl.RcParams, "__setitem__", refuse)
+    for figure in all_figures("digits"):
+        assert figure.axes
+
+
+def test_threads_draw_what_one_thread_draws():
+    def pixels(_=None):
+        return render(plots.curves(epochs(2), STEPS, "digits"))
+
+    alone = pixels()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(np.array_equal(alone, drawn) for drawn in pool.map(pixels, range(4)))
+
+
+def test_pyplot_is_imported_for_other_libraries_only():
+    for path in set(Path(plots.__file__).parent.glob("*.py")) - {Path(plots.__file__).with_name("offscreen.py")}:
+        names = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if "Import" in type(node).__name__]
+        assert not any("pyplot" in name or "pylab" in name for name in names)

@@ -1,0 +1,221 @@
+"""The study: what counts as tried, what a restart finds, what is taken over, what is refused."""
+
+import multiprocessing
+import re
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from pipeline.params import SweepParams, TrainParams
+from pipeline.sweep import study
+from pipeline.sweep.space import parse
+from pipeline.tracking import processes
+
+SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return f"sqlite:///{tmp_path}/optuna.db"
+
+
+def opened(storage, space=SPACE, **knobs):
+    params = SweepParams(storage=storage, study_name="mine", model="vit", **knobs)
+    base = TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields})
+    return study.open_or_create(params, parse(space, base), "digest", "fp32")
+
+
+def suggest(a_study):
+    trial = a_study.ask()
+    trial.suggest_float("max_lr", 1e-3, 1, log=True)
+    return trial
+
+
+def fail(a_study, **attributes):
+    trial = suggest(a_study)
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    a_study.tell(trial, state=TrialState.FAIL)
+    return trial
+
+
+def test_a_trial_counts_once_it_was_tried_to_its_end(storage):
+    mine = opened(storage)
+    mine.tell(suggest(mine), 0.5)
+    mine.tell(suggest(mine), state=TrialState.PRUNED)
+    fail(mine, error="the loss became nan")
+    fail(mine)  # its worker was interrupted
+    suggest(mine)
+    assert study.count(mine) == study.Count(finished=3, running=1)
+
+
+def test_a_trial_too_many_is_the_one_asked_for_last(storage):
+    mine = opened(storage)
+    mine.tell(suggest(mine), 0.5)
+    first, second = suggest(mine), suggest(mine)
+    assert not study.is_surplus(mine, first.number, 2)
+    assert study.is_surplus(mine, second.number, 2)
+
+
+def _ask_and_die(storage):
+    mine = opened(storage)
+    trial = suggest(mine)
+    trial.set_user_attr("process", processes.this())
+
+
+def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storage):
+    worker = multiprocessing.get_context("fork").Process(target=_ask_and_die, args=(storage,))
+    worker.start()
+    worker.join()
+    mine = opened(storage)
+    (dead,) = mine.trials
+    assert dead.state == TrialState.RUNNING
+    alive = suggest(mine)
+    alive.set_user_attr("process", processes.this())
+    study.reclaim(mine)
+    study.reclaim(mine)
+    assert [trial.state for trial in mine.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    again = mine.ask()
+    assert again.suggest_float("max_lr", 1e-3, 1, log=True) == dead.params["max_lr"]
+    assert "process" not in again.user_attrs
+    assert study.count(mine) == study.Count(finished=0, running=2)
+
+
+def test_values_whose_workers_keep_dying_are_given_up(storage):
+    mine = opened(storage)
+    suggest(mine)
+    for _ in range(study.MAX_RETRIES + 2):
+        (running,) = mine.get_trials(states=(TrialState.RUNNING,))
+        mine.tell(running.number, state=TrialState.FAIL)
+        study.try_again(mine, running)
+        if not mine.get_trials(states=(TrialState.WAITING,)):
+            break
+        mine.ask()
+    assert len(mine.trials) == 1 + study.MAX_RETRIES
+
+
+def test_a_study_that_goes_on_is_given_fresh_suggestions(storage):
+    rates = []
+    for _ in range(4):
+        mine = opened(storage, sampler="random")
+        trial = suggest(mine)
+        rates.append(trial.params["max_lr"])
+        mine.tell(trial, 0.5)
+    assert len(set(rates)) == 4
+
+
+def test_the_same_seed_suggests_the_same(tmp_path):
+    first, second = (suggest(opened(f"sqlite:///{tmp_path}/{i}.db", seed=5)).params for i in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("space", "knobs", "difference"),
+    [
+        ({**SPACE, "patch_size": [2, 8]}, {}, "space.patch_size {'choices': [2, 4]} there, {'choices': [2, 8]} here"),
+        ({"max_lr": SPACE["max_lr"]}, {}, "space.patch_size {'choices': [2, 4]} there, fixed here"),
+        (SPACE, {"epochs": 3}, "epochs 12 there, 3 here"),
+        (SPACE, {"objectives": "valid/accuracy,flops"}, "objectives ['valid/accuracy'] there"),
+    ],
+)
+def test_another_declaration_under_the_same_name_is_refused_with_the_difference(storage, space, knobs, difference):
+    opened(storage)
+    opened(storage, num_trials=99, sampler="random", pruner="none", num_workers=3, device="cpu")  # may change
+    with pytest.raises(ValueError, match=r"study_name=mine was declared otherwise") as error:
+        opened(storage, space, **knobs)
+    assert difference in str(error.value)
+    assert "choose another study_name" in str(error.value)
+
+
+def test_the_best_is_a_complete_trial_with_all_it_was_trained_with(storage):
+    mine = opened(storage, epochs=5)
+    for rate, patch_size, value in [(0.1, 2, 0.7), (0.2, 4, 0.9), (0.3, 2, 0.8)]:
+        mine.enqueue_trial({"max_lr": rate, "patch_size": patch_size})
+        trial = suggest(mine)
+        trial.suggest_categorical("patch_size", [2, 4])
+        mine.tell(trial, value)
+    best = study.best("mine", storage)
+    assert (best["max_lr"], best["patch_size"], best["epochs"], best["model"]) == (0.2, 4, 5, "vit")
+    assert TrainParams(**best).batch_size == 128
+
+
+def test_a_study_without_a_complete_trial_has_no_best(storage):
+    fail(opened(storage), error="x")
+    with pytest.raises(ValueError, match=r"from_study=mine: no trial of it is complete"):
+        study.best("mine", storage)
+    with pytest.raises(ValueError, match=r"from_study=yours: no such study .*\(studies: mine\)"):
+        study.best("yours", storage)
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("optuna.db", "storage=optuna.db"),
+        ("sqlite:////nowhere/at/all/optuna.db", "unable to open"),
+        ("nosuch://host/db", "nosuch"),
+        ("postgresql+psycopg://me:secret@127.0.0.1:1/db", "storage=postgresql+psycopg://me:***@"),
+    ],
+)
+def test_a_storage_that_cannot_be_had_is_one_line_without_its_password(url, part):
+    with pytest.raises(ValueError, match=re.escape(part)) as error:
+        study.connect(url)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_only_trials_of_one_schedule_and_one_objective_are_pruned(storage):
+    assert isinstance(opened(storage).pruner, optuna.pruners.HyperbandPruner)
+
+
+@pytest.mark.parametrize(
+    ("space", "knobs", "reason"),
+    [
+        ({**SPACE, "epochs": [3, 6]}, {}, "the space varies epochs"),
+        (SPACE, {"objectives": "valid/accuracy,flops"}, "one objective only"),
+    ],
+)
+def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, knobs, reason):
+    with pytest.raises(ValueError, match=rf"pruner=median: .*{reason}.*; give pruner=none"):
+        opened(storage, space, pruner="median", **knobs)
+    assert isinstance(opened(storage, space, **knobs).pruner, optuna.pruners.NopPruner)
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "median"])
+@pytest.mark.parametrize(("pct_start", "first"), [(0.3, 6), (0.7, 7)])
+def test_nothing_is_pruned_before_most_of_the_cycle_is_done(storage, pruner, pct_start, first):
+    mine = opened(storage, epochs=10, pct_start=pct_start, pruner=pruner, sampler="random")
+    first_pruned = []
+    for number in range(30):
+        trial = suggest(mine)
+        for epoch in range(1, 11):
+            trial.report(1 / (number + 1), epoch)
+            if trial.should_prune():
+                first_pruned.append(epoch)
+                mine.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            mine.tell(trial, 1 / (number + 1))
+    assert min(first_pruned) == first
+
+
+def test_a_grid_ends_with_its_last_point(storage):
+    space = {"max_lr": [0.1, 0.2], "patch_size": [2, 4]}
+    params = SweepParams(storage=storage, study_name="grid", model="vit", sampler="grid", num_trials=50)
+    declared = parse(space, TrainParams(model="vit"))
+    assert study.total_trials(params, declared) == 4
+    mine = study.open_or_create(params, declared, "digest", "fp32")
+    mine.optimize(lambda trial: declared.suggest(trial)["max_lr"], n_trials=4)
+    assert len({tuple(trial.params.items()) for trial in mine.trials}) == 4
+
+
+def test_range_tests_narrow_the_rate_once(storage):
+    mine = opened(storage)
+    declared = parse(SPACE, TrainParams(model="vit"))
+    assert study.narrowed(mine, declared) == declared
+    assert study.narrow(mine, declared, [0.02, 0.04]) == pytest.approx((0.004, 0.2))
+    assert study.is_narrowed(opened(storage))
+    entry = study.narrowed(mine, declared).entries["max_lr"]
+    assert (entry.low, entry.high) == pytest.approx((0.004, 0.2))
+    assert study.narrow(mine, declared, [1e-6]) == (1e-3, 1)
+    assert study.narrow(mine, declared, []) == (1e-3, 1)

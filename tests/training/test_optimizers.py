@@ -1,0 +1,102 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.training import optimizers
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 16),
+        nn.Linear(16, 4),
+    )
+
+
+def train(model, optimizer, steps=30):
+    torch.manual_seed(1)
+    images, labels = torch.randn(16, 3, 8, 8), torch.arange(16) % 4
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_every_optimizer_learns_and_moves_every_parameter(name, memory_format):
+    model = network().to(memory_format=memory_format)
+    before = copy.deepcopy(model.state_dict())
+    losses = train(model, optimizers.build(name, model, lr=0.1, momentum=0.9, weight_decay=0.0))
+    assert losses[-1] < 0.9 * losses[0]
+    for key, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[key]), key
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_norms_and_biases_do_not_decay(name):
+    model = network()
+    optimizer = optimizers.build(name, model, lr=0.1, momentum=0.9, weight_decay=0.5)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.5 if parameter.ndim > 1 else 0.0)
+
+
+def test_muon_takes_hidden_kernels_and_matrices_alone():
+    model = network()
+    optimizer = optimizers.build("muon", model, lr=0.02, momentum=0.9, weight_decay=0.0)
+    shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
+    assert shapes == [(16, 72), (16, 16)]
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_muon_s_update_of_a_kernel_does_not_depend_on_its_memory_format():
+    plain, last = network(), network().to(memory_format=torch.channels_last)
+    for model in (plain, last):
+        train(model, optimizers.build("muon", model, lr=0.02, momentum=0.9, weight_decay=0.0), steps=1)
+    torch.testing.assert_close(plain[3].weight, last[3].weight.contiguous(), atol=2e-3, rtol=0)  # of 2e-2
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_a_restored_state_goes_on_to_the_bit(name):
+    model = network()
+    optimizer = optimizers.build(name, model, lr=0.02, momentum=0.9, weight_decay=0.01)
+    train(model, optimizer, steps=3)
+    twin = copy.deepcopy(model)
+    restored = optimizers.build(name, twin, lr=0.5, momentum=0.1, weight_decay=0.0)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert train(model, optimizer, steps=3) == train(twin, restored, steps=3)
+
+
+def test_a_schedule_reaches_both_halves_of_muon():
+    from pipeline.training.schedules import one_cycle
+
+    optimizer = optimizers.build("muon", network(), lr=0.02, momentum=0.9, weight_decay=0.0)
+    schedule = one_cycle(
+        optimizer,
+        max_lr=1.0,
+        total_steps=10,
+        pct_start=0.3,
+        div_factor=10,
+        final_div_factor=10,
+        anneal="linear",
+        momentum=0.9,
+    )
+    optimizer.step()
+    schedule.step()
+    schedule.step()
+    assert {group["lr"] for group in optimizer.param_groups} == {1.0}
