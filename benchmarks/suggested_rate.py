@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     print("| max_lr | of the suggestion | validation accuracy | loss | seconds |\n|---|---|---|---|---|")
     for factor in FACTORS:
         started = time.perf_counter()
-        *_, end = fitting(setup, params, factor * suggestion.lr).events
+        *_, end = fitting(setup, params, factor * suggestion.lr).events()
         assert isinstance(end, EpochEnd)
         seconds = time.perf_counter() - started
         print(

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from pipeline.params import STEPS, Params
-from pipeline.settings import nearest, resolve
+from pipeline.params import COMMANDS, Declared
+from pipeline.settings import nearest, resolve, resumed
 from pipeline.tracking import interrupts
 from pipeline.training.events import Failure
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 interrupted."""
+    """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
     try:
         command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -30,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as error:
         click.echo(f"error: {error}", err=True)
         return FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes an Abort of either.
+        if isinstance(error.__cause__, interrupts.Terminated):
+            click.echo("terminated", err=True)
+            return TERMINATED
         click.echo("interrupted", err=True)
         return INTERRUPTED
     return 0
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command_line() -> click.Group:
     """One command a step, one option a parameter."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
-    for step, params in STEPS.items():
+    for step, params in COMMANDS.items():
         options: list[click.Parameter] = [_option(name, params) for name in params.model_fields]
         group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
     return group
@@ -48,11 +52,11 @@ def command_line() -> click.Group:
 class _Steps(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"unknown step {args[0]}{nearest(args[0], STEPS)} (steps: {', '.join(STEPS)})")
+            ctx.fail(f"unknown step {args[0]}{nearest(args[0], COMMANDS)} (steps: {', '.join(COMMANDS)})")
         return super().resolve_command(ctx, args)
 
 
-def _option(name: str, params: type[Params]) -> click.Option:
+def _option(name: str, params: type[Declared]) -> click.Option:
     schema = params.model_json_schema()["properties"][name]
     default = params.model_fields[name].default
     shown = ",".join(default) if isinstance(default, tuple) else default
@@ -62,13 +66,42 @@ def _option(name: str, params: type[Params]) -> click.Option:
 
 def _runner(step: str) -> Any:
     def run(**given: str | None) -> None:
-        params = resolve(step, {name: value for name, value in given.items() if value is not None}, _best_of)
+        params = _params(step, {name: value for name, value in given.items() if value is not None})
         _log_to_the_terminal()
         interrupts.raise_once()
         # Imported late, so that --help and refusals need not wait for torch and MLflow.
-        importlib.import_module(f"pipeline.steps.{step}").run(params)
+        module = importlib.import_module(f"pipeline.steps.{step}")
+        try:
+            module.run(params)
+        finally:
+            _tell_unsent()
 
     return run
+
+
+def _params(step: str, flags: dict[str, str]) -> Declared:
+    """The parameters of `step`; those of an interrupted run where `resume` names one, and its id in `resume`."""
+    asked = flags.get("resume", "")
+    if not asked or asked == "auto":
+        params = resolve(step, flags, _best_of)
+        asked = getattr(params, "resume", "")
+        if not asked:
+            return params
+    from pipeline.tracking import unfinished
+
+    if asked == "auto":
+        return params.model_copy(update={"resume": unfinished.same(step, params)})
+    return resumed(step, flags, *unfinished.find(step, asked))
+
+
+def _tell_unsent() -> None:
+    from pipeline.tracking import journal
+
+    if journal.left_behind:
+        folders = ", ".join(str(folder) for folder in journal.left_behind)
+        click.echo(
+            f"the tracking store did not take all; `python -m pipeline sync` will send it from {folders}", err=True
+        )
 
 
 def _best_of(study_name: str, storage: str) -> dict[str, Any]:

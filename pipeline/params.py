@@ -12,11 +12,13 @@ StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
 
 
-class Params(BaseModel):
+class Declared(BaseModel):
     """Frozen, validated on construction; text such as `1e-3` is read as its type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+
+class Params(Declared):
     experiment: str = Field(
         "auto",
         description="a YAML file of parameters; none; auto: experiments/<dataset>_<model>.yaml where it exists",
@@ -111,7 +113,7 @@ class StudyParams(Params):
 
 
 class TrainParams(RecipeParams, StudyParams):
-    """OneCycle training: weights, curves and a served model."""
+    """What declares a OneCycle training."""
 
     from_study: str = Field("", description="study whose parameters and best values are taken, save those given here")
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the train split")
@@ -128,6 +130,23 @@ class TrainParams(RecipeParams, StudyParams):
         lt=1,
         description="per update, of the averaged weights that are evaluated and kept (0: off)",
     )
+
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
+    )
+    keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
+
+
+class ResumeParams(Params):
+    resume: str = Field(
+        "",
+        pattern=r"^(latest|auto|[0-9a-f]{32})?$",
+        description="go on with an interrupted run: its id; latest; auto, one of the same parameters or else a new run",
+    )
+
+
+class TrainStepParams(TrainParams, ResumeParams):
+    """OneCycle training: weights, curves and a served model."""
 
 
 class LrRangeParams(RecipeParams):
@@ -211,7 +230,7 @@ class ExplainParams(TrainedParams, SeedParams):
     num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(_comma_separated)] = Field(
@@ -219,11 +238,24 @@ class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams):
     )
 
 
+class SyncParams(Declared):
+    """Sends to MLflow what runs could not send while their tracking store was away."""
+
+
+class VerifyResumeParams(TrainParams):
+    """Proves that an interrupted training ends as one that was not: kills it, resumes it, compares all it left."""
+
+    num_kills: int = Field(5, ge=1, le=10_000, description="times the training is killed, at random moments")
+
+
 STEPS: dict[str, type[Params]] = {
     "main": MainParams,
     "lr_range": LrRangeParams,
     "sweep": SweepParams,
-    "train": TrainParams,
+    "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
 }
+# What is no step of an experiment, and no entry point of the MLflow Project.
+TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}
+COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}

@@ -13,11 +13,12 @@ REFRESH_SECONDS = 0.5
 
 
 def show(
-    events: Iterable[StepEnd | EpochEnd], title: str, steps_per_epoch: int, epochs: int
+    events: Iterable[StepEnd | EpochEnd], title: str, steps_per_epoch: int, epochs: int, done_steps: int = 0
 ) -> Iterator[StepEnd | EpochEnd]:
-    """Passes `events` on, showing them as they go by."""
+    """Passes `events` on, showing them as they go by; `done_steps` went by before."""
     with tqdm(
         total=steps_per_epoch * epochs,
+        initial=done_steps,
         desc=title,
         unit="step",
         disable=not sys.stderr.isatty(),

@@ -9,21 +9,26 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.params import STEPS, DataParams, MainParams, ModelParams, Params
+from pipeline.params import COMMANDS, DataParams, Declared, MainParams, ModelParams
 
 BestOf = Callable[[str, str], dict[str, Any]]
+
+# May differ when an interrupted run goes on: none of them moves a result.
+FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "num_workers"}
+FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints"}
+WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
-def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Params:
+def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Declared:
     """The parameters of `step`: defaults, overridden by the experiment file, by a study's best, by `flags`.
 
     `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `experiment` in the result
     names the file that was read, or is `none`. Raises ValueError, in one line, for whatever a user can get wrong,
     naming the file where the value came from one.
     """
-    declared = STEPS[step].model_fields
+    declared = COMMANDS[step].model_fields
     path = _experiment_path(step, flags)
     from_file = {} if path is None else read_experiment(path)
     values = {name: value for name, value in from_file.items() if name in declared}
@@ -32,9 +37,45 @@ def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) 
         values |= best_of(str(given["from_study"]), str(given.get("storage", "auto")))
     values |= {**flags, "experiment": "none" if path is None else _shown(path)}
     try:
-        return STEPS[step](**values)
+        return COMMANDS[step](**values)
     except ValidationError as error:
         raise ValueError(_one_line(error, path, from_file.keys() - flags.keys())) from None
+
+
+def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[str, Any]) -> Declared:
+    """The parameters that an interrupted run was started with, `stored`, with what may change of them as `flags` say.
+
+    Raises ValueError naming each parameter that `flags`, or the experiment file they name, would change and may not.
+    """
+    asked = flags.get("experiment", "auto")
+    given = {**({} if asked in ("auto", "none") else read_experiment(Path(asked))), **flags}
+    changes = {name: value for name, value in given.items() if name in COMMANDS[step].model_fields}
+    try:
+        now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
+    except ValidationError as error:
+        raise ValueError(f"resume={run_id}: {_one_line(error, None, ())}") from None
+    if differing := differences(stored, now):
+        raise ValueError(f"resume={run_id}: {'; '.join(differing)}")
+    return now
+
+
+def differences(stored: Mapping[str, Any], now: Declared) -> list[str]:
+    """What `now` would change of the parameters a run was started with, and may not.
+
+    Raises ValueError when those are of another version.
+    """
+    try:
+        then = type(now)(**stored)
+    except ValidationError:
+        raise ValueError("the run's params.json is of another version of this project") from None
+    found = []
+    for name in type(now).model_fields.keys() - FREE_TO_CHANGE:
+        before, after = getattr(then, name), getattr(now, name)
+        # A rate of `auto` has been found since.
+        if before != after and not (name == "max_lr" and after == "auto"):
+            why = f" ({WHY_FIXED[name]})" if name in WHY_FIXED else ""
+            found.append(f"{name}={after} was {before} when it was started{why}")
+    return sorted(found)
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -77,7 +118,7 @@ def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
         return Path(asked)
     if step == "sweep" and asked == "auto":
         return EXPERIMENTS / "sweep_vit.yaml"
-    if asked == "none" or not issubclass(STEPS[step], DataParams):
+    if asked == "none" or not issubclass(COMMANDS[step], DataParams):
         return None
     defaults = {
         "dataset": DataParams.model_fields["dataset"].default,

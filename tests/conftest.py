@@ -29,6 +29,7 @@ class Workplace:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
+            "XDG_STATE_HOME": str(folder / "state"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         for name in (
@@ -77,7 +78,8 @@ class Workplace:
         """What `python -m pipeline step --name value ...` does, in this process. Returns the exit status."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
-            patch.setenv("XDG_CACHE_HOME", self.environment["XDG_CACHE_HOME"])
+            for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+                patch.setenv(name, self.environment[name])
             mlflow.set_tracking_uri(self.uri)
             try:
                 return main(self.command(step, **params)[3:])

@@ -26,7 +26,7 @@ FLOORS = [
 ]
 ALONE = {"data", "models", "results"}  # rooms of plain values: nothing of another room
 FENCES = {
-    "mlflow": {"tracking.runs", "tracking.store", "tracking.serving"},
+    "mlflow": {"tracking", "steps.verify_resume"},
     "optuna": {"sweep.study", "sweep.figures", "sweep.trials", "steps.sweep"},
     "pytorch_grad_cam": {"explain"},
     "matplotlib": {"results.plots"},

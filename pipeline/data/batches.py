@@ -1,7 +1,7 @@
 """A split -> batches on the device, their order and augmentation a function of seed and epoch alone."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -54,17 +54,38 @@ class TrainBatches(Batches):
         super().__init__(split, batch_size, device)
         self._seed = seed
         self._augment = augment
+        self._draw = Generator(device)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches as `augment` returns them, each image once; the last may be smaller.
 
-        Seeds the global random state too, which mixup and dropout draw from.
+        Seeds the global random state too, which mixup and dropout draw from; with `done`, the epoch's first batches are
+        passed over, and the random states are left as they are: those that `load_random_states` put back.
         """
-        torch.manual_seed(derive_seed(self._seed, "global", epoch))
         shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
-        draw = Generator(self.device).manual_seed(derive_seed(self._seed, "augmentation", epoch))
-        for images, labels in self._in_order(torch.randperm(len(self.split), generator=shuffle)):
-            yield self._augment(images, labels, draw)
+        order = torch.randperm(len(self.split), generator=shuffle)
+        if not done:
+            torch.manual_seed(derive_seed(self._seed, "global", epoch))
+            self._draw.manual_seed(derive_seed(self._seed, "augmentation", epoch))
+        for images, labels in self._in_order(order[done * self.batch_size :]):
+            yield self._augment(images, labels, self._draw)
+
+    def random_states(self) -> dict[str, Tensor]:
+        """All that the rest of the epoch under way draws from, as uint8 tensors."""
+        states = {"augmentation": self._draw.get_state(), "global": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def load_random_states(self, states: Mapping[str, Tensor]) -> None:
+        """Takes what `random_states` gave; where the device is of another kind now, its streams begin anew."""
+        torch.set_rng_state(states["global"])
+        if states["augmentation"].shape == self._draw.get_state().shape:
+            self._draw.set_state(states["augmentation"])
+        else:
+            self._draw.manual_seed(derive_seed(self._seed, "augmentation on another device"))
+        if "cuda" in states and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], self.device)
 
 
 def derive_seed(*parts: object) -> int:

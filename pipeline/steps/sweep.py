@@ -115,7 +115,8 @@ def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number
     store.use(store_uri)
     torch.set_num_threads(threads)
     try:
-        Worker(params, space, _setup(space), runs.Run(run_id), number).run()
+        with runs.attached(run_id) as run:
+            Worker(params, space, _setup(space), run, number).run()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 

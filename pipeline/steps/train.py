@@ -1,30 +1,55 @@
 """OneCycle training as a tracked step: curves, best and last weights, and the model to serve."""
 
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from pipeline.params import LrRangeParams, RecipeParams, TrainParams
+from pipeline.params import LrRangeParams, RecipeParams, TrainParams, TrainStepParams
 from pipeline.progress import say, show
 from pipeline.results import plots
 from pipeline.steps import lr_range
 from pipeline.tracking import checkpoint, runs, store
-from pipeline.tracking.classifier import Classifier
+from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.runs import Result
 from pipeline.training.assemble import Setup, fingerprint, fitting, model_options, prepare
 from pipeline.training.events import EpochEnd
+from pipeline.training.fitting import Fitting
 
 EXAMPLES = 2  # images stored beside the served model
 
 
-def run(params: TrainParams, parent: runs.Run | None = None) -> Result:
-    """Runs the training that `params` declare."""
+def run(params: TrainStepParams, parent: runs.Run | None = None) -> Result:
+    """Runs the training that `params` declare, or goes on with the one that `resume` names."""
     setup = prepare(params)
-    with runs.start("train", f"{params.dataset} {params.model}", parent) as run:
-        max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
-        name = f"{params.dataset} {params.model} lr {max_lr:.3g}"
-        run.params({**params.model_dump(), "max_lr": max_lr})
-        _describe_input(run, setup)
-        return _train(run, name, setup, params, max_lr)
+    if params.resume:
+        _check_same(setup, params.resume)
+    with runs.start("train", f"{params.dataset} {params.model}", parent, reopen=params.resume) as run:
+        if params.resume:
+            max_lr = _stored_rate(params.resume)
+        else:
+            max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
+            run.params({**params.model_dump(exclude={"resume"}), "max_lr": max_lr})
+            _describe_input(run, setup)
+        training = fitting(setup, params, max_lr)
+        if params.resume:
+            restore(training, params.resume)
+            say(f"going on with run {run.id} after update {training.history.num_steps}")
+        return _train(run, f"{params.dataset} {params.model} lr {max_lr:.3g}", setup, params, training)
+
+
+def _stored_rate(run_id: str) -> float:
+    with store.scratch() as folder:
+        return float(TrainParams(**store.read_json(run_id, "params.json", folder)).max_lr)
+
+
+def _check_same(setup: Setup, run_id: str) -> None:
+    """Raises ValueError where the images or the number format are not those the run was started with."""
+    tags = store.stored_run(run_id).data.tags
+    for what, now in {"data.digest": setup.splits.digest, "precision": setup.precision}.items():
+        if (before := tags.get(what)) != now:
+            raise ValueError(f"resume={run_id}: {what} is {now} here and was {before} when it was started")
 
 
 def _suggested_lr(setup: Setup, params: TrainParams, run: runs.Run) -> float:
@@ -77,37 +102,40 @@ def _describe_input(run: runs.Run, setup: Setup) -> None:
         say("no validation split: all of train is trained on, and the best weights are the last")
 
 
-def _train(run: runs.Run, name: str, setup: Setup, params: TrainParams, max_lr: float) -> Result:
-    training = fitting(setup, params, max_lr)
+def _train(run: runs.Run, name: str, setup: Setup, params: TrainStepParams, training: Fitting) -> Result:
     with store.scratch() as folder:
-        best: EpochEnd | None = None
         try:
-            for event in show(training.events, name, training.steps_per_epoch, params.epochs):
-                if isinstance(event, EpochEnd):
-                    is_best = best is None or _merit(event) > _merit(best)
-                    for file in ["last.safetensors", *(["best.safetensors"] if is_best else [])]:
-                        checkpoint.save(folder / file, training.evaluated.state_dict(), _description(setup, event))
-                    best = event if is_best else best
-                run.record(event)  # last: an epoch that shows in MLflow has its weights kept
+            with closing(kept(training, run, params.checkpoint_minutes)) as events:
+                done = training.history.num_steps
+                for _ in show(events, name, training.steps_per_epoch, params.epochs, done):
+                    pass
         finally:
             # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
-            run.table("steps.csv", run.steps())
-            if not run.epochs().empty:
-                run.figure("curves.png", plots.curves(run.epochs(), run.steps(), name))
-            if best is not None:
-                run.files(folder, "weights")
+            _keep(run, name, setup, training, folder)
+        best = training.history.best
         assert best is not None
-        classifier = Classifier.load(folder / "best.safetensors")
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))
-        uri = run.model(folder / "best.safetensors", example, classifier.table(example))
+        uri = run.model(folder / "best.safetensors", example)
+        if not params.keep_checkpoints:
+            run.no_states()
         return _conclude(run, name, best, uri)
 
 
-def _merit(event: EpochEnd) -> tuple[float, ...]:
-    # Without validation the last epoch is the best; ties in accuracy go to the lower loss.
-    if event.valid_accuracy is None or event.valid_loss is None:
-        return (event.epoch,)
-    return (event.valid_accuracy, -event.valid_loss)
+def _keep(run: runs.Run, name: str, setup: Setup, training: Fitting, folder: Path) -> None:
+    """Logs what the training has told, and the weights of its best and of its last epoch."""
+    history = training.history
+    run.table("steps.csv", history.steps())
+    if history.best is None or training.best is None or training.last is None:
+        return
+    epochs = pd.DataFrame([{"epoch": epoch.epoch, **runs.measured(epoch)} for epoch in history.epochs])
+    run.figure("curves.png", plots.curves(epochs, history.steps(), name))
+    for kind, weights, epoch in (
+        ("best", training.best, history.best),
+        ("last", training.last, history.epochs[-1]),
+    ):
+        file = f"{kind}.safetensors"
+        checkpoint.save(folder / file, weights, _description(setup, epoch))
+        run.file(folder / file, f"weights/{file}")
 
 
 def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:

@@ -27,6 +27,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # each trial has a line of o
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
 BUSY_SECONDS = 60  # how long a writer waits for another to be done with a sqlite file
+GOES_ON_WITH = "goes_on_with"  # the run of an earlier trial, whose worker died
 MAX_RETRIES = 2  # of one trial whose workers die
 NARROWED_FACTOR = 5.0  # how far trials may go from the rates that range tests suggest
 STARTUP_TRIALS = 5  # before the median is asked
@@ -179,14 +180,15 @@ def reclaim(study: optuna.Study) -> None:
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
     if run_id := trial.user_attrs.get("mlflow.run_id"):
-        runs.fail(run_id, "its worker died; its values are tried again", {"optuna.state": "FAIL"})
+        runs.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
     try_again(study, trial)
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queues the values of a trial that did not come to its end."""
     again = copy.copy(trial)
-    again.user_attrs = {}  # they tell of the process and the run that are gone
+    # The rest tells of a process that is gone.
+    again.user_attrs = {GOES_ON_WITH: trial.user_attrs["mlflow.run_id"]} if "mlflow.run_id" in trial.user_attrs else {}
     with quiet():
         RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, again)
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,8 @@ from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.sweep import costs, study
 from pipeline.sweep.space import Space
-from pipeline.tracking import processes, runs, store
+from pipeline.tracking import processes, runs, states, store
+from pipeline.tracking.keeping import kept, restore
 from pipeline.training.assemble import Setup, build_model, fitting, prepare
 from pipeline.training.events import EpochEnd, Failure
 
@@ -71,7 +73,7 @@ class Worker:
         title = f"trial {trial.number}  {_shown(values)}"
         objective = self._params.objectives[0]
         try:
-            with runs.start("trial", title, self._parent) as run:
+            with runs.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
                 trial.set_user_attr("mlflow.run_id", run.id)
                 measured = self._train(trial, run, self._space.params(values))
         except Exception as error:
@@ -95,31 +97,48 @@ class Worker:
         run.metrics(measured)
         for name, cost in measured.items():
             trial.set_user_attr(name, cost)
-        measured["train_seconds"] = 0.0
-        for event in fitting(setup, params, float(params.max_lr)).events:
-            run.record(event)
-            if isinstance(event, EpochEnd):
-                assert event.valid_accuracy is not None
-                assert event.valid_loss is not None
-                measured |= {"valid/accuracy": event.valid_accuracy, "valid/loss": event.valid_loss}
-                measured["train_seconds"] += event.seconds
-                speed = event.images_per_second
-                _stop_with_parent()
-                if self._is_poor(trial, measured, event.epoch) and event.epoch < params.epochs:
-                    run.status = "KILLED"
-                    break
+        training = fitting(setup, params, float(params.max_lr))
+        if _interrupted(trial):
+            restore(training, run.id)
+        for epoch in training.history.epochs:
+            self._is_poor(trial, epoch)  # told anew: Optuna knows them of the trial that was interrupted
+        with closing(kept(training, run, params.checkpoint_minutes)) as events:
+            for event in events:
+                if isinstance(event, EpochEnd):
+                    _stop_with_parent()
+                    if self._is_poor(trial, event) and event.epoch < params.epochs:
+                        run.status = "KILLED"
+                        break
+        epochs = training.history.epochs
+        measured |= _objectives(epochs[-1]) | {"train_seconds": sum(epoch.seconds for epoch in epochs)}
         trial.set_user_attr("train_seconds", measured["train_seconds"])
-        trial.set_user_attr("images_per_second", speed)
+        trial.set_user_attr("images_per_second", epochs[-1].images_per_second)
         run.metrics({"train_seconds": measured["train_seconds"]})
         run.tags({"optuna.state": "PRUNED" if run.status == "KILLED" else "COMPLETE"})
+        if not params.keep_checkpoints:
+            run.no_states()
         return measured
 
-    def _is_poor(self, trial: optuna.Trial, measured: dict[str, float], epoch: int) -> bool:
+    def _is_poor(self, trial: optuna.Trial, epoch: EpochEnd) -> bool:
         # Optuna takes reports of studies of one objective only.
         if len(self._params.objectives) > 1:
             return False
-        trial.report(measured[self._params.objectives[0]], epoch)
+        trial.report(_objectives(epoch)[self._params.objectives[0]], epoch.epoch)
         return trial.should_prune()
+
+
+def _objectives(epoch: EpochEnd) -> dict[str, float]:
+    assert epoch.valid_accuracy is not None
+    assert epoch.valid_loss is not None
+    return {"valid/accuracy": epoch.valid_accuracy, "valid/loss": epoch.valid_loss}
+
+
+def _interrupted(trial: optuna.Trial) -> str:
+    """The run of the trial that this one goes on with, where it has kept a state; else empty."""
+    run_id = str(trial.user_attrs.get(study.GOES_ON_WITH, ""))
+    if run_id and store.is_there(run_id) and states.is_there(run_id, store.stored_run(run_id).data.tags):
+        return run_id
+    return ""
 
 
 def _costs(setup: Setup) -> dict[str, float]:

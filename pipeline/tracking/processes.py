@@ -1,9 +1,12 @@
 """Which process does something, told so that a later one can see whether it still lives."""
 
 import socket
+import time
 from collections.abc import Mapping
 
 import psutil
+
+SIGN_SECONDS, SILENT_SECONDS = 60, 300
 
 
 def this() -> dict[str, str]:
@@ -16,11 +19,17 @@ def this() -> dict[str, str]:
     }
 
 
+def sign_of_life() -> dict[str, str]:
+    """What a process says from time to time, for other hosts, which cannot see whether it lives."""
+    return {"process.seen": f"{time.time():.0f}"}
+
+
 def is_dead(process: Mapping[str, str]) -> bool:
-    """Whether a process told by `this` has ended; False for one of another host, which cannot be seen from here."""
+    """Whether a process told by `this` has ended; one of another host, when it was silent for five minutes."""
     if process.get("process.host") != socket.gethostname():
-        return False
+        seen = process.get("process.seen", "")
+        return seen.isdecimal() and time.time() - int(seen) > SILENT_SECONDS
     try:
         return abs(psutil.Process(int(process["process.pid"])).create_time() - float(process["process.started"])) >= 1
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, KeyError, ValueError):
         return True

@@ -1,6 +1,7 @@
 """The tracking store: where it is, which experiment is meant, and what its runs hold."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,11 +11,69 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# MLflow's own retries take minutes and cannot be cut short; ours, here and in the journal, say what they wait for.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+from pipeline.progress import say
+
+# What a busy or absent store answers is told here in a line of our own.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+PATIENCE_SECONDS = 120  # with a store that has answered before; one that never did may be a typing error
+
+_answered: set[str] = set()  # stores by URI
+
+
+class Client:
+    """MlflowClient, patient with a store that is away or locked for a while."""
+
+    def __init__(self) -> None:
+        self._uri = uri()
+        self._client = MlflowClient(self._uri)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def patiently(*arguments: Any, **named: Any) -> Any:
+            retrying = Retrying(
+                retry=retry_if_exception(is_transient),
+                stop=stop_after_delay(PATIENCE_SECONDS if self._uri in _answered else 0),
+                wait=wait_exponential(0.5, max=8),
+                before_sleep=_say_once,
+                reraise=True,
+            )
+            answer = retrying(method, *arguments, **named)
+            _answered.add(self._uri)
+            return answer
+
+        return patiently
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the store may take later what it did not take now."""
+    if isinstance(error, MlflowException):
+        # MLflow's own complaints about what it is given carry code 500 too; of a server's answer only the words tell.
+        is_from_afar = isinstance(error, RestException) or str(error).startswith("API request to")
+        is_busy = error.error_code == "TEMPORARILY_UNAVAILABLE" or error.get_http_status_code() == 429
+        return is_busy or (is_from_afar and bool(error.get_http_status_code() >= 500))
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, requests.RequestException)
+
+
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == 3 and state.outcome is not None and (error := state.outcome.exception()):
+        say(f"tracking store {uri()}: {first_line(error)}; trying for up to {PATIENCE_SECONDS} s")
 
 
 def uri() -> str:
@@ -36,7 +95,7 @@ def beside(name: str) -> Path:
 def is_there(run_id: str) -> bool:
     """Whether the store holds that run, and not as deleted."""
     try:
-        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+        return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
         return False
 
@@ -46,7 +105,7 @@ def experiment_id() -> str:
 
     Raises ValueError when the store does not answer, or keeps artifacts where this process cannot write them.
     """
-    client = MlflowClient()
+    client = Client()
     try:
         experiment = _experiment(client)
     except MlflowException as error:
@@ -61,7 +120,7 @@ def experiment_id() -> str:
 
 def finished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
     """The experiment's FINISHED runs of `step` that have all of `tags`, newest first."""
-    client = MlflowClient()
+    client = Client()
     wanted = {"step": step, **(tags or {})}
     conditions = [
         "attributes.status = 'FINISHED'",
@@ -71,20 +130,38 @@ def finished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[Stor
     return list(client.search_runs([experiment_id()], " and ".join(conditions), order_by=order))
 
 
-def stored_run(run_id: str) -> StoredRun:
-    """The run of that id. Raises ValueError when there is none."""
+def unfinished_runs(step: str) -> list[StoredRun]:
+    """The experiment's runs of `step` that did not end well and are part of no other, newest first."""
+    order = ["attributes.start_time DESC"]
+    found = Client().search_runs([experiment_id()], f"tags.step = '{step}'", order_by=order)
+    return [run for run in found if run.info.status != "FINISHED" and "mlflow.parentRunId" not in run.data.tags]
+
+
+def children(run_id: str, step: str) -> list[StoredRun]:
+    """The runs of `step` below a run, newest first."""
+    conditions = f"tags.mlflow.parentRunId = '{run_id}' and tags.step = '{step}'"
+    return list(Client().search_runs([experiment_id()], conditions, order_by=["attributes.start_time DESC"]))
+
+
+def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
+    """The run of that id, which parameter `named` gave. Raises ValueError when there is none."""
     try:
-        return MlflowClient().get_run(run_id)
+        return Client().get_run(run_id)
     except MlflowException:
-        raise ValueError(f"run_id={run_id}: no such run in {uri()}") from None
+        raise ValueError(f"{named}={run_id}: no such run in {uri()}") from None
 
 
 def artifact(run_id: str, path: str, folder: Path) -> Path:
     """A run's artifact, as a file under `folder`. Raises ValueError when it is not there."""
     try:
-        return Path(MlflowClient().download_artifacts(run_id, path, str(folder)))
+        return Path(Client().download_artifacts(run_id, path, str(folder)))
     except (MlflowException, OSError) as error:
         raise ValueError(f"run {run_id} has no artifact {path} ({first_line(error)})") from None
+
+
+def has_artifact(run_id: str, path: str) -> bool:
+    """Whether a run has an artifact of that name at its top."""
+    return any(item.path == path for item in Client().list_artifacts(run_id))
 
 
 def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
@@ -96,6 +173,13 @@ def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"run {run_id}: {path} holds no mapping")
     return content
+
+
+def delete_artifacts(run_id: str, path: str) -> None:
+    """Removes a run's artifact folder, where its store allows that."""
+    repository = get_artifact_repository(stored_run(run_id).info.artifact_uri)
+    with suppress(NotImplementedError, FileNotFoundError):
+        repository.delete_artifacts(path)
 
 
 @contextmanager
@@ -110,7 +194,7 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _experiment(client: MlflowClient) -> Any:
+def _experiment(client: Client) -> Any:
     if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return client.get_experiment(experiment_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")

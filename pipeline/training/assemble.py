@@ -15,8 +15,8 @@ from pipeline import data, models
 from pipeline.data import augment
 from pipeline.data.batches import Batches, TrainBatches, derive_seed
 from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
-from pipeline.training import device, loop, optimizers, range_test, schedules
-from pipeline.training.events import EpochEnd, StepEnd
+from pipeline.training import device, optimizers, range_test, schedules
+from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
 
@@ -78,15 +78,6 @@ class Normalised:
             yield augment.normalise(images, self._splits.mean, self._splits.std), labels
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """A training about to run: iterate `events` to run it, and `evaluated` holds what it has learned."""
-
-    evaluated: nn.Module  # the averaged model where the parameters ask for one
-    steps_per_epoch: int
-    events: Iterator[StepEnd | EpochEnd]
-
-
 def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
     """The OneCycle training that `params` declare, with peak rate `max_lr`."""
     model, batches = setup.model(params.seed), setup.train_batches(params.seed)
@@ -105,18 +96,17 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
         momentum=params.momentum,
     )
     valid = setup.splits.valid
-    events = loop.fit(
+    return Fitting(
         model,
         batches,
         optimizer,
         schedule,
+        averaged,
         epochs=params.epochs,
         precision=setup.precision,
         label_smoothing=params.label_smoothing,
         valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
-        ema=averaged,
     )
-    return Fitting(model if averaged is None else averaged.module, len(batches), events)
 
 
 def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:

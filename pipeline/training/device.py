@@ -38,3 +38,10 @@ def choose_precision(name: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Mixed precision for a forward pass: products in bf16 where `precision` says so, sums and norms in fp32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its device had no memory left; torch tells of the CPU's in words only."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

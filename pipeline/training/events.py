@@ -18,6 +18,7 @@ class StepEnd:
     loss: SupportsFloat  # mean over the batch, before the update
     num_correct: SupportsFloat
     num_images: int
+    seconds: float  # of the epoch so far
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,30 +34,36 @@ def fit(
     label_smoothing: float = 0.0,
     valid: Iterable[tuple[Tensor, Tensor]] | None = None,
     ema: AveragedModel | None = None,
+    done_epochs: int = 0,
+    done_steps: Sequence[StepEnd] = (),
 ) -> Iterator[StepEnd | EpochEnd]:
     """Trains `model` in place, yielding a StepEnd per update and an EpochEnd per epoch; leave it whenever you like.
 
+    At each event all that was given holds the state after that many updates: kept then, it can go on from there, after
+    `done_epochs` epochs and the updates `done_steps` of the next one.
     `valid` yields normalised images and labels; with `ema`, it is the averaged model that is validated.
     Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
     """
-    step, total_steps = 0, epochs * len(batches)
-    for epoch in range(1, epochs + 1):
+    total_steps = epochs * len(batches)
+    seen = list(done_steps)
+    step = done_epochs * len(batches) + len(seen)
+    for epoch in range(done_epochs + 1, epochs + 1):
         model.train()
-        started = time.perf_counter()
-        seen: list[StepEnd] = []
-        for images, targets in batches.epoch(epoch):
+        started = time.perf_counter() - (seen[-1].seconds if seen else 0.0)
+        for images, targets in batches.epoch(epoch, len(seen)):
             lr = optimizer.param_groups[0]["lr"]
             loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing)
             if ema is not None:
                 ema.update_parameters(model)
-            seen.append(StepEnd(step, (step + 1) / len(batches), lr, loss, num_correct, len(images)))
-            yield seen[-1]
             step += 1
             if step < total_steps:
                 schedule.step()
+            seconds = time.perf_counter() - started
+            seen.append(StepEnd(step - 1, step / len(batches), lr, loss, num_correct, len(images), seconds))
+            yield seen[-1]
             if step % CHECK_EVERY_STEPS == 0:
-                _check_finite(seen[-CHECK_EVERY_STEPS:])
-        _check_finite(seen[-CHECK_EVERY_STEPS:])
+                check_finite(seen[-CHECK_EVERY_STEPS:])
+        check_finite(seen[-CHECK_EVERY_STEPS:])
         num_images = sum(event.num_images for event in seen)
         losses = _numbers(event.loss for event in seen)
         train_loss = sum(loss * event.num_images for loss, event in zip(losses, seen, strict=True)) / num_images
@@ -68,6 +74,7 @@ def fit(
             logits, labels = predict(model if ema is None else ema.module, valid, precision)
             valid_loss = F.cross_entropy(logits, labels).item()
             valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+        lr, seen = seen[-1].lr, []
         yield EpochEnd(
             epoch,
             step,
@@ -119,7 +126,8 @@ def predict(
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
 
-def _check_finite(events: list[StepEnd]) -> None:
+def check_finite(events: Sequence[StepEnd]) -> None:
+    """Raises Diverged for the first of `events` whose loss is no number."""
     for event, loss in zip(events, _numbers(event.loss for event in events), strict=True):
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {event.step} with lr {event.lr:.3g}")
@@ -127,4 +135,5 @@ def _check_finite(events: list[StepEnd]) -> None:
 
 def _numbers(scalars: Iterable[Any]) -> list[float]:
     # One wait for the device, however many scalars.
-    return torch.stack(list(scalars)).tolist()
+    tensors = list(scalars)
+    return torch.stack(tensors).tolist() if tensors else []

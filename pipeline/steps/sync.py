@@ -1,0 +1,25 @@
+"""What could not be sent while a tracking store was away -> that store."""
+
+from pipeline.params import SyncParams
+from pipeline.progress import say
+from pipeline.tracking import journal, runs
+from pipeline.training.events import Failure
+
+
+def run(_: SyncParams) -> None:
+    """Sends every journal that no process writes any more. Raises Failure where a store is still away."""
+    away = []
+    num_runs = 0
+    for folder, header in list(journal.leftovers()):
+        try:
+            num_sent = runs.complete(folder, header)
+        except ValueError as error:
+            away.append(str(error))
+            say(f"run {header['run_id']}: not sent, it stays in {folder}")
+            continue
+        num_runs += 1
+        say(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
+    if away:
+        raise Failure(away[0])
+    if not num_runs:
+        say("nothing to send")

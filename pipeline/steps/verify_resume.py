@@ -1,0 +1,149 @@
+"""Does an interrupted training end as one that was not? Tried on this machine, with the parameters given."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow import MlflowClient
+
+from pipeline.params import TrainParams, VerifyResumeParams
+from pipeline.progress import say
+from pipeline.tracking import checkpoint
+from pipeline.tracking.runs import PROJECT
+from pipeline.training.events import Failure
+
+TIMINGS = {"images_per_second"}  # metrics of the clock, not of the result
+KILLED_AS_IT_STARTS = 0.2  # of the kills; the others hit the training itself
+TRAINS = re.compile(r"^(epoch|going on)", re.MULTILINE)  # what the terminal shows then
+
+
+class Times(NamedTuple):
+    """Seconds of a training until its first sign, and from there to its end."""
+
+    start_up: float
+    training: float
+
+
+class Left(NamedTuple):
+    """What a training and its evaluation left: digests of files, and (step, value) of every point of every curve."""
+
+    digests: dict[str, str]
+    curves: dict[str, list[tuple[int, float]]]
+
+
+def run(params: VerifyResumeParams) -> None:
+    """Trains once undisturbed and once killed `num_kills` times, and compares. Raises Failure where they differ."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-verify-") as folder:
+        whole, killed = (_Place(Path(folder) / name, params) for name in ("undisturbed", "killed"))
+        say("training undisturbed")
+        times = whole.train_to_the_end()
+        expected = whole.left()
+        say(f"{times.start_up:.0f} s to start, {times.training:.0f} s to train; now with kills at random moments")
+        num_kills = killed.train_killed(params.num_kills, times, random.Random(params.seed))
+        found = killed.left()
+    parts = {**expected.digests, **expected.curves}
+    differing = [name for name, value in {**found.digests, **found.curves}.items() if value != parts.get(name)]
+    for name, digest in expected.digests.items():
+        say(f"  {digest[:16]}  {name}  {'differs' if name in differing else 'equal'}")
+    say(f"  {len(expected.curves)} curves, every point: {'differ' if differing else 'equal'}")
+    if differing or found.curves.keys() != expected.curves.keys():
+        raise Failure(f"killed {num_kills} times, the training ended as another: {', '.join(differing)}")
+    say(f"verdict: killed {num_kills} times, the training ended as the undisturbed one, to the bit")
+
+
+class _Place:
+    """A folder with a tracking store of its own, and the training that is done there."""
+
+    def __init__(self, folder: Path, params: VerifyResumeParams) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._log = folder / "log"
+        self._client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        self._environment = {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "PYTHONPATH": str(PROJECT),
+            "XDG_STATE_HOME": str(folder / "state"),
+        }
+        given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
+        values = {**params.model_dump(include=set(given)), "data_dir": str(Path(params.data_dir).resolve())}
+        self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+    def train_to_the_end(self) -> Times:
+        """Trains undisturbed."""
+        begun = time.monotonic()
+        process = self._train()
+        shown = self._wait_until_it_trains(process)
+        self._end(process)
+        return Times(shown - begun, time.monotonic() - shown)
+
+    def train_killed(self, num_kills: int, times: Times, chance: random.Random) -> int:
+        """Trains to the end, killed so many times on the way; returns how often, fewer where the end came first."""
+        for kills in range(num_kills):
+            process = self._train()
+            if chance.random() < KILLED_AS_IT_STARTS:
+                moment = time.monotonic() + chance.uniform(0, times.start_up)
+            else:
+                moment = self._wait_until_it_trains(process) + chance.uniform(0, 2 * times.training / num_kills)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, moment - time.monotonic()))
+                self._end(process)
+                return kills
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._end(self._train())
+        return num_kills
+
+    def left(self) -> Left:
+        """What is left now, the predictions of an evaluation included."""
+        self._end(self._start("evaluate"))
+        (training,) = self._client.search_runs(["0"], "tags.step = 'train'")
+        (evaluation,) = self._client.search_runs(["0"], "tags.step = 'evaluate'")
+        files = {
+            "weights/best.safetensors": training,
+            "weights/last.safetensors": training,
+            "steps.csv": training,
+            "predictions.csv": evaluation,
+        }
+        digests = {name: self._digest(run.info.run_id, name) for name, run in files.items()}
+        curves = {
+            name: [(point.step, point.value) for point in self._client.get_metric_history(training.info.run_id, name)]
+            for name in training.data.metrics.keys() - TIMINGS
+        }
+        return Left(digests, curves)
+
+    def _train(self) -> "subprocess.Popen[bytes]":
+        return self._start("train", "--experiment", "none", "--resume", "auto", *self._flags)
+
+    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipeline", *words],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _wait_until_it_trains(self, process: "subprocess.Popen[bytes]") -> float:
+        while process.poll() is None and not TRAINS.search(self._log.read_text(encoding="utf-8")):
+            time.sleep(0.02)
+        return time.monotonic()
+
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
+        if process.wait():
+            raise Failure(f"a training failed: {self._log.read_text(encoding='utf-8').strip().splitlines()[-1]}")
+
+    def _digest(self, run_id: str, name: str) -> str:
+        path = Path(self._client.download_artifacts(run_id, name, str(self._folder)))
+        return checkpoint.digest(path) if path.suffix == ".safetensors" else sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,203 @@
+"""What is to be tracked -> entries on this disk first, sent in their order by a thread of their own.
+
+The training waits for neither network nor server. What waits, waits on disk, so memory stays as it is, and is gone from
+there once it is acknowledged. An entry is sent twice when its answer was lost: who sends makes that harmless.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tenacity import RetryError, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set, wait_exponential
+
+from pipeline.tracking import local, processes
+from pipeline.tracking.atomic import replacing, sync
+
+log = logging.getLogger(__name__)
+
+Entry = dict[str, Any]
+Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError and Transient ask to be tried again
+
+ENTRIES, FILES, HEADER, SENT, CLOSED = "entries.jsonl", "files", "header.json", "sent", "closed"
+LONGEST_PAUSE_SECONDS = 8  # between two tries
+
+
+left_behind: list[Path] = []  # journals that this process could not send to their end
+
+
+class Transient(Exception):
+    """What was sent may succeed later; the message says why it did not."""
+
+
+class Journal:
+    """The entries of one run from this process, sent while it goes on with its work."""
+
+    def __init__(self, run_id: str, uri: str, send: Send) -> None:
+        self.folder = local.folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
+        (self.folder / FILES).mkdir(parents=True)
+        with replacing(self.folder / HEADER) as path:
+            path.write_text(json.dumps({"run_id": run_id, "uri": uri, **processes.this()}), encoding="utf-8")
+        self._file = (self.folder / ENTRIES).open("a", encoding="utf-8")
+        self._written = 0
+        self._send = send
+        self._outbox = _Outbox(self.folder, send)
+        self._changed = threading.Condition()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._send_all, name=f"journal of {run_id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def refused(self) -> list[str]:
+        """What was sent and will never be taken, and why."""
+        return self._outbox.refused
+
+    def append(self, kind: str, **content: Any) -> None:
+        """Adds an entry; it is on the disk when this returns. Raises OSError where the disk cannot take it."""
+        self._file.write(json.dumps({"kind": kind, "at": int(time.time() * 1000), **content}) + "\n")
+        self._file.flush()
+        sync(self.folder / ENTRIES)
+        with self._changed:
+            self._written += 1
+            self._changed.notify_all()
+
+    def file(self, name: str) -> Path:
+        """Where to write a file that is to go with the next entry, which names it by `relative`."""
+        path = self.folder / FILES / uuid.uuid4().hex[:12] / name
+        path.parent.mkdir()
+        return path
+
+    def relative(self, path: Path) -> str:
+        """How an entry names a file of the journal."""
+        return path.relative_to(self.folder).as_posix()
+
+    def flush(self, seconds: float) -> bool:
+        """Waits until all is sent, at most so long. Returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._outbox.sent >= self._written, seconds)
+
+    def close(self) -> bool:
+        """Stops sending. Returns whether all was sent; then nothing of the journal is left."""
+        self._ended.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+        self._file.close()
+        if self._outbox.sent < self._written:
+            (self.folder / CLOSED).touch()
+            left_behind.append(self.folder)
+            return False
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return True
+
+    def _send_all(self) -> None:
+        retrying = Retrying(
+            retry=retry_if_exception(_is_worth_another_try),
+            wait=wait_exponential(0.5, max=LONGEST_PAUSE_SECONDS),
+            stop=stop_when_event_set(self._ended),
+            sleep=sleep_using_event(self._ended),
+        )
+        signed = 0.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work, processes.SIGN_SECONDS)
+            if self._ended.is_set():
+                return
+            try:
+                if self._outbox.sent < self._written:
+                    retrying(self._outbox.send_next)
+                if time.monotonic() - signed > processes.SIGN_SECONDS:
+                    signed = time.monotonic()
+                    with suppress(Exception):  # the next one will do
+                        self._send(self.folder, {"kind": "tags", "values": processes.sign_of_life()})
+            except RetryError:
+                return
+            with self._changed:
+                self._changed.notify_all()
+
+    def _has_work(self) -> bool:
+        return self._ended.is_set() or self._outbox.sent < self._written
+
+
+class _Outbox:
+    """The entries of a journal's folder, sent one by one from the first that was not acknowledged."""
+
+    def __init__(self, folder: Path, send: Send) -> None:
+        self.refused: list[str] = []
+        self._folder = folder
+        self._send = send
+        self._position = folder / SENT
+        self.sent, self._offset = _read_position(self._position)
+
+    def send_next(self) -> bool:
+        """Sends an entry. Returns whether there was one. Raises Transient or OSError where it may succeed later."""
+        with (self._folder / ENTRIES).open("rb") as file:
+            file.seek(self._offset)
+            line = file.readline()
+        if not line.endswith(b"\n"):  # nothing, or what a killed process was writing
+            return False
+        try:
+            self._send(self._folder, _entry(line))
+        except Exception as error:
+            if _is_worth_another_try(error):
+                raise
+            self.refused.append(" ".join(str(error).split()) or type(error).__name__)
+            log.warning("not tracked: %s", self.refused[-1])
+        self.sent, self._offset = self.sent + 1, self._offset + len(line)
+        self._position.write_text(f"{self.sent} {self._offset}", encoding="ascii")
+        return True
+
+
+def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
+    for folder in sorted(local.runs().glob(f"{run_id or '*'}/journal-*"), key=lambda folder: folder.name):
+        header = _header(folder)
+        if header is not None and ((folder / CLOSED).exists() or processes.is_dead(header)):
+            yield folder, header
+
+
+def replay(folder: Path, send: Send) -> int:
+    """Sends what is left in a journal and removes it. Returns how many entries; what is refused is logged.
+
+    Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
+    """
+    outbox = _Outbox(folder, send)
+    before = outbox.sent
+    while outbox.send_next():
+        pass
+    shutil.rmtree(folder)
+    return outbox.sent - before
+
+
+def _is_worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, Transient | OSError)
+
+
+def _read_position(path: Path) -> tuple[int, int]:
+    try:
+        sent, offset = map(int, path.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return 0, 0
+    return sent, offset
+
+
+def _entry(line: bytes) -> Entry:
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
+        raise ValueError("an entry of the journal is no entry")
+    return entry
+
+
+def _header(folder: Path) -> Mapping[str, str] | None:
+    try:
+        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    texts = isinstance(header, dict) and all(isinstance(value, str) for value in header.values())
+    return header if texts and {"run_id", "uri"} <= header.keys() else None

@@ -1,0 +1,137 @@
+"""Entries of a journal -> MLflow, so that sending one twice changes nothing."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mlflow
+import numpy as np
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from pipeline.tracking import states, store
+from pipeline.tracking.classifier import Classifier
+from pipeline.tracking.journal import FILES, Entry, Transient
+
+PACKAGE = Path(__file__).resolve().parent.parent
+SERVING = Path(__file__).with_name("serving.py")
+# What a served model needs, at the versions it was logged with.
+SERVING_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "torchvision")
+
+
+class Sender:
+    """Sends the entries of one run. Raises Transient for what the store may take later."""
+
+    def __init__(self, run_id: str, uri: str) -> None:
+        self._run_id = run_id
+        self._client = MlflowClient(uri)
+
+    def __call__(self, folder: Path, entry: Entry) -> None:
+        """Sends one entry of the journal in `folder`."""
+        try:
+            SEND[entry["kind"]](self._client, self._run_id, folder, entry)
+        except (MlflowException, requests.RequestException) as error:
+            if store.is_transient(error):
+                raise Transient(store.first_line(error)) from error
+            raise ValueError(f"{entry['kind']} of run {self._run_id}: {store.first_line(error)}") from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{entry['kind']} of run {self._run_id}: no entry of this version ({error})") from error
+
+
+def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    # A point is the same one, and stored once, when time, step and value are.
+    points = [Metric(name, value, entry["at"], entry["step"]) for name, value in entry["values"].items()]
+    client.log_batch(run_id, metrics=points)
+
+
+def _params(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    # MLflow's launcher may have logged some as text, and a parameter cannot be logged as another text.
+    present = client.get_run(run_id).data.params
+    missing = [Param(name, value) for name, value in entry["values"].items() if name not in present]
+    client.log_batch(run_id, params=missing)
+
+
+def _tags(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in entry["values"].items()])
+
+
+def _name(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    client.update_run(run_id, name=entry["name"])
+
+
+def _status(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    client.set_terminated(run_id, entry["status"], entry["at"])
+
+
+def _dataset(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    described = Dataset(entry["name"], entry["digest"], source_type="local", source=entry["source"])
+    client.log_inputs(run_id, [DatasetInput(described, [InputTag("mlflow.data.context", entry["context"])])])
+
+
+def _file(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
+    file = _own(folder, entry["file"])
+    if not file.exists():  # sent before, and its answer lost
+        return
+    within = PurePosixPath(entry["path"]).parent.as_posix()
+    client.log_artifact(run_id, str(file), None if within == "." else within)
+    file.unlink()
+
+
+def _state(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    path = states.slot(run_id, entry["slot"])
+    if states.step_of(path) != entry["step"]:  # written again since: that has an entry of its own
+        return
+    client.log_artifact(run_id, str(path), states.ARTIFACTS)
+    client.set_tag(run_id, states.STEP_TAG, str(entry["step"]))
+
+
+def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    store.delete_artifacts(run_id, states.ARTIFACTS)
+    client.set_tag(run_id, states.STEP_TAG, "")
+
+
+def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
+    """Logs a pyfunc model, built from code and a weights file, without pickle, unless the run has one."""
+    weights, example = _own(folder, entry["weights"]), np.load(_own(folder, entry["example"]), allow_pickle=False)
+    outputs = client.get_run(run_id).outputs
+    if outputs is not None and outputs.model_outputs:
+        return
+    schema_input = mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
+    schema_output = mlflow.models.infer_signature(Classifier.load(weights).table(example)).inputs
+    mlflow.models.Model.log(
+        artifact_path=None,
+        name="model",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        python_model=str(SERVING),
+        artifacts={"weights": str(weights)},
+        code_paths=[str(PACKAGE)],
+        pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
+        signature=mlflow.models.ModelSignature(inputs=schema_input, outputs=schema_output),
+        input_example=example,
+    )
+
+
+def _own(folder: Path, name: str) -> Path:
+    """The journal's own file of that name. Raises ValueError for a path that leads elsewhere."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to((folder / FILES).resolve()):
+        raise ValueError(f"{name} is no file of the journal")
+    return path
+
+
+SEND: dict[str, Callable[[MlflowClient, str, Path, Any], None]] = {
+    "metrics": _metrics,
+    "params": _params,
+    "tags": _tags,
+    "name": _name,
+    "status": _status,
+    "dataset": _dataset,
+    "file": _file,
+    "state": _state,
+    "no_states": _no_states,
+    "model": _model,
+}

@@ -1,0 +1,56 @@
+"""Runs that did not come to their end, and which of them a `resume` means."""
+
+from typing import Any
+
+from mlflow.entities import Run as StoredRun
+
+from pipeline.params import Declared
+from pipeline.settings import differences
+from pipeline.tracking import processes, runs, states, store
+
+
+def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
+    """(id, params.json) of the run that `asked` names: a run id, or `latest`, the newest that can go on.
+
+    Raises ValueError when there is none, or it cannot go on.
+    """
+    runs.send_leftovers()
+    if asked == "latest":
+        for run in store.unfinished_runs(step):
+            if not _obstacle(run):
+                return str(run.info.run_id), _params(run)
+        raise ValueError(f"resume=latest: no {step} in this experiment was interrupted and can go on")
+    run = store.stored_run(asked, "resume")
+    if (is_of := run.data.tags.get("step")) != step:
+        raise ValueError(f"resume={asked} is no {step} but {is_of or 'a run of something else'}")
+    if obstacle := _obstacle(run):
+        raise ValueError(f"resume={asked}: {obstacle}")
+    return asked, _params(run)
+
+
+def same(step: str, params: Declared) -> str:
+    """The id of the newest run of these parameters that can go on; empty where there is none."""
+    runs.send_leftovers()
+    for run in store.unfinished_runs(step):
+        if not _obstacle(run) and not differences(_params(run), params):
+            return str(run.info.run_id)
+    return ""
+
+
+def _obstacle(run: StoredRun) -> str:
+    """Why the run cannot go on; empty where it can."""
+    tags = run.data.tags
+    if run.info.status == "FINISHED":
+        return "it is FINISHED"
+    if run.info.status == "RUNNING" and not processes.is_dead(tags):
+        return f"it is still running (process {tags.get('process.pid')} on {tags.get('process.host')})"
+    if tags.get("step") == "train" and not states.is_there(run.info.run_id, tags):
+        return "it has kept no state to go on from"
+    if not store.has_artifact(run.info.run_id, "params.json"):
+        return "it ended before its parameters were known"
+    return ""
+
+
+def _params(run: StoredRun) -> dict[str, Any]:
+    with store.scratch() as folder:
+        return store.read_json(run.info.run_id, "params.json", folder)
