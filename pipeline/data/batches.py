@@ -34,7 +34,8 @@ class Batches:
         return self._in_order(torch.arange(len(self.split)))
 
     def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for positions in order.split(self.batch_size):
+        for start in range(0, len(order), self.batch_size):
+            positions = order[start : start + self.batch_size]
             on_device = positions.to(self.device, non_blocking=True)
             yield self._images(positions, on_device), self._labels[on_device]
 
