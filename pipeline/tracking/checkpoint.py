@@ -36,8 +36,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             text = metadata[DESCRIPTION]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            description = json.loads(text)
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+            description = dict(json.loads(text))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not weights of this pipeline ({error})") from None
     found = _digest(tensors, text)
     if metadata.get(DIGEST, found) != found:  # files of earlier versions have none
@@ -72,7 +72,7 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
     tensors, description = load(path)
     try:
         return _tree(description.pop("tree"), tensors), description
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: no state of a training ({error})") from None
 
 
@@ -89,9 +89,9 @@ def _outline(tree: Any, tensors: dict[str, Tensor]) -> Any:
     return {"value": tree}
 
 
-def _tree(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _tree(outline: Any, tensors: dict[str, Tensor]) -> Any:
     if "tensor" in outline:
-        tensor = tensors[outline["tensor"]]
+        tensor = tensors.pop(outline["tensor"])  # each once, so that a tree takes no more memory than its file
         return tensor.contiguous(memory_format=torch.channels_last) if outline["channels_last"] else tensor
     if "dict" in outline:
         return {key: _tree(value, tensors) for key, value in outline["dict"]}

@@ -1,8 +1,8 @@
 """A trained network with all it takes to use it: its weights file alone rebuilds it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline import models
 from pipeline.data import augment
-from pipeline.tracking import checkpoint
+from pipeline.tracking import checkpoint, description
+from pipeline.tracking.description import Description
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,16 @@ class Classifier:
     """`model` takes images normalised with `mean` and `std`; its outputs are logits of `classes`, in their order."""
 
     model: nn.Module
-    description: dict[str, Any]
+    description: Description
 
     @property
     def classes(self) -> list[str]:
         """Names, in the order of the logits."""
-        return list(self.description["classes"])
+        return list(self.description.classes)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8 as the network takes them, float32."""
-        return augment.normalise(images, tuple(self.description["mean"]), tuple(self.description["std"]))
+        return augment.normalise(images, self.description.mean, self.description.std)
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -47,12 +48,23 @@ class Classifier:
     @staticmethod
     def load(path: Path, device: torch.device | None = None) -> "Classifier":
         """The classifier a weights file holds, in evaluation mode. Raises ValueError for another file."""
-        state, description = checkpoint.load(path)
+        state, described = checkpoint.load(path)
         try:
-            network = description["network"]
-            options = {**network["options"], "image_size": description["image_size"]}
-            model = models.build(network["name"], num_classes=len(description["classes"]), **options)
-            model.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError) as error:
+            told = description.parse(described)
+            # Without memory, until it is known that the file holds all of it and no more.
+            with torch.device("meta"):
+                model = models.build(
+                    told.network.name,
+                    num_classes=len(told.classes),
+                    **{**told.network.options, "image_size": told.image_size},
+                )
+            if _shapes(model.state_dict()) != _shapes(state):
+                raise ValueError("other tensors than those of such a network")
+        except ValueError as error:
             raise ValueError(f"{path}: weights and description do not fit ({error})") from None
-        return Classifier(model.to(device or torch.device("cpu")).eval(), description)
+        model.to_empty(device=device or torch.device("cpu")).load_state_dict(state)
+        return Classifier(model.eval(), told)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}

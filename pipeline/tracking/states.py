@@ -58,7 +58,7 @@ def step_of(path: Path) -> int:
     """Updates behind the state in a file; -1 where there is none to be read."""
     try:
         return int(checkpoint.describe(path)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return -1
 
 
