@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        return _refuse(" ".join(message.split()))
+        return _refuse(_one_line(message))
     except Failure as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_one_line(str(error))}", err=True)
         return FAILED
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes an Abort of either.
@@ -125,6 +125,11 @@ def _log_to_the_terminal() -> None:
     ours = logging.getLogger("pipeline")
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)
+
+
+def _one_line(message: str) -> str:
+    """`message` without what would break the line or steer the terminal: it may quote a file."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))
 
 
 def _refuse(message: str) -> int:

@@ -18,7 +18,18 @@ FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "da
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints"}
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 
+UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, each written out: a few lines of aliases to aliases stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
+        return super().compose_node(parent, index)
 
 
 def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Declared:
@@ -81,10 +92,10 @@ def differences(stored: Mapping[str, Any], now: Declared) -> list[str]:
 def read_experiment(path: Path) -> dict[str, Any]:
     """The mapping in an experiment file, its keys known parameters. Raises ValueError naming file and key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ValueError(f"experiment {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, *UNREADABLE) as error:
         raise ValueError(f"experiment {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.data import folders, named
+from pipeline.data import cache, folders, named
 from pipeline.data.cache import TEST
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
 
@@ -49,6 +49,8 @@ def load(
     else:
         decoded = named.read(dataset, root, image_size, progress=progress)
         name, flip, report = dataset, named.SETS[dataset].flip, Report()
+    if decoded.images.shape[-1] != image_size:
+        raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report.corrupt)
     return divide(
         decoded,

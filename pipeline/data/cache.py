@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from platformdirs import user_cache_path
+from pydantic import BaseModel, NonNegativeInt
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +46,15 @@ def find(key: str) -> Decoded | None:
     """What was stored under `key`; None if that is nothing or damaged."""
     entry = folder() / key
     try:
-        fields = json.loads((entry / "set.json").read_text(encoding="utf-8"))
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        moments = np.load(entry / "moments.npy", allow_pickle=False)
-        decoded = _from_json(np.asarray(images), moments, fields)
+        fields = _Fields.model_validate_json((entry / "set.json").read_bytes())
+        images, moments = (np.lib.format.open_memmap(entry / name, mode="r") for name in ("images.npy", "moments.npy"))
+        return _decoded(np.asarray(images), moments, fields)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        log.warning("the cached images in %s are damaged (%s): decoding again", entry, error)
+    except Exception as error:  # whatever lies there: NumPy's reader alone raises half a dozen kinds
+        first_line = f"{error}".partition("\n")[0]
+        log.warning("the cached images in %s are damaged (%s): decoding again", entry, first_line)
         return None
-    lengths = {len(rows) for rows in (images, moments, decoded.labels, decoded.parts, decoded.names)}
-    if len(lengths) > 1:
-        log.warning("the cached images in %s are damaged (lengths differ): decoding again", entry)
-        return None
-    return decoded
 
 
 class Writer:
@@ -150,17 +146,30 @@ def remember(manifest: str, key: str) -> None:
         Path(file.name).replace(folder() / f"{manifest}.key")
 
 
-def _from_json(images: np.ndarray, moments: np.ndarray, fields: dict[str, Any]) -> Decoded:
-    return Decoded(
-        images,
-        moments,
-        labels=np.array(fields["labels"], dtype=np.int64),
-        parts=np.array(fields["parts"], dtype=np.int64),
-        names=fields["names"],
-        classes=fields["classes"],
-        digest=fields["digest"],
-        corrupt=[(path, error) for path, error in fields["corrupt"]],
-    )
+class _Fields(BaseModel):
+    """What set.json holds."""
+
+    labels: list[NonNegativeInt]
+    parts: list[Literal[0, 1, 2]]
+    names: list[str]
+    classes: list[str]
+    digest: str
+    corrupt: list[tuple[str, str]]
+
+
+def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decoded:
+    """The entry of these parts. Raises ValueError where they do not fit together."""
+    number, side = len(fields.labels), images.shape[-1]
+    if images.dtype != np.uint8 or images.shape != (number, 3, side, side):
+        raise ValueError("its images are no images")
+    if moments.dtype != np.int64 or moments.shape != (number, 2, 3):
+        raise ValueError("its moments are not those of its images")
+    if not len(fields.parts) == len(fields.names) == number:
+        raise ValueError("lengths differ")
+    if max(fields.labels, default=0) >= len(fields.classes):
+        raise ValueError("a label has no class")
+    labels, parts = (np.array(values, dtype=np.int64) for values in (fields.labels, fields.parts))
+    return Decoded(images, np.array(moments), labels, parts, fields.names, fields.classes, fields.digest, corrupt=fields.corrupt)
 
 
 def _plain(value: Any) -> Any:

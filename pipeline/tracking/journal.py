@@ -156,10 +156,15 @@ class _Outbox:
 
 def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
     """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
-    for folder in sorted(local.runs().glob(f"{run_id or '*'}/journal-*"), key=lambda folder: folder.name):
+    found = local.folder(run_id).glob("journal-*") if run_id else local.runs().glob("*/journal-*")
+    for folder in sorted(found, key=lambda folder: folder.name):
         header = _header(folder)
-        if header is not None and ((folder / CLOSED).exists() or processes.is_dead(header)):
-            yield folder, header
+        if header is None or not ((folder / CLOSED).exists() or processes.is_dead(header)):
+            continue
+        if _leads_elsewhere(folder, header):
+            log.warning("%s is no journal of this project: left as it is", folder)
+            continue
+        yield folder, header
 
 
 def replay(folder: Path, send: Send) -> int:
@@ -192,6 +197,12 @@ def _entry(line: bytes) -> Entry:
     if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
         raise ValueError("an entry of the journal is no entry")
     return entry
+
+
+def _leads_elsewhere(folder: Path, header: Mapping[str, str]) -> bool:
+    """Whether sending or removing the journal would touch what is not its own: it has no links, and one run."""
+    links = (path.is_symlink() for path in (folder.parent, folder, *folder.rglob("*")))
+    return header["run_id"] != folder.parent.name or any(links)
 
 
 def _header(folder: Path) -> Mapping[str, str] | None:

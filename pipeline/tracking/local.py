@@ -1,5 +1,6 @@
 """Where a run keeps on this machine what must not be lost: states of its training, and what is not yet sent."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ def runs() -> Path:
 
 
 def folder(run_id: str) -> Path:
-    """Where a run keeps its things; it need not be there yet."""
+    """Where a run keeps its things; it need not be there yet. Raises ValueError for an id that leads elsewhere."""
+    if not re.fullmatch(r"[\w-]+", run_id):
+        raise ValueError(f"{run_id} is no run id")
     return runs() / run_id
 
 

@@ -279,7 +279,7 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     num_sent = _replay(folder, header)
     stored = store.stored_run(header["run_id"])
     if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
-        fail(header["run_id"], ENDED.format(stored.data.tags["process.pid"]))
+        fail(header["run_id"], ENDED.format(stored.data.tags.get("process.pid")))
     local.remove_if_empty(header["run_id"])
     return num_sent
 
@@ -301,7 +301,7 @@ def _mark_dead_runs(client: store.Client, experiment_id: str) -> None:
     for stored in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = stored.data.tags
         if processes.is_dead(tags):
-            fail(stored.info.run_id, ENDED.format(tags["process.pid"]))
+            fail(stored.info.run_id, ENDED.format(tags.get("process.pid")))
 
 
 def _code_tags() -> dict[str, str]:

@@ -45,6 +45,8 @@ def find(params: TrainedParams) -> Training:
             f"the images in {params.data_dir or trained.data_dir} are not those run {run_id} was trained on "
             f"(digest {splits.digest}, was {digest})"
         )
+    if classifier.classes != list(splits.classes) or classifier.description.image_size != trained.image_size:
+        raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
     return Training(run_id, trained, classifier, splits, device.choose_precision(params.precision, where))
 
 
