@@ -169,7 +169,9 @@ def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decode
     if max(fields.labels, default=0) >= len(fields.classes):
         raise ValueError("a label has no class")
     labels, parts = (np.array(values, dtype=np.int64) for values in (fields.labels, fields.parts))
-    return Decoded(images, np.array(moments), labels, parts, fields.names, fields.classes, fields.digest, corrupt=fields.corrupt)
+    return Decoded(
+        images, np.array(moments), labels, parts, fields.names, fields.classes, fields.digest, corrupt=fields.corrupt
+    )
 
 
 def _plain(value: Any) -> Any:

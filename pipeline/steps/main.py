@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
+from pipeline.settings import message
 from pipeline.steps import evaluate, explain, lr_range, sweep, train
 from pipeline.tracking import runs, store, unfinished
 from pipeline.tracking.runs import Result
@@ -85,7 +86,9 @@ def _interrupted(run_id: str, step: str) -> str:
 
 def _own(step: str, params: MainParams, handed: dict[str, Any]) -> Params:
     kind = STEPS[step]
-    return kind(
-        **{name: getattr(params, name) for name in kind.model_fields}
-        | {name: value for name, value in handed.items() if name in kind.model_fields}
-    )
+    own = {name: getattr(params, name) for name in kind.model_fields}
+    try:
+        return kind(**own | {name: value for name, value in handed.items() if name in kind.model_fields})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"{step}: {problem['loc'][0]}={problem['input']} was handed on: {message(problem)}") from None

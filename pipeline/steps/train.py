@@ -75,7 +75,11 @@ def _say_what_differs(recipe: dict[str, object]) -> None:
     if not others:
         return
     with store.scratch() as folder:
-        other = store.read_json(others[0].info.run_id, "recipe.json", folder)
+        try:
+            other = store.read_json(others[0].info.run_id, "recipe.json", folder)
+        except ValueError as error:
+            say(f"range test {others[0].info.run_id} is of another recipe, not used: {error}")
+            return
     differences = [
         f"{name} {other.get(name)} there, {value} here" for name, value in recipe.items() if other.get(name) != value
     ]

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import SweepParams
+from pipeline.sweep import notes
 from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
 from pipeline.tracking import processes, runs, store
 
@@ -118,11 +119,11 @@ def open_or_create(
             pruner=PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs),
             load_if_exists=True,
         )
+        there = notes.read(study).declared
         # Another seed after each start, or a study that goes on would be given the same suggestions again.
         seed = params.seed + len(study.get_trials(deepcopy=False)) + worker
         study.sampler = SAMPLERS[params.sampler](seed, space)
-    there = study.user_attrs.get("declared")
-    if there is None:
+    if not there:
         study.set_user_attr("declared", declared)
         study.set_user_attr("machine", {name: getattr(space.base, name) for name in MACHINE})
     elif there != declared:
@@ -216,7 +217,8 @@ def is_narrowed(study: optuna.Study) -> bool:
 def narrowed(study: optuna.Study, space: Space) -> Space:
     """The space as the study's trials are to use it."""
     for name, (low, high) in study.user_attrs.get("narrowed", {}).items():
-        space = space.narrowed(name, low, high)
+        if isinstance(space.entries.get(name), Range):
+            space = space.narrowed(name, low, high)
     return space
 
 
@@ -238,13 +240,11 @@ def best(name: str, storage: str) -> dict[str, Any]:
     if name not in known:
         raise ValueError(f"from_study={name}: no such study in {without_password(url)} (studies: {', '.join(known)})")
     study = optuna.load_study(study_name=name, storage=opened)
+    noted = notes.read(study)
     trials = completed(study)
     if not trials:
         raise ValueError(f"from_study={name}: no trial of it is complete")
-    declared = {**study.user_attrs["declared"], **study.user_attrs["machine"]}
-    apart = ("objectives", "data", "precision")
-    fixed = {key: value for key, value in declared.items() if key not in apart and not key.startswith("space.")}
-    return {**fixed, **trials[0].params}
+    return noted.parameters(trials[0].params)
 
 
 def _pruner(params: SweepParams, space: Space) -> str:

@@ -80,6 +80,9 @@ class Fitting:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what `state_dict` gave, of a training of the same parameters. Raises ValueError for another's."""
         try:
+            # A schedule takes whatever it is given, also in place of its methods.
+            if state["schedule"].keys() != self._parts["schedule"].state_dict().keys():
+                raise ValueError("other names than a schedule's")
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
             self.history.load_state_dict(state["history"], next(self._evaluated.parameters()).device)
