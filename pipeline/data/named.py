@@ -117,15 +117,15 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
     make = getattr(torchvision.datasets, named.torchvision_name)
     try:
         return [make(data_dir, **option) for option in options]
-    except RuntimeError:  # not there, or not what its checksum says
-        pass
+    except Exception as error:  # not there, not what its checksum says, or a file that no reader of theirs takes
+        log.debug("%s in %s: %s", named.torchvision_name, data_dir, error)
     where = f"{named.archives} in {data_dir}"
     try:
         with _socket_timeout(STALLED_SECONDS):
             _fetch_from_mirror(named, make, data_dir)
             return [make(data_dir, download=True, **option) for option in options]
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(f"{error}".split())
+    except Exception as error:
+        reason = f"{error}".partition("\n")[0]
         raise ValueError(
             f"{named.torchvision_name} is not at hand and cannot be fetched ({reason}): put {where}, "
             "or use dataset=digits or dataset=folder, which need no network"

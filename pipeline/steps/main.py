@@ -90,5 +90,5 @@ def _own(step: str, params: MainParams, handed: dict[str, Any]) -> Params:
     try:
         return kind(**own | {name: value for name, value in handed.items() if name in kind.model_fields})
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise ValueError(f"{step}: {problem['loc'][0]}={problem['input']} was handed on: {message(problem)}") from None
+        problems = (f"{'.'.join(map(str, each['loc']))} {message(each)}".strip() for each in error.errors())
+        raise ValueError(f"{step} cannot take what it was handed ({'; '.join(problems)})") from None
