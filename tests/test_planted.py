@@ -1,4 +1,4 @@
-"""Whatever file a run opens, somebody else may have put it there: refused in one line, and nothing it asks for is done."""
+"""Whatever file a run opens, somebody else may have put it there: refused in one line, and nothing of it is done."""
 
 import contextlib
 import json
