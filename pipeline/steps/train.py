@@ -1,6 +1,6 @@
 """OneCycle training as a tracked step: curves, best and last weights, and the model to serve."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +109,13 @@ def _train(run: runs.Run, name: str, setup: Setup, params: TrainStepParams, trai
                 done = training.history.num_steps
                 for _ in show(events, name, training.steps_per_epoch, params.epochs, done):
                     pass
-        finally:
-            # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
-            _keep(run, name, setup, training, folder)
+        except BaseException:
+            # Also after Ctrl-C or a diverged loss the epochs that are done are worth keeping; where the machine has
+            # no room for that any more, what stopped the training is what a person needs to hear.
+            with suppress(Exception):
+                _keep(run, name, setup, training, folder)
+            raise
+        _keep(run, name, setup, training, folder)
         best = training.history.best
         assert best is not None
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))

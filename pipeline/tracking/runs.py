@@ -217,14 +217,14 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
 
 
 def _close(run: Run, error: BaseException) -> None:
-    """Ends a run as `error` did its work."""
+    """Ends a run as `error` did its work; soon, where a scheduler or a full disk leaves no time."""
     is_interrupt = isinstance(error, KeyboardInterrupt)
     status = "KILLED" if is_interrupt else "FAILED"
     try:
         run.tags({"error": store.first_line(error), "pipeline.status": status})
         if not is_interrupt:
             run.text("traceback.txt", traceback.format_exc())
-        run.end(status, INTERRUPTED_SECONDS if is_interrupt else store.PATIENCE_SECONDS)
+        run.end(status, INTERRUPTED_SECONDS if is_interrupt or _is_full(error) else store.PATIENCE_SECONDS)
     except OSError:  # a full disk takes no journal; the store may lie elsewhere
         with suppress(MlflowException):
             store.Client().set_terminated(run.id, status)
@@ -233,11 +233,15 @@ def _close(run: Run, error: BaseException) -> None:
 def _advice(error: BaseException, run_id: str) -> str | None:
     """What to do about a machine that has no more room; None for any other error."""
     go_on = f"what was kept before is whole; then go on with resume={run_id}"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"no room to keep what the run tells ({error.strerror}, {local.folder(run_id)}): make room; {go_on}"
+    if _is_full(error):
+        return f"no room to keep the run ({store.first_line(error)}): make room in {local.folder(run_id)}; {go_on}"
     if device.is_out_of_memory(error):
-        return f"out of memory ({store.first_line(error)}): give it more, or take a smaller batch_size; {go_on}"
+        return f"out of memory ({store.first_line(error)}): give it more; {go_on}"
     return None
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 @contextmanager
