@@ -11,7 +11,7 @@ import click
 
 from pipeline.params import COMMANDS, Declared
 from pipeline.settings import nearest, resolve, resumed
-from pipeline.tracking import interrupts
+from pipeline.tracking import interrupts, journal
 from pipeline.training.events import Failure
 
 FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -19,6 +19,12 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
+    status = _run(arguments)
+    _tell_unsent()
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -70,11 +76,7 @@ def _runner(step: str) -> Any:
         _log_to_the_terminal()
         interrupts.raise_once()
         # Imported late, so that --help and refusals need not wait for torch and MLflow.
-        module = importlib.import_module(f"pipeline.steps.{step}")
-        try:
-            module.run(params)
-        finally:
-            _tell_unsent()
+        importlib.import_module(f"pipeline.steps.{step}").run(params)
 
     return run
 
@@ -95,8 +97,6 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
 
 
 def _tell_unsent() -> None:
-    from pipeline.tracking import journal
-
     if journal.left_behind:
         folders = ", ".join(str(folder) for folder in journal.left_behind)
         click.echo(
