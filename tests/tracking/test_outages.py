@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import signal
 import statistics
 import subprocess
@@ -10,6 +11,8 @@ import time
 import pytest
 
 from tests.tracking.servers import Door, ServedPlace, Server
+
+log = logging.getLogger(__name__)
 
 TRAIN = {"experiment": "none", "limit_train": 300, "limit_test": 100, "width": 8, "batch_size": 32, "optimizer": "sgd"}
 TRAIN |= {"max_lr": 0.05}
@@ -150,7 +153,7 @@ def test_an_outage_of_a_minute_does_not_slow_a_training(tmp_path, server, outage
         statistics.median(point.value for point in points if start < point.timestamp / 1000 < end)
         for start, end in itertools.pairwise(moments)
     )
-    print(f"images/s before the outage {before:.0f}, during it {during:.0f}")
+    log.info("images/s before the outage %.0f, during it %.0f", before, during)
     assert during > 0.8 * before  # one request of 20 s without an answer would leave less
 
 
