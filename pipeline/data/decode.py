@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 
-# Of one image: room for the largest sensors but the most unusual. Decoding takes at most 12 bytes for each.
+# Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
 MAX_PIXELS = 128 * 2**20
 MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
 
@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
         image = Image.fromarray(grey)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         return white

@@ -50,14 +50,17 @@ def scan(root: Path) -> Listing:
     for part, prefix in _part_folders(root):
         above = {_identity(root.stat()), _identity((root / prefix).stat())}
         for path, entry in _entries(root, prefix, listing):
-            if _is_folder(entry):
+            if entry.is_dir():
                 if part == TRAIN:
                     listing.train_folders.append(entry.name)
                 _scan_class(root, path, part, entry.name, listing, above.copy())
             else:
                 listing.skipped["outside a class folder"] += 1
     if not listing.files:
-        raise ValueError(f"data_dir={root} has no images: expected <class>/<image> or train/<class>/<image> in it")
+        first = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
+        raise ValueError(
+            f"data_dir={root} has no images{first}: expected <class>/<image> or train/<class>/<image> in it"
+        )
     listing.files.sort()
     return listing
 
@@ -74,7 +77,7 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
 
 def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
     """(part, its folder relative to `root`); a tree without train/ is all train."""
-    present = {name: part for name, part in PART_OF.items() if _has_folders(root / name)}
+    present = {name: part for name, part in PART_OF.items() if _has_folders(root, name)}
     if not present:
         yield TRAIN, ""
         return
@@ -86,14 +89,8 @@ def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
         yield part, name
 
 
-def _has_folders(path: Path) -> bool:
-    if not path.is_dir():
-        return False
-    try:
-        with os.scandir(path) as entries:
-            return any(_is_folder(entry) and not entry.name.startswith(".") for entry in entries)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+def _has_folders(root: Path, name: str) -> bool:
+    return any(entry.is_dir() for _, entry in _entries(root, name, Listing()))
 
 
 def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
@@ -111,7 +108,7 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
             continue
         seen.add(identity)
         for child, entry in _entries(root, folder, listing):
-            if not _is_folder(entry):
+            if not entry.is_dir():
                 _add_file(entry, ImageFile(part, child, label, (0, 0, 0)), listing)
             elif entry.is_symlink():  # last, so that a folder goes by its own name rather than by that of a link
                 folders.append(child)
@@ -125,7 +122,7 @@ def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> Non
         return
     try:
         status = entry.stat()
-    except OSError as error:  # a link to nowhere, or to itself
+    except OSError as error:
         listing.leave_out(file.path, error.strerror)
         return
     if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
@@ -138,7 +135,7 @@ def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> Non
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:
-    """(path relative to `root`, entry) of what is in `folder` and not hidden, sorted by name."""
+    """(path relative to `root`, entry) of what is in `folder` and not hidden, sorted by name; links lead somewhere."""
     try:
         with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -147,14 +144,19 @@ def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.Di
         return []
     visible = [entry for entry in found if not entry.name.startswith(".")]
     listing.skipped["hidden"] += len(found) - len(visible)
-    return [(f"{folder}/{entry.name}" if folder else entry.name, entry) for entry in visible]
+    paths = [f"{folder}/{entry.name}" if folder else entry.name for entry in visible]
+    return [each for each in zip(paths, visible, strict=True) if _leads_somewhere(*each, listing)]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _leads_somewhere(path: str, entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Names a link to nowhere or to itself: it may have been a whole class, on a disk that is not there now."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to where nobody may look
+        if entry.is_symlink():
+            entry.stat()
+    except OSError as error:
+        listing.leave_out(path, error.strerror)
         return False
+    return True
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
