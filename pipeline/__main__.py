@@ -11,6 +11,7 @@ import click
 
 from pipeline.params import COMMANDS, Declared
 from pipeline.settings import nearest, resolve, resumed
+from pipeline.text import visible
 from pipeline.tracking import interrupts, journal
 from pipeline.training.events import Failure
 
@@ -32,9 +33,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return BAD_INPUT
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        return _refuse(" ".join(message.split()))
+        return _refuse(visible(" ".join(message.split())))
     except Failure as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {visible(str(error))}", err=True)
         return FAILED
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes an Abort of either.
@@ -110,6 +111,11 @@ def _best_of(study_name: str, storage: str) -> dict[str, Any]:
     return study.best(study_name, storage)
 
 
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+
 def _log_to_the_terminal() -> None:
     """Shows what our modules log, once, though each step of an experiment loads the same data."""
     shown: set[str] = set()
@@ -122,6 +128,7 @@ def _log_to_the_terminal() -> None:
 
     handler = logging.StreamHandler()
     handler.addFilter(is_new)
+    handler.setFormatter(_OneLine())
     ours = logging.getLogger("pipeline")
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)

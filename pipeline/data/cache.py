@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what decoding yields and how it is stored; part of every key
+VERSION = 2  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
 
 

@@ -92,10 +92,12 @@ def _describe_input(run: runs.Run, setup: Setup) -> None:
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
     report = splits.report
-    if report.corrupt:
-        run.table("corrupt.csv", pd.DataFrame(report.corrupt, columns=["file", "error"]))
-    if left_out := {**report.skipped, **({"corrupt": len(report.corrupt)} if report.corrupt else {})}:
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    counted = dict(report.skipped)
+    if report.left_out:
+        run.table("left_out.csv", pd.DataFrame(report.left_out, columns=["file", "reason"]))
+        counted["named in left_out.csv"] = len(report.left_out)
+    if counted:
+        counts = ", ".join(f"{count} {reason}" for reason, count in counted.items())
         run.tags({"data.left_out": counts})
         say(f"files left out: {counts}")
     if splits.valid is None:

@@ -20,6 +20,7 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.progress import say
+from pipeline.text import cell, note
 from pipeline.tracking import journal, local, processes, states, store
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sending import PACKAGE, Sender
@@ -77,7 +78,7 @@ class Run:
     def describe(self, name: str, markdown: str) -> None:
         """Sets the run's name and the description that the UI shows."""
         self._journal.append("name", name=name)
-        self.tags({"mlflow.note.content": markdown})
+        self.tags({"mlflow.note.content": note(markdown)})
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
@@ -90,8 +91,11 @@ class Run:
             file.write_text(content, encoding="utf-8")
 
     def table(self, path: str, table: pd.DataFrame) -> None:
-        """Logs a table as CSV."""
-        self.text(path, table.to_csv(index=False))
+        """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
+        harmless = table.rename(columns=_cell).apply(
+            lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell)
+        )
+        self.text(path, harmless.to_csv(index=False))
 
     def json(self, path: str, content: Any) -> None:
         """Logs plain data as JSON."""
@@ -156,6 +160,10 @@ class Run:
         file = self._journal.file(Path(path).name)
         yield file
         self._journal.append("file", file=self._journal.relative(file), path=path)
+
+
+def _cell(value: Any) -> Any:
+    return cell(value) if isinstance(value, str) else value
 
 
 def measured(event: EpochEnd) -> dict[str, float]:

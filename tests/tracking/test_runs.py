@@ -1,4 +1,4 @@
-"""What is logged is in the store, once, whoever else writes there and however often it is sent."""
+"""What is logged is in the store, once and harmless, whoever else writes there and whoever chose the names."""
 
 import contextlib
 import multiprocessing
@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 
 from pipeline.tracking import runs, store
@@ -68,3 +69,27 @@ def test_an_entry_sent_twice_is_there_once(place):
     assert stored.data.params == {"epochs": "3"}
     assert len(stored.inputs.dataset_inputs) == 1
     assert place.artifacts(run.id) == {"folder/told.txt", "params.json"}
+
+
+def test_a_table_keeps_its_numbers_and_starts_no_formula(place):
+    table = pd.DataFrame({"name": ["=1+1", None, "-0.5"], "loss": [-0.5, 0.25, None], "@SUM(A1)": ["a\rb", "c", "d"]})
+    with runs.start("train", "test") as run:
+        run.table("table.csv", table)
+        run.table("empty.csv", table.head(0))
+        run.table("twice.csv", pd.DataFrame([[1, "=1"]], columns=["=a", "=a"]))
+    content = {
+        name: Path(place.client.download_artifacts(run.id, f"{name}.csv", str(place.folder))).read_text()
+        for name in ("table", "empty", "twice")
+    }
+    assert content == {
+        "table": "name,loss,'@SUM(A1)\n'=1+1,-0.5,a\\rb\n,0.25,c\n-0.5,,d\n",
+        "empty": "name,loss,'@SUM(A1)\n",
+        "twice": "'=a,'=a\n1,'=1\n",
+    }
+
+
+def test_a_description_holds_no_html(place):
+    with runs.start("train", "test") as run:
+        run.describe("study <b>", "**Sweep** of <script>alert(1)</script>\n\nsecond \x1b[31mline")
+    note = place.client.get_run(run.id).data.tags["mlflow.note.content"]
+    assert note == "**Sweep** of &lt;script&gt;alert(1)&lt;/script&gt;\n\nsecond \\x1b[31mline"
