@@ -20,7 +20,7 @@ test: .venv/installed ## the tests, minutes
 	python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: .venv/installed ## the tests that take longer
-	python -m pytest -m slow
+	python -m pytest -m slow --log-cli-level=INFO
 
 check: .venv/installed ## lint, format and types
 	ruff check .

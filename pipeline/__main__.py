@@ -11,7 +11,8 @@ import click
 
 from pipeline.params import COMMANDS, Declared
 from pipeline.settings import nearest, resolve, resumed
-from pipeline.tracking import interrupts
+from pipeline.text import visible
+from pipeline.tracking import interrupts, journal
 from pipeline.training.events import Failure
 
 FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -19,6 +20,12 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
+    status = _run(arguments)
+    _tell_unsent()
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -26,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        return _refuse(_one_line(message))
+        return _refuse(visible(" ".join(message.split())))
     except Failure as error:
-        click.echo(f"error: {_one_line(str(error))}", err=True)
+        click.echo(f"error: {visible(str(error))}", err=True)
         return FAILED
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes an Abort of either.
@@ -70,11 +77,7 @@ def _runner(step: str) -> Any:
         _log_to_the_terminal()
         interrupts.raise_once()
         # Imported late, so that --help and refusals need not wait for torch and MLflow.
-        module = importlib.import_module(f"pipeline.steps.{step}")
-        try:
-            module.run(params)
-        finally:
-            _tell_unsent()
+        importlib.import_module(f"pipeline.steps.{step}").run(params)
 
     return run
 
@@ -95,8 +98,6 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
 
 
 def _tell_unsent() -> None:
-    from pipeline.tracking import journal
-
     if journal.left_behind:
         folders = ", ".join(str(folder) for folder in journal.left_behind)
         click.echo(
@@ -108,6 +109,11 @@ def _best_of(study_name: str, storage: str) -> dict[str, Any]:
     from pipeline.sweep import study
 
     return study.best(study_name, storage)
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
 
 
 def _log_to_the_terminal() -> None:
@@ -122,14 +128,10 @@ def _log_to_the_terminal() -> None:
 
     handler = logging.StreamHandler()
     handler.addFilter(is_new)
+    handler.setFormatter(_OneLine())
     ours = logging.getLogger("pipeline")
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)
-
-
-def _one_line(message: str) -> str:
-    """`message` without what would break the line or steer the terminal: it may quote a file."""
-    return "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))
 
 
 def _refuse(message: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from pipeline.text import visible
 from pipeline.training.events import EpochEnd, StepEnd
 
 REFRESH_SECONDS = 0.5
@@ -41,8 +42,8 @@ def show(
 
 
 def say(message: str) -> None:
-    """One line for the person at the terminal."""
-    click.echo(message, err=True)
+    """A line, or several, for the person at the terminal."""
+    click.echo(visible(message, keep="\n"), err=True)
 
 
 def _running(event: StepEnd, num_images: int, num_correct: Any, bar: Any) -> dict[str, str]:

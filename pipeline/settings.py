@@ -46,7 +46,9 @@ def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) 
     given = {**values, **flags}
     if best_of is not None and given.get("from_study") and "from_study" in declared:
         values |= best_of(str(given["from_study"]), str(given.get("storage", "auto")))
-    values |= {**flags, "experiment": "none" if path is None else _shown(path)}
+    values |= flags
+    if "experiment" in declared:
+        values["experiment"] = "none" if path is None else _shown(path)
     try:
         return COMMANDS[step](**values)
     except ValidationError as error:

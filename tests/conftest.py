@@ -21,6 +21,7 @@ class Workplace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.experiment_id = "0"
         self.uri = f"sqlite:///{folder}/mlflow.db"
         with contextlib.chdir(folder):  # where the store is made, its artifacts go
             self.client = MlflowClient(self.uri)
@@ -89,7 +90,7 @@ class Workplace:
     def runs(self, step: str | None = None) -> list:
         """The stored runs, newest first."""
         query = f"tags.step = '{step}'" if step else ""
-        return list(self.client.search_runs(["0"], query, order_by=["attributes.start_time DESC"]))
+        return list(self.client.search_runs([self.experiment_id], query, order_by=["attributes.start_time DESC"]))
 
     def artifacts(self, run_id: str, folder: str = "") -> set[str]:
         """The paths of a run's artifact files."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.data import cache, folders, named
 from pipeline.data.cache import TEST
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
+from pipeline.text import shown
 
 __all__ = ["DATASETS", "Report", "Split", "Splits", "load"]
 
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "folder"
 DATASETS = (*named.SETS, FOLDER)
-CORRUPT_NAMED = 10  # files in the log; all are in the report
+NAMED = 10  # files left out, in the log; all are in the report
 
 
 def load(
@@ -44,14 +45,14 @@ def load(
         decoded, listing = folders.read(root, image_size, progress=progress)
         if TEST not in decoded.parts:
             log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
-        name, flip = root.resolve().name, True
-        report = Report(dict(+listing.skipped), [*listing.unreadable, *decoded.corrupt])
+        name, flip = shown(root.resolve().name), True
+        report = Report(dict(+listing.skipped), sorted([*listing.left_out, *decoded.corrupt]))
     else:
         decoded = named.read(dataset, root, image_size, progress=progress)
         name, flip, report = dataset, named.SETS[dataset].flip, Report()
     if decoded.images.shape[-1] != image_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
-    _warn(report.corrupt)
+    _warn(report.left_out)
     return divide(
         decoded,
         name,
@@ -63,8 +64,8 @@ def load(
     )
 
 
-def _warn(corrupt: Sequence[tuple[str, str]]) -> None:
-    for path, error in corrupt[:CORRUPT_NAMED]:
-        log.warning("%s left out: %s", path, error)
-    if len(corrupt) > CORRUPT_NAMED:
-        log.warning("and %d more files left out", len(corrupt) - CORRUPT_NAMED)
+def _warn(left_out: Sequence[tuple[str, str]]) -> None:
+    for path, reason in left_out[:NAMED]:
+        log.warning("%s left out: %s", path, reason)
+    if len(left_out) > NAMED:
+        log.warning("and %d more files left out", len(left_out) - NAMED)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, NonNegativeInt
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what decoding yields and how it is stored; part of every key
+VERSION = 2  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
 
 

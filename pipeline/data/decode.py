@@ -1,38 +1,69 @@
 """One image file -> pixels of one size."""
 
+import os
+import warnings
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 
+# Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
+MAX_PIXELS = 128 * 2**20
+MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
+
 
 def decode(path: str, image_size: int) -> np.ndarray:
     """The image in `path` as (3, image_size, image_size) uint8 RGB.
 
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
-    animation the first frame. Raises ValueError that says why for whatever cannot be read in full.
+    animation the first frame. Raises ValueError that says why for whatever cannot be read in full, and, before
+    its pixels take memory, for what is larger than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
+            return _decode(path, image_size)
+    except UnidentifiedImageError:
+        raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels, or a decompression bomb that claims to be") from None
+    except OSError as error:
+        raise ValueError(_line(error.strerror or error)) from error
+    except Exception as error:  # on broken files decoders raise anything, from MemoryError to SyntaxError
+        raise ValueError(_line(error)) from error
+
+
+def _decode(path: str, image_size: int) -> np.ndarray:
+    with open(path, "rb") as file:  # noqa: PTH123, as Path objects would take longer
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        with Image.open(file, formats=FORMATS) as image:
+            # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
             image.draft(None, (2 * image_size, 2 * image_size))
             ImageOps.exif_transpose(image, in_place=True)
             return to_array(resize(to_rgb(image), image_size))
-    except UnidentifiedImageError:
-        raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
-    except Exception as error:  # on broken files decoders raise anything, from OSError to SyntaxError
-        raise ValueError(" ".join(f"{error}".split()) or type(error).__name__) from error
+
+
+def _line(error: Exception | str) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """`image` of any mode as 8-bit RGB, on white where it is transparent."""
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize(image: Image.Image, image_size: int) -> Image.Image:

@@ -14,6 +14,7 @@ from pipeline.data.cache import Decoded
 from pipeline.data.decode import decode
 from pipeline.data.parallel import map_blocks
 from pipeline.data.tree import ImageFile, Listing, scan, train_classes
+from pipeline.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def read(root: Path, image_size: int, *, progress: bool = True) -> tuple[Decoded
 
     `root` holds train/, and optionally test/ and val/ (or valid/, validation/), of one folder per class each;
     or the class folders themselves. The train folders define the classes, sorted by name. Files that cannot
-    be read are left out and listed in `corrupt`. Raises ValueError for a tree that cannot be trained on.
+    be read are left out and listed in `corrupt`; names are as `shown` writes them. Raises ValueError for a
+    tree that cannot be trained on.
     """
     listing = scan(root)
     train_classes(listing.files, root)
@@ -37,7 +39,7 @@ def read(root: Path, image_size: int, *, progress: bool = True) -> tuple[Decoded
         key = _hash(cache.VERSION, image_size, digest)
         decoded = cache.find(key) or _decode(root, listing.files, image_size, key, digest, progress)
         cache.remember(manifest, key)
-    for name in sorted({*listing.train_folders} - {*decoded.classes}):
+    for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
     return decoded, listing
 
@@ -81,10 +83,10 @@ def _decode(root: Path, files: Sequence[ImageFile], image_size: int, key: str, d
             {
                 "labels": np.array([index[file.label] for file in usable]),
                 "parts": np.array([file.part for file in usable]),
-                "names": [_printable(file.path) for file in usable],
-                "classes": [_printable(name) for name in classes],
+                "names": [shown(file.path) for file in usable],
+                "classes": [shown(name) for name in classes],
                 "digest": digest,
-                "corrupt": [(_printable(file.path), error) for file, error in zip(files, errors, strict=True) if error],
+                "corrupt": [(shown(file.path), error) for file, error in zip(files, errors, strict=True) if error],
             }
         )
 
@@ -108,8 +110,3 @@ def _hash(*parts: object) -> str:
     for part in parts:
         digest.update(ascii(part).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _printable(name: str) -> str:
-    """`name` with bytes that are no text replaced, as tables and terminals refuse them."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")

@@ -38,10 +38,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Report:
-    """What loading left out: counts by reason, and (path, error) of each file that could not be read."""
+    """What loading left out: counts by reason of what nobody would miss, and (path, reason) of each other file."""
 
     skipped: Mapping[str, int] = field(default_factory=dict)
-    corrupt: Sequence[tuple[str, str]] = ()
+    left_out: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pipeline.data.cache import TEST, TRAIN, VALID
 from pipeline.data.decode import SUFFIXES
+from pipeline.text import shown
 
 PART_OF = {"train": TRAIN, "val": VALID, "valid": VALID, "validation": VALID, "test": TEST}
 
@@ -29,26 +30,37 @@ class Listing:
 
     files: list[ImageFile] = field(default_factory=list)
     train_folders: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)  # files that nobody would miss, by why
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
+
+    def leave_out(self, path: str, reason: object) -> None:
+        """Names a file or folder that cannot be used."""
+        self.left_out.append((shown(path), str(reason)))
 
 
 def scan(root: Path) -> Listing:
-    """The files below `root`, sorted by part and path; hidden, empty and other files are only counted."""
+    """The files below `root`, sorted by part and path.
+
+    Links are followed wherever they lead, but not back. Files that are hidden, or whose suffix is of no image, are only
+    counted, as there may be thousands; others that cannot be used are named.
+    """
     if not root.is_dir():
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
     listing = Listing()
     for part, prefix in _part_folders(root):
-        for entry in _entries(root / prefix, listing):
-            path = f"{prefix}/{entry.name}" if prefix else entry.name
-            if not entry.is_dir():
+        above = {_identity(root.stat()), _identity((root / prefix).stat())}
+        for path, entry in _entries(root, prefix, listing):
+            if entry.is_dir():
+                if part == TRAIN:
+                    listing.train_folders.append(entry.name)
+                _scan_class(root, path, part, entry.name, listing, above.copy())
+            else:
                 listing.skipped["outside a class folder"] += 1
-                continue
-            if part == TRAIN:
-                listing.train_folders.append(entry.name)
-            _scan_class(root, path, part, entry.name, listing, seen=set())
     if not listing.files:
-        raise ValueError(f"data_dir={root} has no images: expected <class>/<image> or train/<class>/<image> in it")
+        first = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
+        raise ValueError(
+            f"data_dir={root} has no images{first}: expected <class>/<image> or train/<class>/<image> in it"
+        )
     listing.files.sort()
     return listing
 
@@ -65,7 +77,7 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
 
 def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
     """(part, its folder relative to `root`); a tree without train/ is all train."""
-    present = {name: part for name, part in PART_OF.items() if _has_folders(root / name)}
+    present = {name: part for name, part in PART_OF.items() if _has_folders(root, name)}
     if not present:
         yield TRAIN, ""
         return
@@ -77,53 +89,75 @@ def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
         yield part, name
 
 
-def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
+def _has_folders(root: Path, name: str) -> bool:
+    return any(entry.is_dir() for _, entry in _entries(root, name, Listing()))
 
 
 def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
-    """Adds what is below the class folder `path`, each real directory once, so that link cycles end."""
-    try:
-        status = (root / path).stat()
-    except OSError as error:
-        listing.unreadable.append((path, str(error.strerror)))
-        return
-    if (identity := (status.st_dev, status.st_ino)) in seen:
-        return
-    seen.add(identity)
-    for entry in _entries(root / path, listing):
-        child = f"{path}/{entry.name}"
-        if entry.is_dir():
-            _scan_class(root, child, part, label, listing, seen)
-        elif not entry.name.lower().endswith(SUFFIXES):
-            listing.skipped["not an image"] += 1
-        else:
-            _add_file(entry, ImageFile(part, child, label, (0, 0, 0)), listing)
+    """Adds what is below the class folder `path`, each real folder once and none of `seen`, so that link cycles end."""
+    folders = deque([path])
+    while folders:
+        folder = folders.popleft()
+        try:
+            identity = _identity((root / folder).stat())
+        except OSError as error:
+            listing.leave_out(folder, error.strerror)
+            continue
+        if identity in seen:
+            listing.leave_out(folder, "a link to a folder that is read already, or lies above")
+            continue
+        seen.add(identity)
+        for child, entry in _entries(root, folder, listing):
+            if not entry.is_dir():
+                _add_file(entry, ImageFile(part, child, label, (0, 0, 0)), listing)
+            elif entry.is_symlink():  # last, so that a folder goes by its own name rather than by that of a link
+                folders.append(child)
+            else:
+                folders.appendleft(child)
 
 
 def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> None:
+    if not entry.name.lower().endswith(SUFFIXES):
+        listing.skipped["not an image"] += 1
+        return
     try:
         status = entry.stat()
-    except OSError as error:  # a link to nowhere
-        listing.unreadable.append((file.path, str(error.strerror)))
+    except OSError as error:
+        listing.leave_out(file.path, error.strerror)
         return
-    if not stat.S_ISREG(status.st_mode):
-        listing.skipped["not an image"] += 1
+    if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
+        listing.leave_out(file.path, "a pipe, socket or device")
     elif not status.st_size:
-        listing.skipped["empty"] += 1
+        listing.leave_out(file.path, "empty")
     else:
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         listing.files.append(file._replace(stamp=stamp))
 
 
-def _entries(path: Path, listing: Listing) -> list[os.DirEntry[str]]:
-    """What is in the folder `path` and not hidden, sorted by name."""
+def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:
+    """(path relative to `root`, entry) of what is in `folder` and not hidden, sorted by name; links lead somewhere."""
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        listing.unreadable.append((str(path), str(error.strerror)))
+        listing.leave_out(folder or ".", error.strerror)
         return []
     visible = [entry for entry in found if not entry.name.startswith(".")]
     listing.skipped["hidden"] += len(found) - len(visible)
-    return visible
+    paths = [f"{folder}/{entry.name}" if folder else entry.name for entry in visible]
+    return [each for each in zip(paths, visible, strict=True) if _leads_somewhere(*each, listing)]
+
+
+def _leads_somewhere(path: str, entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Names a link to nowhere or to itself: it may have been a whole class, on a disk that is not there now."""
+    try:
+        if entry.is_symlink():
+            entry.stat()
+    except OSError as error:
+        listing.leave_out(path, error.strerror)
+        return False
+    return True
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

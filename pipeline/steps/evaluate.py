@@ -50,7 +50,9 @@ def _report(run: runs.Run, name: str, training: Training, probabilities: np.ndar
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
-    run.table("confusion_matrix.csv", pd.DataFrame(matrix, columns=classes).assign(true=classes))
+    # Side by side rather than assigned: a class may itself be named "true".
+    counts = [pd.DataFrame(matrix, columns=classes), pd.DataFrame({"true": classes})]
+    run.table("confusion_matrix.csv", pd.concat(counts, axis=1))
     run.table("most_confused.csv", metrics.most_confused(matrix, classes))
     run.table("per_class.csv", metrics.per_class(labels, predicted, classes))
     ece, bins = metrics.calibration(labels, probabilities)

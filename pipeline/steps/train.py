@@ -1,6 +1,6 @@
 """OneCycle training as a tracked step: curves, best and last weights, and the model to serve."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +96,12 @@ def _describe_input(run: runs.Run, setup: Setup) -> None:
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
     report = splits.report
-    if report.corrupt:
-        run.table("corrupt.csv", pd.DataFrame(report.corrupt, columns=["file", "error"]))
-    if left_out := {**report.skipped, **({"corrupt": len(report.corrupt)} if report.corrupt else {})}:
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    counted = dict(report.skipped)
+    if report.left_out:
+        run.table("left_out.csv", pd.DataFrame(report.left_out, columns=["file", "reason"]))
+        counted["named in left_out.csv"] = len(report.left_out)
+    if counted:
+        counts = ", ".join(f"{count} {reason}" for reason, count in counted.items())
         run.tags({"data.left_out": counts})
         say(f"files left out: {counts}")
     if splits.valid is None:
@@ -113,9 +115,13 @@ def _train(run: runs.Run, name: str, setup: Setup, params: TrainStepParams, trai
                 done = training.history.num_steps
                 for _ in show(events, name, training.steps_per_epoch, params.epochs, done):
                     pass
-        finally:
-            # Also after Ctrl-C or a diverged loss: the epochs that are done are worth keeping.
-            _keep(run, name, setup, training, folder)
+        except BaseException:
+            # Also after Ctrl-C or a diverged loss the epochs that are done are worth keeping; where the machine has
+            # no room for that any more, what stopped the training is what a person needs to hear.
+            with suppress(Exception):
+                _keep(run, name, setup, training, folder)
+            raise
+        _keep(run, name, setup, training, folder)
         best = training.history.best
         assert best is not None
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))

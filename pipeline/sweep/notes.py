@@ -1,6 +1,7 @@
 """What this project notes with a study and its trials, checked before anything is made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,15 +58,22 @@ class Study(Protocol):
 
 
 def read(study: Study) -> Notes:
-    """The study's notes, once those of its trials are checked. Raises ValueError, in one line, for others than ours."""
+    """The study's notes, once those of its trials are checked, and their values."""
+    for trial in study.get_trials(deepcopy=False):
+        TrialNotes.model_validate(trial.user_attrs)
+        if trial.state.name == "COMPLETE" and list(map(type, trial.values or ())) != [float] * len(study.directions):
+            raise ValueError(f"trial {trial.number} is complete and has not one value per objective")
+    return Notes.model_validate(study.user_attrs)
+
+
+@contextmanager
+def checked(study_name: str) -> Iterator[None]:
+    """Within, whatever comes of a database that others wrote to is a ValueError in one line."""
     try:
-        for trial in study.get_trials(deepcopy=False):
-            TrialNotes.model_validate(trial.user_attrs)
-            if trial.state.name == "COMPLETE" and len(trial.values) != len(study.directions):
-                raise ValueError(f"trial {trial.number} is complete and has not one value per objective")
-        return Notes.model_validate(study.user_attrs)
+        yield
+        return
     except ValidationError as error:
         reason = "; ".join(f"{each['loc'][0]} {message(each)}" for each in error.errors())
     except STRANGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-    raise ValueError(f"study {study.study_name} is not one of this project, or damaged ({reason})")
+    raise ValueError(f"study {study_name} is not one of this project, or damaged ({reason})")

@@ -111,15 +111,17 @@ def open_or_create(
         raise ValueError("lr_range_first: max_lr must be a range in the space, and the sampler no grid")
     declared = json.loads(json.dumps(shared))  # as the storage gives it back
     storage = connect(storage_url(params.storage))
-    with quiet():
+    pruner = PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs)
+    with quiet(), notes.checked(params.study_name):
         study = optuna.create_study(
             study_name=params.study_name,
             storage=storage,
             directions=[DIRECTIONS[objective] for objective in params.objectives],
-            pruner=PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs),
+            pruner=pruner,
             load_if_exists=True,
         )
         there = notes.read(study).declared
+    with quiet():
         # Another seed after each start, or a study that goes on would be given the same suggestions again.
         seed = params.seed + len(study.get_trials(deepcopy=False)) + worker
         study.sampler = SAMPLERS[params.sampler](seed, space)
@@ -180,7 +182,7 @@ def reclaim(study: optuna.Study) -> None:
 
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
-    if run_id := trial.user_attrs.get("mlflow.run_id"):
+    if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
         runs.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
     try_again(study, trial)
 
@@ -236,12 +238,14 @@ def best(name: str, storage: str) -> dict[str, Any]:
     """
     url = storage_url(storage)
     opened = connect(url)
-    known = optuna.get_all_study_names(opened)
+    with notes.checked(name):
+        known = optuna.get_all_study_names(opened)
     if name not in known:
         raise ValueError(f"from_study={name}: no such study in {without_password(url)} (studies: {', '.join(known)})")
-    study = optuna.load_study(study_name=name, storage=opened)
-    noted = notes.read(study)
-    trials = completed(study)
+    with notes.checked(name):
+        study = optuna.load_study(study_name=name, storage=opened)
+        noted = notes.read(study)
+        trials = completed(study)
     if not trials:
         raise ValueError(f"from_study={name}: no trial of it is complete")
     return noted.parameters(trials[0].params)

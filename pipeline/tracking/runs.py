@@ -20,6 +20,7 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.progress import say
+from pipeline.text import cell, note
 from pipeline.tracking import journal, local, processes, states, store
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sending import PACKAGE, Sender
@@ -77,7 +78,7 @@ class Run:
     def describe(self, name: str, markdown: str) -> None:
         """Sets the run's name and the description that the UI shows."""
         self._journal.append("name", name=name)
-        self.tags({"mlflow.note.content": markdown})
+        self.tags({"mlflow.note.content": note(markdown)})
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
@@ -90,8 +91,11 @@ class Run:
             file.write_text(content, encoding="utf-8")
 
     def table(self, path: str, table: pd.DataFrame) -> None:
-        """Logs a table as CSV."""
-        self.text(path, table.to_csv(index=False))
+        """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
+        harmless = table.rename(columns=_cell).apply(
+            lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell)
+        )
+        self.text(path, harmless.to_csv(index=False))
 
     def json(self, path: str, content: Any) -> None:
         """Logs plain data as JSON."""
@@ -158,6 +162,10 @@ class Run:
         self._journal.append("file", file=self._journal.relative(file), path=path)
 
 
+def _cell(value: Any) -> Any:
+    return cell(value) if isinstance(value, str) else value
+
+
 def measured(event: EpochEnd) -> dict[str, float]:
     """An epoch's numbers by the names of their metrics."""
     values = {
@@ -217,14 +225,14 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
 
 
 def _close(run: Run, error: BaseException) -> None:
-    """Ends a run as `error` did its work."""
+    """Ends a run as `error` did its work; soon, where a scheduler or a full disk leaves no time."""
     is_interrupt = isinstance(error, KeyboardInterrupt)
     status = "KILLED" if is_interrupt else "FAILED"
     try:
         run.tags({"error": store.first_line(error), "pipeline.status": status})
         if not is_interrupt:
             run.text("traceback.txt", traceback.format_exc())
-        run.end(status, INTERRUPTED_SECONDS if is_interrupt else store.PATIENCE_SECONDS)
+        run.end(status, INTERRUPTED_SECONDS if is_interrupt or _is_full(error) else store.PATIENCE_SECONDS)
     except OSError:  # a full disk takes no journal; the store may lie elsewhere
         with suppress(MlflowException):
             store.Client().set_terminated(run.id, status)
@@ -233,11 +241,15 @@ def _close(run: Run, error: BaseException) -> None:
 def _advice(error: BaseException, run_id: str) -> str | None:
     """What to do about a machine that has no more room; None for any other error."""
     go_on = f"what was kept before is whole; then go on with resume={run_id}"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"no room to keep what the run tells ({error.strerror}, {local.folder(run_id)}): make room; {go_on}"
+    if _is_full(error):
+        return f"no room to keep the run ({store.first_line(error)}): make room in {local.folder(run_id)}; {go_on}"
     if device.is_out_of_memory(error):
-        return f"out of memory ({store.first_line(error)}): give it more, or take a smaller batch_size; {go_on}"
+        return f"out of memory ({store.first_line(error)}): give it more; {go_on}"
     return None
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 @contextmanager

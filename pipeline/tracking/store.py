@@ -168,7 +168,7 @@ def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
     """The mapping in a run's JSON artifact. Raises ValueError when there is none."""
     try:
         content = json.loads(artifact(run_id, path, folder).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"run {run_id}: {path} cannot be read ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"run {run_id}: {path} holds no mapping")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
@@ -85,9 +85,16 @@ class Fitting:
                 raise ValueError("other names than a schedule's")
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
+            for kept in (state["best"], state["last"]):
+                if kept is not None and _shapes(kept) != _shapes(self._evaluated.state_dict()):
+                    raise ValueError("other weights than those of its model")
             self.history.load_state_dict(state["history"], next(self._evaluated.parameters()).device)
             if self.history.under_way:
                 self._batches.load_random_states(state["random"])
             self.best, self.last = state["best"], state["last"] or state["best"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"the kept state is not of this training ({' '.join(str(error).split())})") from None
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

@@ -66,9 +66,9 @@ def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workp
     assert workplace.run("main", **{**TINY, **folder, **recipe}) == 0
     (training,), (evaluation,) = workplace.runs("train"), workplace.runs("evaluate")
     assert evaluation.data.metrics["test/accuracy"] > 0.8
-    corrupt = workplace.client.download_artifacts(training.info.run_id, "corrupt.csv", str(tmp_path))
-    assert pd.read_csv(corrupt)["file"].tolist() == ["a cat/broken.jpg"]
-    assert "1 corrupt" in training.data.tags["data.left_out"]
+    left_out = workplace.client.download_artifacts(training.info.run_id, "left_out.csv", str(tmp_path))
+    assert pd.read_csv(left_out)["file"].tolist() == ["a cat/broken.jpg"]
+    assert "1 named in left_out.csv" in training.data.tags["data.left_out"]
     assert "broken.jpg" in capsys.readouterr().err
     table = pd.read_csv(workplace.client.download_artifacts(evaluation.info.run_id, "per_class.csv", str(tmp_path)))
     assert table["class"].tolist() == ["$dog", "a cat", "émeu"]

@@ -1,0 +1,151 @@
+"""A real tracking server on loopback that can be stopped, frozen and started again, and a door to it that can fail."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import requests
+from mlflow import MlflowClient
+
+from tests.conftest import Workplace
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """`mlflow server` with its database and artifacts below a folder; a context that ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        options = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "workers": 1,
+            "backend-store-uri": f"sqlite:///{self.folder}/server.db",
+            "artifacts-destination": self.folder / "artifacts",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", *words],
+                cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{self.uri}/health", timeout=1).ok:
+                    return
+            time.sleep(0.2)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        """Ends it as a power cut would."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Lets it hang: connections open, no answer comes."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        parent = psutil.Process(self._process.pid)
+        for process in (*parent.children(recursive=True), parent):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+class Door:
+    """A proxy before a server, which can fail; a context that ends it."""
+
+    def __init__(self, server: Server) -> None:
+        self.recover()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, server.uri))
+        self.uri = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> "Door":
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def recover(self) -> None:
+        self.fails = self.loses_answers = False
+
+    def fail(self) -> None:
+        """Answers 500 to everything."""
+        self.fails = True
+
+    def lose_answers(self) -> None:
+        """Does what is asked and answers 500 all the same: the case in which a sender sends twice."""
+        self.loses_answers = True
+
+
+def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if door.fails:
+                self._answer(500, b"")
+                return
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            answer = requests.request(self.command, uri + self.path, data=body, headers=headers, timeout=30)
+            self._answer(500 if door.loses_answers else answer.status_code, answer.content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
+
+        def _answer(self, status: int, body: bytes) -> None:
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+class ServedPlace(Workplace):
+    """A folder where a user stands whose runs go to an experiment of its own on a server."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        super().__init__(folder)
+        self.uri = uri
+        self.client = MlflowClient(uri)
+        self.experiment_id = self.client.create_experiment(folder.name)
+        self.environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": self.experiment_id}

@@ -1,0 +1,171 @@
+"""A tracking server that is away, hangs or fails costs a training nothing, and afterwards has every point once."""
+
+import itertools
+import json
+import logging
+import signal
+import statistics
+import subprocess
+import time
+
+import pytest
+
+from tests.tracking.servers import Door, ServedPlace, Server
+
+log = logging.getLogger(__name__)
+
+TRAIN = {"experiment": "none", "limit_train": 300, "limit_test": 100, "width": 8, "batch_size": 32, "optimizer": "sgd"}
+TRAIN |= {"max_lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("served") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def door(server):
+    with Door(server) as door:
+        yield door
+
+
+def journals(place):
+    return sorted((place.folder / "state" / "classifier-pipeline" / "runs").glob("*/journal-*"))
+
+
+def epochs_told(place):
+    """Epochs that the training has put into its journal so far."""
+    files = [journal / "entries.jsonl" for journal in journals(place)]
+    lines = [line for file in files if file.exists() for line in file.read_text().splitlines(keepends=True)]
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [entry["step"] for entry in entries if entry["kind"] == "metrics" and "lr" in entry["values"]]
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def wait_for_epochs(place, process, number):
+    wait_until(lambda: process.poll() is not None or len(epochs_told(place)) >= number)
+    assert process.poll() is None, process.communicate()[1]
+
+
+def sync(place):
+    process = place.start("sync")
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def everything(place, run_id):
+    """Every point of every curve of a run."""
+    names = place.client.get_run(run_id).data.metrics
+    return {
+        name: [(point.step, point.value, point.timestamp) for point in place.client.get_metric_history(run_id, name)]
+        for name in names
+    }
+
+
+def assert_whole(place, epochs):
+    """The one run there is has ended well with every point of every epoch once, in order, and all its files."""
+    (run,) = place.runs("train")
+    assert run.info.status == "FINISHED"
+    for name in ("lr", "train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "images_per_second"):
+        points = place.client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in points] == list(range(1, epochs + 1)), name
+        assert [point.timestamp for point in points] == sorted(point.timestamp for point in points)
+    assert place.artifacts(run.info.run_id) >= {"weights/best.safetensors", "curves.png", "params.json", "steps.csv"}
+    assert not journals(place)
+
+
+OUTAGES = {
+    "stopped": ("stop", "start"),
+    "hanging": ("freeze", "thaw"),
+    "answering 500": ("fail", "recover"),
+    "losing its answers": ("lose_answers", "recover"),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_training_goes_on_through_an_outage_and_every_point_is_there_once(tmp_path, server, door, outage):
+    place = ServedPlace(tmp_path, door.uri)
+    begins, ends = (getattr(door if hasattr(door, name) else server, name) for name in OUTAGES[outage])
+    process = place.start("train", **TRAIN, epochs=40)
+    wait_for_epochs(place, process, 3)
+    begins()
+    wait_for_epochs(place, process, len(epochs_told(place)) + 10)
+    ends()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert_whole(place, 40)
+
+
+def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tmp_path, server, door):
+    place = ServedPlace(tmp_path, door.uri)
+    process = place.start("train", **TRAIN, epochs=10_000)
+    wait_for_epochs(place, process, 3)
+    door.fail()
+    wait_for_epochs(place, process, len(epochs_told(place)) + 5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    (journal,) = journals(place)
+    assert "python -m pipeline sync" in err.splitlines()[-1]
+    assert str(journal) in err.splitlines()[-1]
+    num_epochs = len(epochs_told(place))
+
+    away = sync(place)
+    assert away.returncode == 1
+    assert f"not sent, it stays in {journal}" in away.stderr
+    door.recover()
+    assert sync(place).returncode == 0
+    (run,) = place.runs("train")
+    stored = everything(place, run.info.run_id)
+    assert run.info.status == "KILLED"
+    assert [step for step, _, _ in stored["lr"]] == list(range(1, num_epochs + 1))
+    assert place.artifacts(run.info.run_id) >= {"weights/last.safetensors", "curves.png", "steps.csv"}
+    again = sync(place)
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (0, "nothing to send")
+    assert everything(place, run.info.run_id) == stored
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outage", [("stop", "start"), ("freeze", "thaw")], ids=["stopped", "hanging"])
+def test_an_outage_of_a_minute_does_not_slow_a_training(tmp_path, server, outage):
+    place = ServedPlace(tmp_path, server.uri)
+    begins, ends = (getattr(server, name) for name in outage)
+    process = place.start("train", **{**TRAIN, "width": 16, "limit_train": 1000}, epochs=250)
+    wait_for_epochs(place, process, 5)
+    moments = [time.time()]
+    for wait, act in ((30, begins), (60, ends)):
+        time.sleep(wait)
+        act()
+        moments.append(time.time())
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert_whole(place, 250)
+    points = place.client.get_metric_history(place.runs("train")[0].info.run_id, "images_per_second")
+    before, during = (
+        statistics.median(point.value for point in points if start < point.timestamp / 1000 < end)
+        for start, end in itertools.pairwise(moments)
+    )
+    log.info("images/s before the outage %.0f, during it %.0f", before, during)
+    assert during > 0.8 * before  # one request of 20 s without an answer would leave less
+
+
+@pytest.mark.slow
+def test_a_server_that_never_comes_back_lets_the_training_end_well(tmp_path, server):
+    place = ServedPlace(tmp_path, server.uri)
+    process = place.start("train", **TRAIN, epochs=40)
+    wait_for_epochs(place, process, 3)
+    server.stop()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "python -m pipeline sync" in err.splitlines()[-1]
+    server.start()
+    assert sync(place).returncode == 0
+    assert_whole(place, 40)
