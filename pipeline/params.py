@@ -177,6 +177,13 @@ def _comma_separated(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def as_text(value: Any) -> str:
+    """A parameter's value as a flag takes it, and as MLflow keeps it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
 class SweepParams(TrainParams):
     """Optuna study over training parameters: a trial a training, judged on the validation split."""
 

@@ -1,11 +1,16 @@
+import json
 import math
 from typing import get_args
 
 import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import models
-from pipeline.params import STEPS, CamMethod, MainParams, ModelName, Params, RecipeParams, TrainParams
+from pipeline.params import STEPS, CamMethod, MainParams, ModelName, Params, RecipeParams, TrainParams, as_text
+from pipeline.settings import resolve
 from pipeline.training import optimizers
 
 
@@ -79,3 +84,63 @@ def test_the_recipe_is_what_a_rate_depends_on():
         assert apart not in recipe
     assert TrainParams(seed=1, epochs=3, max_lr=1).recipe() == recipe
     assert TrainParams(weight_decay=0.1).recipe() != recipe
+
+
+def values(schema):
+    """Any value that a field's JSON schema allows."""
+    if "anyOf" in schema:
+        return st.one_of([values(each) for each in schema["anyOf"]])
+    if "enum" in schema or "const" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    kind = schema["type"]
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if kind == "integer":
+        return st.integers(low, high - ("exclusiveMaximum" in schema) if high is not None else 10**12)
+    if kind == "number":
+        open_at = {"exclude_min": "exclusiveMinimum" in schema, "exclude_max": "exclusiveMaximum" in schema}
+        return st.floats(low, high, **open_at, allow_nan=False, allow_infinity=False)
+    if kind == "boolean":
+        return st.booleans()
+    if kind == "array":
+        return st.lists(values(schema["items"]), min_size=1, max_size=schema.get("maxItems", 4)).map(tuple)
+    if kind == "object":
+        return st.dictionaries(TEXT, st.lists(st.integers() | TEXT | st.booleans(), min_size=1), max_size=2)
+    if "pattern" in schema:
+        return st.from_regex(schema["pattern"], fullmatch=True, alphabet=WRITABLE)
+    return TEXT if not schema.get("minLength") else TEXT.filter(bool)
+
+
+WRITABLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
+TEXT = st.text(WRITABLE, max_size=20)
+
+
+def given_some(step):
+    """Valid parameters of a step, a few of them drawn, and the names of those."""
+    schemas = STEPS[step].model_json_schema()["properties"]
+    fields = {name: values(schema) for name, schema in schemas.items() if name not in ("experiment", "resume")}
+    return st.lists(st.sampled_from(sorted(fields)), max_size=4, unique=True).flatmap(
+        lambda names: st.fixed_dictionaries({name: fields[name] for name in names})
+    )
+
+
+@pytest.mark.parametrize("step", STEPS)
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(data=st.data())
+def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_json(step, tmp_path_factory, data):
+    drawn = data.draw(given_some(step))
+    try:
+        params = STEPS[step](experiment="none", **drawn)
+    except ValidationError:
+        assume(False)
+    flags = {name: as_text(value) for name, value in drawn.items()}
+    assert resolve(step, {**flags, "experiment": "none"}) == params
+
+    file = tmp_path_factory.getbasetemp() / f"{step}.yaml"
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in drawn.items()}
+    file.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert resolve(step, {"experiment": str(file)}) == params.model_copy(update={"experiment": str(file)})
+
+    in_mlflow = {name: as_text(value) for name, value in params.model_dump().items()}
+    assert STEPS[step](**in_mlflow) == params
+    assert STEPS[step](**json.loads(json.dumps(params.model_dump()))) == params

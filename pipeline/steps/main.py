@@ -35,12 +35,7 @@ def run(params: MainParams) -> Result:
     done = _finished(params.resume) if params.resume else []
     with runs.start("main", title, reopen=params.resume) as run:
         if not params.resume:
-            run.params(
-                {
-                    **params.model_dump(exclude={"resume"} | (set() if "sweep" in params.steps else OF_SWEEPS)),
-                    "steps": ",".join(params.steps),
-                }
-            )
+            run.params(params.model_dump(exclude={"resume"} | (set() if "sweep" in params.steps else OF_SWEEPS)))
             run.tags({"dataset": params.dataset, "model": params.model})
         results: list[Result] = []
         handed: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """An Optuna study as a tracked step: one run per study, a child per trial, any number of workers."""
 
-import json
 import multiprocessing
 from collections import Counter
 from dataclasses import replace
@@ -57,12 +56,7 @@ def _setup(space: Space) -> Setup:
 
 
 def _describe(run: runs.Run, params: SweepParams, setup: Setup) -> None:
-    as_text = {
-        "space": json.dumps(params.space),
-        "objectives": ",".join(params.objectives),
-        "storage": study.without_password(study.storage_url(params.storage)),
-    }
-    run.params({**params.model_dump(), **as_text})
+    run.params({**params.model_dump(), "storage": study.without_password(study.storage_url(params.storage))})
     run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
     run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
 

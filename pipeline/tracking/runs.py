@@ -19,6 +19,7 @@ import psutil
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
+from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import cell, note
 from pipeline.tracking import journal, local, processes, states, store
@@ -68,7 +69,7 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
-        self._journal.append("params", values={name: str(value) for name, value in values.items()})
+        self._journal.append("params", values={name: as_text(value) for name, value in values.items()})
         self.json("params.json", dict(values))
 
     def tags(self, values: Mapping[str, Any]) -> None:

@@ -19,7 +19,19 @@ from pipeline.tracking.journal import FILES, Entry, Transient
 PACKAGE = Path(__file__).resolve().parent.parent
 SERVING = Path(__file__).with_name("serving.py")
 # What a served model needs, at the versions it was logged with.
-SERVING_PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "torchvision")
+SERVING_PACKAGES = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "platformdirs",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
 
 
 class Sender:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from pipeline.data import augment
@@ -125,3 +127,42 @@ def test_mix_picks_between_both_blends() -> None:
         mixed, _ = augment.mix(images, torch.arange(4), 4, 0.8, 1.0)
         pasted += bool(torch.equal(mixed, mixed.round()))  # CutMix copies pixels, MixUp averages them
     assert 8 < pasted < 32
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(data=st.data())
+def test_any_batch_keeps_its_shape_and_type(data: st.DataObject) -> None:
+    batch, height, width = data.draw(st.integers(0, 5)), *(data.draw(st.integers(1, 12)) for _ in range(2))
+    padding, hole = data.draw(st.integers(0, min(height, width) - 1)), data.draw(st.integers(0, 20))
+    seed = data.draw(st.integers(0, 2**31))
+    images = torch.randint(0, 256, (batch, 3, height, width), generator=seeded(seed), dtype=torch.uint8)
+    pixels = augment.normalise(images, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    for dtype, given_images in ((torch.uint8, images), (torch.float32, pixels)):
+        draw, before = seeded(seed), given_images.clone()
+        results = [augment.random_crop(given_images, padding, draw), augment.random_flip(given_images, draw)]
+        if dtype == torch.float32:
+            results.append(augment.cutout(given_images, hole, draw))
+        for result in results:
+            assert result.shape == (batch, 3, height, width) and result.dtype == dtype
+        assert torch.equal(given_images, before)
+        for result in results[:2]:  # these move pixels, and make none
+            for image, source in zip(result, given_images, strict=True):
+                assert {*image.flatten().tolist()} <= {*source.flatten().tolist()}
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(
+    batch=st.integers(1, 6),
+    size=st.integers(2, 12),
+    num_classes=st.integers(2, 5),
+    mixup=st.sampled_from([0.0, 0.2, 2.0]),
+    cutmix=st.sampled_from([0.1, 1.0]),
+)
+def test_any_mixed_batch_keeps_its_shape_and_type(
+    batch: int, size: int, num_classes: int, mixup: float, cutmix: float
+) -> None:
+    images, labels = torch.rand(batch, 3, size, size), torch.arange(batch) % num_classes
+    mixed, soft = augment.mix(images, labels, num_classes, mixup, cutmix)
+    assert mixed.shape == images.shape and mixed.dtype == torch.float32
+    assert soft.shape == (batch, num_classes)
+    torch.testing.assert_close(soft.sum(dim=1), torch.ones(batch))

@@ -1,0 +1,84 @@
+"""Splits of any set: disjoint, complete, and with the classes in proportion."""
+
+from itertools import permutations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
+from pipeline.data.splits import Report, Splits, divide
+
+SIZE = 2
+
+
+def decoded(counts: list[list[int]]) -> Decoded:
+    """As many images of each class in each part as `counts[part][class]` says, in no order."""
+    numbers = np.array(counts).ravel()
+    parts, labels = (np.repeat(index.ravel(), numbers) for index in np.indices(np.shape(counts)))
+    order = np.random.default_rng(0).permutation(len(labels))
+    images = np.zeros((len(labels), 3, SIZE, SIZE), dtype=np.uint8)
+    moments = np.zeros((len(labels), 2, 3), dtype=np.int64)
+    by_part = order[np.argsort(parts[order], kind="stable")]
+    names = [f"{row}" for row in range(len(labels))]
+    classes = [f"{label}" for label in range(len(counts[0]))]
+    return Decoded(images, moments, labels[by_part], parts[by_part], names, classes, "digest", [])
+
+
+def split(images: Decoded, valid_fraction: float, limit: int = 0) -> Splits | None:
+    """The splits; None where they were refused, which is in one line."""
+    settings = {"valid_fraction": valid_fraction, "limit_train": limit, "limit_test": 0}
+    try:
+        return divide(images, "some", flip=False, report=Report(), **settings)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+def is_stratified(held: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether no class has given clearly more of its images than one that had more to give."""
+    return all(
+        held[a] >= whole[a] - 1 or held[b] / whole[b] - held[a] / whole[a] <= 1 / whole[a] + 1 / whole[b]
+        for a, b in permutations(range(len(whole)), 2)
+    )
+
+
+NUMBERS = st.integers(1, 5).flatmap(lambda classes: st.lists(st.integers(1, 40), min_size=classes, max_size=classes))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(train=NUMBERS, parts=st.sampled_from([(), (TEST,), (VALID,), (VALID, TEST)]), fraction=st.floats(0, 0.99))
+def test_they_partition_any_set(train: list[int], parts: tuple[int, ...], fraction: float) -> None:
+    counts = [[*train] if part in (TRAIN, *parts) else [0] * len(train) for part in (TRAIN, VALID, TEST)]
+    images = decoded(counts)
+    splits = split(images, fraction)
+    if splits is None:
+        assert not {VALID, TEST} <= {*parts}
+        return
+    every = [each for each in (splits.train, splits.valid, splits.test) if each is not None]
+    assert sorted(np.concatenate([each.rows for each in every])) == list(range(len(images.labels)))
+    for each in every:
+        assert (np.diff(each.rows) > 0).all()
+        assert (each.labels == images.labels[each.rows]).all()
+    assert {*splits.train.labels} == {*range(len(train))}
+    assert (splits.valid is not None) == (VALID in parts or fraction > 0)
+    number = {name: np.bincount(each.labels, minlength=len(train)) for name, each in zip("abc", every, strict=False)}
+    if TEST in parts and VALID not in parts and splits.valid is not None:
+        assert len(splits.valid) == max(1, round(fraction * sum(train)))
+        assert is_stratified(number["b"], np.array(train))
+    if TEST not in parts:
+        assert is_stratified(np.bincount(splits.test.labels, minlength=len(train)), np.array(train))
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(train=NUMBERS, limit=st.integers(1, 250))
+def test_a_limit_takes_a_part_of_it_with_every_class(train: list[int], limit: int) -> None:
+    images = decoded([train, [0] * len(train), train])
+    splits = split(images, 0.0, limit)
+    if splits is None:
+        assert limit < len(train)
+        return
+    assert len(splits.train) == min(limit, sum(train))
+    left_out = np.array(train) - np.bincount(splits.train.labels, minlength=len(train))
+    assert {*splits.train.labels} == {*range(len(train))}
+    assert is_stratified(left_out, np.array(train))
