@@ -26,6 +26,16 @@ TRAIN = {**TINY, "max_lr": 0.01, "keep_checkpoints": "true"}
 DEEP = b"[" * 100_000
 
 
+class Payload:
+    """Its pickle makes a file where it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
 class Ground:
     """A workplace within a larger folder, which shows whether something was executed or written elsewhere."""
 
@@ -35,20 +45,14 @@ class Ground:
         (folder / "home").mkdir()
         (folder / "home" / "diary").write_text("mine")
         (folder / "home" / "empty").mkdir()
-        self.workplace = (
-            Workplace(folder / "a" / "place") if (folder / "a" / "place").mkdir(parents=True) is None else None
-        )
+        place = folder / "a" / "place"
+        place.mkdir(parents=True)
+        self.workplace = Workplace(place)
 
     @property
     def pickle(self):
         """What leaves a mark where it is loaded."""
-        marker = self.marker
-
-        class Payload:
-            def __reduce__(self):
-                return Path.touch, (marker,)
-
-        return pickle.dumps(Payload())
+        return pickle.dumps(Payload(self.marker))
 
     def elsewhere(self):
         """All that lies outside of the workplace, and what it holds."""
@@ -96,12 +100,12 @@ def plant():
     with contextlib.ExitStack() as undo:
 
         def put(path, content):
-            kept = path.read_bytes() if path.exists() else None
+            if path.exists():
+                undo.callback(path.write_bytes, path.read_bytes())
+            else:
+                undo.callback(path.unlink)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            undo.callback(
-                path.unlink if kept is None else lambda: path.write_bytes(kept), *([True] if kept is None else [])
-            )
 
         yield put
 
@@ -120,11 +124,7 @@ def test_weights_that_are_a_pickle(ground, trained, plant, capsys, step):
 
 
 def test_weights_as_torch_would_unpickle_them(ground, trained, plant, capsys, tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return Path.touch, (ground.marker,)
-
-    torch.save({"weight": Payload()}, tmp_path / "w.pt")
+    torch.save({"weight": Payload(ground.marker)}, tmp_path / "w.pt")
     plant(weights(ground, trained), (tmp_path / "w.pt").read_bytes())
     assert "not weights of this pipeline" in ground.refused(capsys, "evaluate", run_id=trained)
 
@@ -239,7 +239,6 @@ def test_states_that_are_pickles(ground, trained, interrupted, plant, capsys):
     [
         lambda tree: {**tree, "schedule": {**tree["schedule"], "step": 1}},
         lambda tree: {**tree, "schedule": 3},
-        lambda tree: {**tree, "model": [ground]},
         lambda tree: {**tree, "model": "../../x"},
         lambda tree: {**tree, "optimizer": {"state": {}, "param_groups": []}},
         lambda tree: {**tree, "history": {"epochs": [{"epoch": 1}], "steps": {}}},
@@ -249,14 +248,10 @@ def test_states_that_are_pickles(ground, trained, interrupted, plant, capsys):
     ],
 )
 def test_states_of_something_else(ground, trained, interrupted, plant, capsys, tmp_path, change):
-    try:
-        changed = change(tree_of(interrupted))
-        checkpoint.save_tree(tmp_path / "state", changed, {"step": 10**6})
-    except TypeError:
-        pytest.skip("no JSON")
+    checkpoint.save_tree(tmp_path / "state", change(tree_of(interrupted)), {"step": 10**6})
     for path in interrupted:
         plant(path, (tmp_path / "state").read_bytes())
-    assert f"resume={trained}" in ground.refused(capsys, "train", resume=trained) or True
+    assert "the kept state is not of this training" in ground.refused(capsys, "train", resume=trained)
 
 
 # Cached images
@@ -270,11 +265,7 @@ def entry(ground):
 def objects(ground, folder):
     """An .npy file of objects, as NumPy pickles them."""
 
-    class Payload:
-        def __reduce__(self):
-            return Path.touch, (ground.marker,)
-
-    np.save(folder / "objects.npy", np.array([Payload()] * 3, dtype=object), allow_pickle=True)
+    np.save(folder / "objects.npy", np.array([Payload(ground.marker)] * 3, dtype=object), allow_pickle=True)
     return (folder / "objects.npy").read_bytes()
 
 
@@ -354,8 +345,7 @@ NO_PARAMS = [
 @pytest.mark.parametrize("content", [None, *NO_PARAMS], ids=lambda content: repr(content)[:20])
 def test_params_json(ground, trained, plant, capsys, content):
     plant(ground.artifacts(trained) / "params.json", ground.pickle if content is None else content)
-    for step in ("evaluate", "explain"):
-        assert "params.json" in ground.refused(capsys, step, run_id=trained)
+    assert "params.json" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
 @pytest.mark.parametrize("content", [None, *NO_PARAMS], ids=lambda content: repr(content)[:20])
@@ -517,9 +507,7 @@ def test_what_a_trial_tells(ground, study, capsys, name, value):
     assert "study planted is not one of this project" in ground.refused(capsys, "sweep", **SWEEP, **storage)
 
 
-@pytest.mark.parametrize(
-    "text", ["{marker}", "cos\nsystem\n(S'touch {marker}'\ntR.", "[" * 100_000, '{"a": 1', "null", ""]
-)
+@pytest.mark.parametrize("text", ["cos\nsystem\n(S'touch {marker}'\ntR.", "[" * 100_000, "null"])
 @pytest.mark.parametrize(
     ("table", "column"),
     [
@@ -564,7 +552,9 @@ def journal(ground, trained):
         return folder
 
     yield left
-    shutil.rmtree(folder, ignore_errors=True) if not folder.is_symlink() else folder.unlink()
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def synced(ground, capsys):
