@@ -17,7 +17,7 @@ ui: .venv/installed ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
 
 test: .venv/installed ## the tests, minutes
-	python -m pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed ## the tests that take longer
 	python -m pytest -m slow --log-cli-level=INFO

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TEN_DIGITS = tuple("0123456789")
 STALLED_SECONDS = 30
+REASON_LENGTH = 300  # of torchvision's, which may go on for paragraphs
 RESIZED_AT_ONCE = 256  # images
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, H, W) or (N, H, W, 3) uint8, labels (N,)
@@ -125,7 +127,7 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
             _fetch_from_mirror(named, make, data_dir)
             return [make(data_dir, download=True, **option) for option in options]
     except Exception as error:
-        reason = f"{error}".partition("\n")[0]
+        reason = shorten(f"{error}", REASON_LENGTH)
         raise ValueError(
             f"{named.torchvision_name} is not at hand and cannot be fetched ({reason}): put {where}, "
             "or use dataset=digits or dataset=folder, which need no network"
