@@ -7,6 +7,7 @@ from pipeline.params import EvaluateParams
 from pipeline.progress import say
 from pipeline.results import metrics, plots
 from pipeline.tracking import runs, trained
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.trained import Training
 from pipeline.training import loop
@@ -16,7 +17,7 @@ BATCH_SIZE = 512
 GALLERY_IMAGES = 36
 
 
-def run(params: EvaluateParams, parent: runs.Run | None = None) -> Result:
+def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     """Evaluates the training that `params` name on its test split."""
     training = trained.find(params)
     name = f"{training.params.dataset} {training.params.model} evaluation"
@@ -42,7 +43,7 @@ def _probabilities(training: Training) -> np.ndarray:
     return logits.double().softmax(1).numpy()
 
 
-def _report(run: runs.Run, name: str, training: Training, probabilities: np.ndarray, top_k: int) -> Result:
+def _report(run: Run, name: str, training: Training, probabilities: np.ndarray, top_k: int) -> Result:
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     summary = metrics.summary(labels, probabilities, top_k)

@@ -16,6 +16,7 @@ from pipeline.params import ExplainParams
 from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.tracking import runs, trained
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.trained import Training
 from pipeline.training import loop
@@ -42,7 +43,7 @@ class Chosen:
     probabilities: np.ndarray  # (n, C)
 
 
-def run(params: ExplainParams, parent: runs.Run | None = None) -> Result:
+def run(params: ExplainParams, parent: Run | None = None) -> Result:
     """Explains the training that `params` name, on its test images."""
     training = trained.find(params)
     name = f"{training.params.dataset} {training.params.model} {params.method}"
@@ -86,7 +87,7 @@ def _take(training: Training, probabilities: np.ndarray, kind: str, positions: n
     )
 
 
-def _picture(run: runs.Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
+def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
     """Logs the contact sheet of `chosen`. Returns a row per map: image, class, whether it is blank."""
     title = f"{training.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
     captions = _captions(training, chosen)
@@ -158,7 +159,7 @@ def _device(training: Training) -> torch.device:
     return next(training.classifier.model.parameters()).device
 
 
-def _conclude(run: runs.Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
+def _conclude(run: Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
     method, *controls = scores
     numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
     numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}

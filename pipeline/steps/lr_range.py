@@ -6,18 +6,19 @@ from pipeline.params import LrRangeParams
 from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.tracking import runs
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.training import range_test
 from pipeline.training.assemble import Setup, climb, fingerprint, prepare
 from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
 
 
-def run(params: LrRangeParams, parent: runs.Run | None = None) -> Result:
+def run(params: LrRangeParams, parent: Run | None = None) -> Result:
     """Runs the range test that `params` declare."""
     return test(prepare(params), params, parent)
 
 
-def test(setup: Setup, params: LrRangeParams, parent: runs.Run | None = None) -> Result:
+def test(setup: Setup, params: LrRangeParams, parent: Run | None = None) -> Result:
     """Runs the range test of a prepared recipe."""
     name = f"{params.dataset} {params.model} range test"
     recipe = setup.recipe()
@@ -36,7 +37,7 @@ def _climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
     return curve
 
 
-def _report(run: runs.Run, name: str, curves: list[Curve], suggestion: Suggestion) -> Result:
+def _report(run: Run, name: str, curves: list[Curve], suggestion: Suggestion) -> Result:
     table = pd.concat(
         pd.DataFrame({"repeat": i, "lr": curve.lr, "loss": curve.loss, "smoothed": curve.smoothed})
         for i, curve in enumerate(curves)

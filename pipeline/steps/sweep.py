@@ -17,6 +17,7 @@ from pipeline.sweep import figures, study
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
 from pipeline.tracking import interrupts, runs, store
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.training.assemble import Setup, prepare
 from pipeline.training.events import Failure
@@ -24,7 +25,7 @@ from pipeline.training.events import Failure
 INTERRUPTED = 130  # exit status of a worker
 
 
-def run(params: SweepParams, parent: runs.Run | None = None) -> Result:
+def run(params: SweepParams, parent: Run | None = None) -> Result:
     """Runs the study that `params` declare until it has its number of trials."""
     if params.study_name == "auto":
         name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
@@ -55,13 +56,13 @@ def _setup(space: Space) -> Setup:
     return replace(setup, params=space.base)
 
 
-def _describe(run: runs.Run, params: SweepParams, setup: Setup) -> None:
+def _describe(run: Run, params: SweepParams, setup: Setup) -> None:
     run.params({**params.model_dump(), "storage": study.without_password(study.storage_url(params.storage))})
     run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
     run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
 
 
-def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: runs.Run) -> None:
+def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: Run) -> None:
     """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
     if study.is_narrowed(opened):
         return
@@ -77,7 +78,7 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: runs.Run) -> 
     say(f"max_lr of the other trials: {low:.2e} to {high:.2e}")
 
 
-def _run_workers(params: SweepParams, space: Space, setup: Setup, run: runs.Run) -> None:
+def _run_workers(params: SweepParams, space: Space, setup: Setup, run: Run) -> None:
     """Trials in this process, and beside it in as many more as are asked for."""
     threads = torch.get_num_threads()
     own = max(1, threads // params.num_workers)
@@ -115,7 +116,7 @@ def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number
         raise SystemExit(INTERRUPTED) from None
 
 
-def _report(run: runs.Run, opened: optuna.Study, params: SweepParams) -> None:
+def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
     run.table("study.csv", figures.trials(opened))
     if not study.completed(opened):
         return
@@ -128,7 +129,7 @@ def _report(run: runs.Run, opened: optuna.Study, params: SweepParams) -> None:
             run.figure(name, figure)
 
 
-def _conclude(run: runs.Run, opened: optuna.Study, params: SweepParams) -> Result:
+def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
     trials = opened.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials if study.is_finished(trial))
     told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")

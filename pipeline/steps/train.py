@@ -12,6 +12,7 @@ from pipeline.results import plots
 from pipeline.steps import lr_range
 from pipeline.tracking import checkpoint, runs, store
 from pipeline.tracking.keeping import kept, restore
+from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
 from pipeline.training.assemble import Setup, fingerprint, fitting, model_options, prepare
 from pipeline.training.events import EpochEnd
@@ -20,7 +21,7 @@ from pipeline.training.fitting import Fitting
 EXAMPLES = 2  # images stored beside the served model
 
 
-def run(params: TrainStepParams, parent: runs.Run | None = None) -> Result:
+def run(params: TrainStepParams, parent: Run | None = None) -> Result:
     """Runs the training that `params` declare, or goes on with the one that `resume` names."""
     setup = prepare(params)
     if params.resume:
@@ -52,7 +53,7 @@ def _check_same(setup: Setup, run_id: str) -> None:
             raise ValueError(f"resume={run_id}: {what} is {now} here and was {before} when it was started")
 
 
-def _suggested_lr(setup: Setup, params: TrainParams, run: runs.Run) -> float:
+def _suggested_lr(setup: Setup, params: TrainParams, run: Run) -> float:
     recipe = setup.recipe()
     same = store.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
     for test in same:
@@ -86,7 +87,7 @@ def _say_what_differs(recipe: dict[str, object]) -> None:
     say(f"range test {others[0].info.run_id} is of another recipe, not used: {'; '.join(differences)}")
 
 
-def _describe_input(run: runs.Run, setup: Setup) -> None:
+def _describe_input(run: Run, setup: Setup) -> None:
     params, splits = setup.params, setup.splits
     recipe = setup.recipe()
     run.json("recipe.json", recipe)
@@ -108,7 +109,7 @@ def _describe_input(run: runs.Run, setup: Setup) -> None:
         say("no validation split: all of train is trained on, and the best weights are the last")
 
 
-def _train(run: runs.Run, name: str, setup: Setup, params: TrainStepParams, training: Fitting) -> Result:
+def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training: Fitting) -> Result:
     with store.scratch() as folder:
         try:
             with closing(kept(training, run, params.checkpoint_minutes)) as events:
@@ -131,13 +132,13 @@ def _train(run: runs.Run, name: str, setup: Setup, params: TrainStepParams, trai
         return _conclude(run, name, best, uri)
 
 
-def _keep(run: runs.Run, name: str, setup: Setup, training: Fitting, folder: Path) -> None:
+def _keep(run: Run, name: str, setup: Setup, training: Fitting, folder: Path) -> None:
     """Logs what the training has told, and the weights of its best and of its last epoch."""
     history = training.history
     run.table("steps.csv", history.steps())
     if history.best is None or training.best is None or training.last is None:
         return
-    epochs = pd.DataFrame([{"epoch": epoch.epoch, **runs.measured(epoch)} for epoch in history.epochs])
+    epochs = pd.DataFrame([{"epoch": epoch.epoch, **measured(epoch)} for epoch in history.epochs])
     run.figure("curves.png", plots.curves(epochs, history.steps(), name))
     for kind, weights, epoch in (
         ("best", training.best, history.best),
@@ -159,7 +160,7 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
     }
 
 
-def _conclude(run: runs.Run, name: str, best: EpochEnd, uri: str) -> Result:
+def _conclude(run: Run, name: str, best: EpochEnd, uri: str) -> Result:
     numbers = {"best/epoch": float(best.epoch)}
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"

@@ -20,6 +20,7 @@ from pipeline.sweep import costs, study
 from pipeline.sweep.space import Space
 from pipeline.tracking import processes, runs, states, store
 from pipeline.tracking.keeping import kept, restore
+from pipeline.tracking.run import Run
 from pipeline.training.assemble import Setup, build_model, fitting, prepare
 from pipeline.training.events import EpochEnd, Failure
 
@@ -30,7 +31,7 @@ NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 class Worker:
     """Runs trials of a study, one after the other, beside other workers of any process and machine."""
 
-    def __init__(self, params: SweepParams, space: Space, setup: Setup, parent: runs.Run, number: int = 0) -> None:
+    def __init__(self, params: SweepParams, space: Space, setup: Setup, parent: Run, number: int = 0) -> None:
         self._params = params
         self._setup = setup
         self._parent = parent
@@ -87,7 +88,7 @@ class Worker:
         self._parent.metrics({f"trial/{objective}": measured[objective]}, step=trial.number)
         return tuple(measured[name] for name in self._params.objectives)
 
-    def _train(self, trial: optuna.Trial, run: runs.Run, params: TrainParams) -> dict[str, float]:
+    def _train(self, trial: optuna.Trial, run: Run, params: TrainParams) -> dict[str, float]:
         run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
         run.tags({"dataset": params.dataset, "model": params.model})
         run.params(params.model_dump(exclude=NOT_TRAINED_WITH))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator
 
 from pipeline.tracking import interrupts, states, store
-from pipeline.tracking.runs import Run
+from pipeline.tracking.run import Run
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.fitting import Fitting
 from pipeline.training.loop import Diverged

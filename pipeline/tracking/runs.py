@@ -1,10 +1,8 @@
-"""The run: parameters, events, figures, tables and models -> MLflow, under a true status."""
+"""Runs begun, gone on with and ended, each under a true status."""
 
 import errno
-import json
 import logging
 import os
-import shutil
 import subprocess
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,27 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from pipeline.params import as_text
-from pipeline.progress import say
-from pipeline.text import cell, note
-from pipeline.tracking import journal, local, processes, states, store
-from pipeline.tracking.journal import Journal
+from pipeline.tracking import journal, local, processes, store
+from pipeline.tracking.run import Run
 from pipeline.tracking.sending import PACKAGE, Sender
 from pipeline.training import device
-from pipeline.training.events import EpochEnd, Failure
+from pipeline.training.events import Failure
 
 # Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
 ENDED = "process {} ended without closing the run"
-TELLING_SECONDS = 5  # of waiting for the store before a person is told
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
@@ -46,138 +38,6 @@ class Result:
     summary: str
     metrics: dict[str, float]
     handed: dict[str, Any] = field(default_factory=dict)
-
-
-class Run:
-    """One MLflow run by its id; several can be written to at a time, from any thread.
-
-    What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`.
-    """
-
-    def __init__(self, run_id: str) -> None:
-        self.id = run_id
-        self.status = "FINISHED"  # with which it ends, unless by an exception
-        self._journal = Journal(run_id, store.uri(), Sender(run_id, store.uri()))
-
-    def record(self, event: EpochEnd) -> None:
-        """Logs an epoch's numbers as one batch at step = epoch."""
-        self.metrics(measured(event), step=event.epoch)
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Logs numbers, all at one step, in one call."""
-        self._journal.append("metrics", values={name: float(value) for name, value in values.items()}, step=step)
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
-        self._journal.append("params", values={name: as_text(value) for name, value in values.items()})
-        self.json("params.json", dict(values))
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        """Sets tags."""
-        self._journal.append("tags", values={name: str(value) for name, value in values.items()})
-
-    def describe(self, name: str, markdown: str) -> None:
-        """Sets the run's name and the description that the UI shows."""
-        self._journal.append("name", name=name)
-        self.tags({"mlflow.note.content": note(markdown)})
-
-    def figure(self, path: str, figure: Any) -> None:
-        """Logs a matplotlib Figure as an image."""
-        with self._file(path) as file:
-            figure.savefig(file, dpi=150, bbox_inches="tight")
-
-    def text(self, path: str, content: str) -> None:
-        """Logs a text file."""
-        with self._file(path) as file:
-            file.write_text(content, encoding="utf-8")
-
-    def table(self, path: str, table: pd.DataFrame) -> None:
-        """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
-        harmless = table.rename(columns=_cell).apply(
-            lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell)
-        )
-        self.text(path, harmless.to_csv(index=False))
-
-    def json(self, path: str, content: Any) -> None:
-        """Logs plain data as JSON."""
-        self.text(path, json.dumps(content, indent=2))
-
-    def file(self, source: Path, path: str) -> None:
-        """Logs a copy of a file."""
-        with self._file(path) as file:
-            shutil.copyfile(source, file)
-
-    def dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Logs the images that went in, under our own digest of all of them."""
-        self._journal.append("dataset", name=name, digest=digest, source=json.dumps({"uri": source}), context=context)
-
-    def model(self, weights: Path, example: np.ndarray) -> str:
-        """Logs a pyfunc model, built from code and a weights file, without pickle. Returns its URI.
-
-        `example` is a batch of images (N, 3, H, W) uint8.
-        """
-        copied, images = self._journal.file("classifier.safetensors"), self._journal.file("example.npy")
-        shutil.copyfile(weights, copied)
-        np.save(images, example)
-        relative = self._journal.relative
-        self._journal.append("model", weights=relative(copied), example=relative(images))
-        return f"runs:/{self.id}/model"
-
-    def state(self, tree: Any, step: int) -> None:
-        """Keeps the state of a training after `step` updates: on this disk now, as an artifact soon."""
-        self._journal.append("state", slot=states.save(self.id, tree, step), step=step)
-
-    def no_states(self) -> None:
-        """Removes the states that were kept, here and among the artifacts."""
-        states.remove(self.id)
-        self._journal.append("no_states")
-
-    def flush(self, seconds: float = store.PATIENCE_SECONDS) -> bool:
-        """Waits until MLflow has what was logged, at most so long. Returns whether it has.
-
-        Raises Failure when it refused something.
-        """
-        is_sent = self._journal.flush(min(seconds, TELLING_SECONDS))
-        if not is_sent and seconds > TELLING_SECONDS:
-            say(f"waiting up to {seconds:.0f} s for the tracking store {store.uri()}")
-            is_sent = self._journal.flush(seconds)
-        if self._journal.refused:
-            raise Failure(f"not tracked: {self._journal.refused[0]}")
-        return is_sent
-
-    def end(self, status: str, seconds: float) -> None:
-        """Closes the run; what MLflow has not taken within so long stays in the journal."""
-        self._journal.append("status", status=status)
-        self._journal.flush(seconds)
-        self.release()
-
-    def release(self) -> None:
-        """Writes to the run no more, and leaves it open."""
-        if self._journal.close():
-            local.remove_if_empty(self.id)
-
-    @contextmanager
-    def _file(self, path: str) -> Iterator[Path]:
-        file = self._journal.file(Path(path).name)
-        yield file
-        self._journal.append("file", file=self._journal.relative(file), path=path)
-
-
-def _cell(value: Any) -> Any:
-    return cell(value) if isinstance(value, str) else value
-
-
-def measured(event: EpochEnd) -> dict[str, float]:
-    """An epoch's numbers by the names of their metrics."""
-    values = {
-        "train/loss": event.train_loss,
-        "train/accuracy": event.train_accuracy,
-        "valid/loss": event.valid_loss,
-        "valid/accuracy": event.valid_accuracy,
-        "lr": event.lr,
-        "images_per_second": event.images_per_second,
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager
