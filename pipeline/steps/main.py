@@ -12,6 +12,7 @@ from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.settings import message
 from pipeline.steps import evaluate, explain, lr_range, sweep, train
+from pipeline.sweep import study
 from pipeline.tracking import runs, store, unfinished
 from pipeline.tracking.runs import Result
 
@@ -35,7 +36,7 @@ def run(params: MainParams) -> Result:
     done = _finished(params.resume) if params.resume else []
     with runs.start("main", title, reopen=params.resume) as run:
         if not params.resume:
-            run.params(params.model_dump(exclude={"resume"} | (set() if "sweep" in params.steps else OF_SWEEPS)))
+            run.params(_shown(params))
             run.tags({"dataset": params.dataset, "model": params.model})
         results: list[Result] = []
         handed: dict[str, Any] = {}
@@ -56,6 +57,14 @@ def run(params: MainParams) -> Result:
         run.describe(title, summary.replace("\n", "\n\n"))
     say(f"\n{title}\n{summary}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
+
+
+def _shown(params: MainParams) -> dict[str, Any]:
+    """The parameters of the experiment's own run: a database's password stays where it was typed."""
+    if "sweep" not in params.steps:
+        return params.model_dump(exclude={"resume"} | OF_SWEEPS)
+    storage = study.without_password(study.storage_url(params.storage))
+    return {**params.model_dump(exclude={"resume"}), "storage": storage}
 
 
 def _finished(run_id: str) -> list[Result]:

@@ -169,6 +169,16 @@ def test_sweep_and_training_are_one_pipeline(workplace):
     assert "test/accuracy" in workplace.runs("evaluate")[0].data.metrics
 
 
+def test_an_experiment_s_run_keeps_no_password_of_the_study_s_database(workplace, tmp_path):
+    storage = "postgresql+psycopg://optuna:secret@127.0.0.1:1/optuna"
+    space = json.dumps({"max_lr": [0.01, 0.05]})
+    assert workplace.run("main", **QUICK, steps="sweep,train", space=space, storage=storage) == 2
+    (run,) = workplace.runs("main")
+    told = Path(workplace.client.download_artifacts(run.info.run_id, "params.json", str(tmp_path))).read_text()
+    assert "optuna:***@127.0.0.1" in told
+    assert "secret" not in told + str(run.data.params) + str(run.data.tags)
+
+
 def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys):
     hopeless = {**GRID, "space": json.dumps({"max_lr": [1000], "width": [4]})}
     assert workplace.run("sweep", **hopeless) == 1
