@@ -4,10 +4,13 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from pipeline.training import allocator
+
 
 def choose(name: str) -> torch.device:
     """The device called `name`; `auto` is the first of CUDA, Apple's MPS and the CPU that is there.
 
+    Where it is the CPU, this process keeps the memory of large tensors from here on.
     Raises ValueError for a device this machine lacks.
     """
     available = ["cpu"]
@@ -16,11 +19,12 @@ def choose(name: str) -> torch.device:
     available[:0] = (
         ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
     )
-    if name == "auto":
-        return torch.device(available[0])
-    if name not in available:
+    if name not in ("auto", *available):
         raise ValueError(f"device={name}: not on this machine (devices: {', '.join(available)})")
-    return torch.device(name)
+    device = torch.device(available[0] if name == "auto" else name)
+    if device.type == "cpu":
+        allocator.keep_large_blocks()
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
