@@ -10,7 +10,7 @@ from typing import cast
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams
 from pipeline.settings import resolve
 from pipeline.training import range_test
-from pipeline.training.assemble import climb, fitting, prepare
+from pipeline.training.assemble import climb, fitting, num_ladders, prepare
 from pipeline.training.events import EpochEnd
 
 FACTORS = (1 / 10, 1 / 3, 1, 3, 10)
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     setup = prepare(params)
     recipe = {name: getattr(params, name) for name in RecipeParams.model_fields}
     ladder = LrRangeParams(**recipe)
-    curves = [climb(setup, ladder, repeat) for repeat in range(ladder.num_repeats)]
+    curves = [climb(setup, ladder, repeat) for repeat in range(num_ladders(setup, ladder))]
     suggestion = range_test.suggest(curves)
     print({rule: f"{rate:.2e}" for rule, rate in suggestion.rates.items() if rate})
     if suggestion.lr is None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
-ModelName = Literal["resnet18", "resnet9", "ultimus", "vit"]
+ModelName = Literal["resnet18", "resnet9", "fast", "ultimus", "vit"]
 CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "scorecam"]
 StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
@@ -49,7 +49,7 @@ class DataParams(Params):
 
 class ModelParams(Params):
     model: ModelName = Field("resnet18", description="architecture")
-    width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9: channels of the first stage")
+    width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
     patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); divides image_size")
     dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
     depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
@@ -61,7 +61,10 @@ def _on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+Switch = Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)]
+
 # Parameters that only some values of one another allow, as RecipeParams checks.
+FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
 SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding")
 
 
@@ -79,12 +82,20 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
         description="centre of the momentum cycle (beta1 for adamw): +0.05 at its ends, -0.05 at the peak",
     )
     weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
+    bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, over that of all others")
+    normalise_weights: Switch = Field(
+        "off", description="muon: each hidden kernel kept at the norm sqrt(outputs), so that rates are relative changes"
+    )
+    norm_momentum: float = Field(
+        0.1, gt=0, le=1, description="share of the newest batch in the running statistics of batch norms"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
-    flip: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = Field(
-        "auto", description="random horizontal flip; auto is off for digits, mnist and svhn"
+    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(_on_or_off)] = Field(
+        "auto",
+        description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
     )
     cutout: int = Field(0, ge=0, description="side of the square erased from each image (px; 0: off)")
 
@@ -96,6 +107,10 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
             raise ValueError(f"patch_size={self.patch_size} does not divide image_size={size} (divisors: {divisors})")
         if self.model == "vit" and self.dim % self.heads:
             raise ValueError(f"heads={self.heads} does not divide dim={self.dim}")
+        if self.model == "fast" and size < FAST_LEAST_SIZE:
+            raise ValueError(f"image_size={size} is too small for fast: use {FAST_LEAST_SIZE} px or more")
+        if self.normalise_weights == "on" and self.optimizer != "muon":
+            raise ValueError(f"normalise_weights=on is of optimizer=muon, not of {self.optimizer}")
         if self.crop_padding >= size:
             raise ValueError(f"crop_padding={self.crop_padding} must be below image_size={size}")
         return self
@@ -124,6 +139,8 @@ class TrainParams(RecipeParams, StudyParams):
     div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, description="last rate = first rate / final_div_factor")
     anneal: Literal["cos", "linear"] = Field("cos", description="shape of both halves of the cycle")
+    first_size: int = Field(0, ge=0, le=1024, description="side of the images of the first updates (px; 0: image_size)")
+    first_share: float = Field(0.5, gt=0, lt=1, description="share of the updates made with images of first_size")
     ema_decay: float = Field(
         0.0,
         ge=0,
@@ -135,6 +152,15 @@ class TrainParams(RecipeParams, StudyParams):
         10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
     )
     keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
+
+    @model_validator(mode="after")
+    def first_size_fits(self) -> Self:
+        least = FAST_LEAST_SIZE if self.model == "fast" else 8
+        if self.first_size and not least <= self.first_size <= self.image_size:
+            raise ValueError(f"first_size={self.first_size} must be {least} to image_size={self.image_size}")
+        if self.first_size and self.model == "vit":
+            raise ValueError("first_size: a vit takes images of one size only")
+        return self
 
 
 class ResumeParams(Params):
@@ -155,7 +181,9 @@ class LrRangeParams(RecipeParams):
     lr_min: float = Field(1e-5, gt=0, description="first rate of the ladder")
     lr_max: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
     num_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
-    num_repeats: int = Field(3, ge=1, le=20, description="ladders, each with its own seed; the median is suggested")
+    num_repeats: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = Field(
+        "auto", description="ladders, each with its own seed; the median is suggested; auto: 3, of large sets 1"
+    )
 
     @model_validator(mode="after")
     def ladder_rises(self) -> Self:
@@ -175,6 +203,10 @@ def _json(value: Any) -> Any:
 
 def _comma_separated(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def as_text(value: Any) -> str:
@@ -227,6 +259,9 @@ class TrainedParams(DeviceParams):
 class EvaluateParams(TrainedParams):
     """Accuracy, confusion and calibration of a trained model on the test split."""
 
+    views: Annotated[Literal[1, 2, 6], BeforeValidator(_integer)] = Field(
+        1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
+    )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
 
 

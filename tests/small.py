@@ -17,7 +17,7 @@ def squares(num_images, seed=0):
     return Split(images, np.arange(num_images), labels, [f"train/{i}" for i in range(num_images)])
 
 
-def plain(images, labels, generator):
+def plain(images, labels, place, generator):
     """Augmentation that only makes floats of pixels."""
     return images.float() / 255 - 0.3, labels
 

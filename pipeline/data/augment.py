@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
@@ -28,8 +29,18 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
 
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
     """Each image mirrored left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
-    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return flip(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5)
+
+
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """The images that `mirrored` (B,) bool says mirrored left to right. images: (B, 3, H, W), any dtype."""
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images (B, 3, H, W) float at `size` x `size` px, bilinear with antialiasing, channels last."""
+    resized = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return resized.contiguous(memory_format=torch.channels_last)
 
 
 def cutout(images: Tensor, size: int, generator: Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +10,16 @@ from torch import Generator, Tensor
 
 from pipeline.data import Split
 
-Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a training a batch stands."""
+
+    passes: float  # over the data before this batch, fractional
+    mirrored: Tensor  # (B,) bool, which of its images an alternating flip mirrors
+
+
+Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
 
 RESIDENT_SHARE = 0.4  # of the device's free memory; the rest is for model and activations
 
@@ -56,6 +66,8 @@ class TrainBatches(Batches):
         self._seed = seed
         self._augment = augment
         self._draw = Generator(device)
+        first = Generator().manual_seed(derive_seed(seed, "mirrored in the first epoch"))
+        self._mirrored = (torch.rand(len(split), generator=first) < 0.5).to(device)
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches as `augment` returns them, each image once; the last may be smaller.
@@ -68,8 +80,12 @@ class TrainBatches(Batches):
         if not done:
             torch.manual_seed(derive_seed(self._seed, "global", epoch))
             self._draw.manual_seed(derive_seed(self._seed, "augmentation", epoch))
-        for images, labels in self._in_order(order[done * self.batch_size :]):
-            yield self._augment(images, labels, self._draw)
+        rest = order[done * self.batch_size :]
+        for number, (images, labels) in enumerate(self._in_order(rest), done):
+            positions = order[number * self.batch_size :][: len(labels)].to(self.device, non_blocking=True)
+            # In turns (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
+            place = Place(epoch - 1 + number / len(self), self._mirrored[positions] ^ bool(epoch % 2))
+            yield self._augment(images, labels, place, self._draw)
 
     def random_states(self) -> dict[str, Tensor]:
         """All that the rest of the epoch under way draws from, as uint8 tensors."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.fast import Fast, whiten
 from pipeline.models.resnet9 import ResNet9
 from pipeline.models.resnet18 import ResNet18
 from pipeline.models.ultimus import Ultimus
@@ -29,6 +30,7 @@ class Architecture:
     options: tuple[str, ...]
     cam_layer: Callable[[Any], nn.Module]
     to_grid: Callable[[Tensor], Tensor] | None = None
+    fit_to: Callable[[Any, Tensor], None] | None = None  # weights that follow from images, not from training
 
 
 # Grad-CAM averages a channel's gradient over the grid. That loses nothing after the last stage, where the head pools
@@ -39,6 +41,7 @@ class Architecture:
 MODELS = {
     "resnet18": Architecture(ResNet18, ("width",), lambda model: model.layer4),
     "resnet9": Architecture(ResNet9, ("width",), lambda model: model.layer3),
+    "fast": Architecture(Fast, ("width",), lambda model: model.layer3, fit_to=whiten),
     "ultimus": Architecture(Ultimus, (), lambda model: model.features),
     "vit": Architecture(
         ViT,
@@ -61,6 +64,18 @@ def build(name: str, *, num_classes: int, image_size: int, **options: int) -> nn
     architecture = _find(name)
     given = {"image_size": image_size, **options}
     return architecture.build(num_classes, **{key: given[key] for key in architecture.options if key in given})
+
+
+def needs_images(name: str) -> bool:
+    """Whether some weights of the network called `name` follow from train images: `fit_to_images` sets them."""
+    return _find(name).fit_to is not None
+
+
+def fit_to_images(name: str, model: nn.Module, images: Tensor) -> None:
+    """Sets, before any training, those weights of `model` that follow from `images` (N, 3, H, W), normalised."""
+    fit_to = _find(name).fit_to
+    if fit_to is not None:
+        fit_to(model, images)
 
 
 def cam_target(name: str, model: nn.Module) -> CamTarget:

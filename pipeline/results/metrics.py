@@ -32,12 +32,8 @@ def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> di
     num_classes = probabilities.shape[1]
     known = np.arange(num_classes)
     predicted = probabilities.argmax(axis=1)
-    num_correct = int((predicted == labels).sum())
-    low, high = accuracy_interval(num_correct, len(labels))
     numbers = {
-        "test/accuracy": num_correct / len(labels),
-        "test/accuracy_low": low,
-        "test/accuracy_high": high,
+        **accuracy("test/accuracy", predicted == labels),
         "test/loss": float(log_loss(labels, _normalised(probabilities), labels=known)),
         "test/macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
         "test/ece": calibration(labels, probabilities)[0],
@@ -46,6 +42,12 @@ def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> di
     if k > 1:
         numbers[f"test/top{k}_accuracy"] = float(top_k_accuracy_score(labels, probabilities, k=k, labels=known))
     return numbers
+
+
+def accuracy(name: str, correct: np.ndarray) -> dict[str, float]:
+    """The share of `correct` (N,) bool as the metric `name`, and its 95 % interval as `name`_low and `name`_high."""
+    low, high = accuracy_interval(int(correct.sum()), len(correct))
+    return {name: int(correct.sum()) / len(correct), f"{name}_low": low, f"{name}_high": high}
 
 
 def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:

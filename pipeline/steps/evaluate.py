@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pipeline.params import EvaluateParams
 from pipeline.progress import say
@@ -12,6 +13,7 @@ from pipeline.tracking.runs import Result
 from pipeline.tracking.trained import Training
 from pipeline.training import loop
 from pipeline.training.assemble import Normalised
+from pipeline.training.views import Views
 
 BATCH_SIZE = 512
 GALLERY_IMAGES = 36
@@ -20,6 +22,8 @@ GALLERY_IMAGES = 36
 def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     """Evaluates the training that `params` name on its test split."""
     training = trained.find(params)
+    if params.views > 1 and not training.splits.flip:
+        raise ValueError(f"views={params.views}: a mirrored image of {training.splits.name} is of no class")
     name = f"{training.params.dataset} {training.params.model} evaluation"
     with runs.start("evaluate", name, parent) as run:
         run.params({**params.model_dump(), "run_id": training.run_id})
@@ -32,18 +36,29 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
         )
         splits = training.splits
         run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
-        probabilities = _probabilities(training)
-        return _report(run, name, training, probabilities, params.top_k)
+        with_views = _with_views(run, training, params.views) if params.views > 1 else ""
+        return _report(run, name, training, params.top_k, with_views)
 
 
-def _probabilities(training: Training) -> np.ndarray:
-    classifier, splits = training.classifier, training.splits
-    where = next(classifier.model.parameters()).device
-    logits, _ = loop.predict(classifier.model, Normalised(splits, splits.test, BATCH_SIZE, where), training.precision)
+def _probabilities(training: Training, model: nn.Module) -> np.ndarray:
+    splits = training.splits
+    where = next(model.parameters()).device
+    logits, _ = loop.predict(model, Normalised(splits, splits.test, BATCH_SIZE, where), training.precision)
     return logits.double().softmax(1).numpy()
 
 
-def _report(run: Run, name: str, training: Training, probabilities: np.ndarray, top_k: int) -> Result:
+def _with_views(run: Run, training: Training, views: int) -> str:
+    """Logs the accuracy with so many views of each image, beside the plain one, and says it."""
+    labels = training.splits.test.labels
+    correct = _probabilities(training, Views(training.classifier.model, views)).argmax(1) == labels
+    numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
+    run.metrics(numbers)
+    plain, low, high = numbers.values()
+    return f"; with {views} views of each image {plain:.2%} ({low:.2%} to {high:.2%})"
+
+
+def _report(run: Run, name: str, training: Training, top_k: int, with_views: str) -> Result:
+    probabilities = _probabilities(training, training.classifier.model)
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     summary = metrics.summary(labels, probabilities, top_k)
@@ -72,7 +87,7 @@ def _report(run: Run, name: str, training: Training, probabilities: np.ndarray, 
     result = (
         f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
         f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
-        f"macro F1 {summary['test/macro_f1']:.4f}, ECE {summary['test/ece']:.4f}"
+        f"macro F1 {summary['test/macro_f1']:.4f}, ECE {summary['test/ece']:.4f}{with_views}"
     )
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of `{training.run_id}` — {result}")
     say(f"evaluation: {result}")

@@ -9,7 +9,7 @@ from pipeline.tracking import runs
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.training import range_test
-from pipeline.training.assemble import Setup, climb, fingerprint, prepare
+from pipeline.training.assemble import Setup, climb, fingerprint, num_ladders, prepare
 from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
 
 
@@ -26,14 +26,15 @@ def test(setup: Setup, params: LrRangeParams, parent: Run | None = None) -> Resu
         run.params(params.model_dump())
         run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
         run.json("recipe.json", recipe)
-        curves = [_climb(setup, params, repeat) for repeat in range(params.num_repeats)]
+        ladders = num_ladders(setup, params)
+        curves = [_climb(setup, params, repeat, ladders) for repeat in range(ladders)]
         return _report(run, name, curves, range_test.suggest(curves))
 
 
-def _climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
+def _climb(setup: Setup, params: LrRangeParams, repeat: int, ladders: int) -> Curve:
     curve = climb(setup, params, repeat)
     reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
-    say(f"range test {repeat + 1}/{params.num_repeats}: {len(curve.lr)} updates, {reached}")
+    say(f"range test {repeat + 1}/{ladders}: {len(curve.lr)} updates, {reached}")
     return curve
 
 
@@ -56,7 +57,8 @@ def _report(run: Run, name: str, curves: list[Curve], suggestion: Suggestion) ->
         run.tags({"no_suggestion": suggestion.reason})
     else:
         sides = ", ".join(f"{rule} {suggestion.rates[rule]:.2e}" for rule in RULES)
-        result = f"max_lr {suggestion.lr:.2e} ({sides}; repeats differ by x{suggestion.spread:.2f})"
+        agreement = f"repeats differ by x{suggestion.spread:.2f}" if len(curves) > 1 else "of one ladder"
+        result = f"max_lr {suggestion.lr:.2e} ({sides}; {agreement})"
     run.describe(name, f"**LR range test** — {result}")
     say(f"range test: {result}")
     return Result(run.id, f"Range test: {result}", measured)

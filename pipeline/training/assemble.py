@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
@@ -13,12 +14,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import data, models
 from pipeline.data import augment
-from pipeline.data.batches import Batches, TrainBatches, derive_seed
+from pipeline.data.batches import Batches, Place, TrainBatches, derive_seed
 from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
 from pipeline.training import device, optimizers, range_test, schedules
 from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
+
+SizeAfter = Callable[[float], int]
+
+LARGE_SET = 10_000  # train images from which on one ladder does, so that it costs little beside a training
+SAMPLE = 5000  # train images, for weights that follow from them
 
 
 @dataclass(frozen=True)
@@ -35,27 +41,55 @@ class Setup:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "weights"))
             model = build_model(self.params, len(self.splits.classes))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.params.norm_momentum
+        if models.needs_images(self.params.model):
+            models.fit_to_images(self.params.model, model, self._sample())
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
         """The recipe's optimizer of `model`."""
         return optimizers.build(
-            self.params.optimizer, model, lr=lr, momentum=momentum, weight_decay=self.params.weight_decay
+            self.params.optimizer,
+            model,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=self.params.weight_decay,
+            bias_lr=self.params.bias_lr,
+            normalise_weights=self.params.normalise_weights == "on",
         )
 
-    def train_batches(self, seed: int) -> TrainBatches:
-        """Shuffled, augmented, normalised batches of the train split."""
-        return TrainBatches(self.splits.train, self.params.batch_size, self.device, seed=seed, augment=self._augment)
+    def train_batches(self, seed: int, size_after: SizeAfter | None = None) -> TrainBatches:
+        """Shuffled, augmented, normalised batches of the train split.
+
+        size_after: passes over the data -> side of the images (px), where that is not always image_size.
+        """
+
+        def augmented(images: Tensor, labels: Tensor, place: Place, draw: Generator) -> tuple[Tensor, Tensor]:
+            images, labels = self._augment(images, labels, place, draw)
+            size = images.shape[-1] if size_after is None else size_after(place.passes)
+            return (images if size == images.shape[-1] else augment.resize(images, size)), labels
+
+        return TrainBatches(self.splits.train, self.params.batch_size, self.device, seed=seed, augment=augmented)
 
     def recipe(self) -> dict[str, Any]:
         """All a suggested rate depends on, by name: the knobs, the number format, the images."""
         return {**self.params.recipe(), "precision": self.precision, "data": self.splits.digest}
 
-    def _augment(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _sample(self) -> Tensor:
+        """Normalised train images from all over the split, (N, 3, H, W)."""
+        train = self.splits.train
+        rows = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)
+        return augment.normalise(torch.from_numpy(train.take(rows)), self.splits.mean, self.splits.std)
+
+    def _augment(self, images: Tensor, labels: Tensor, place: Place, generator: Generator) -> tuple[Tensor, Tensor]:
         params = self.params
         if params.crop_padding:
             images = augment.random_crop(images, params.crop_padding, generator)
-        if params.flip == "on" or (params.flip == "auto" and self.splits.flip):
+        if params.flip == "alternate":
+            images = augment.flip(images, place.mirrored)
+        elif params.flip == "on" or (params.flip == "auto" and self.splits.flip):
             images = augment.random_flip(images, generator)
         pixels = augment.normalise(images, self.splits.mean, self.splits.std)
         if params.cutout:
@@ -80,7 +114,7 @@ class Normalised:
 
 def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
     """The OneCycle training that `params` declare, with peak rate `max_lr`."""
-    model, batches = setup.model(params.seed), setup.train_batches(params.seed)
+    model, batches = setup.model(params.seed), setup.train_batches(params.seed, _size_after(params))
     averaged = None
     if params.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
@@ -107,6 +141,20 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
         label_smoothing=params.label_smoothing,
         valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
     )
+
+
+def _size_after(params: TrainParams) -> SizeAfter | None:
+    if not params.first_size:
+        return None
+    turn = params.first_share * params.epochs
+    return lambda passes: params.first_size if passes < turn else params.image_size
+
+
+def num_ladders(setup: Setup, params: LrRangeParams) -> int:
+    """How many ladders a range test of `params` climbs."""
+    if params.num_repeats != "auto":
+        return params.num_repeats
+    return 1 if len(setup.splits.train) > LARGE_SET else 3
 
 
 def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:

@@ -21,15 +21,15 @@ def one_cycle(
 ) -> LRScheduler:
     """torch's OneCycleLR over exactly `total_steps` updates (Smith and Topin 2018, arXiv:1708.07120).
 
-    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor; momentum
-    (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes back. A `momentum` of 0 is not cycled.
+    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor.
+    A group's rates are those times its `rate_factor`, where it has one. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes back. A `momentum` of 0 is not cycled.
     """
     if pct_start * total_steps == 1:
         # torch divides by the length of the rise, pct_start x total_steps - 1 updates; a hair more keeps the shape.
         pct_start *= 1 + 1e-6
     return OneCycleLR(
         optimizer,
-        max_lr=max_lr,
+        max_lr=[max_lr * group.get("rate_factor", 1.0) for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=pct_start,
         div_factor=div_factor,
@@ -49,6 +49,6 @@ def peak_momentum(momentum: float) -> float:
 def ladder(optimizer: Optimizer, *, lr_min: float, lr_max: float, num_steps: int) -> LRScheduler:
     """A geometric ladder: update i of `num_steps` has rate lr_min (lr_max / lr_min)^(i / (num_steps - 1))."""
     for group in optimizer.param_groups:
-        group["lr"] = lr_min
+        group["lr"] = lr_min * group.get("rate_factor", 1.0)
         group.pop("initial_lr", None)
     return LambdaLR(optimizer, lambda step: (lr_max / lr_min) ** (step / (num_steps - 1)))

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from pipeline.data.batches import Batches, TrainBatches, derive_seed
@@ -7,7 +8,7 @@ from tests.small import plain, squares
 CPU = torch.device("cpu")
 
 
-def noisy(images, labels, generator):
+def noisy(images, labels, place, generator):
     """Draws from its generator, as crops do, and from the global random state, as mixup does."""
     return images.float() + torch.rand(images.shape, generator=generator) + torch.rand(images.shape), labels
 
@@ -45,3 +46,28 @@ def test_evaluation_batches_keep_the_split_s_order():
 def test_seeds_of_different_purposes_differ():
     assert len({derive_seed(0, "order", 1), derive_seed(0, "order", 2), derive_seed(1, "order", 1)}) == 3
     assert derive_seed(0, "order", 1) == derive_seed(0, "order", 1) < 2**63
+
+
+def test_two_epochs_of_alternating_flips_show_every_image_both_ways():
+    def told(images, labels, place, generator):
+        return place.mirrored, labels
+
+    split = squares(50)
+    split.labels[:] = np.arange(50)
+    batches = TrainBatches(split, 16, CPU, seed=0, augment=told)
+    mirrored = {}
+    for epoch in (1, 2, 3):
+        for flags, labels in batches.epoch(epoch):
+            for flag, label in zip(flags.tolist(), labels.tolist(), strict=True):
+                mirrored.setdefault(label, []).append(flag)
+    assert all(first != second and first == third for first, second, third in mirrored.values())
+    assert 10 < sum(first for first, *_ in mirrored.values()) < 40
+
+
+def test_a_batch_knows_how_much_of_the_training_lies_before_it():
+    def told(images, labels, place, generator):
+        return torch.tensor(place.passes), labels
+
+    batches = TrainBatches(squares(40), 16, CPU, seed=0, augment=told)
+    assert [passes.item() for passes, _ in batches.epoch(2)] == [1, pytest.approx(4 / 3), pytest.approx(5 / 3)]
+    assert [passes.item() for passes, _ in batches.epoch(2, done=2)] == [pytest.approx(5 / 3)]

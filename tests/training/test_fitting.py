@@ -27,7 +27,7 @@ class Valid:
         return (plain(images, labels, None) for images, labels in Batches(squares(20, seed=9), 7, CPU))
 
 
-def augmented(images, labels, generator, mixup=0.0):
+def augmented(images, labels, place, generator, mixup=0.0):
     pixels, _ = plain(augment.random_crop(images, 2, generator), labels, generator)
     return augment.mix(pixels, labels, 4, mixup, mixup) if mixup else (pixels, labels)
 

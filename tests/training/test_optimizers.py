@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training import optimizers
+from pipeline.training import optimizers, schedules
 
 
 def network():
@@ -100,3 +100,40 @@ def test_a_schedule_reaches_both_halves_of_muon():
     schedule.step()
     schedule.step()
     assert {group["lr"] for group in optimizer.param_groups} == {1.0}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_normalised_kernels_keep_their_norm(memory_format):
+    model = network().to(memory_format=memory_format)
+    settings = {"lr": 1e-6, "momentum": 0.6, "weight_decay": 0.0}
+    train(model, optimizers.build("muon", model, normalise_weights=True, **settings), steps=2)
+    assert model[3].weight.norm().item() == pytest.approx(16**0.5, rel=1e-3)
+    assert model[6].weight.norm().item() == pytest.approx(16**0.5, rel=1e-3)
+    assert model[0].weight.norm().item() != pytest.approx(8**0.5, rel=1e-3)  # the first layer is none of Muon's
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_rates_of_biases_keep_their_ratio_through_a_cycle_and_a_ladder(name):
+    def rates(optimizer):
+        return {group["weight_decay"] > 0: group["lr"] for group in optimizer.param_groups}
+
+    optimizer = optimizers.build(name, network(), lr=0.1, momentum=0.9, weight_decay=0.5, bias_lr=8.0)
+    cycle = {"pct_start": 0.3, "div_factor": 25, "final_div_factor": 100, "anneal": "cos", "momentum": 0.9}
+    for schedule in (
+        schedules.one_cycle(optimizer, max_lr=0.2, total_steps=10, **cycle),
+        schedules.ladder(optimizer, lr_min=1e-3, lr_max=1, num_steps=10),
+    ):
+        for _ in range(9):
+            assert rates(optimizer)[False] == pytest.approx(8 * rates(optimizer)[True])
+            optimizer.step()
+            schedule.step()
+    assert rates(optimizer)[True] == pytest.approx(1)
+
+
+def test_what_does_not_learn_is_left_alone():
+    model = network()
+    model[3].weight.requires_grad_(False)
+    for name in optimizers.OPTIMIZERS:
+        before = model[3].weight.clone()
+        train(model, optimizers.build(name, model, lr=0.1, momentum=0.9, weight_decay=0.5), steps=2)
+        assert torch.equal(model[3].weight, before)

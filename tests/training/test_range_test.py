@@ -21,7 +21,7 @@ def batches(seed=0):
     return TrainBatches(squares(64), 16, torch.device("cpu"), seed=seed, augment=plain)
 
 
-def random_labels(images, labels, generator):
+def random_labels(images, labels, place, generator):
     return plain(images, torch.randint(4, labels.shape, generator=generator), generator)
 
 
