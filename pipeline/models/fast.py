@@ -10,7 +10,7 @@ HEAD_SCALE = 1 / 16  # logits of fresh weights are small, and the maximum over t
 
 
 class Fast(nn.Module):
-    """Three pooled stages of two convolutions; 1,975,640 parameters for 10 classes at the default width.
+    """Three pooled stages of two convolutions; 1,972,792 parameters for 10 classes at the default width.
 
     Images (B, 3, H, W), sides of 9 px or more, to logits (B, num_classes). The stages have 1, 4 and 4 `width` channels.
     The shape is that of Jordan 2024 (arXiv:2404.00498): whitening as in Page 2018 ("How to train your ResNet", part 8),

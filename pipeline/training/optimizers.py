@@ -75,9 +75,8 @@ class MuonWithAdamW(Optimizer):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
         if self._normalise:
             norms = torch._foreach_norm(self._matrices)
-            torch._foreach_mul_(
-                self._matrices, [len(m) ** 0.5 / norm for m, norm in zip(self._matrices, norms, strict=True)]
-            )
+            factors = [len(matrix) ** 0.5 / norm for matrix, norm in zip(self._matrices, norms, strict=True)]
+            torch._foreach_mul_(self._matrices, factors)
         self._muon.step()
         self._adamw.step()
 

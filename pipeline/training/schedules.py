@@ -21,8 +21,9 @@ def one_cycle(
 ) -> LRScheduler:
     """torch's OneCycleLR over exactly `total_steps` updates (Smith and Topin 2018, arXiv:1708.07120).
 
-    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor.
-    A group's rates are those times its `rate_factor`, where it has one. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes back. A `momentum` of 0 is not cycled.
+    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor; a group with
+    a `rate_factor` has that times as much. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes
+    back. A `momentum` of 0 is not cycled.
     """
     if pct_start * total_steps == 1:
         # torch divides by the length of the rise, pct_start x total_steps - 1 updates; a hair more keeps the shape.

@@ -24,11 +24,11 @@ EPOCHS, UPDATES = 3, 5  # of each epoch, the last of a ragged batch
 
 class Valid:
     def __iter__(self):
-        return (plain(images, labels, None) for images, labels in Batches(squares(20, seed=9), 7, CPU))
+        return (plain(images, labels, None, None) for images, labels in Batches(squares(20, seed=9), 7, CPU))
 
 
 def augmented(images, labels, place, generator, mixup=0.0):
-    pixels, _ = plain(augment.random_crop(images, 2, generator), labels, generator)
+    pixels, _ = plain(augment.random_crop(images, 2, generator), labels, place, generator)
     return augment.mix(pixels, labels, 4, mixup, mixup) if mixup else (pixels, labels)
 
 

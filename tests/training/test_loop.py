@@ -17,7 +17,7 @@ class Valid:
         self.batches = Batches(split, batch_size, CPU)
 
     def __iter__(self):
-        return (plain(images, labels, None) for images, labels in self.batches)
+        return (plain(images, labels, None, None) for images, labels in self.batches)
 
 
 def train(epochs=3, *, max_lr=0.2, num_images=66, precision="fp32", seed=0, **options):
@@ -91,7 +91,7 @@ def test_evaluation_is_right_with_a_ragged_last_batch_and_leaves_the_mode():
     model, split = network().train(), squares(33)
     logits, labels = loop.predict(model, Valid(split, 8))
     with torch.no_grad():
-        whole = copy.deepcopy(model).eval()(plain(torch.from_numpy(split.source), None, None)[0])
+        whole = copy.deepcopy(model).eval()(plain(torch.from_numpy(split.source), None, None, None)[0])
     torch.testing.assert_close(logits, whole)
     assert labels.tolist() == split.labels.tolist()
     assert model.training

@@ -22,7 +22,7 @@ def batches(seed=0):
 
 
 def random_labels(images, labels, place, generator):
-    return plain(images, torch.randint(4, labels.shape, generator=generator), generator)
+    return plain(images, torch.randint(4, labels.shape, generator=generator), place, generator)
 
 
 def shaped(loss_of, num_steps=100, lr_min=1e-5, lr_max=10.0):
