@@ -27,8 +27,8 @@ check: .venv/installed ## lint, format and types
 	ruff format --check .
 	mypy
 
-bench: .venv/installed ## speed beside a peer
-	python -m benchmarks.throughput
+bench: .venv/installed ## speed beside other ways to train, half an hour on a quiet machine
+	python -m benchmarks
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

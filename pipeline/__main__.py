@@ -67,7 +67,7 @@ def _option(name: str, params: type[Declared]) -> click.Option:
     schema = params.model_json_schema()["properties"][name]
     default = params.model_fields[name].default
     shown = ",".join(default) if isinstance(default, tuple) else default
-    choices = "|".join(schema.get("enum", []))
+    choices = "|".join(map(str, schema.get("enum", [])))
     return click.Option([f"--{name}"], metavar=choices or name.upper(), help=f"{schema['description']} [{shown}]")
 
 

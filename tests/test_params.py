@@ -36,6 +36,14 @@ def test_text_is_read_as_its_type():
         {"model": "vit", "dim": 100, "heads": 3},
         {"image_size": 16, "crop_padding": 16},
         {"steps": "train"},
+        {"model": "fast", "image_size": 8, "crop_padding": 0},
+        {"model": "fast", "first_size": 8},
+        {"first_size": 33},
+        {"first_size": 4},
+        {"model": "vit", "first_size": 16},
+        {"optimizer": "sgd", "normalise_weights": "on"},
+        {"bias_lr": 0},
+        {"norm_momentum": 1.5},
     ],
 )
 def test_out_of_bounds_is_refused(wrong):

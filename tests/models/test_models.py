@@ -102,7 +102,8 @@ def test_the_first_layer_of_fast_whitens_the_images_it_is_given():
     model = small("fast")
     blurred = nn.functional.avg_pool2d(images(500, 36), 5, stride=1)  # neighbours alike, as in photographs
     models.fit_to_images("fast", model, blurred)
-    first = model.whiten(blurred) - model.whiten.bias[:, None, None]
+    with torch.no_grad():
+        first = model.whiten(blurred) - model.whiten.bias[:, None, None]
     out = first.permute(0, 2, 3, 1).reshape(-1, 24)[:, :12]
     covariance = out.T @ out / len(out)
     # Of variance 1, but for directions that hardly vary.
@@ -154,7 +155,7 @@ def test_ultimus_block_is_the_lesson_s_formula_image_by_image():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet50", {}, r"no model is called 'resnet50' \(models: resnet18, resnet9, ultimus, vit\)"),
+        ("resnet50", {}, r"no model is called 'resnet50' \(models: resnet18, resnet9, fast, ultimus, vit\)"),
         ("resnet18", {"widht": 8}, "no model takes widht .*width"),
         ("vit", {"patch_size": 5}, r"patch_size=5 does not divide image_size=32 \(divisors: 1, 2, 4, 8, 16, 32\)"),
         ("vit", {"dim": 64, "heads": 3}, "heads=3 does not divide dim=64"),

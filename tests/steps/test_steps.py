@@ -74,6 +74,36 @@ def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workp
     assert table["class"].tolist() == ["$dog", "a cat", "émeu"]
 
 
+RECORD = {
+    "model": "fast",
+    "valid_fraction": 0,
+    "optimizer": "muon",
+    "normalise_weights": "on",
+    "bias_lr": 2,
+    "norm_momentum": 0.4,
+    "flip": "alternate",
+    "first_size": 24,
+}
+
+
+def test_the_recipe_of_the_record_learns_and_views_are_told_beside_the_plain_result(workplace, photos, capsys):
+    folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
+    assert workplace.run("main", **{**TINY, **folder, **RECORD, "epochs": 8, "max_lr": 0.02, "views": 6}) == 0
+    (evaluation,) = workplace.runs("evaluate")
+    numbers = evaluation.data.metrics
+    assert numbers["test/accuracy"] > 0.8
+    assert numbers["test/accuracy_6_views_low"] < numbers["test/accuracy_6_views"] > 0.8
+    note = evaluation.data.tags["mlflow.note.content"]
+    assert f"test accuracy {numbers['test/accuracy']:.2%}" in note
+    assert f"with 6 views of each image {numbers['test/accuracy_6_views']:.2%}" in note
+
+
+def test_views_are_refused_where_a_mirror_image_is_of_no_class(workplace, capsys):
+    assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
+    assert workplace.run("evaluate", views=2) == 2
+    assert "views=2: a mirrored image of digits is of no class" in capsys.readouterr().err
+
+
 def test_evaluation_refuses_images_that_have_changed_since_the_training(workplace, photos, capsys):
     folder = {**TINY, "dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**folder, "steps": "train"}) == 0

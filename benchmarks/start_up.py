@@ -1,0 +1,55 @@
+"""How long a start takes, in a process of its own: the imports alone, up to the first update, up to the splits.
+
+python -m benchmarks.start_up imports | first_update | splits <folder>   prints seconds since the process began
+"""
+
+import sys
+import time
+
+import psutil
+
+
+def imports() -> None:
+    """What no training can do without."""
+    import mlflow  # noqa: F401
+    import torch  # noqa: F401
+    import torchvision  # noqa: F401
+
+
+def first_update() -> None:
+    """`python -m pipeline train` on scanned digits, left after its first update."""
+    from pipeline.__main__ import main
+    from pipeline.training import loop
+
+    step = loop.train_step
+
+    def last_step(*arguments, **options):  # type: ignore[no-untyped-def]
+        step(*arguments, **options)
+        _tell()
+        raise KeyboardInterrupt
+
+    loop.train_step = last_step
+    main(["train", "--max_lr", "0.01"])
+
+
+def cached_splits(folder: str) -> None:
+    """The splits of 60,000 images that lie in the cache already."""
+    from pipeline import data
+
+    started = time.perf_counter()
+    data.load("folder", data_dir=folder, image_size=32, valid_fraction=0.1, limit_train=0, limit_test=0)
+    print(time.perf_counter() - started, flush=True)
+
+
+def _tell() -> None:
+    print(time.time() - psutil.Process().create_time(), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "imports":
+        imports()
+        _tell()
+    elif sys.argv[1] == "first_update":
+        first_update()
+    else:
+        cached_splits(sys.argv[2])
