@@ -21,14 +21,14 @@ class Fast(nn.Module):
         super().__init__()
         self.whiten = nn.Conv2d(3, FILTERS, PATCH)
         self.whiten.weight.requires_grad_(False)
-        self.relu = nn.ReLU(inplace=True)
+        self.activation = nn.GELU()  # half a per cent more than ReLU, for a tenth of the speed (docs/speed.md)
         self.layer1 = _stage(FILTERS, width)
         self.layer2 = _stage(width, 4 * width)
         self.layer3 = _stage(4 * width, 4 * width)
         self.head = nn.Linear(4 * width, num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(self.relu(self.whiten(images)))))
+        x = self.layer3(self.layer2(self.layer1(self.activation(self.whiten(images)))))
         return self.head(x.amax(dim=(2, 3))) * HEAD_SCALE
 
 
@@ -50,10 +50,10 @@ def _stage(channels_in: int, channels: int) -> nn.Sequential:
         _convolution(channels_in, channels),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
+        nn.GELU(),
         _convolution(channels, channels),
         nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
+        nn.GELU(),
     )
 
 
