@@ -24,6 +24,7 @@ from pipeline.params import TrainStepParams
 from pipeline.training import allocator, device
 
 BATCH, IMAGES, WORKERS, LR = 512, 45_000, 2, 0.01
+RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airbench94_muon.py
 
 
 def pipeline(model: str, laps: Laps, tracking: bool = True) -> None:
@@ -48,14 +49,14 @@ def untracked(model: str, laps: Laps) -> None:
     pipeline(model, laps, tracking=False)
 
 
-def bare(model: str, laps: Laps) -> None:
+def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
     """A tuned loop: bf16 where the hardware has it, channels last, pixels ready in memory, fused optimizer."""
     where, data = torch.device("cuda" if torch.cuda.is_available() else "cpu"), splits(IMAGES)
     network = _network(model).to(where).to(memory_format=torch.channels_last).train()
     images, labels = _pixels(data, where), torch.from_numpy(data.train.labels).to(where)
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True, fused=True)
     while True:
-        for batch in torch.randperm(len(images)).to(where).split(BATCH):
+        for batch in torch.randperm(len(images)).to(where).split(batch_size):
             with torch.autocast(where.type, torch.bfloat16, enabled=_has_bf16(where)):
                 loss = F.cross_entropy(network(images[batch]), labels[batch])
             loss.backward()
@@ -68,6 +69,17 @@ def bare_blocks_kept(model: str, laps: Laps) -> None:
     """The same with the memory of large tensors kept."""
     allocator.keep_large_blocks()
     bare(model, laps)
+
+
+def record(model: str, laps: Laps) -> None:
+    """The record's batches at their full size, with an optimizer that costs less than its Muon."""
+    bare(model, laps, RECORD_BATCH)
+
+
+def record_blocks_kept(model: str, laps: Laps) -> None:
+    """The same with the memory of large tensors kept."""
+    allocator.keep_large_blocks()
+    record(model, laps)
 
 
 def notebook(model: str, laps: Laps) -> None:
@@ -138,6 +150,8 @@ CONTENDERS: dict[str, Callable[[str, Laps], None]] = {
     "untracked": untracked,
     "bare": bare,
     "bare_blocks_kept": bare_blocks_kept,
+    "record": record,
+    "record_blocks_kept": record_blocks_kept,
     "notebook": notebook,
     "lightning": lightning,
     "product": product,
