@@ -1,0 +1,70 @@
+"""Every knob of every step: name, type, default, bounds, unit and meaning. The one truth, read by all others."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.params.declared import Declared, Params, as_text, comma_separated
+from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
+from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
+from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
+
+__all__ = [
+    "COMMANDS",
+    "SIZES",
+    "STEPS",
+    "TOOLS",
+    "CamMethod",
+    "DataParams",
+    "DatasetName",
+    "Declared",
+    "DeviceParams",
+    "EvaluateParams",
+    "ExplainParams",
+    "LrRangeParams",
+    "MainParams",
+    "ModelName",
+    "ModelParams",
+    "Params",
+    "RecipeParams",
+    "SweepParams",
+    "SyncParams",
+    "TrainParams",
+    "TrainStepParams",
+    "TrainedParams",
+    "VerifyResumeParams",
+    "as_text",
+]
+
+StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
+
+
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+    """A whole experiment: the steps above in order, under one parent run."""
+
+    steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
+        ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
+    )
+
+
+class SyncParams(Declared):
+    """Sends to MLflow what runs could not send while their tracking store was away."""
+
+
+class VerifyResumeParams(TrainParams):
+    """Proves that an interrupted training ends as one that was not: kills it, resumes it, compares all it left."""
+
+    num_kills: int = Field(5, ge=1, le=10_000, description="times the training is killed, at random moments")
+
+
+STEPS: dict[str, type[Params]] = {
+    "main": MainParams,
+    "lr_range": LrRangeParams,
+    "sweep": SweepParams,
+    "train": TrainStepParams,
+    "evaluate": EvaluateParams,
+    "explain": ExplainParams,
+}
+# What is no step of an experiment, and no entry point of the MLflow Project.
+TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}
+COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}

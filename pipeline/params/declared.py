@@ -1,0 +1,54 @@
+"""What a declared parameter is: frozen, validated, read from text; and how it is written as text again."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Declared(BaseModel):
+    """Frozen, validated on construction; text such as `1e-3` is read as its type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Params(Declared):
+    experiment: str = Field(
+        "auto",
+        description="a YAML file of parameters; none; auto: experiments/<dataset>_<model>.yaml where it exists",
+    )
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value as a flag takes it, and as MLflow keeps it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def on_or_off(value: Any) -> Any:
+    """`value`, with a bare on or off, which YAML reads as true and false, as the word again."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+def from_json(value: Any) -> Any:
+    """Text as the JSON it is; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('as text, expected JSON such as {"patch_size": [2, 4]}') from None
+
+
+def comma_separated(value: Any) -> Any:
+    """Text as the list it names; anything else as it is."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def integer(value: Any) -> Any:
+    """Text as the whole number it names; anything else as it is."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]

@@ -1,0 +1,98 @@
+"""What range test and training share: data, network, device, seed, and all a suggested rate depends on."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.params.declared import Params, Switch, on_or_off
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
+ModelName = Literal["resnet18", "resnet9", "fast", "ultimus", "vit"]
+
+# Parameters that only some values of one another allow, as RecipeParams checks.
+FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
+SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding")
+
+
+class DeviceParams(Params):
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto is bf16 autocast where the hardware has it, else fp32"
+    )
+
+
+class SeedParams(Params):
+    seed: int = Field(0, ge=0, lt=2**31, description="of weights, order, augmentation and noise; splits are fixed")
+
+
+class DataParams(Params):
+    dataset: DatasetName = Field("digits", description="a named set, or folder: class sub-folders under data_dir")
+    data_dir: str = Field("data", min_length=1, description="where archives and folders of images lie")
+    image_size: int = Field(32, ge=8, le=1024, description="side of the square images (px)")
+    valid_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of train kept for validation; 0 trains on all of it"
+    )
+    limit_train: int = Field(0, ge=0, description="use so many train images, stratified (0: all)")
+    limit_test: int = Field(0, ge=0, description="use so many test images, stratified (0: all)")
+
+
+class ModelParams(Params):
+    model: ModelName = Field("resnet18", description="architecture")
+    width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
+    patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); divides image_size")
+    dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
+    depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
+    heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
+
+
+class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
+    """What range test and training must share for the one's suggestion to hold for the other."""
+
+    batch_size: int = Field(128, ge=1, description="images per update")
+    optimizer: Literal["sgd", "adamw", "muon"] = Field(
+        "adamw", description="sgd is Nesterov's; muon hands what it does not take to adamw"
+    )
+    momentum: float = Field(
+        0.9,
+        ge=0,
+        le=0.94,
+        description="centre of the momentum cycle (beta1 for adamw): +0.05 at its ends, -0.05 at the peak",
+    )
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
+    bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, over that of all others")
+    normalise_weights: Switch = Field(
+        "off", description="muon: each hidden kernel kept at the norm sqrt(outputs), so that rates are relative changes"
+    )
+    norm_momentum: float = Field(
+        0.1, gt=0, le=1, description="share of the newest batch in the running statistics of batch norms"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")
+    cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
+    crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
+    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
+        "auto",
+        description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
+    )
+    cutout: int = Field(0, ge=0, description="side of the square erased from each image (px; 0: off)")
+
+    @model_validator(mode="after")
+    def sizes_fit(self) -> Self:
+        size = self.image_size
+        if self.model == "vit" and size % self.patch_size:
+            divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
+            raise ValueError(f"patch_size={self.patch_size} does not divide image_size={size} (divisors: {divisors})")
+        if self.model == "vit" and self.dim % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide dim={self.dim}")
+        if self.model == "fast" and size < FAST_LEAST_SIZE:
+            raise ValueError(f"image_size={size} is too small for fast: use {FAST_LEAST_SIZE} px or more")
+        if self.normalise_weights == "on" and self.optimizer != "muon":
+            raise ValueError(f"normalise_weights=on is of optimizer=muon, not of {self.optimizer}")
+        if self.crop_padding >= size:
+            raise ValueError(f"crop_padding={self.crop_padding} must be below image_size={size}")
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """The knobs a rate depends on; seed, device and data location are none of them."""
+        apart = {*Params.model_fields, "seed", "device", "data_dir", "limit_test"}
+        return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

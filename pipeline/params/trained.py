@@ -1,0 +1,38 @@
+"""What the steps take that look at a finished training."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.params.declared import integer
+from pipeline.params.recipe import DeviceParams, SeedParams
+
+CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "scorecam"]
+
+
+class TrainedParams(DeviceParams):
+    """A training run to look at, on the data it was trained on."""
+
+    run_id: str = Field(
+        "latest",
+        pattern=r"^(latest|[0-9a-f]{32})$",
+        description="training run; latest is the newest FINISHED one",
+    )
+    weights: Literal["best", "last"] = Field("best", description="best epoch by validation, or the last")
+    data_dir: str = Field("", description="where the images lie now; empty: where the training found them")
+
+
+class EvaluateParams(TrainedParams):
+    """Accuracy, confusion and calibration of a trained model on the test split."""
+
+    views: Annotated[Literal[1, 2, 6], BeforeValidator(integer)] = Field(
+        1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
+    )
+    top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
+
+
+class ExplainParams(TrainedParams, SeedParams):
+    """Where a trained model looks, for its errors and its hits."""
+
+    method: CamMethod = Field("gradcam", description="class activation map")
+    num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")

@@ -1,0 +1,109 @@
+"""What declares a range test, a training and a sweep of trainings."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.params.declared import Params, comma_separated, from_json
+from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
+
+Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
+
+
+class StudyParams(Params):
+    storage: str = Field(
+        "auto", min_length=1, description="Optuna storage (URL); auto: optuna.db beside MLflow's own database"
+    )
+
+
+class TrainParams(RecipeParams, StudyParams):
+    """What declares a OneCycle training."""
+
+    from_study: str = Field("", description="study whose parameters and best values are taken, save those given here")
+    epochs: int = Field(12, ge=1, le=100_000, description="passes over the train split")
+    max_lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = Field(
+        "auto", description="peak rate; auto takes the suggestion of a range test of the same recipe"
+    )
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates spent rising to max_lr")
+    div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
+    final_div_factor: float = Field(1e4, ge=1, description="last rate = first rate / final_div_factor")
+    anneal: Literal["cos", "linear"] = Field("cos", description="shape of both halves of the cycle")
+    first_size: int = Field(0, ge=0, le=1024, description="side of the images of the first updates (px; 0: image_size)")
+    first_share: float = Field(0.5, gt=0, lt=1, description="share of the updates made with images of first_size")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="per update, of the averaged weights that are evaluated and kept (0: off)",
+    )
+
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
+    )
+    keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
+
+    @model_validator(mode="after")
+    def first_size_fits(self) -> Self:
+        least = FAST_LEAST_SIZE if self.model == "fast" else 8
+        if self.first_size and not least <= self.first_size <= self.image_size:
+            raise ValueError(f"first_size={self.first_size} must be {least} to image_size={self.image_size}")
+        if self.first_size and self.model == "vit":
+            raise ValueError("first_size: a vit takes images of one size only")
+        return self
+
+
+class ResumeParams(Params):
+    resume: str = Field(
+        "",
+        pattern=r"^(latest|auto|[0-9a-f]{32})?$",
+        description="go on with an interrupted run: its id; latest; auto, one of the same parameters or else a new run",
+    )
+
+
+class TrainStepParams(TrainParams, ResumeParams):
+    """OneCycle training: weights, curves and a served model."""
+
+
+class LrRangeParams(RecipeParams):
+    """LR range test: which peak rate the recipe takes."""
+
+    lr_min: float = Field(1e-5, gt=0, description="first rate of the ladder")
+    lr_max: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
+    num_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
+    num_repeats: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = Field(
+        "auto", description="ladders, each with its own seed; the median is suggested; auto: 3, of large sets 1"
+    )
+
+    @model_validator(mode="after")
+    def ladder_rises(self) -> Self:
+        if self.lr_min >= self.lr_max:
+            raise ValueError(f"lr_min={self.lr_min:g} must be below lr_max={self.lr_max:g}")
+        return self
+
+
+class SweepParams(TrainParams):
+    """Optuna study over training parameters: a trial a training, judged on the validation split."""
+
+    study_name: str = Field("auto", pattern=r"^[\w .-]{1,100}$", description="auto is the experiment file's name")
+    space: Annotated[dict[str, Any], BeforeValidator(from_json)] = Field(
+        {}, description="parameter -> [choices] or {low, high, log, step}, either with `when`; in the experiment file"
+    )
+    num_trials: int = Field(12, ge=1, le=100_000, description="trials of the study in all, finished ones included")
+    num_workers: int = Field(1, ge=1, le=256, description="processes that run trials")
+    sampler: Literal["tpe", "random", "grid", "gp", "nsgaii"] = Field("tpe", description="what suggests the values")
+    pruner: Literal["auto", "hyperband", "median", "none"] = Field(
+        "auto", description="what ends poor trials early; auto is hyperband where trials can be compared, else none"
+    )
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(comma_separated)] = Field(
+        ("valid/accuracy",), min_length=1, max_length=2, description="what to optimise; two give a Pareto front"
+    )
+    lr_range_first: bool = Field(
+        False, description="a range test per patch_size narrows max_lr, and its suggestions are tried first"
+    )
+
+    @model_validator(mode="after")
+    def objectives_are_of_validation(self) -> Self:
+        first, *others = self.objectives
+        if not first.startswith("valid/") or first in others:
+            raise ValueError("objectives: valid/accuracy or valid/loss first, then at most one other")
+        return self
