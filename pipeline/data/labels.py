@@ -82,8 +82,8 @@ def _check_columns(columns: list[str], name: str) -> None:
         raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line has {found}")
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise ValueError(f"{name} has several columns {twice[0]}: leave one")
-    if others := [_short(column) for column in columns if column not in COLUMNS]:
-        log.info("%s: columns not used: %s", name, ", ".join(others))
+    if others := ", ".join(column for column in columns if column not in COLUMNS):
+        log.info("%s: columns not used: %s", name, _short(others))
 
 
 def _part(row: Mapping[str, str], where: str) -> int:
