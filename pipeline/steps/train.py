@@ -155,6 +155,8 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
     return {
         "network": {"name": setup.params.model, "options": model_options(setup.params)},
         "image_size": setup.params.image_size,
+        "resize": setup.params.resize,
+        "margin": setup.params.margin,
         "classes": list(setup.splits.classes),
         "mean": list(setup.splits.mean),
         "std": list(setup.splits.std),

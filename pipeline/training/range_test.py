@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # whose signal comes once it is used: a start need not wait for it
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.data.batches import TrainBatches
@@ -55,6 +55,7 @@ def climb(
     num_steps: int,
     precision: str,
     label_smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> Curve:
     """The losses of training while the rate climbs, until they diverge or are no numbers.
 
@@ -76,6 +77,7 @@ def climb(
             epochs=epochs,
             precision=precision,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
         ):
             if not isinstance(event, StepEnd):
                 continue
