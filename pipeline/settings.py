@@ -1,7 +1,6 @@
 """Flags and experiment files -> the validated parameters of a step."""
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.params import COMMANDS, DataParams, Declared, MainParams, ModelParams
+from pipeline.params.declared import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
 
@@ -105,12 +105,6 @@ def read_experiment(path: Path) -> dict[str, Any]:
         if key not in MainParams.model_fields or key == "experiment":
             raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), MainParams.model_fields)}")
     return content
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` for the closest known name, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def message(detail: ErrorDetails) -> str:

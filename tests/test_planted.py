@@ -141,6 +141,10 @@ def network(**sizes):
         ({"image_size": 10**9}, "image_size should be less than or equal to 1024"),
         (network(depth=100, dim=8192), "other tensors"),  # 320 GB
         (network(depth=10**9), "depth should be less than"),
+        ({"network": {"name": "vgg19", "options": {}}}, "other tensors"),  # 0.6 GB
+        ({"network": {"name": "regnet_y_128gf", "options": {}}}, "other tensors"),  # 2.6 GB
+        ({"network": {"name": "vit_h_14", "options": {}}}, "image_size=32: vit_h_14 cannot be built"),
+        ({"network": {"name": "resnet50; rm", "options": {}}}, "did you mean resnet50?"),
         ({"classes": [str(number) for number in range(10**6)]}, "other tensors"),
         ({"classes": "abc"}, "classes"),
         ({"classes": []}, "classes"),

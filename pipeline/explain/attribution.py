@@ -10,10 +10,11 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.models import VisionTransformer
 
 from pipeline.models import CamTarget, untouched
 from pipeline.models.ultimus import Ultimus
-from pipeline.models.vit import ViT, tokens_to_grid
+from pipeline.models.vit import tokens_to_grid
 
 SCORE_BATCH_SIZE = 256
 
@@ -98,7 +99,7 @@ def is_blank(maps: np.ndarray) -> np.ndarray:
     return (maps == 0).all(axis=(1, 2))
 
 
-def attention_rollout(model: ViT, images: Tensor) -> np.ndarray:
+def attention_rollout(model: VisionTransformer, images: Tensor) -> np.ndarray:
     """How much of each patch reaches the class token through all blocks: (B, H, W) float32 in [0, 1].
 
     Attention averaged over the heads, mixed half and half with the shortcut, multiplied through the blocks

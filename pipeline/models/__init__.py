@@ -1,37 +1,23 @@
-"""The architectures by name: how to build one, where to look for its activation maps, and how to leave it as it was."""
+"""The architectures by name, ours and torchvision's: how to build one, and where its activation maps are read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.models import backbones, outlines
+from pipeline.models.architecture import Architecture, CamTarget
 from pipeline.models.fast import Fast, whiten
 from pipeline.models.resnet9 import ResNet9
 from pipeline.models.resnet18 import ResNet18
 from pipeline.models.ultimus import Ultimus
 from pipeline.models.vit import ViT, tokens_to_grid
 
+__all__ = ["MODELS", "Architecture", "CamTarget", "build", "cam_target", "fit_to_images", "needs_images", "outline"]
 
-class CamTarget(NamedTuple):
-    """The layer whose output a class activation map weighs, and what makes (B, C, h, w) of tokens."""
-
-    layer: nn.Module
-    to_grid: Callable[[Tensor], Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network of images (B, 3, image_size, image_size) to logits (B, num_classes)."""
-
-    build: Callable[..., nn.Module]
-    options: tuple[str, ...]
-    cam_layer: Callable[[Any], nn.Module]
-    to_grid: Callable[[Tensor], Tensor] | None = None
-    fit_to: Callable[[Any, Tensor], None] | None = None  # weights that follow from images, not from training
-
+LARGEST = 1024  # px, side of the images that a next fitting size is looked for in
 
 # Grad-CAM averages a channel's gradient over the grid. That loses nothing after the last stage, where the head pools
 # over the grid as well. The finer grid of the stage before halves the faithfulness of its maps: on digits, at 32 px,
@@ -65,6 +51,28 @@ def build(name: str, *, num_classes: int, image_size: int, **options: int) -> nn
     architecture = _find(name)
     given = {"image_size": image_size, **options}
     return architecture.build(num_classes, **{key: given[key] for key in architecture.options if key in given})
+
+
+def outline(name: str, *, num_classes: int, image_size: int, **options: int) -> nn.Module:
+    """What `build` gives, with no memory for its weights: to compare, or to count."""
+    with outlines.unallocated():
+        return build(name, num_classes=num_classes, image_size=image_size, **options)
+
+
+def check_size(name: str, image_size: int, batch: int) -> None:
+    """Raises ValueError where torchvision's network `name` cannot train on `batch` images of that size (px)."""
+    if name in MODELS:
+        return  # of our own, the parameters know
+
+    def refusal(size: int, batch: int) -> str:
+        return outlines.refusal(partial(build, name, num_classes=2, image_size=size), size, batch)
+
+    if refusal(image_size, 2):
+        fitting = (f"the next is {size}" for size in range(image_size + 1, LARGEST + 1) if not refusal(size, 2))
+        smaller = "a smaller one may do"
+        raise ValueError(f"image_size={image_size} is none that {name} takes: {next(fitting, smaller)}")
+    if batch == 1 and (reason := refusal(image_size, 1)):
+        raise ValueError(f"batch_size leaves a last batch of one image, which {name} cannot train on ({reason})")
 
 
 def needs_images(name: str) -> bool:
@@ -107,6 +115,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _find(name: str) -> Architecture:
-    if name not in MODELS:
-        raise ValueError(f"no model is called {name!r} (models: {', '.join(MODELS)})")
-    return MODELS[name]
+    architecture = MODELS.get(name) or backbones.find(name)
+    if architecture is None:
+        raise ValueError(f"no model is called {name!r} (own: {', '.join(MODELS)}; or one of torchvision's)")
+    return architecture

@@ -5,16 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
-from pipeline.params.recipe import (
-    SIZES,
-    DataParams,
-    DatasetName,
-    DeviceParams,
-    ModelName,
-    ModelParams,
-    RecipeParams,
-    Resize,
-)
+from pipeline.params.networks import ModelName
+from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 

@@ -1,6 +1,8 @@
 """What a declared parameter is: frozen, validated, read from text; and how it is written as text again."""
 
 import json
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -17,6 +19,12 @@ class Params(Declared):
         "auto",
         description="a YAML file of parameters; none; auto: experiments/<dataset>_<model>.yaml where it exists",
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean x?` for the closest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def as_text(value: Any) -> str:

@@ -5,15 +5,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.declared import Params, Switch, on_or_off
+from pipeline.params.fine_tuning import FineTuningParams
+from pipeline.params.networks import OWN, ModelName
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
-ModelName = Literal["resnet18", "resnet9", "fast", "ultimus", "vit"]
 Resize = Literal["crop", "squash", "pad"]
 
 # Parameters that only some values of one another allow, as RecipeParams checks.
 FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
 ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evaluation takes
-SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding")
+SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze", "unfreeze_epoch")
 
 
 class DeviceParams(Params):
@@ -51,7 +52,10 @@ class DataParams(Params):
 
 
 class ModelParams(Params):
-    model: ModelName = Field("resnet18", description="architecture")
+    model: ModelName = Field(
+        "resnet18",
+        description="one of ours: resnet18, resnet9, fast, ultimus, vit; or torchvision's by its name",
+    )
     width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
     patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); divides image_size")
     dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
@@ -59,7 +63,7 @@ class ModelParams(Params):
     heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
 
 
-class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
+class RecipeParams(DataParams, ModelParams, FineTuningParams, DeviceParams, SeedParams):
     """What range test and training must share for the one's suggestion to hold for the other."""
 
     batch_size: int = Field(128, ge=1, description="images per update")
@@ -111,6 +115,8 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
             raise ValueError(f"image_size={size} is too small for fast: use {FAST_LEAST_SIZE} px or more")
         if self.normalise_weights == "on" and self.optimizer != "muon":
             raise ValueError(f"normalise_weights=on is of optimizer=muon, not of {self.optimizer}")
+        if misfit := self.misfit(self.model, OWN):
+            raise ValueError(misfit)
         if self.crop_padding >= size:
             raise ValueError(f"crop_padding={self.crop_padding} must be below image_size={size}")
         return self

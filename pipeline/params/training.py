@@ -51,6 +51,12 @@ class TrainParams(RecipeParams, StudyParams):
             raise ValueError("first_size: a vit takes images of one size only")
         return self
 
+    @model_validator(mode="after")
+    def it_unfreezes_while_it_trains(self) -> Self:
+        if self.unfreeze_epoch > self.epochs:
+            raise ValueError(f"unfreeze_epoch={self.unfreeze_epoch} must be at most epochs={self.epochs} (0: never)")
+        return self
+
 
 class ResumeParams(Params):
     resume: str = Field(

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from pipeline import models
 from pipeline.explain import attribution, faithfulness
 from pipeline.explain.faithfulness import Faithfulness
+from pipeline.models.ultimus import Ultimus
 from pipeline.params import ExplainParams
 from pipeline.progress import say
 from pipeline.results import plots
@@ -24,9 +26,9 @@ from pipeline.training.assemble import Normalised
 
 BATCH_SIZE = 512
 
-ATTENTION: dict[str, Callable[..., np.ndarray]] = {
-    "vit": attribution.attention_rollout,
-    "ultimus": attribution.attention_matrices,
+ATTENTION: dict[type[nn.Module], Callable[..., np.ndarray]] = {
+    VisionTransformer: attribution.attention_rollout,
+    Ultimus: attribution.attention_matrices,
 }
 
 
@@ -95,7 +97,7 @@ def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> pd.Da
     panels = [("for the predicted class", _maps(training, model, chosen.inputs, chosen.predicted, method))]
     if chosen.kind == "misclassified":
         panels.append(("for the true class", _maps(training, model, chosen.inputs, chosen.true, method)))
-    if attend := ATTENTION.get(training.params.model):
+    if attend := _attention(model):
         attention = attend(model, chosen.inputs)
         if attention.ndim == 3:
             panels.append(("attention rollout", attention))
@@ -107,6 +109,11 @@ def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> pd.Da
         pd.DataFrame({"image": chosen.names, "kind": chosen.kind, "map": heading, "blank": attribution.is_blank(maps)})
         for heading, maps in panels
     )
+
+
+def _attention(model: nn.Module) -> Callable[..., np.ndarray] | None:
+    """What shows the attention of `model`; None where it has none to show."""
+    return next((show for kind, show in ATTENTION.items() if isinstance(model, kind)), None)
 
 
 def _maps(training: Training, model: nn.Module, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
@@ -126,8 +133,8 @@ def _measure(training: Training, chosen: list[Chosen], params: ExplainParams) ->
         "random map": faithfulness.random_maps((len(inputs), *inputs.shape[2:]), params.seed, grid),
         "random weights": _maps(training, unlearned, inputs, predicted, params.method),
     }
-    if training.params.model == "vit":
-        maps["attention rollout"] = ATTENTION["vit"](model, inputs)
+    if _attention(model) is attribution.attention_rollout:
+        maps["attention rollout"] = attribution.attention_rollout(model, inputs)
     targets = torch.from_numpy(predicted)
     measured = {
         source: faithfulness.measure(model, inputs, targets, each, seed=params.seed) for source, each in maps.items()

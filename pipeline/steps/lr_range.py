@@ -8,8 +8,9 @@ from pipeline.results import plots
 from pipeline.tracking import runs
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
+from pipeline.tracking.starting import prepare
 from pipeline.training import range_test
-from pipeline.training.assemble import Setup, climb, fingerprint, num_ladders, prepare
+from pipeline.training.assemble import Setup, climb, fingerprint, num_ladders
 from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
 
 

@@ -19,7 +19,8 @@ from pipeline.sweep.trials import Worker
 from pipeline.tracking import interrupts, runs, store
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
-from pipeline.training.assemble import Setup, prepare
+from pipeline.tracking.starting import prepare
+from pipeline.training.assemble import Setup
 from pipeline.training.events import Failure
 
 INTERRUPTED = 130  # exit status of a worker

@@ -12,7 +12,8 @@ from pipeline.tracking import checkpoint, runs, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
-from pipeline.training.assemble import Setup, fingerprint, fitting, model_options, prepare
+from pipeline.tracking.starting import prepare
+from pipeline.training.assemble import Setup, fingerprint, fitting, model_options
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
 
@@ -46,7 +47,10 @@ def _stored_rate(run_id: str) -> float:
 def _check_same(setup: Setup, run_id: str) -> None:
     """Raises ValueError where the images or the number format are not those the run was started with."""
     tags = store.stored_run(run_id).data.tags
-    for what, now in {"data.digest": setup.splits.digest, "precision": setup.precision}.items():
+    same = {"data.digest": setup.splits.digest, "precision": setup.precision}
+    if setup.pretrained is not None:
+        same["weights"] = setup.pretrained.identity
+    for what, now in same.items():
         if (before := tags.get(what)) != now:
             raise ValueError(f"resume={run_id}: {what} is {now} here and was {before} when it was started")
 
@@ -93,6 +97,8 @@ def _describe_input(run: Run, setup: Setup) -> None:
     run.json("recipe.json", recipe)
     run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
     run.tags({"device": setup.device, "precision": setup.precision, "data.digest": splits.digest})
+    if setup.pretrained is not None:
+        run.tags({"weights": setup.pretrained.identity})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
@@ -152,6 +158,7 @@ def _keep(run: Run, name: str, setup: Setup, training: Fitting, folder: Path) ->
 
 
 def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
+    start = setup.pretrained
     return {
         "network": {"name": setup.params.model, "options": model_options(setup.params)},
         "image_size": setup.params.image_size,
@@ -161,6 +168,7 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
         "mean": list(setup.splits.mean),
         "std": list(setup.splits.std),
         "epoch": event.epoch,
+        "started_from": None if start is None else start.source,
     }
 
 

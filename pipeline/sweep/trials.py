@@ -6,12 +6,10 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from filelock import FileLock
 from optuna.trial import TrialState
 
@@ -22,10 +20,12 @@ from pipeline.sweep.space import Space
 from pipeline.tracking import processes, runs, states, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run
-from pipeline.training.assemble import Setup, build_model, fitting, prepare
+from pipeline.tracking.starting import prepare
+from pipeline.training.assemble import Setup, fitting, model_outline
 from pipeline.training.events import EpochEnd, Failure
 
 POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
+PREPARED = ("image_size", "resize", "margin", "model", "weights", "freeze")  # what the study's own set-up was made for
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 
 
@@ -93,9 +93,8 @@ class Worker:
         run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
         run.tags({"dataset": params.dataset, "model": params.model})
         run.params(params.model_dump(exclude=NOT_TRAINED_WITH))
-        of_images = attrgetter("image_size", "resize", "margin")
-        same_images = of_images(params) == of_images(self._setup.params)
-        setup = replace(self._setup, params=params) if same_images else prepare(params)
+        is_prepared = all(getattr(params, name) == getattr(self._setup.params, name) for name in PREPARED)
+        setup = replace(self._setup, params=params) if is_prepared else prepare(params)
         measured = _costs(setup)
         run.metrics(measured)
         for name, cost in measured.items():
@@ -146,8 +145,7 @@ def _interrupted(trial: optuna.Trial) -> str:
 
 def _costs(setup: Setup) -> dict[str, float]:
     assert isinstance(setup.params, TrainParams)
-    with torch.device("meta"):
-        model = build_model(setup.params, len(setup.splits.classes))
+    model = model_outline(setup.params, len(setup.splits.classes)).to("meta")
     return costs.measure(model, setup.params.image_size)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline import models
 from pipeline.data import augment
+from pipeline.models.outlines import other_tables
 from pipeline.tracking import checkpoint, description
 from pipeline.tracking.description import Description
 
@@ -52,14 +53,14 @@ class Classifier:
         try:
             told = description.parse(described)
             # Without memory, until it is known that the file holds all of it and no more.
-            with torch.device("meta"):
-                model = models.build(
-                    told.network.name,
-                    num_classes=len(told.classes),
-                    **{**told.network.options, "image_size": told.image_size},
-                )
-            if _shapes(model.state_dict()) != _shapes(state):
+            model = models.outline(
+                told.network.name,
+                num_classes=len(told.classes),
+                **{**told.network.options, "image_size": told.image_size},
+            )
+            if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
                 raise ValueError("other tensors than those of such a network")
+            models.check_size(told.network.name, told.image_size, batch=2)
         except ValueError as error:
             raise ValueError(f"{path}: weights and description do not fit ({error})") from None
         model.to_empty(device=device or torch.device("cpu")).load_state_dict(state)

@@ -1,6 +1,6 @@
 """A finished training, found by its run: the classifier it kept and the data it was trained on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -47,6 +47,8 @@ def find(params: TrainedParams) -> Training:
         )
     if classifier.classes != list(splits.classes) or classifier.description.image_size != trained.image_size:
         raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
+    # Weights that a training started from may have brought their own.
+    splits = replace(splits, mean=classifier.description.mean, std=classifier.description.std)
     return Training(run_id, trained, classifier, splits, device.choose_precision(params.precision, where))
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline import data, models
 from pipeline.data import augment, policies
 from pipeline.data.batches import Batches, Place, TrainBatches, derive_seed
+from pipeline.models import weights
+from pipeline.models.weights import Fitted, Pretrained
 from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
 from pipeline.training import class_weights, device, optimizers, range_test, schedules
 from pipeline.training.fitting import Fitting
+from pipeline.training.freezing import Frozen
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
 
@@ -29,22 +32,25 @@ SAMPLE = 5000  # train images, for weights that follow from them
 
 @dataclass(frozen=True)
 class Setup:
-    """A recipe on this machine: parameters, loaded splits, device and number format."""
+    """A recipe on this machine: parameters, loaded splits, device, number format, and what it starts from."""
 
     params: RecipeParams
     splits: data.Splits
     device: torch.device
     precision: str
+    pretrained: Pretrained | None = None
 
     def model(self, seed: int) -> nn.Module:
-        """A fresh network, its weights a function of `seed`."""
+        """A fresh network, its weights a function of `seed` where no others are given."""
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "weights"))
             model = build_model(self.params, len(self.splits.classes))
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.params.norm_momentum
-        if models.needs_images(self.params.model):
+        if self.pretrained is not None:
+            model.load_state_dict(self._fitted(self.pretrained, model).state)
+        elif models.needs_images(self.params.model):
             models.fit_to_images(self.params.model, model, self._sample())
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -58,7 +64,15 @@ class Setup:
             weight_decay=self.params.weight_decay,
             bias_lr=self.params.bias_lr,
             normalise_weights=self.params.normalise_weights == "on",
+            lr_decay=self.params.lr_decay,
         )
+
+    def frozen(self, model: nn.Module, until_epoch: int = 0) -> Frozen | None:
+        """What of `model` does not learn, until an epoch or ever (0); None where all of it learns."""
+        freeze = self.params.freeze
+        if freeze == "none":
+            return None
+        return Frozen(model, None if freeze == "backbone" else freeze, until_epoch)
 
     def train_batches(self, seed: int, size_after: SizeAfter | None = None) -> TrainBatches:
         """Shuffled, augmented, normalised batches of the train split.
@@ -82,8 +96,32 @@ class Setup:
         return torch.from_numpy(class_weights.of(train.labels, num_classes, self.params.class_weights)).to(self.device)
 
     def recipe(self) -> dict[str, Any]:
-        """All a suggested rate depends on, by name: the knobs, the number format, the images."""
-        return {**self.params.recipe(), "precision": self.precision, "data": self.splits.digest}
+        """All a suggested rate depends on, by name: the knobs, the number format, the images, the weights."""
+        start = "none" if self.pretrained is None else self.pretrained.identity
+        return {**self.params.recipe(), "weights": start, "precision": self.precision, "data": self.splits.digest}
+
+    def told(self) -> list[str]:
+        """What a person should know of the weights it starts from, and of what is frozen, in a line each.
+
+        Raises ValueError where weights, network and parameters do not fit together; takes no memory for that.
+        """
+        params, start = self.params, self.pretrained
+        models.check_size(params.model, params.image_size, (len(self.splits.train) - 1) % params.batch_size + 1)
+        if start is None:
+            return []
+        outline = model_outline(params, len(self.splits.classes))
+        lines = [f"starting from {start.source}: {self._fitted(start, outline).head}"]
+        if start.mean is not None:
+            lines.append(f"normalised as these weights need it: mean {_numbers(start.mean)}, std {_numbers(start.std)}")
+        if start.image_size not in (None, params.image_size):
+            made = f"{start.image_size} px" + (f" ({start.interpolation})" if start.interpolation else "")
+            lines.append(f"image_size={params.image_size} differs from the {made} these weights were made for")
+        if (frozen := self.frozen(outline, 0)) is not None:
+            lines.append(_shown(frozen, outline))
+        return lines
+
+    def _fitted(self, start: Pretrained, model: nn.Module) -> Fitted:
+        return weights.fitted(model, start, self.splits.classes)
 
     def _sample(self) -> Tensor:
         """Normalised train images from all over the split, (N, 3, H, W)."""
@@ -152,6 +190,7 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
         precision=setup.precision,
         label_smoothing=params.label_smoothing,
         class_weights=setup.class_weights(),
+        frozen=setup.frozen(model, params.unfreeze_epoch),
         valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
     )
 
@@ -183,16 +222,23 @@ def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
         precision=setup.precision,
         label_smoothing=params.label_smoothing,
         class_weights=setup.class_weights(),
+        freeze=setup.frozen,
     )
 
 
-def prepare(params: RecipeParams) -> Setup:
-    """Loads the data and settles device and precision. Raises ValueError for what does not fit together."""
+def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Setup:
+    """Loads the data and settles device and precision. Raises ValueError for what does not fit together.
+
+    pretrained: the weights that `params` name. Where their mean and std are known, images are normalised by those.
+    """
+    assert (pretrained is None) == (params.weights == "none")
     where = device.choose(params.device)
     splits = load_splits(params)
     if len(splits.train) < params.batch_size:
         raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
-    return Setup(params, splits, where, device.choose_precision(params.precision, where))
+    if pretrained is not None and pretrained.mean is not None and pretrained.std is not None:
+        splits = replace(splits, mean=pretrained.mean, std=pretrained.std)
+    return Setup(params, splits, where, device.choose_precision(params.precision, where), pretrained)
 
 
 def load_splits(params: RecipeParams, data_dir: str = "") -> data.Splits:
@@ -215,9 +261,25 @@ def build_model(params: RecipeParams, num_classes: int) -> nn.Module:
     return models.build(params.model, num_classes=num_classes, image_size=params.image_size, **model_options(params))
 
 
+def model_outline(params: RecipeParams, num_classes: int) -> nn.Module:
+    """The same, with no memory for its weights."""
+    return models.outline(params.model, num_classes=num_classes, image_size=params.image_size, **model_options(params))
+
+
 def model_options(params: RecipeParams) -> dict[str, int]:
     """The sizes that a network may take: width, patch_size, dim, depth, heads."""
     return {name: getattr(params, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}
+
+
+def _shown(frozen: Frozen, model: nn.Module) -> str:
+    still = sum(parameter.numel() for stage in frozen.stages for parameter in stage.parameters)
+    all_of_it = sum(parameter.numel() for parameter in model.parameters())
+    names = ", ".join(stage.name for stage in frozen.stages)
+    return f"frozen: {names} ({still:,} of {all_of_it:,} parameters)"
+
+
+def _numbers(values: Iterable[float] | None) -> str:
+    return " ".join(f"{value:.4g}" for value in values or ())
 
 
 def fingerprint(recipe: dict[str, Any]) -> str:

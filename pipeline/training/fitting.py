@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from pipeline.data.batches import TrainBatches
 from pipeline.training import loop
 from pipeline.training.events import EpochEnd, StepEnd
+from pipeline.training.freezing import Frozen
 from pipeline.training.history import History
 
 Weights = dict[str, Tensor]
@@ -32,6 +33,7 @@ class Fitting:
         label_smoothing: float,
         class_weights: Tensor | None = None,
         valid: Iterable[tuple[Tensor, Tensor]] | None,
+        frozen: Frozen | None = None,
     ) -> None:
         self.history = History()
         self.best: Weights | None = None  # of the best epoch so far
@@ -49,6 +51,7 @@ class Fitting:
             "class_weights": class_weights,
             "valid": valid,
             "ema": ema,
+            "frozen": frozen,
         }
 
     @property

@@ -15,6 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from pipeline.data.batches import TrainBatches
 from pipeline.training.device import autocast
 from pipeline.training.events import EpochEnd, Failure, StepEnd
+from pipeline.training.freezing import Frozen
+from pipeline.training.schedules import rate
 
 CHECK_EVERY_STEPS = 32  # how late a non-finite loss may be noticed; asking more often would hold up the device
 
@@ -35,6 +37,7 @@ def fit(
     class_weights: Tensor | None = None,
     valid: Iterable[tuple[Tensor, Tensor]] | None = None,
     ema: AveragedModel | None = None,
+    frozen: Frozen | None = None,
     done_epochs: int = 0,
     done_steps: Sequence[StepEnd] = (),
 ) -> Iterator[StepEnd | EpochEnd]:
@@ -50,9 +53,11 @@ def fit(
     step = done_epochs * len(batches) + len(seen)
     for epoch in range(done_epochs + 1, epochs + 1):
         model.train()
+        if frozen is not None:
+            frozen.begin(epoch)
         started = time.perf_counter() - (seen[-1].seconds if seen else 0.0)
         for images, targets in batches.epoch(epoch, len(seen)):
-            lr = optimizer.param_groups[0]["lr"]
+            lr = rate(optimizer)
             loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing, class_weights)
             if ema is not None:
                 ema.update_parameters(model)

@@ -1,12 +1,14 @@
 """SGD, AdamW and Muon by name, with no weight decay on norms and biases."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
+
+from pipeline.models.stages import stages
 
 
 def build(
@@ -18,13 +20,15 @@ def build(
     weight_decay: float,
     bias_lr: float = 1.0,
     normalise_weights: bool = False,
+    lr_decay: float = 1.0,
 ) -> Optimizer:
     """The optimizer of those of `model`'s parameters that learn. Raises KeyError for an unknown name.
 
-    `momentum` is beta1 for AdamW. Norms and biases learn at `bias_lr` times the rate of all others, to which schedules
-    keep: their group's `rate_factor`. `normalise_weights` is for Muon's kernels.
+    `momentum` is beta1 for AdamW. Norms and biases learn at `bias_lr` times the rate of all others, and each stage at
+    `lr_decay` times the rate of the one after it (Howard and Ruder 2018, arXiv:1801.06146, section 3.2), to which
+    schedules keep: a group's `rate_factor`. `normalise_weights` is for Muon's kernels.
     """
-    return OPTIMIZERS[name](model, Settings(lr, momentum, weight_decay, bias_lr, normalise_weights))
+    return OPTIMIZERS[name](model, Settings(lr, momentum, weight_decay, bias_lr, normalise_weights, lr_decay))
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Settings:
     weight_decay: float
     bias_lr: float
     normalise_weights: bool
+    lr_decay: float
 
 
 class MuonWithAdamW(Optimizer):
@@ -53,17 +58,21 @@ class MuonWithAdamW(Optimizer):
         kernels = _hidden_weights(model)
         hidden = {id(kernel) for kernel in kernels}
         rest = [parameter for parameter in _learning(model) if id(parameter) not in hidden]
+        factors = _factors(model, settings.lr_decay)
         self._normalise = settings.normalise_weights
         self._kernels = kernels
         self._matrices = [_as_matrix(kernel.detach()) for kernel in kernels]
         self._muon = Muon(
-            self._matrices,
+            [
+                {"params": some, "lr": lr * factor, "rate_factor": factor}
+                for factor, some in _by_factor(self._matrices, [factors.get(id(kernel), 1.0) for kernel in kernels])
+            ],
             lr=lr,
             momentum=momentum,
             weight_decay=settings.weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
-        self._adamw = AdamW(_groups(rest, settings), lr=lr, betas=(momentum, 0.999))
+        self._adamw = AdamW(_groups(rest, settings, factors), lr=lr, betas=(momentum, 0.999))
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {"lr": lr, "momentum": momentum})
         # One list of groups, shared: what a schedule writes here, both optimizers read.
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
@@ -74,9 +83,10 @@ class MuonWithAdamW(Optimizer):
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
         if self._normalise:
-            norms = torch._foreach_norm(self._matrices)
-            factors = [len(matrix) ** 0.5 / norm for matrix, norm in zip(self._matrices, norms, strict=True)]
-            torch._foreach_mul_(self._matrices, factors)
+            learning = [matrix for matrix in self._matrices if matrix.grad is not None]
+            norms = torch._foreach_norm(learning)
+            factors = [len(matrix) ** 0.5 / norm for matrix, norm in zip(learning, norms, strict=True)]
+            torch._foreach_mul_(learning, factors)
         self._muon.step()
         self._adamw.step()
 
@@ -99,11 +109,13 @@ class MuonWithAdamW(Optimizer):
 
 def _sgd(model: nn.Module, settings: Settings) -> Optimizer:
     momentum = settings.momentum
-    return SGD(_groups(_learning(model), settings), lr=settings.lr, momentum=momentum, nesterov=momentum > 0)
+    groups = _groups(_learning(model), settings, _factors(model, settings.lr_decay))
+    return SGD(groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0)
 
 
 def _adamw(model: nn.Module, settings: Settings) -> Optimizer:
-    return AdamW(_groups(_learning(model), settings), lr=settings.lr, betas=(settings.momentum, 0.999))
+    groups = _groups(_learning(model), settings, _factors(model, settings.lr_decay))
+    return AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, Settings], Optimizer]] = {
@@ -117,18 +129,34 @@ def _learning(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _groups(parameters: Iterable[nn.Parameter], settings: Settings) -> list[dict[str, Any]]:
-    parameters, factor = list(parameters), settings.bias_lr
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {
-            "params": [p for p in parameters if p.ndim <= 1],
-            "weight_decay": 0.0,
-            "rate_factor": factor,
-            "lr": settings.lr * factor,
-        },
-    ]
+def _factors(model: nn.Module, lr_decay: float) -> dict[int, float]:
+    """The share of the rate that each parameter of a stage has, by id; empty where all have all of it."""
+    if lr_decay == 1:
+        return {}
+    from_the_head = reversed(stages(model))
+    return {id(p): lr_decay**away for away, stage in enumerate(from_the_head, 1) for p in stage.parameters}
+
+
+def _by_factor(tensors: Iterable[Tensor], factors: Iterable[float]) -> list[tuple[float, list[Tensor]]]:
+    """The tensors of each factor, the largest factor first."""
+    found: dict[float, list[Tensor]] = {}
+    for tensor, factor in zip(tensors, factors, strict=True):
+        found.setdefault(factor, []).append(tensor)
+    return sorted(found.items(), reverse=True, key=lambda item: item[0])
+
+
+def _groups(parameters: list[nn.Parameter], settings: Settings, factors: Mapping[int, float]) -> list[dict[str, Any]]:
+    groups = []
+    for factor, some in _by_factor(parameters, [factors.get(id(parameter), 1.0) for parameter in parameters]):
+        groups += [
+            _group([p for p in some if p.ndim > 1], settings.lr, factor, settings.weight_decay),
+            _group([p for p in some if p.ndim <= 1], settings.lr, factor * settings.bias_lr, 0.0),
+        ]
     return [group for group in groups if group["params"]]
+
+
+def _group(parameters: list[Tensor], lr: float, factor: float, weight_decay: float) -> dict[str, Any]:
+    return {"params": parameters, "weight_decay": weight_decay, "rate_factor": factor, "lr": lr * factor}
 
 
 def _hidden_weights(model: nn.Module) -> list[nn.Parameter]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pipeline.data.batches import TrainBatches
 from pipeline.training import loop, schedules
 from pipeline.training.events import StepEnd
+from pipeline.training.freezing import Frozen
 
 RULES = ("valley", "steepest", "minimum/10")
 CHOSEN_RULE = "steepest"
@@ -56,13 +57,16 @@ def climb(
     precision: str,
     label_smoothing: float,
     class_weights: Tensor | None = None,
+    freeze: Callable[[nn.Module], Frozen | None] | None = None,
 ) -> Curve:
     """The losses of training while the rate climbs, until they diverge or are no numbers.
 
-    A copy climbs: `model`, its buffers and the random state stay as they were, to the bit.
+    A copy climbs: `model`, its buffers and the random state stay as they were, to the bit. `freeze` says what of the
+    copy does not learn.
     """
     climber = copy.deepcopy(model)
     optimizer = make_optimizer(climber)
+    frozen = None if freeze is None else freeze(climber)
     schedule = schedules.ladder(optimizer, lr_min=lr_min, lr_max=lr_max, num_steps=num_steps)
     epochs = math.ceil(num_steps / len(batches))
     rates: list[float] = []
@@ -78,6 +82,7 @@ def climb(
             precision=precision,
             label_smoothing=label_smoothing,
             class_weights=class_weights,
+            frozen=frozen,
         ):
             if not isinstance(event, StepEnd):
                 continue

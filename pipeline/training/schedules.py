@@ -42,6 +42,12 @@ def one_cycle(
     )
 
 
+def rate(optimizer: Optimizer) -> float:
+    """The rate that the optimizer's next update is made with, before any group's `rate_factor`."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / group.get("rate_factor", 1.0))
+
+
 def peak_momentum(momentum: float) -> float:
     """The momentum that goes with the peak rate of a cycle centred on `momentum`."""
     return max(0.0, momentum - MOMENTUM_SWING)

@@ -155,7 +155,7 @@ def test_ultimus_block_is_the_lesson_s_formula_image_by_image():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet50", {}, r"no model is called 'resnet50' \(models: resnet18, resnet9, fast, ultimus, vit\)"),
+        ("resnet5", {}, r"no model is called 'resnet5' \(own: resnet18, resnet9, fast, ultimus, vit; or one of"),
         ("resnet18", {"widht": 8}, "no model takes widht .*width"),
         ("vit", {"patch_size": 5}, r"patch_size=5 does not divide image_size=32 \(divisors: 1, 2, 4, 8, 16, 32\)"),
         ("vit", {"dim": 64, "heads": 3}, "heads=3 does not divide dim=64"),

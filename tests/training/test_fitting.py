@@ -15,6 +15,7 @@ from pipeline.tracking import checkpoint
 from pipeline.training import loop, optimizers, schedules
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.fitting import Fitting
+from pipeline.training.freezing import Frozen
 from pipeline.training.optimizers import OPTIMIZERS
 from tests.small import network, plain, squares
 
@@ -43,12 +44,12 @@ def small_model(name):
     return model.to(memory_format=torch.channels_last)
 
 
-def fitting(model="resnet9", optimizer="sgd", ema=False, mixup=0.0):
+def fitting(model="resnet9", optimizer="sgd", ema=False, mixup=0.0, freeze=0, unfreeze_epoch=0, lr_decay=1.0):
     net = small_model(model)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True) if ema else None
     augment_batch = partial(augmented, mixup=mixup)
     batches = TrainBatches(squares(66), 16, CPU, seed=0, augment=augment_batch)
-    stepper = optimizers.build(optimizer, net, lr=0.01, momentum=0.9, weight_decay=5e-4)
+    stepper = optimizers.build(optimizer, net, lr=0.01, momentum=0.9, weight_decay=5e-4, lr_decay=lr_decay)
     schedule = schedules.one_cycle(
         stepper,
         max_lr=0.02,
@@ -69,6 +70,7 @@ def fitting(model="resnet9", optimizer="sgd", ema=False, mixup=0.0):
         precision="fp32",
         label_smoothing=0.1,
         valid=Valid(),
+        frozen=None if freeze == 0 else Frozen(net, freeze, unfreeze_epoch),
     )
 
 
@@ -116,7 +118,15 @@ def test_every_model_and_optimizer_goes_on_to_the_bit(tmp_path, model, optimizer
     assert_equal(interrupted(tmp_path / "state", UPDATES + 1 + 3, **recipe), whole(**recipe))
 
 
-@pytest.mark.parametrize("recipe", [{"ema": True}, {"mixup": 0.4}, {"ema": True, "mixup": 1.0, "model": "dropout"}])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"ema": True},
+        {"mixup": 0.4},
+        {"ema": True, "mixup": 1.0, "model": "dropout"},
+        {"ema": True, "freeze": 2, "unfreeze_epoch": 2, "lr_decay": 0.5},
+    ],
+)
 @pytest.mark.parametrize("at", [1, UPDATES, UPDATES + 1, 2 * UPDATES + 1, 3 * (UPDATES + 1)])
 def test_from_any_place_of_an_epoch(tmp_path, recipe, at):
     assert_equal(interrupted(tmp_path / "state", at, **recipe), whole(**recipe))

@@ -1,0 +1,25 @@
+"""What is told of each architecture: how to build it, and where its activation maps are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class CamTarget(NamedTuple):
+    """The layer whose output a class activation map weighs, and what makes (B, C, h, w) of it where it is not."""
+
+    layer: nn.Module
+    to_grid: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of images (B, 3, image_size, image_size) to logits (B, num_classes)."""
+
+    build: Callable[..., nn.Module]
+    options: tuple[str, ...]
+    cam_layer: Callable[[Any], nn.Module]
+    to_grid: Callable[[Tensor], Tensor] | None = None
+    fit_to: Callable[[Any, Tensor], None] | None = None  # weights that follow from images, not from training

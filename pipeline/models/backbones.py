@@ -1,0 +1,99 @@
+"""Torchvision's classification networks by their own names, for any number of classes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import MNASNet, get_model, get_model_builder, list_models
+
+from pipeline.models.architecture import Architecture
+from pipeline.models.vit import tokens_to_grid
+
+PREFIX = "torchvision/"  # of a network whose name one of our own has too
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What the networks of one of torchvision's modules have in common."""
+
+    cam_layer: Callable[[Any], nn.Module]
+    to_grid: Callable[[Tensor], Tensor] | None = None
+    sized: Callable[[int], Mapping[str, Any]] | None = None  # arguments that follow from image_size
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _channels_first(grid: Tensor) -> Tensor:
+    """(B, C, h, w) of (B, h, w, C), as Swin transformers have it."""
+    return grid.permute(0, 3, 1, 2)
+
+
+def _features(model: Any) -> nn.Module:
+    found: nn.Module = model.features
+    return found
+
+
+# The auxiliary heads are left out: they are of use with 1000 classes and weeks of training. `transform_input` is what
+# their published weights need, and a change of scale to any others.
+_INCEPTION: Mapping[str, Any] = {"aux_logits": False, "init_weights": True, "transform_input": True}
+# By the module that torchvision keeps them in. Each layer is the last one with a grid; as for our own ViT, a
+# transformer's tokens before they are gathered.
+_FAMILIES = {
+    "alexnet": _Family(_features),
+    "convnext": _Family(_features),
+    "densenet": _Family(_features),
+    "efficientnet": _Family(_features),
+    "googlenet": _Family(lambda model: model.inception5b, fixed=_INCEPTION),
+    "inception": _Family(lambda model: model.Mixed_7c, fixed=_INCEPTION),
+    "maxvit": _Family(lambda model: model.blocks[-1], sized=lambda size: {"input_size": (size, size)}),
+    "mnasnet": _Family(lambda model: model.layers),
+    "mobilenetv2": _Family(_features),
+    "mobilenetv3": _Family(_features),
+    "regnet": _Family(lambda model: model.trunk_output),
+    "resnet": _Family(lambda model: model.layer4),
+    "shufflenetv2": _Family(lambda model: model.conv5),
+    "squeezenet": _Family(_features),
+    "swin_transformer": _Family(lambda model: model.norm, _channels_first),
+    "vgg": _Family(_features),
+    "vision_transformer": _Family(
+        lambda model: model.encoder.layers[-1].ln_1, tokens_to_grid, lambda size: {"image_size": size}
+    ),
+}
+
+
+class _MNASNet(MNASNet):
+    """torchvision's, which takes a state without the version that only its own files carry."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+def torchvision_name(name: str) -> str:
+    """What torchvision calls the network that we call `name`."""
+    return name.removeprefix(PREFIX)
+
+
+def find(name: str) -> Architecture | None:
+    """Torchvision's network called `name`; None where it has none."""
+    its_name = torchvision_name(name)
+    if its_name not in list_models(module=torchvision.models):
+        return None
+    family = _FAMILIES[family_of(name)]
+    return Architecture(partial(_build, its_name, family), ("image_size",), family.cam_layer, family.to_grid)
+
+
+def family_of(name: str) -> str:
+    """The module of torchvision that keeps its network called `name`."""
+    return str(get_model_builder(torchvision_name(name)).__module__.rpartition(".")[2])
+
+
+def _build(name: str, family: _Family, num_classes: int, image_size: int) -> nn.Module:
+    sized = family.sized(image_size) if family.sized else {}
+    try:
+        model: nn.Module = get_model(name, weights=None, num_classes=num_classes, **family.fixed, **sized)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"image_size={image_size}: {name} cannot be built for it ({error})") from None
+    if isinstance(model, MNASNet):
+        model.__class__ = _MNASNet
+    return model

@@ -1,0 +1,160 @@
+"""Weights to start from: torchvision's own, and how any are put into a network for other classes."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from pipeline.models import backbones, outlines, stages
+
+PerChannel = tuple[float, float, float]
+
+KEPT = "its head is kept"
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # heads of the published googlenet and inception, which ours lack
+DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  # names of DenseNet's first files
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights by name, where they are from, and what is known of the images they were made for."""
+
+    state: Mapping[str, Tensor]
+    source: str  # as a person is told
+    identity: str  # the same for the same weights, wherever they lie
+    classes: tuple[str, ...] | None = None
+    mean: PerChannel | None = None  # per channel, in [0, 1] units, as std
+    std: PerChannel | None = None
+    image_size: int | None = None  # px
+    interpolation: str | None = None  # by which those images were brought to that size
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A state for one network, and what became of the head that came with it."""
+
+    state: dict[str, Tensor]
+    head: str
+
+
+def of_torchvision(network: str, wanted: str) -> Pretrained:
+    """Torchvision's weights of its `network`: `default`, or by their name; fetched where they are not there.
+
+    Raises ValueError for a name it does not have, and for a file that cannot be had, or is not as published.
+    """
+    choices = get_model_weights(backbones.torchvision_name(network))
+    named = {text: each for each in choices for text in (each.name, str(each))}
+    if wanted == "default":
+        found = choices.DEFAULT
+    elif wanted in named:
+        found = named[wanted]
+    else:
+        has = ", ".join(each.name for each in choices)
+        raise ValueError(f"weights={wanted}: torchvision has none of that name for {network} (it has {has})")
+    preset = found.transforms()
+    red, green, blue = preset.mean
+    spread = preset.std
+    return Pretrained(
+        _fetched(found, wanted),
+        str(found),
+        str(found),
+        tuple(found.meta["categories"]),
+        (red, green, blue),
+        (spread[0], spread[1], spread[2]),
+        preset.crop_size[0],
+        preset.interpolation.value,
+    )
+
+
+def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -> Fitted:
+    """The state that `model`, a network for `classes`, takes from `pretrained`.
+
+    A head of other classes stays as it is in `model`. A vision transformer's positions are interpolated to its grid.
+    Raises ValueError where the tensors are another network's.
+    """
+    own = model.state_dict()
+    renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in pretrained.state.items()}
+    state = {name: tensor for name, tensor in renamed.items() if name in own or not name.startswith(AUXILIARY)}
+    head = stages.head(model)[0]
+    of_head = [name for name in own if name.rpartition(".")[0] == head]
+    told = _head(state, own, of_head, pretrained.classes, classes)
+    if told != KEPT:
+        state |= {name: own[name] for name in of_head}
+    if isinstance(model, VisionTransformer):
+        _interpolate_positions(model, state, pretrained.source)
+    if differing := sorted(name for name in own.keys() | state.keys() if _misfit(own.get(name), state.get(name))):
+        some = ", ".join(differing[:3])
+        raise ValueError(f"{pretrained.source}: not weights of this network ({len(differing)} tensors differ: {some})")
+    if other := outlines.other_tables(model, state):
+        raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} is none of its tables)")
+    if broken := [name for name, tensor in state.items() if _has_gaps(tensor)]:
+        raise ValueError(f"{pretrained.source}: holds values that are no numbers ({', '.join(broken[:3])})")
+    return Fitted(state, told)
+
+
+def _head(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    names: list[str],
+    theirs: tuple[str, ...] | None,
+    ours: tuple[str, ...],
+) -> str:
+    if any(name not in state for name in names):
+        return f"it has no head: a fresh one of {len(ours)} classes"
+    if any(state[name].shape != own[name].shape for name in names):
+        return f"its head of {len(state[names[0]])} classes is replaced by a fresh one of {len(ours)}"
+    if theirs is not None and theirs != ours:
+        return f"its head, of {len(theirs)} other classes, is replaced by a fresh one"
+    return KEPT
+
+
+def _misfit(own: Tensor | None, given: Tensor | None) -> bool:
+    if own is None or given is None:
+        return True
+    return own.shape != given.shape or own.is_floating_point() != given.is_floating_point()
+
+
+def _has_gaps(tensor: Tensor) -> bool:
+    # Of a published file too, whose classifier was never trained.
+    return tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
+
+
+def _interpolate_positions(model: VisionTransformer, state: dict[str, Tensor], source: str) -> None:
+    positions = state.get("encoder.pos_embedding")
+    if positions is None or positions.ndim != 3 or positions.shape[1] == model.seq_length:
+        return
+    try:
+        interpolate_embeddings(model.image_size, model.patch_size, state)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{source}: its positions cannot be interpolated ({error})") from None
+
+
+def _fetched(weights: WeightsEnum, wanted: str) -> Mapping[str, Tensor]:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlparse(weights.url).path).name
+    try:
+        if path.exists():  # torch looks at the sum only of what it fetches
+            _check_sum(path)
+        return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, HTTPException) as error:
+        reason = str(getattr(error, "reason", error))
+        raise ValueError(
+            f"weights={wanted}: {weights.url} cannot be fetched ({reason}): get that file elsewhere, put it as {path}"
+        ) from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"weights={wanted}: {path}: {str(error).splitlines()[0]}") from None
+
+
+def _check_sum(path: Path) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    published = torch.hub.HASH_REGEX.search(path.name)
+    if published and not digest.startswith(published[1]):
+        raise RuntimeError("its content is not what torchvision published: remove it")

@@ -1,0 +1,42 @@
+"""The networks by name: this project's own, and torchvision's of its registry of classification models."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from pipeline.params.declared import nearest
+
+OWN = ("resnet18", "resnet9", "fast", "ultimus", "vit")  # for small images
+# torchvision's own names, written out so that parameters are checked without importing it; a test holds them equal.
+# Two networks are called resnet18: with the prefix it is torchvision's.
+TORCHVISION = (
+    "alexnet",
+    *("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    *(f"efficientnet_b{size}" for size in range(8)),
+    *("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"),
+    *("googlenet", "inception_v3", "maxvit_t"),
+    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *(f"regnet_x_{flops}" for flops in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")),
+    *(f"regnet_y_{flops}" for flops in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf", "128gf")),
+    *("torchvision/resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
+    *("squeezenet1_0", "squeezenet1_1"),
+    *("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"),
+    *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    *("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"),
+)
+NETWORKS = (*OWN, *TORCHVISION)
+
+
+def known(name: str) -> str:
+    """`name`, which is a network's. Raises ValueError, with the nearest name, for any other."""
+    if name not in NETWORKS:
+        others = f"own: {', '.join(OWN)}; or a classification model of torchvision by its name"
+        raise ValueError(f"no network is called so{nearest(name, NETWORKS)} ({others})")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(known)]

@@ -1,0 +1,91 @@
+"""A recipe with the weights it starts from: torchvision's, those of a file, or those of an earlier run."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.models.weights import Pretrained, of_torchvision
+from pipeline.params import RecipeParams
+from pipeline.params.fine_tuning import OF_TORCHVISION, RUN
+from pipeline.progress import say
+from pipeline.tracking import checkpoint, description, store
+from pipeline.training import assemble
+from pipeline.training.assemble import Setup
+
+
+def prepare(params: RecipeParams) -> Setup:
+    """What `assemble.prepare` gives, with the weights that `params` name; says what becomes of them.
+
+    Raises ValueError for weights that cannot be had or do not fit, and for whatever else does not fit together.
+    """
+    setup = assemble.prepare(params, _find(params))
+    for line in setup.told():
+        say(line)
+    return setup
+
+
+def _find(params: RecipeParams) -> Pretrained | None:
+    asked = params.weights
+    if asked == "none":
+        return None
+    if asked.startswith(RUN):
+        run_id = asked.removeprefix(RUN)
+        with store.scratch() as folder:
+            return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
+    if OF_TORCHVISION.fullmatch(asked):
+        return of_torchvision(params.model, asked)
+    path = Path(asked).expanduser()
+    try:
+        with path.open("rb") as file:
+            identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise ValueError(f"weights={asked}: {error.strerror or error}") from None
+    return _of_file(path, params.model, asked, identity)
+
+
+def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:
+    source = f"weights={asked}"
+    if path.suffix == ".pth":
+        return Pretrained(_unpickled(path, source), source, identity)
+    if not _is_described(path, source):
+        return Pretrained(_bare(path), source, identity)
+    state, described = checkpoint.load(path)
+    try:
+        told = description.parse(described)
+    except ValueError as error:
+        raise ValueError(f"{source}: its description cannot be used ({error})") from None
+    if told.network.name != model:
+        raise ValueError(f"{source}: are weights of model={told.network.name}, and model={model} here")
+    return Pretrained(state, source, identity, told.classes, told.mean, told.std, told.image_size)
+
+
+def _is_described(path: Path, source: str) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return checkpoint.DESCRIPTION in (file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{source}: no safetensors file ({error})") from None
+
+
+def _bare(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
+    """The tensors by name that `torch.save` wrote; of a pickle with anything else in it nothing is loaded."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{source}: holds more than tensors, or is no file of torch.save ({_line(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{source}: is no mapping of names to tensors, as a state_dict is")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _line(error: Exception) -> str:
+    return store.first_line(error).split(".")[0]

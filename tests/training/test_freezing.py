@@ -1,0 +1,93 @@
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+
+from pipeline import models
+from pipeline.models.stages import stages
+from pipeline.training import optimizers, range_test
+from pipeline.training.events import EpochEnd
+from pipeline.training.freezing import Frozen
+from tests.training.test_fitting import fitting
+from tests.training.test_range_test import LADDER, batches
+
+
+def small(name="resnet9"):
+    torch.manual_seed(0)
+    return models.build(name, num_classes=4, image_size=16, width=4)
+
+
+def moved(before, after):
+    """The stages and the head that have changed, statistics of their norms included."""
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
+def test_what_is_frozen_keeps_weights_and_statistics_until_its_epoch_comes(optimizer):
+    training = fitting(optimizer=optimizer, freeze=2, unfreeze_epoch=3)
+    states = [copy.deepcopy(training.state_dict()["model"])]
+    for event in training.events():
+        if isinstance(event, EpochEnd):
+            states.append(copy.deepcopy(training.state_dict()["model"]))
+    changes = [moved(*pair) for pair in pairwise(states)]
+    rest = {"layer2", "layer3", "head"}
+    assert changes == [rest, rest, {"stem", "layer1", *rest}]
+
+
+def test_with_the_backbone_frozen_the_head_alone_learns():
+    training = fitting(freeze=None)
+    before = copy.deepcopy(training.state_dict()["model"])
+    list(training.events())
+    assert moved(before, training.state_dict()["model"]) == {"head"}
+
+
+def test_what_never_learns_is_not_thawed():
+    model = small("fast")
+    frozen = Frozen(model, 2, until_epoch=2)
+    frozen.begin(1)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not any(name.startswith(("whiten", "layer1")) for name in learning)
+    frozen.begin(2)
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["whiten.weight"]
+
+
+def test_more_stages_than_there_are_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"freeze=5: the network has 4 stages before its head \(stem, layer1, layer2"):
+        Frozen(small(), 5, 0)
+
+
+def test_the_range_test_climbs_with_what_is_frozen():
+    model, climbers = small(), []
+
+    def freeze(climber):
+        climbers.append(climber)
+        return Frozen(climber, 3, 0)
+
+    def sgd(climber):
+        return optimizers.build("sgd", climber, lr=0.1, momentum=0.85, weight_decay=0.0)
+
+    range_test.climb(model, sgd, batches(), freeze=freeze, **LADDER)
+    assert moved(model.state_dict(), climbers[0].state_dict()) == {"layer3", "head"}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_each_stage_learns_at_a_share_of_the_rate_of_the_next(name):
+    model = small()
+    optimizer = optimizers.build(name, model, lr=0.1, momentum=0.9, weight_decay=0.1, bias_lr=2.0, lr_decay=0.5)
+    factors = {"stem": 1 / 16, "layer1": 1 / 8, "layer2": 1 / 4, "layer3": 1 / 2, "head": 1}
+    shapes = {}
+    for part in factors:
+        for parameter in getattr(model, part).parameters():
+            shapes.setdefault((parameter.numel(), parameter.ndim > 1), set()).add(factors[part])
+    seen = set()
+    for group in optimizer.param_groups:
+        decays = group["weight_decay"] > 0
+        factor = group["rate_factor"] / (1 if decays else 2)
+        assert group["lr"] == pytest.approx(0.1 * group["rate_factor"])
+        for parameter in group["params"]:
+            assert factor in shapes[parameter.numel(), decays]
+            seen.add(factor)
+    assert seen == set(factors.values())
+    assert [stage.name for stage in stages(model)] == ["stem", "layer1", "layer2", "layer3"]
