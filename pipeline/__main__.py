@@ -48,10 +48,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def command_line() -> click.Group:
-    """One command a step, one option a parameter."""
+    """One command a step, one option a parameter, but for those that need no name."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
-        options: list[click.Parameter] = [_option(name, params) for name in params.model_fields]
+        options: list[click.Parameter] = [_parameter(name, params) for name in params.model_fields]
         group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
     return group
 
@@ -63,8 +63,10 @@ class _Steps(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _option(name: str, params: type[Declared]) -> click.Option:
+def _parameter(name: str, params: type[Declared]) -> click.Parameter:
     schema = params.model_json_schema()["properties"][name]
+    if schema.get("positional"):
+        return click.Argument([name], nargs=-1)
     default = params.model_fields[name].default
     shown = ",".join(default) if isinstance(default, tuple) else default
     choices = "|".join(map(str, schema.get("enum", [])))

@@ -65,6 +65,21 @@ def scan(root: Path) -> Listing:
     return listing
 
 
+def scan_below(root: Path) -> Listing:
+    """The files below the folder `root`, at any depth, sorted by path, told apart as `scan` does, without labels."""
+    listing = Listing()
+    _scan_class(root, "", TRAIN, "", listing, set())
+    listing.files.sort()
+    return listing
+
+
+def unusable(status: os.stat_result) -> str:
+    """Why a file of that status can be no image; empty where it may be one."""
+    if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
+        return "a pipe, socket or device"
+    return "" if status.st_size else "empty"
+
+
 def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
     """The classes that `files` train, sorted; ValueError for fewer than two, or others in later parts."""
     classes = sorted({file.label for file in files if file.part == TRAIN})
@@ -125,10 +140,8 @@ def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> Non
     except OSError as error:
         listing.leave_out(file.path, error.strerror)
         return
-    if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
-        listing.leave_out(file.path, "a pipe, socket or device")
-    elif not status.st_size:
-        listing.leave_out(file.path, "empty")
+    if reason := unusable(status):
+        listing.leave_out(file.path, reason)
     else:
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         listing.files.append(file._replace(stamp=stamp))

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
-from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
+from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ModelName",
     "ModelParams",
     "Params",
+    "PredictParams",
     "RecipeParams",
     "SweepParams",
     "SyncParams",
@@ -64,6 +65,7 @@ STEPS: dict[str, type[Params]] = {
     "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
+    "predict": PredictParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

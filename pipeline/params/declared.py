@@ -1,6 +1,7 @@
 """What a declared parameter is: frozen, validated, read from text; and how it is written as text again."""
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,7 +24,10 @@ def as_text(value: Any) -> str:
     """A parameter's value as a flag takes it, and as MLflow keeps it."""
     if isinstance(value, dict):
         return json.dumps(value)
-    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        plain = ",".join(value)
+        return plain if comma_separated(plain) == list(value) else json.dumps(value)
+    return str(value)
 
 
 def on_or_off(value: Any) -> Any:
@@ -42,8 +46,13 @@ def from_json(value: Any) -> Any:
 
 
 def comma_separated(value: Any) -> Any:
-    """Text as the list it names; anything else as it is."""
-    return value.split(",") if isinstance(value, str) else value
+    """Text as the list it names, as JSON where values have commas of their own; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value.split(",") if value else []
 
 
 def integer(value: Any) -> Any:
