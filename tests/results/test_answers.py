@@ -57,7 +57,7 @@ def test_lines_read_as_a_person_would_say_it():
     assert list(lines(given, CLASSES, LIMIT)) == [
         "photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %",
         "noise.png: =emu 70.0 % (calibrated 61.0 %), then dog 20.0 %; "
-        "unlike the training images: 51.7 from them, 6 is usual",
+        "unlike the training images: 51.7 from them, up to 6 is usual",
     ]
     bare = Answers(given.paths, given.images, given.probabilities, None, None, None)
     assert next(lines(bare, CLASSES, 0.0)) == "photo.jpg: cat 93.1 %, then dog 4.0 %"
