@@ -9,9 +9,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import models
-from pipeline.params import STEPS, CamMethod, MainParams, ModelName, Params, RecipeParams, TrainParams, as_text
+from pipeline.data.decode import RESIZES
+from pipeline.data.policies import POLICIES
+from pipeline.params import (
+    STEPS,
+    CamMethod,
+    MainParams,
+    ModelName,
+    Params,
+    RecipeParams,
+    StepName,
+    TrainParams,
+    as_text,
+)
 from pipeline.settings import resolve
-from pipeline.training import optimizers
+from pipeline.training import class_weights, optimizers
 
 
 def test_text_is_read_as_its_type():
@@ -44,6 +56,11 @@ def test_text_is_read_as_its_type():
         {"optimizer": "sgd", "normalise_weights": "on"},
         {"bias_lr": 0},
         {"norm_momentum": 1.5},
+        {"dataset": "digits", "labels": "labels.csv"},
+        {"crop_area": 1.1},
+        {"augment": "random"},
+        {"resize": "stretch"},
+        {"class_weights": "inverse"},
     ],
 )
 def test_out_of_bounds_is_refused(wrong):
@@ -67,9 +84,9 @@ def test_every_knob_says_what_it_is():
             assert field.description, name
 
 
-def test_main_has_every_step_s_knobs_with_the_same_defaults_but_for_where_the_data_lies():
-    for params in STEPS.values():
-        for name, field in params.model_fields.items():
+def test_main_has_every_knob_of_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
+    for step in get_args(StepName):
+        for name, field in STEPS[step].model_fields.items():
             if name != "data_dir":
                 assert MainParams.model_fields[name].default == field.default
 
@@ -77,6 +94,26 @@ def test_main_has_every_step_s_knobs_with_the_same_defaults_but_for_where_the_da
 def test_names_match_the_tables():
     assert set(get_args(ModelName)) == set(models.MODELS)
     assert set(get_args(RecipeParams.model_fields["optimizer"].annotation)) == set(optimizers.OPTIMIZERS)
+
+
+def test_choices_of_data_and_loss_match_their_tables():
+    choices = {name: set(get_args(field.annotation)) for name, field in RecipeParams.model_fields.items()}
+    assert choices["resize"] == set(RESIZES)
+    assert choices["augment"] == {"basic", *POLICIES}
+    assert choices["class_weights"] == {"none", *class_weights.RULES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "margin"),
+    [
+        ({"image_size": 224}, 0),
+        ({"image_size": 224, "crop_area": 0.35}, 17),
+        ({"image_size": 224, "crop_area": 0.35, "resize": "pad"}, 0),
+        ({"image_size": 224, "crop_area": 0.35, "resize": "squash"}, 0),
+    ],
+)
+def test_only_what_random_resized_crops_of_centres_need_is_stored_beside(recipe, margin):
+    assert TrainParams(**recipe).margin == margin
 
 
 def test_cam_methods_match_the_table():

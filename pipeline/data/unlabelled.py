@@ -55,19 +55,24 @@ def find(asked: Sequence[str]) -> Found:
     return found
 
 
-def read(paths: Sequence[str], image_size: int, batch_size: int, *, title: str) -> Iterator[Batch]:
+def read(
+    paths: Sequence[str], image_size: int, batch_size: int, *, resize: str = "crop", margin: int = 0, title: str = ""
+) -> Iterator[Batch]:
     """The images in `paths`, in order, as batches of `batch_size` or a few more; the last one may be smaller, or empty.
 
-    Memory holds some batches, however many files there are.
+    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, with `margin` px on every side
+    that are then cut off. Memory holds some batches, however many files there are.
     """
-    block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * image_size**2)))
-    decode_block = partial(decode_files, image_size=image_size)
+    stored_size = image_size + 2 * margin
+    block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * stored_size**2)))
+    decode_block = partial(decode_files, image_size=stored_size, resize=resize)
+    centre = slice(margin, margin + image_size)
     blocks = map_blocks(decode_block, paths, block_size, title=title, worth_workers=WORTH_WORKERS)
     gathered: list[np.ndarray] = []
     errors: list[str | None] = []
     start = 0
     for images, block_errors in blocks:
-        gathered.append(images)
+        gathered.append(images[..., centre, centre])
         errors += block_errors
         if sum(map(len, gathered)) >= batch_size:
             yield _batch(paths[start : start + len(errors)], gathered, errors)

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
-from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
+from pipeline.params.recipe import (
+    SIZES,
+    DataParams,
+    DatasetName,
+    DeviceParams,
+    ModelName,
+    ModelParams,
+    RecipeParams,
+    Resize,
+)
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
@@ -28,6 +37,7 @@ __all__ = [
     "Params",
     "PredictParams",
     "RecipeParams",
+    "Resize",
     "SweepParams",
     "SyncParams",
     "TrainParams",

@@ -91,8 +91,16 @@ def _predict(
 ) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
     """Answers batch by batch, if there are any, with the files beside them that could not be read, and why."""
     classifier = network.classifier
-    where, side = next(classifier.model.parameters()).device, classifier.description.image_size
-    for batch in unlabelled.read(found.paths, side, batch_size(side), title="predicting"):
+    told, where = classifier.description, next(classifier.model.parameters()).device
+    batches = unlabelled.read(
+        found.paths,
+        told.image_size,
+        batch_size(told.image_size),
+        resize=told.resize,
+        margin=told.margin,
+        title="predicting",
+    )
+    for batch in batches:
         given = None
         if len(batch.images):
             pixels = classifier.normalise(torch.from_numpy(batch.images).to(where))
@@ -113,7 +121,7 @@ def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Cali
 
 def _calibration(params: PredictParams, network: TrainedNetwork) -> tuple[Calibration | None, str]:
     """The calibration of a training and the earlier run that keeps it, if one does; None, said why, without one."""
-    if kept := calibrations.find(network.run_id, params.epoch):
+    if kept := calibrations.find(network.run_id, params.checkpoint):
         return kept
     missing = "neither calibrated nor compared with the training images"
     if not trained.was_validated(network.run_id):
@@ -134,7 +142,9 @@ def _describe(
     """Logs what the run is of, and the calibration itself where no earlier run keeps it."""
     run.params({**params.model_dump(exclude={"photos"}), "run_id": network.run_id})
     of = network.params
-    run.tags({"dataset": of.dataset, "model": of.model, "train.run_id": network.run_id, "epoch": params.epoch})
+    run.tags(
+        {"dataset": of.dataset, "model": of.model, "train.run_id": network.run_id, "checkpoint": params.checkpoint}
+    )
     if known is None:
         run.tags({calibrations.TAG: "none"})
         return

@@ -35,9 +35,11 @@ def keep(run: Run, calibration: Calibration) -> None:
     run.tags({TAG: HERE})
 
 
-def find(train_run_id: str, epoch: str) -> tuple[Calibration, str] | None:
-    """The newest calibration of that training's weights of that epoch, and the run that keeps it; None without one."""
-    for stored in store.finished_runs("predict", {"train.run_id": train_run_id, "epoch": epoch, TAG: HERE}):
+def find(train_run_id: str, checkpoint_name: str) -> tuple[Calibration, str] | None:
+    """The newest calibration of that training at that checkpoint, and the run that keeps it; None without one."""
+    for stored in store.finished_runs(
+        "predict", {"train.run_id": train_run_id, "checkpoint": checkpoint_name, TAG: HERE}
+    ):
         run_id = stored.info.run_id
         with store.scratch() as folder:
             try:

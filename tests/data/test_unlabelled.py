@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import unlabelled
-from pipeline.data.decode import decode
+from pipeline.data.decode import RESIZES, decode
 from pipeline.text import shown
 from tests.data.test_hostile import broken, honest, write_hostile
 
@@ -92,7 +92,7 @@ def test_batches_hold_every_image_in_order_and_name_what_cannot_be_read(photos, 
             paths.append(str(photos / name))
         paths.append(str(tmp_path / f"broken{copy}.jpg"))
         (tmp_path / f"broken{copy}.jpg").write_bytes(b"no picture")
-    batches = list(unlabelled.read(paths, 8, 20, title=""))
+    batches = list(unlabelled.read(paths, 8, 20))
     readable = [path for path in paths if "broken" not in path]
     assert [path for batch in batches for path in batch.paths] == readable
     assert np.array_equal(np.concatenate([batch.images for batch in batches]), [decode(path, 8) for path in readable])
@@ -104,8 +104,15 @@ def test_batches_hold_every_image_in_order_and_name_what_cannot_be_read(photos, 
 def test_a_folder_as_bad_as_they_come_is_read_and_every_other_file_named(tmp_path):
     write_hostile(tmp_path)
     found = unlabelled.find([str(tmp_path)])
-    batches = list(unlabelled.read(found.paths, 8, 64, title=""))
+    batches = list(unlabelled.read(found.paths, 8, 64))
     assert {path for batch in batches for path in batch.paths} == {shown(f"{tmp_path}/{name}") for name in honest()}
     left_out = found.left_out + [each for batch in batches for each in batch.left_out]
     assert {path for path, _ in left_out} == {shown(f"{tmp_path}/bad/{name}") for name in broken()}
     assert all(reason and len(reason.splitlines()) == 1 for _, reason in left_out)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_images_are_made_square_and_cut_as_those_of_a_training(photos, resize):
+    path = str(photos / "a/0.jpg")
+    (batch,) = unlabelled.read([path], 8, 4, resize=resize, margin=2)
+    assert np.array_equal(batch.images[0], decode(path, 12, resize)[:, 2:10, 2:10])

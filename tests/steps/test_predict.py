@@ -23,7 +23,8 @@ RECIPE = {
     "image_size": 16,
     "width": 8,
     "batch_size": 16,
-    "epochs": 3,
+    "epochs": 5,
+    "resize": "pad",
     "max_lr": 0.01,
 }
 
@@ -41,7 +42,7 @@ def photos(tmp_path_factory):
                 wrong = part != "train" and number % 10 == 0
                 folder = root / part / CLASSES[(position + wrong) % len(CLASSES)]
                 folder.mkdir(parents=True, exist_ok=True)
-                pixels = Image.fromarray((image * 15.9).astype(np.uint8)).resize((24, 24))
+                pixels = Image.fromarray((image * 15.9).astype(np.uint8)).resize((24, 28))
                 pixels.save(folder / f"{name}_{number}.png")
             start += count
     return root
@@ -99,7 +100,7 @@ def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
 
 def test_the_run_tells_what_it_was(workplace, tracked, photos):
     training = workplace.runs("train")[0].info.run_id
-    assert {"train.run_id": training, "epoch": "best", "dataset": "folder", "calibration": "here"}.items() <= (
+    assert {"train.run_id": training, "checkpoint": "best", "dataset": "folder", "calibration": "here"}.items() <= (
         tracked.data.tags.items()
     )
     assert tracked.info.status == "FINISHED"
@@ -163,8 +164,8 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
 
 def test_the_first_answer_of_a_training_keeps_its_calibration(workplace, photos, capsys):
     for _ in range(2):
-        assert workplace.run("predict", photos / "test/0", epoch="last") == 0
-    kept = [run for run in workplace.runs("predict") if run.data.tags["epoch"] == "last"]
+        assert workplace.run("predict", photos / "test/0", checkpoint="last") == 0
+    kept = [run for run in workplace.runs("predict") if run.data.tags["checkpoint"] == "last"]
     assert [run.data.tags["calibration"] for run in kept] == ["here"]
     assert "Calibration" in kept[0].data.tags["mlflow.note.content"]
     assert capsys.readouterr().err.count("calibrating training") == 1
