@@ -1,4 +1,4 @@
-"""The contests, as Markdown tables and a figure: python -m benchmarks [training tracking parts start]
+"""The contests, as Markdown tables and a figure: python -m benchmarks [training tracking parts predicting start]
 
 They go to standard output as they are done, and to build/benchmarks.md; rates are medians (lowest to highest).
 """
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import contest
 from benchmarks.contest import PROJECT, Rates
+from benchmarks.predicting import write_photos
 from benchmarks.synthetic import write_folder
 from benchmarks.training import BATCH
 from pipeline import models
@@ -36,6 +37,7 @@ PEERS: dict[str, dict[str, float]] = {  # how many times the peer's rate the pip
     "bare_blocks_kept": {"resnet18": 0.97, "resnet9": 0.97, "vit": 0.97},
 }
 UPDATES, NOTEBOOK_UPDATES, PRODUCTS = 4, 2, 10  # of a lap
+PHOTOS = int(os.environ.get("PHOTOS", 4000))
 Row = tuple[str, str, str, float, str]
 
 
@@ -79,6 +81,19 @@ def parts() -> Iterator[Row]:
         yield (what, f"{rates[ours]}", f"{peer}: {rates[peer]}", rates[ours].median / rates[peer].median, f">= {least}")
 
 
+def predicting() -> Iterator[Row]:
+    """A folder of photos predicted, beside its two halves alone, and what these would come to one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder), PHOTOS)
+        contenders = {name: ("benchmarks.predicting", name, folder) for name in ("predict", "decode", "forward")}
+        rates = contest.hold(contenders, ROUNDS, dict.fromkeys(contenders, 1))
+    ours, what = rates["predict"], f"predict {PHOTOS:,} photos, images/s"
+    for peer in ("decode", "forward"):
+        yield (what, f"{ours}", f"{peer} alone: {rates[peer]}", ours.median / rates[peer].median, "")
+    both = 1 / (1 / rates["decode"].median + 1 / rates["forward"].median)
+    yield (what, f"{ours}", f"one after the other: {both:,.0f}", ours.median / both, ">= 0.8")
+
+
 def start() -> Iterator[Row]:
     """Seconds until something happens, each time in a new process, the first of each not counted."""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +113,7 @@ CONTESTS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": training,
     "tracking": tracking,
     "parts": parts,
+    "predicting": predicting,
     "start": start,
 }
 

@@ -48,11 +48,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def command_line() -> click.Group:
-    """One command a step, one option a parameter."""
+    """One command a step, one option a parameter, but for those that need no name."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
         schemas = params.model_json_schema()["properties"]
-        options: list[click.Parameter] = [_option(name, schemas[name], params) for name in params.model_fields]
+        options: list[click.Parameter] = [_parameter(name, schemas[name], params) for name in params.model_fields]
         group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
     return group
 
@@ -64,7 +64,9 @@ class _Steps(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _option(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Option:
+def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Parameter:
+    if schema.get("positional"):
+        return click.Argument([name], nargs=-1)
     default = params.model_fields[name].default
     shown = ",".join(default) if isinstance(default, tuple) else default
     choices = "|".join(map(str, schema.get("enum", [])))

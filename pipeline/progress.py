@@ -41,6 +41,11 @@ def show(
             yield event
 
 
+def answer(message: str) -> None:
+    """A line of what was asked for, on standard output."""
+    click.echo(visible(message))
+
+
 def say(message: str) -> None:
     """A line, or several, for the person at the terminal."""
     click.echo(visible(message, keep="\n"), err=True)

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.params import COMMANDS, DataParams, Declared, MainParams, ModelParams
+from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams
 from pipeline.params.declared import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
@@ -20,6 +20,7 @@ WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, tho
 
 UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like
 
+KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
@@ -102,8 +103,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")
     for key in content:
-        if key not in MainParams.model_fields or key == "experiment":
-            raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), MainParams.model_fields)}")
+        if key not in KNOWN:
+            raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), KNOWN)}")
     return content
 
 

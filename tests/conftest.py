@@ -59,10 +59,10 @@ class Workplace:
             text=True,
         )
 
-    def command(self, step: str, **params: object) -> list[str]:
-        """The words of `python -m pipeline step --name value ...`."""
+    def command(self, step: str, *words: object, **params: object) -> list[str]:
+        """The words of `python -m pipeline step --name value ... word ...`."""
         flags = [word for name, value in params.items() for word in (f"--{name}", str(value))]
-        return [sys.executable, "-m", "pipeline", step, *flags]
+        return [sys.executable, "-m", "pipeline", step, *flags, *map(str, words)]
 
     def start(self, step: str, **params: object) -> subprocess.Popen:
         """`python -m pipeline step --name value ...`, under way."""
@@ -75,15 +75,15 @@ class Workplace:
             text=True,
         )
 
-    def run(self, step: str, **params: object) -> int:
-        """What `python -m pipeline step --name value ...` does, in this process. Returns the exit status."""
+    def run(self, step: str, *words: object, **params: object) -> int:
+        """What `python -m pipeline step --name value ... word ...` does, in this process. Returns the exit status."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
                 patch.setenv(name, self.environment[name])
             mlflow.set_tracking_uri(self.uri)
             try:
-                return main(self.command(step, **params)[3:])
+                return main(self.command(step, *words, **params)[3:])
             finally:
                 mlflow.set_tracking_uri(None)
 

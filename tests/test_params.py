@@ -10,7 +10,16 @@ from pydantic import ValidationError
 
 from pipeline.data.decode import RESIZES
 from pipeline.data.policies import POLICIES
-from pipeline.params import STEPS, CamMethod, MainParams, Params, RecipeParams, TrainParams, as_text
+from pipeline.params import (
+    STEPS,
+    CamMethod,
+    MainParams,
+    Params,
+    RecipeParams,
+    StepName,
+    TrainParams,
+    as_text,
+)
 from pipeline.params.networks import NETWORKS
 from pipeline.settings import resolve
 from pipeline.training import class_weights, optimizers
@@ -86,9 +95,9 @@ def test_every_knob_says_what_it_is():
             assert field.description, name
 
 
-def test_main_has_every_step_s_knobs_with_the_same_defaults_but_for_where_the_data_lies():
-    for params in STEPS.values():
-        for name, field in params.model_fields.items():
+def test_main_has_every_knob_of_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
+    for step in get_args(StepName):
+        for name, field in STEPS[step].model_fields.items():
             if name != "data_dir":
                 assert MainParams.model_fields[name].default == field.default
 

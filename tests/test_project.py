@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 QUICK = {"experiment": "none", "limit_train": 300, "limit_test": 120, "width": 8, "batch_size": 32}
 TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
@@ -171,6 +172,20 @@ def test_evaluate_and_explain_take_the_newest_training(workplace, experiment, st
         assert command.returncode == 0, err[-3000:]
         assert step(name).data.tags["train.run_id"] == newest
         assert step(name).info.status == "FINISHED"
+
+
+def test_new_images_are_predicted_by_the_newest_training(workplace, experiment, step, tmp_path):
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.jpg")
+    done = workplace.mlflow_run("predict", run_id="latest", images=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = step("predict")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["train.run_id"] == step("train").info.run_id
+    assert "Warning" not in "".join(line for line in done.stderr.splitlines() if "pipeline/" in line)
+    predictions = pd.read_csv(workplace.client.download_artifacts(run.info.run_id, "predictions.csv", str(tmp_path)))
+    assert predictions["path"].tolist() == [f"{tmp_path}/{number}.jpg" for number in range(3)]
 
 
 def test_a_typo_fails_in_one_line_and_leaves_no_run_running(workplace, experiment):

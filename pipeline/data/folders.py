@@ -77,11 +77,11 @@ def _decode(
     """Decodes the files of `listing` into the cache entry `key`."""
     files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
-    decode_files = partial(_decode_files, image_size=image_size, resize=resize)
+    decode_block = partial(decode_files, image_size=image_size, resize=resize)
     block_size = max(1, BLOCK_BYTES // (3 * image_size**2))
     errors: list[str | None] = []
     with cache.Writer(key, image_size) as writer:
-        for images, block_errors in map_blocks(decode_files, paths, block_size, title="decoding", progress=progress):
+        for images, block_errors in map_blocks(decode_block, paths, block_size, title="decoding", progress=progress):
             writer.append(images)
             errors += block_errors
         usable = [file for file, error in zip(files, errors, strict=True) if error is None]
@@ -109,7 +109,7 @@ def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarra
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
-def _decode_files(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, list[str | None]]:
+def decode_files(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, list[str | None]]:
     """The readable images of `paths` (B, 3, S, S) and, per path, what was wrong with it."""
     images: list[np.ndarray] = []
     errors: list[str | None] = []

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
-from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
+from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ModelName",
     "ModelParams",
     "Params",
+    "PredictParams",
     "RecipeParams",
     "Resize",
     "SweepParams",
@@ -66,6 +67,7 @@ STEPS: dict[str, type[Params]] = {
     "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
+    "predict": PredictParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,10 @@ def as_text(value: Any) -> str:
     """A parameter's value as a flag takes it, and as MLflow keeps it."""
     if isinstance(value, dict):
         return json.dumps(value)
-    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        plain = ",".join(value)
+        return plain if comma_separated(plain) == list(value) else json.dumps(value)
+    return str(value)
 
 
 def on_or_off(value: Any) -> Any:
@@ -50,8 +54,13 @@ def from_json(value: Any) -> Any:
 
 
 def comma_separated(value: Any) -> Any:
-    """Text as the list it names; anything else as it is."""
-    return value.split(",") if isinstance(value, str) else value
+    """Text as the list it names, as JSON where values have commas of their own; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value.split(",") if value else []
 
 
 def integer(value: Any) -> Any:

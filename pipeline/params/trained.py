@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.params.declared import integer
+from pipeline.params.declared import comma_separated, integer
 from pipeline.params.recipe import DeviceParams, SeedParams
 
 CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "scorecam"]
@@ -38,3 +38,17 @@ class ExplainParams(TrainedParams, SeedParams):
 
     method: CamMethod = Field("gradcam", description="class activation map")
     num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
+
+
+class PredictParams(TrainedParams):
+    """What a trained model says of images without labels: a line each for photos that are named, or a run."""
+
+    images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg': a run with a table")
+    photos: Annotated[tuple[str, ...], BeforeValidator(comma_separated)] = Field(
+        (),
+        description="photos, folders or globs, answered on the terminal, without a run",
+        json_schema_extra={"positional": True},
+    )
+    top_k: int = Field(5, ge=1, le=100, description="classes told of each image, the likeliest first")
+    num_shown: int = Field(16, ge=0, le=64, description="images on the contact sheet, those to doubt first (0: none)")
+    maps: bool = Field(False, description="on the contact sheet, Grad-CAM maps of what speaks for the predicted class")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,25 @@ class Run:
 
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
-        harmless = table.rename(columns=_cell).apply(
-            lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell)
-        )
-        self.text(path, harmless.to_csv(index=False))
+        self.text(path, _harmless(table).to_csv(index=False))
+
+    @contextmanager
+    def growing_table(self, path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
+        """A CSV table as `table` logs one, of the rows given within, so that it may be larger than memory.
+
+        It is logged at the end, also at that of an exception, with the rows there are.
+        """
+        file = self._journal.file(Path(path).name)
+        with file.open("w", encoding="utf-8", newline="") as rows:
+
+            def add(more: pd.DataFrame) -> None:
+                _harmless(more).to_csv(rows, index=False, header=not rows.tell(), lineterminator="\n")
+
+            try:
+                yield add
+            finally:
+                rows.close()
+                self._journal.append("file", file=self._journal.relative(file), path=path)
 
     def json(self, path: str, content: Any) -> None:
         """Logs plain data as JSON."""
@@ -134,6 +149,12 @@ class Run:
         file = self._journal.file(Path(path).name)
         yield file
         self._journal.append("file", file=self._journal.relative(file), path=path)
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(columns=_cell).apply(
+        lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_cell)
+    )
 
 
 def _cell(value: Any) -> Any:

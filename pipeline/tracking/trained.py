@@ -13,20 +13,34 @@ from pipeline.training.assemble import load_splits
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training run left behind, ready to be looked at."""
+class TrainedNetwork:
+    """What a training run left behind but for its images, on the device it is to run on."""
 
     run_id: str
     params: TrainParams
     classifier: Classifier
-    splits: data.Splits
     precision: str
+
+
+@dataclass(frozen=True)
+class Training(TrainedNetwork):
+    """What a training run left behind, ready to be looked at."""
+
+    splits: data.Splits
 
 
 def find(params: TrainedParams) -> Training:
     """The training that `params.run_id` names, its weights on the chosen device.
 
     Raises ValueError when there is no such run, it is no FINISHED training, or its images have changed.
+    """
+    return with_images(find_network(params), params.data_dir)
+
+
+def find_network(params: TrainedParams) -> TrainedNetwork:
+    """The network of the training that `params.run_id` names, wherever its images are now.
+
+    Raises ValueError when there is no such run, or it is no FINISHED training.
     """
     where = device.choose(params.device)
     run_id = _run_id(params.run_id)
@@ -38,18 +52,32 @@ def find(params: TrainedParams) -> Training:
         trained = TrainParams(**stored)
     except ValidationError:
         raise ValueError(f"run {run_id}: its params.json is of another version of this project") from None
-    splits = load_splits(trained, params.data_dir)
+    return TrainedNetwork(run_id, trained, classifier, device.choose_precision(params.precision, where))
+
+
+def with_images(network: TrainedNetwork, data_dir: str = "") -> Training:
+    """The training that `network` is of, its images read from `data_dir` where that is given.
+
+    Raises ValueError when they are gone, or others than those it was trained on.
+    """
+    run_id, trained, classifier = network.run_id, network.params, network.classifier
+    splits = load_splits(trained, data_dir)
     digest = store.stored_run(run_id).data.tags.get("data.digest")
     if digest != splits.digest:
         raise ValueError(
-            f"the images in {params.data_dir or trained.data_dir} are not those run {run_id} was trained on "
+            f"the images in {data_dir or trained.data_dir} are not those run {run_id} was trained on "
             f"(digest {splits.digest}, was {digest})"
         )
     if classifier.classes != list(splits.classes) or classifier.description.image_size != trained.image_size:
         raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
     # Weights that a training started from may have brought their own.
     splits = replace(splits, mean=classifier.description.mean, std=classifier.description.std)
-    return Training(run_id, trained, classifier, splits, device.choose_precision(params.precision, where))
+    return Training(run_id, trained, classifier, network.precision, splits)
+
+
+def was_validated(run_id: str) -> bool:
+    """Whether that training had a validation split, as far as its numbers tell."""
+    return "best/valid_accuracy" in store.stored_run(run_id).data.metrics
 
 
 def _run_id(asked: str) -> str:

@@ -148,6 +148,15 @@ def broken() -> dict[str, tuple[bytes, str]]:
     return files
 
 
+def write_hostile(root: Path) -> None:
+    """All of these files: the images in `root`, the others in `root`/bad."""
+    (root / "bad").mkdir()
+    for name, content in honest().items():
+        (root / name).write_bytes(content)
+    for name, (content, _) in broken().items():
+        (root / "bad" / name).write_bytes(content)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes: "good" holds images, "bad" what is none or leads astray."""

@@ -29,7 +29,7 @@ HEAT = _heat()
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """A sheet of misclassified `images` (N, 3, H, W) uint8, each under its caption; without any, it says so."""
+    """A sheet of `images` (N, 3, H, W) uint8, each under its caption; without any, it says that none is wrong."""
     columns = min(max(math.ceil(math.sqrt(len(images))), MIN_COLUMNS), MAX_COLUMNS)
     rows = math.ceil(len(images) / columns)
     figure = sheet(CELL * columns, 0.6 + (CELL + 0.25) * rows, title)

@@ -1,0 +1,200 @@
+"""What a training says of images without labels: a table in a run, or a line each on the terminal."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import softmax
+
+from pipeline.data import unlabelled
+from pipeline.data.unlabelled import Batch, Found
+from pipeline.params import PredictParams
+from pipeline.progress import answer, say
+from pipeline.results import answers, calibration
+from pipeline.results.answers import Answers, Tally
+from pipeline.tracking import calibrations, runs, trained
+from pipeline.tracking.run import Run
+from pipeline.tracking.runs import Result
+from pipeline.tracking.trained import TrainedNetwork
+from pipeline.training.calibrating import Calibration, batch_size, calibrate, look
+
+NAMED_CLASSES = 5  # in the summary
+LEFT_OUT = "named in left_out.csv"
+
+
+def run(params: PredictParams) -> Result | None:
+    """Predicts `images` in a run of its own, or answers for `photos`, which leaves none."""
+    if bool(params.images) == bool(params.photos):
+        raise ValueError("predict takes images=<folder, photo or glob>, for a run, or else the photos to answer for")
+    found = unlabelled.find(params.photos or [params.images])
+    network = trained.find_network(params)
+    if params.images:
+        return _track(params, network, found)
+    _answer(params, network, found)
+    return None
+
+
+def _answer(params: PredictParams, network: TrainedNetwork, found: Found) -> None:
+    """A line per image on standard output. The first answer of a training leaves a run, which keeps its calibration."""
+    known, kept_in = _calibration(params, network)
+    if known is not None and not kept_in:
+        name = f"{network.params.dataset} {network.params.model} calibration"
+        with runs.start("predict", name) as run:
+            _describe(run, params, network, known, "")
+            run.describe(name, f"**Calibration** of `{network.run_id}` — {_told(known)}")
+    is_answered = False
+    _say_left_out(found.left_out)
+    for given, unreadable in _predict(network, found, known):
+        if given is not None:
+            is_answered = True
+            for line in answers.lines(given, network.classifier.classes, known.familiar.limit if known else 0.0):
+                answer(line)
+        _say_left_out(unreadable)
+    if not is_answered:
+        raise ValueError("none of the files is a readable image")
+
+
+def _track(params: PredictParams, network: TrainedNetwork, found: Found) -> Result:
+    name = f"{network.params.dataset} {network.params.model} prediction"
+    with runs.start("predict", name) as run:
+        known, kept_in = _calibration(params, network)
+        _describe(run, params, network, known, kept_in)
+        classes = network.classifier.classes
+        tally, left_out = Tally(len(classes), params.num_shown), list(found.left_out)
+        started = time.perf_counter()
+        try:
+            with run.growing_table("predictions.csv") as add:
+                for given, unreadable in _predict(network, found, known):
+                    left_out += unreadable
+                    if given is not None:
+                        add(answers.table(given, classes, params.top_k))
+                        tally.add(given)
+        finally:
+            if left_out:
+                run.table("left_out.csv", pd.DataFrame(left_out, columns=["file", "reason"]))
+        run.metrics({"predict/images_per_second": tally.counts.sum() / (time.perf_counter() - started)})
+        if tally.shown is None:
+            raise ValueError(f"none of the {len(left_out)} files is a readable image: left_out.csv names each")
+        if params.num_shown:
+            # Imported late: drawing and explaining take longer to import than one photo to answer for.
+            from pipeline.steps import sheet
+
+            sheet.log(run, network, tally.shown, params.maps)
+        passed_over = {**found.skipped, LEFT_OUT: len(left_out)}
+        return _conclude(run, name, network, known, tally, passed_over)
+
+
+def _predict(
+    network: TrainedNetwork, found: Found, known: Calibration | None
+) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
+    """Answers batch by batch, if there are any, with the files beside them that could not be read, and why."""
+    classifier = network.classifier
+    told, where = classifier.description, next(classifier.model.parameters()).device
+    batches = unlabelled.read(
+        found.paths,
+        told.image_size,
+        batch_size(told.image_size),
+        resize=told.resize,
+        margin=told.margin,
+        title="predicting",
+    )
+    for batch in batches:
+        given = None
+        if len(batch.images):
+            pixels = classifier.normalise(torch.from_numpy(batch.images).to(where))
+            given = _answers(batch, *look(classifier.model, pixels, network.precision), known)
+        yield given, batch.left_out
+
+
+def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Calibration | None) -> Answers:
+    calibrated = distances = unlike = None
+    if known is not None:
+        distances = known.familiar.distances(features)
+        unlike = known.familiar.unlike(distances)
+        if known.temperature is not None:
+            calibrated = calibration.confidence(logits, known.temperature.value)
+    paths = np.array(batch.paths, dtype=object)
+    return Answers(paths, batch.images, softmax(logits, axis=1), calibrated, distances, unlike)
+
+
+def _calibration(params: PredictParams, network: TrainedNetwork) -> tuple[Calibration | None, str]:
+    """The calibration of a training and the earlier run that keeps it, if one does; None, said why, without one."""
+    if kept := calibrations.find(network.run_id, params.checkpoint):
+        return kept
+    missing = "neither calibrated nor compared with the training images"
+    if not trained.was_validated(network.run_id):
+        say(f"{missing}: training {network.run_id} has no validation split")
+        return None, ""
+    try:
+        splits = trained.with_images(network, params.data_dir).splits
+    except ValueError as error:
+        say(f"{missing}: {error}")
+        return None, ""
+    say(f"calibrating training {network.run_id}, once, on its validation split")
+    return calibrate(network.classifier.model, splits, network.precision), ""
+
+
+def _describe(
+    run: Run, params: PredictParams, network: TrainedNetwork, known: Calibration | None, kept_in: str
+) -> None:
+    """Logs what the run is of, and the calibration itself where no earlier run keeps it."""
+    run.params({**params.model_dump(exclude={"photos"}), "run_id": network.run_id})
+    of = network.params
+    run.tags(
+        {"dataset": of.dataset, "model": of.model, "train.run_id": network.run_id, "checkpoint": params.checkpoint}
+    )
+    if known is None:
+        run.tags({calibrations.TAG: "none"})
+        return
+    run.metrics(calibrations.numbers(known))
+    if kept_in:
+        run.tags({calibrations.TAG: kept_in})
+    else:
+        calibrations.keep(run, known)
+
+
+def _told(known: Calibration) -> str:
+    """What a calibration is worth, for people."""
+    fitted = known.temperature
+    if fitted is None:
+        return "no temperature, as validation held no error"
+    return (
+        f"temperature {fitted.value:.3f}, ECE {fitted.ece_before:.4f} before and {fitted.ece_after:.4f} after, "
+        f"on the {fitted.num_images:,} validation images it was fitted on"
+    )
+
+
+def _conclude(
+    run: Run,
+    name: str,
+    network: TrainedNetwork,
+    known: Calibration | None,
+    tally: Tally,
+    passed_over: Mapping[str, int],
+) -> Result:
+    table = pd.DataFrame({"class": network.classifier.classes, "images": tally.counts})
+    table = table[table["images"] > 0].sort_values("images", ascending=False, kind="stable")
+    run.table("classes.csv", table)
+    numbers = {"predict/images": float(table["images"].sum()), "predict/left_out": passed_over[LEFT_OUT]}
+    first = [f"{count:,} {label}" for label, count in table.head(NAMED_CLASSES).itertuples(index=False)]
+    others = f" and {len(table) - len(first)} more classes" if len(table) > len(first) else ""
+    parts = [f"{table['images'].sum():,} images: {', '.join(first)}{others}"]
+    if known is None:
+        parts.append("not calibrated")
+    else:
+        numbers["predict/unlike_training"] = tally.num_unlike
+        parts += [f"{tally.num_unlike:,} unlike the training images", _told(known)]
+    if any(passed_over.values()):
+        parts.append(f"left out: {', '.join(f'{count:,} {why}' for why, count in passed_over.items() if count)}")
+    result = "; ".join(parts)
+    run.metrics(numbers)
+    run.describe(name, f"**Prediction** with `{network.run_id}` — {result}")
+    say(f"prediction: {result} (run {run.id})")
+    return Result(run.id, f"Prediction: {result}", numbers)
+
+
+def _say_left_out(left_out: list[tuple[str, str]]) -> None:
+    for path, reason in left_out:
+        say(f"{path}: {reason}")

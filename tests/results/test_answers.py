@@ -1,0 +1,88 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import entropy
+
+from pipeline.results.answers import Answers, Tally, lines, table, to_doubt_first
+
+CLASSES = ["cat", "dog", "=emu"]
+LIMIT = 6.0
+
+
+def answers(num_images=40, seed=0, known=True):
+    draw = np.random.default_rng(seed)
+    probabilities = draw.dirichlet(np.full(3, 0.5), num_images)
+    distances = draw.uniform(0, 10, num_images)
+    return Answers(
+        np.array([f"{seed}/{i}.jpg" for i in range(num_images)], dtype=object),
+        draw.integers(0, 256, (num_images, 3, 4, 4), dtype=np.uint8),
+        probabilities,
+        0.9 * probabilities.max(axis=1) if known else None,
+        distances if known else None,
+        distances > LIMIT if known else None,
+    )
+
+
+def test_the_table_has_the_likeliest_classes_in_order():
+    given = answers()
+    rows = table(given, CLASSES, top_k=5)
+    assert rows.columns.tolist() == [
+        *("path", "class", "confidence", "calibrated", "entropy", "distance", "unlike_training"),
+        *("class_2", "probability_2", "class_3", "probability_3"),
+    ]
+    order = np.argsort(-given.probabilities, axis=1)
+    for place, name in enumerate(("class", "class_2", "class_3")):
+        assert rows[name].tolist() == [CLASSES[position] for position in order[:, place]]
+    assert np.allclose(rows[["confidence", "probability_2", "probability_3"]].sum(axis=1), 1)
+    assert np.allclose(rows["entropy"], entropy(given.probabilities, axis=1))
+    assert table(given, CLASSES, top_k=1).columns.tolist()[-1] == "unlike_training"
+    unknown = {"calibrated", "distance", "unlike_training"}
+    assert {*table(answers(known=False), CLASSES, top_k=3).columns} == {*rows.columns} - unknown
+
+
+def test_a_certain_answer_has_no_entropy():
+    sure = Answers(np.array(["a"], dtype=object), np.zeros((1, 3, 2, 2)), np.eye(3)[:1], None, None, None)
+    assert table(sure, CLASSES, 3)["entropy"].tolist() == [0]
+
+
+def test_lines_read_as_a_person_would_say_it():
+    given = Answers(
+        np.array(["photo.jpg", "noise.png"], dtype=object),
+        np.zeros((2, 3, 4, 4), np.uint8),
+        np.array([[0.931, 0.04, 0.029], [0.1, 0.2, 0.7]]),
+        np.array([0.902, 0.61]),
+        np.array([3.2, 51.72]),
+        np.array([False, True]),
+    )
+    assert list(lines(given, CLASSES, LIMIT)) == [
+        "photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %",
+        "noise.png: =emu 70.0 % (calibrated 61.0 %), then dog 20.0 %; "
+        "unlike the training images: 51.7 from them, up to 6 is usual",
+    ]
+    bare = Answers(given.paths, given.images, given.probabilities, None, None, None)
+    assert next(lines(bare, CLASSES, 0.0)) == "photo.jpg: cat 93.1 %, then dog 4.0 %"
+    alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None, None)
+    assert list(lines(alone, ["cat"], 0.0)) == ["photo.jpg: cat 100.0 %"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tally_of_batches_is_that_of_all_at_once(known):
+    batches = [answers(seed=seed, known=known) for seed in range(5)]
+    tally = Tally(3, num_shown=7)
+    for batch in batches:
+        tally.add(batch)
+    frame = pd.concat(table(batch, CLASSES, 3) for batch in batches)
+    assert tally.counts.tolist() == [(frame["class"] == name).sum() for name in CLASSES]
+    if known:
+        assert tally.num_unlike == frame["unlike_training"].sum()
+        frame = frame.sort_values(["unlike_training", "confidence"], ascending=[False, True])
+    else:
+        frame = frame.sort_values("confidence")
+    assert tally.shown.paths.tolist() == frame["path"].head(7).tolist()
+    for path, image in zip(tally.shown.paths, tally.shown.images, strict=True):
+        batch = batches[int(path[0])]
+        assert np.array_equal(image, batch.images[batch.paths.tolist().index(path)])
+
+
+def test_none_to_show_is_none():
+    assert len(to_doubt_first(answers(), 0)) == 0

@@ -1,0 +1,275 @@
+"""Predictions of a really trained network: tracked, answered on the terminal, and refused."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from pipeline.text import shown
+from tests.conftest import Workplace
+from tests.data.test_hostile import broken, honest, write_hostile
+
+PER_PART = {"train": 60, "val": 30, "test": 15}  # images of each class
+CLASSES = ["0", "1", "4", "7", "=8"]
+RECIPE = {
+    "experiment": "none",
+    "dataset": "folder",
+    "image_size": 16,
+    "width": 8,
+    "batch_size": 16,
+    "epochs": 5,
+    "resize": "pad",
+    "max_lr": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Scanned digits as photos, one in ten of validation and test under a wrong class: real errors, so to say."""
+    root = tmp_path_factory.mktemp("data") / "photos"
+    digits = load_digits()
+    for position, name in enumerate(CLASSES):
+        images = digits.images[digits.target == int(name[-1])]
+        start = 0
+        for part, count in PER_PART.items():
+            for number, image in enumerate(images[start : start + count]):
+                wrong = part != "train" and number % 10 == 0
+                folder = root / part / CLASSES[(position + wrong) % len(CLASSES)]
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = Image.fromarray((image * 15.9).astype(np.uint8)).resize((24, 28))
+                pixels.save(folder / f"{name}_{number}.png")
+            start += count
+    return root
+
+
+@pytest.fixture(scope="module")
+def workplace(photos, tmp_path_factory):
+    """Where a training has been, and its images on a disk that can be unplugged."""
+    place = Workplace(tmp_path_factory.mktemp("workplace"))
+    assert place.run("train", **RECIPE, data_dir=photos) == 0
+    return place
+
+
+@pytest.fixture
+def read(workplace, tmp_path):
+    """A table of the newest run of a step."""
+
+    def table(name, step="predict"):
+        file = workplace.client.download_artifacts(workplace.runs(step)[0].info.run_id, name, str(tmp_path))
+        texts = ["class", "predicted", "path", *(f"class_{place}" for place in range(2, 6))]
+        return pd.read_csv(file, dtype=dict.fromkeys(texts, str))
+
+    return table
+
+
+@pytest.fixture(scope="module")
+def tracked(workplace, photos):
+    """The first run of predictions, that of the test images."""
+    assert workplace.run("predict", images=photos / "test") == 0
+    return workplace.runs("predict")[0]
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noise")
+    draw = np.random.default_rng(0)
+    for number in range(30):
+        Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.jpg", quality=95)
+    return folder
+
+
+def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
+    assert workplace.run("evaluate") == 0
+    evaluated = read("predictions.csv", "evaluate").set_index("name")
+    predicted = read("predictions.csv")
+    assert len(predicted) == len(evaluated) == 15 * len(CLASSES)
+    beside = evaluated.loc[[path.partition("photos/")[2] for path in predicted["path"]]]
+    assert predicted["class"].tolist() == beside["predicted"].tolist()
+    assert np.allclose(predicted["confidence"], beside["confidence"], atol=1e-5)
+    for place in range(2, 6):
+        columns = "p/" + predicted[f"class_{place}"].str.removeprefix("'")
+        values = [beside.iloc[row][column] for row, column in enumerate(columns)]
+        assert np.allclose(predicted[f"probability_{place}"], values, atol=1e-5)
+
+
+def test_the_run_tells_what_it_was(workplace, tracked, photos):
+    training = workplace.runs("train")[0].info.run_id
+    assert {"train.run_id": training, "checkpoint": "best", "dataset": "folder", "calibration": "here"}.items() <= (
+        tracked.data.tags.items()
+    )
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["run_id"] == training
+    assert tracked.data.params["images"] == str(photos / "test")
+    numbers = tracked.data.metrics
+    assert numbers["predict/images"] == 75 and numbers["predict/images_per_second"] > 0
+    assert numbers["calibration/num_images"] == 30 * len(CLASSES)
+    assert numbers["calibration/nll_after"] <= numbers["calibration/nll_before"]
+    note = tracked.data.tags["mlflow.note.content"]
+    assert f"temperature {numbers['calibration/temperature']:.3f}" in note
+    assert (
+        f"ECE {numbers['calibration/ece_before']:.4f} before and {numbers['calibration/ece_after']:.4f} after" in note
+    )
+    files = workplace.artifacts(tracked.info.run_id)
+    assert {"predictions.csv", "classes.csv", "contact_sheet.png", "calibration.safetensors", "params.json"} <= files
+    assert "left_out.csv" not in files
+
+
+def test_noise_is_flagged_and_validation_is_not_and_the_calibration_is_computed_once(
+    workplace, tracked, photos, noise, read, capsys
+):
+    assert workplace.run("predict", images=noise, maps="true", num_shown=3) == 0
+    noisy = workplace.runs("predict")[0]
+    assert read("predictions.csv")["unlike_training"].mean() > 0.9
+    assert noisy.data.metrics["predict/unlike_training"] > 27
+    assert workplace.run("predict", images=f"{photos}/val/*/*.png", num_shown=0) == 0
+    familiar = workplace.runs("predict")[0]
+    predicted = read("predictions.csv")
+    assert predicted["unlike_training"].sum() == 2  # 1 % of 150
+    for run in (noisy, familiar):
+        assert run.data.tags["calibration"] == tracked.info.run_id
+        assert run.data.metrics["calibration/temperature"] == tracked.data.metrics["calibration/temperature"]
+    assert "calibrating" not in capsys.readouterr().err
+    assert "contact_sheet.png" in workplace.artifacts(noisy.info.run_id)
+    assert "contact_sheet.png" not in workplace.artifacts(familiar.info.run_id)
+    # A temperature is a power of the probabilities.
+    columns = ["confidence", *(f"probability_{place}" for place in range(2, 6))]
+    powers = predicted[columns].to_numpy() ** (1 / tracked.data.metrics["calibration/temperature"])
+    assert np.allclose(predicted["calibrated"], powers[:, 0] / powers.sum(axis=1), atol=1e-4)
+
+
+LINE = r"{}: \S+ \d+\.\d % \(calibrated \d+\.\d %\), then \S+ \d+\.\d %"
+
+
+def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tracked, photos, noise, capsys):
+    before = len(workplace.runs())
+    first, second = sorted((photos / "test/0").glob("*.png"))[:2]
+    broken_photo = noise.parent / "broken.jpg"
+    broken_photo.write_bytes(b"\xff\xd8 no picture")
+    assert workplace.run("predict", first, second, broken_photo, noise / "3.jpg") == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 3
+    for line, path in zip(lines, (first, second, noise / "3.jpg"), strict=True):
+        assert re.match(LINE.format(re.escape(str(path))), line)
+    assert "unlike the training images" in lines[2]
+    assert err.startswith(f"{broken_photo}: ") and err.count("\n") == 1
+    assert len(workplace.runs()) == before
+
+
+def test_the_first_answer_of_a_training_keeps_its_calibration(workplace, photos, capsys):
+    for _ in range(2):
+        assert workplace.run("predict", photos / "test/0", checkpoint="last") == 0
+    kept = [run for run in workplace.runs("predict") if run.data.tags["checkpoint"] == "last"]
+    assert [run.data.tags["calibration"] for run in kept] == ["here"]
+    assert "Calibration" in kept[0].data.tags["mlflow.note.content"]
+    assert capsys.readouterr().err.count("calibrating training") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["nothere.jpg"], ["nothere.jpg: no such file or folder"]),
+        (["--images", "/no/such/*.jpg"], ["/no/such/*.jpg: no such file or folder"]),
+        (["--images", os.devnull], ["/dev/null", "a pipe, socket or device"]),
+        (["--images", "state"], ["state has no image"]),
+        ([], ["images=<folder, photo or glob>"]),
+        (["a.jpg", "--images", "b.jpg"], ["images=<folder, photo or glob>"]),
+        (["--images", "x", "--top_k", "0"], ["top_k=0"]),
+        (["--images", "x", "--maps", "perhaps"], ["maps=perhaps"]),
+        (["--photos", "x"], ["--photos"]),
+    ],
+)
+def test_bad_paths_are_one_line_status_2_and_no_run(workplace, capsys, arguments, parts):
+    before = len(workplace.runs())
+    assert workplace.run("predict", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("error: ")
+    for part in parts:
+        assert part in err
+    assert len(workplace.runs()) == before
+
+
+def test_hostile_files_are_named_and_the_others_predicted(workplace, tracked, tmp_path, read):
+    folder = tmp_path / "=hostile\n<b>"
+    folder.mkdir()
+    write_hostile(folder)
+    assert workplace.run("predict", images=folder, num_shown=20) == 0
+    assert {*read("predictions.csv")["path"]} == {shown(f"{folder}/{name}") for name in honest()}
+    left_out = read("left_out.csv")
+    assert {*left_out["file"]} == {shown(f"{folder}/bad/{name}") for name in broken()}
+    assert left_out["reason"].str.len().min() > 0
+    run = workplace.runs("predict")[0]
+    assert run.data.metrics["predict/left_out"] == len(broken())
+    assert f"{len(broken())} named in left_out.csv" in run.data.tags["mlflow.note.content"]
+    assert "contact_sheet.png" in workplace.artifacts(run.info.run_id)
+
+
+def test_without_one_readable_image_the_run_fails_and_names_them(workplace, tracked, tmp_path, read, capsys):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert workplace.run("predict", images=tmp_path) == 2
+    assert "none of the 2 files is a readable image" in capsys.readouterr().err
+    assert workplace.runs("predict")[0].info.status == "FAILED"
+    assert read("left_out.csv")["file"].tolist() == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+
+
+def test_a_calibration_that_cannot_be_used_is_computed_again(workplace, tracked, photos, capsys):
+    keeping = [run for run in workplace.runs("predict") if run.data.tags.get("calibration") == "here"]
+    paths = [Path(run.info.artifact_uri.removeprefix("file://"), "calibration.safetensors") for run in keeping]
+    kept = {path: path.read_bytes() for path in paths}
+    try:
+        for path in paths:
+            path.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+        assert workplace.run("predict", images=photos / "test/0", num_shown=0) == 0
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    err = capsys.readouterr().err
+    assert "not used, so it is computed again" in err and "calibrating training" in err
+    newest = workplace.runs("predict")[0]
+    assert newest.data.tags["calibration"] == "here"
+    again, first = (run.data.metrics["calibration/temperature"] for run in (newest, tracked))
+    assert again == pytest.approx(first)
+
+
+def test_without_the_training_s_images_predictions_go_on_and_say_so(workplace, photos, tmp_path, capsys, read):
+    training = workplace.runs("train")[0].info.run_id
+    for run in workplace.runs("predict"):
+        workplace.client.delete_run(run.info.run_id)
+    unplugged = photos.with_name("unplugged")
+    photos.rename(unplugged)
+    try:
+        assert workplace.run("predict", images=unplugged / "test/0", run_id=training, num_shown=2) == 0
+    finally:
+        unplugged.rename(photos)
+    err = capsys.readouterr().err
+    assert "neither calibrated nor compared with the training images: data_dir=" in err
+    assert not {"calibrated", "distance", "unlike_training"} & {*read("predictions.csv").columns}
+    assert workplace.runs("predict")[0].data.tags["calibration"] == "none"
+    # Back again, it is calibrated; elsewhere, by data_dir.
+    elsewhere = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
+    photos.rename(unplugged)
+    try:
+        assert workplace.run("predict", images=elsewhere / "test/0", data_dir=elsewhere, num_shown=0) == 0
+    finally:
+        unplugged.rename(photos)
+    assert {"calibrated", "distance", "unlike_training"} <= {*read("predictions.csv").columns}
+
+
+def test_a_training_without_validation_says_so(photos, tmp_path, capsys):
+    place = Workplace(tmp_path)
+    shutil.copytree(photos / "train", tmp_path / "flat")
+    recipe = {**RECIPE, "width": 4, "epochs": 1, "valid_fraction": 0}
+    assert place.run("train", **recipe, data_dir=tmp_path / "flat") == 0
+    capsys.readouterr()
+    assert place.run("predict", images=photos / "test/0", num_shown=0) == 0
+    assert "has no validation split" in capsys.readouterr().err
+    (run,) = place.runs("predict")
+    assert "not calibrated" in run.data.tags["mlflow.note.content"]
+    assert "calibration/temperature" not in run.data.metrics
