@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
+from pipeline.params.doctor import DoctorParams
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
@@ -19,6 +20,7 @@ __all__ = [
     "DatasetName",
     "Declared",
     "DeviceParams",
+    "DoctorParams",
     "EvaluateParams",
     "ExplainParams",
     "LrRangeParams",
@@ -36,10 +38,10 @@ __all__ = [
     "as_text",
 ]
 
-StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
+StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
@@ -59,6 +61,7 @@ class VerifyResumeParams(TrainParams):
 
 STEPS: dict[str, type[Params]] = {
     "main": MainParams,
+    "doctor": DoctorParams,
     "lr_range": LrRangeParams,
     "sweep": SweepParams,
     "train": TrainStepParams,

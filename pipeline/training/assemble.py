@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline import data, models
 from pipeline.data import augment
 from pipeline.data.batches import Batches, Place, TrainBatches, derive_seed
-from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
+from pipeline.params import DataParams, LrRangeParams, ModelParams, RecipeParams, TrainParams
 from pipeline.training import device, optimizers, range_test, schedules
 from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
@@ -181,7 +181,7 @@ def prepare(params: RecipeParams) -> Setup:
     return Setup(params, splits, where, device.choose_precision(params.precision, where))
 
 
-def load_splits(params: RecipeParams, data_dir: str = "") -> data.Splits:
+def load_splits(params: DataParams, data_dir: str = "") -> data.Splits:
     """The splits that `params` declare, read from `data_dir` where that is given."""
     return data.load(
         params.dataset,
