@@ -57,35 +57,31 @@ def main(source: Path, per_class: int, flags: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         swapped, copies = _plant(source, folder / "photos", per_class)
-        started = time.perf_counter()
-        command = [
-            "doctor",
-            "--experiment",
-            "none",
-            "--dataset",
-            "folder",
-            "--data_dir",
-            str(folder / "photos"),
-            *flags,
-        ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(PROJECT),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            "XDG_STATE_HOME": str(folder / "state"),
-        }
-        subprocess.run([sys.executable, "-m", "pipeline", *command], cwd=folder, env=environment, check=True)
-        print(f"{time.perf_counter() - started:.0f} s\n\n| fault | planted | named | recall | precision |")
-        print("|---|---|---|---|---|")
-        client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
-        (stored,) = client.search_runs(["0"], "tags.step = 'doctor'")
-        suspects, pairs = (
-            pd.read_csv(client.download_artifacts(stored.info.run_id, name, str(folder)))
-            for name in ("suspect_labels.csv", "duplicates.csv")
-        )
-    _tell_labels(suspects["image"].tolist(), swapped)
-    _tell_copies(pairs, copies)
+        seconds, tables = _examined(folder, flags)
+    print(f"{seconds:.0f} s\n\n| fault | planted | named | recall | precision |\n|---|---|---|---|---|")
+    if "suspect_labels.csv" in tables:
+        _tell_labels(tables["suspect_labels.csv"]["image"].tolist(), swapped)
+    _tell_copies(tables["duplicates.csv"], copies)
+
+
+def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
+    """Seconds that the doctor takes for the photos in `folder`, and the tables it leaves."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+    asked = ["--experiment", "none", "--dataset", "folder", "--data_dir", str(folder / "photos"), *flags]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline", "doctor", *asked], cwd=folder, env=environment, check=True)
+    seconds = time.perf_counter() - started
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    (stored,) = client.search_runs(["0"], "tags.step = 'doctor'")
+    paths = [file.path for file in client.list_artifacts(stored.info.run_id) if file.path.endswith(".csv")]
+    fetch = client.download_artifacts
+    return seconds, {path: pd.read_csv(fetch(stored.info.run_id, path, str(folder))) for path in paths}
 
 
 def _plant(source: Path, tree: Path, per_class: int) -> tuple[set[str], pd.DataFrame]:

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -13,6 +13,7 @@ from pipeline.data import headers
 from pipeline.text import original, shown
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_the_original_of_a_shown_name_is_the_name(name: str) -> None:
     assert original(shown(name)) == name

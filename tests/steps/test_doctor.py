@@ -8,11 +8,11 @@ from PIL import Image, ImageFilter
 from tests.conftest import Workplace
 from tests.doctor.test_duplicates import scenes
 
-QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_folds": 2}
+QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_folds": 2, "label_epochs": 12}
 TINTS = {"blue": (0.35, 0.5, 1.0), "red": (1.0, 0.5, 0.35)}
 
 
-def plant(root, seed=0, per_class=60):
+def plant(root, seed=0, per_class=48):
     """Two classes that colour tells apart, in train and test."""
     for part, count in (("train", per_class), ("test", 20)):
         for offset, (name, tint) in enumerate(TINTS.items()):
@@ -67,7 +67,7 @@ def test_every_planted_fault_is_named_in_its_table_and_shown(workplace, tmp_path
     assert "extreme aspect" in odd["test/blue/long.png"]
     assert "blurred" in odd["train/blue/soft.png"]
     assert "unlike all others" in odd["test/red/noise.png"]
-    assert found["class_counts"].set_index("class").loc["blue"].sum() == 60 + 20 + 4
+    assert found["class_counts"].set_index("class").loc["blue"].sum() == 48 + 20 + 4
 
     note, said = run.data.tags["mlflow.note.content"], capsys.readouterr().err
     for text in (note, said):
@@ -99,7 +99,7 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
     root = plant(tmp_path / "photos", per_class=12)
     (root / "train" / "green").mkdir()
     Image.new("RGB", (48, 48), "green").save(root / "train" / "green" / "alone.png")
-    assert workplace.run("doctor", **QUICK, data_dir=root, valid_fraction=0, label_epochs=1) == 0
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
     said = capsys.readouterr().err
     assert "1 images of classes with fewer than 2 were not checked" in said
 
