@@ -23,6 +23,11 @@ def shown(name: str) -> str:
     return visible(name.replace("\\", "\\\\"))
 
 
+def original(name: str) -> str:
+    """The name that `shown` writes as `name`."""
+    return name.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
 def cell(text: str) -> str:
     """`text` for a CSV file that a spreadsheet may open: one line, and an apostrophe before what starts a formula.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
+from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
@@ -20,6 +21,7 @@ __all__ = [
     "DatasetName",
     "Declared",
     "DeviceParams",
+    "DoctorParams",
     "EvaluateParams",
     "ExplainParams",
     "LrRangeParams",
@@ -39,10 +41,10 @@ __all__ = [
     "as_text",
 ]
 
-StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
+StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
@@ -62,6 +64,7 @@ class VerifyResumeParams(TrainParams):
 
 STEPS: dict[str, type[Params]] = {
     "main": MainParams,
+    "doctor": DoctorParams,
     "lr_range": LrRangeParams,
     "sweep": SweepParams,
     "train": TrainStepParams,

@@ -44,6 +44,11 @@ class DataParams(Params):
     limit_train: int = Field(0, ge=0, description="use so many train images, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="use so many test images, stratified (0: all)")
 
+    @property
+    def margin(self) -> int:
+        """px kept on every side of the images beside image_size: none, save for a recipe that crops."""
+        return 0
+
     @model_validator(mode="after")
     def labels_are_of_a_folder(self) -> Self:
         if self.labels and self.dataset != "folder":

@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.settings import message
-from pipeline.steps import evaluate, explain, lr_range, sweep, train
+from pipeline.steps import doctor, evaluate, explain, lr_range, sweep, train
 from pipeline.sweep import study
 from pipeline.tracking import runs, store, unfinished
 from pipeline.tracking.runs import Result
 
 RUN: dict[str, Callable[..., Result]] = {
+    "doctor": doctor.run,
     "lr_range": lr_range.run,
     "sweep": sweep.run,
     "train": train.run,

@@ -25,7 +25,8 @@ from pipeline.training.assemble import Setup, fitting, model_outline
 from pipeline.training.events import EpochEnd, Failure
 
 POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
-PREPARED = ("image_size", "resize", "margin", "model", "weights", "freeze")  # what the study's own set-up was made for
+# What the study's own set-up was made for.
+PREPARED = ("image_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 
 

@@ -17,7 +17,7 @@ from pipeline.data import augment, policies
 from pipeline.data.batches import Batches, Place, TrainBatches, derive_seed
 from pipeline.models import weights
 from pipeline.models.weights import Fitted, Pretrained
-from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
+from pipeline.params import DataParams, LrRangeParams, ModelParams, RecipeParams, TrainParams
 from pipeline.training import class_weights, device, optimizers, range_test, schedules
 from pipeline.training.fitting import Fitting
 from pipeline.training.freezing import Frozen
@@ -241,7 +241,7 @@ def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Setup
     return Setup(params, splits, where, device.choose_precision(params.precision, where), pretrained)
 
 
-def load_splits(params: RecipeParams, data_dir: str = "") -> data.Splits:
+def load_splits(params: DataParams, data_dir: str = "") -> data.Splits:
     """The splits that `params` declare, read from `data_dir` where that is given."""
     return data.load(
         params.dataset,

@@ -1,5 +1,6 @@
 """Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
 
+from pipeline.results.plots.counts import class_counts
 from pipeline.results.plots.images import attention_matrices, explanations, gallery
 from pipeline.results.plots.results import (
     confusion_matrix,
@@ -12,6 +13,7 @@ from pipeline.results.plots.training import curves, lr_range
 
 __all__ = [
     "attention_matrices",
+    "class_counts",
     "confusion_matrix",
     "curves",
     "explanations",

@@ -1,0 +1,146 @@
+"""Does the doctor find what was planted? Swapped labels and duplicates across the splits, in a tree of links.
+
+python -m benchmarks.planted_faults <folder of train/ and test/> [train images per class, 0 for all] [--name value ...]
+
+Whatever follows the number goes to the step `doctor`. The images' own faults count against precision: it is a lower
+bound for a set that has some.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from PIL import Image, ImageEnhance
+from PIL.Image import Resampling
+
+PROJECT = Path(__file__).resolve().parent.parent
+NUM_SWAPPED, NUM_COPIES = 100, 50
+SEED = 0
+TRAIN_TO_TEST = 5  # images of a class in train, for one in test, where not all are taken
+
+
+def _jpeg(image: Image.Image, quality: int = 75) -> bytes:
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _halved(image: Image.Image) -> bytes:
+    half = image.resize((image.width // 2, image.height // 2), Resampling.BICUBIC)
+    return _jpeg(half.resize(image.size, Resampling.BICUBIC))
+
+
+def _cropped(image: Image.Image) -> bytes:
+    inner = image.crop((1, 1, image.width - 1, image.height - 1))
+    return _jpeg(inner.resize(image.size, Resampling.BICUBIC))
+
+
+COPIES: dict[str, Callable[[Path], bytes]] = {
+    "as it is": Path.read_bytes,
+    "quality 50": lambda path: _jpeg(Image.open(path), 50),
+    "brighter by a quarter": lambda path: _jpeg(ImageEnhance.Brightness(Image.open(path)).enhance(1.25)),
+    "halved and doubled": lambda path: _halved(Image.open(path)),
+    "1 px off each side": lambda path: _cropped(Image.open(path)),
+}
+
+
+def main(source: Path, per_class: int, flags: list[str]) -> None:
+    """Plants, asks the doctor by its command line, and prints recall and precision."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        swapped, copies = _plant(source, folder / "photos", per_class)
+        seconds, tables = _examined(folder, flags)
+    print(f"{seconds:.0f} s\n\n| fault | planted | named | recall | precision |\n|---|---|---|---|---|")
+    if "suspect_labels.csv" in tables:
+        _tell_labels(tables["suspect_labels.csv"]["image"].tolist(), swapped)
+    _tell_copies(tables["duplicates.csv"], copies)
+
+
+def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
+    """Seconds that the doctor takes for the photos in `folder`, and the tables it leaves."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+    asked = ["--experiment", "none", "--dataset", "folder", "--data_dir", str(folder / "photos"), *flags]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline", "doctor", *asked], cwd=folder, env=environment, check=True)
+    seconds = time.perf_counter() - started
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    (stored,) = client.search_runs(["0"], "tags.step = 'doctor'")
+    paths = [file.path for file in client.list_artifacts(stored.info.run_id) if file.path.endswith(".csv")]
+    fetch = client.download_artifacts
+    return seconds, {path: pd.read_csv(fetch(stored.info.run_id, path, str(folder))) for path in paths}
+
+
+def _plant(source: Path, tree: Path, per_class: int) -> tuple[set[str], pd.DataFrame]:
+    """Links the images into `tree`. Returns the names with a swapped label, and the copies: image, twin, how."""
+    draw = np.random.default_rng(SEED)
+    train = _link(source, tree, "train", per_class)
+    _link(source, tree, "test", -(-per_class // TRAIN_TO_TEST))
+    classes = sorted({path.parent.name for path in train})
+    chosen = [train[place] for place in draw.choice(len(train), NUM_SWAPPED + NUM_COPIES, replace=False)]
+    swapped = set()
+    for path in chosen[:NUM_SWAPPED]:
+        other = str(draw.choice([name for name in classes if name != path.parent.name]))
+        path.rename(path.parent.parent / other / f"{path.parent.name}_{path.name}")
+        swapped.add(f"train/{other}/{path.parent.name}_{path.name}")
+    rows = []
+    for number, path in enumerate(chosen[NUM_SWAPPED:]):
+        how = [*COPIES][number % len(COPIES)]
+        image = f"test/{path.parent.name}/copy_{path.stem}.jpg"
+        (tree / image).write_bytes(COPIES[how](path))
+        rows.append((image, path.relative_to(tree).as_posix(), how))
+    return swapped, pd.DataFrame(rows, columns=["image", "twin", "how"])
+
+
+def _link(source: Path, tree: Path, part: str, per_class: int) -> list[Path]:
+    links = []
+    for folder in sorted(path for path in (source / part).iterdir() if path.is_dir()):
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        (tree / part / folder.name).mkdir(parents=True)
+        for file in files[: per_class or None]:
+            links.append(tree / part / folder.name / file.name)
+            links[-1].symlink_to(file.resolve())
+    return links
+
+
+def _tell_labels(named: list[str], swapped: set[str]) -> None:
+    for wanted in (len(named), NUM_SWAPPED, 5 * NUM_SWAPPED):
+        first = named[:wanted]
+        found = len(swapped.intersection(first))
+        what = "swapped labels" if wanted == len(named) else f"the first {wanted} named"
+        print(f"| {what} | {len(swapped)} | {len(first)} | {found / len(swapped):.0%} | {_share(found, len(first))} |")
+
+
+def _tell_copies(pairs: pd.DataFrame, copies: pd.DataFrame) -> None:
+    across = pairs[(pairs["image_split"] == "test") & (pairs["twin_split"] != "test")]
+    found = copies.merge(across, on=["image", "twin"])
+    for kind, named in (("exact", across[across["kind"] == "exact"]), ("exact or near", across)):
+        planted = copies[copies["how"] == "as it is"] if kind == "exact" else copies
+        hits = planted.merge(named, on=["image", "twin"])
+        recall, precision = _share(len(hits), len(planted)), _share(len(hits), len(named))
+        print(f"| copies in test, {kind} | {len(planted)} | {len(named)} | {recall} | {precision} |")
+    for how in COPIES:
+        print(f"| ... {how} | {(copies['how'] == how).sum()} | | {(found['how'] == how).sum()} found | |")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "none named"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0, sys.argv[3:])

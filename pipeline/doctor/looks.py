@@ -1,0 +1,88 @@
+"""One pass over all images: a thumbnail of each, and numbers that say how it looks."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.data import Split
+from pipeline.data.augment import resize
+
+SIDE = 32  # px of a thumbnail: 3 kB an image, kept in memory
+PIXELS_AT_ONCE = 2**23
+BLUR_SPAN = 5  # px of the box that blurs once more
+OCTAVES = 4  # of detail, from that between neighbouring pixels of a thumbnail on
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """N images in brief, in their order."""
+
+    thumbnails: np.ndarray  # (N, 3, SIDE, SIDE) uint8
+    digests: np.ndarray  # (N,) of 16 bytes: equal for equal pixels alone
+    contrast: np.ndarray  # (N,) float32: standard deviation of the pixels of the channel with most of it, in levels
+    blur: np.ndarray  # (N,) float32 in [0, 1], 1 where blurring once more takes nothing away
+    statistics: np.ndarray  # (N, 12) float32: colours in levels of 255, then details in natural logarithms
+
+
+def survey(split: Split, *, progress: bool = True) -> Looks:
+    """The looks of all images of `split`, read once."""
+    block = max(1, PIXELS_AT_ONCE // int(np.prod(split.source.shape[1:])))
+    parts: list[tuple[np.ndarray, ...]] = []
+    with tqdm(total=len(split), desc="looking", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(split), block):
+            images = split.take(np.arange(start, min(start + block, len(split))))
+            parts.append(_look(images))
+            bar.update(len(images))
+    return Looks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _look(images: np.ndarray) -> tuple[np.ndarray, ...]:
+    digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(images)]
+    pixels = torch.from_numpy(images).float()
+    small = pixels if images.shape[-1] == SIDE else resize(pixels, SIDE)
+    return (
+        small.round().clamp(0, 255).to(torch.uint8).numpy(),
+        np.array([np.void(digest) for digest in digests]),
+        pixels.std(dim=(2, 3), correction=0).amax(1).numpy(),
+        blur(pixels.mean(1)).numpy(),
+        _statistics(small).numpy(),
+    )
+
+
+def blur(grey: Tensor) -> Tensor:
+    """How blurred (B, H, W) images are, in [0, 1] (B,): the share of their variation that a box blur leaves, at most.
+
+    The measure of Crete et al. 2007 (doi:10.1117/12.702790), along rows and columns, the more blurred of which counts;
+    1 for an image without variation.
+    """
+    shares = []
+    for axis in (1, 2):
+        span, length = BLUR_SPAN // 2, grey.shape[axis]
+        index = torch.arange(-span, length + span).clamp(0, length - 1)
+        padded = grey.index_select(axis, index)
+        variation = grey.diff(dim=axis).abs()
+        # A box moved on by one pixel gains the pixel at its front and loses that at its back.
+        front, back = (padded.narrow(axis, start, length - 1) for start in (BLUR_SPAN, 0))
+        lost = (variation - (front - back).abs() / BLUR_SPAN).clamp(min=0)
+        shares.append(1 - lost.sum((1, 2)) / variation.sum((1, 2)).clamp(min=1e-6))
+    return torch.stack(shares).amax(0)
+
+
+def _statistics(images: Tensor) -> Tensor:
+    """Per image (B, 3, H, W): mean and deviation of each channel, colourfulness; then the detail of each octave."""
+    colours = [
+        images.mean((2, 3)),
+        images.std((2, 3), correction=0),
+        (images.amax(1) - images.amin(1)).mean((1, 2))[:, None],
+    ]
+    grey, energies = images.mean(1, keepdim=True), []
+    for _ in range(OCTAVES):
+        coarse = torch.nn.functional.avg_pool2d(grey, 2)
+        energies.append((grey - coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)).square().mean((1, 2, 3)))
+        grey = coarse
+    energies.append(grey.var((1, 2, 3), correction=0))
+    return torch.cat([*colours, torch.stack(energies, 1).add(1).log() / 2], 1)

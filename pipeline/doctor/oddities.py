@@ -1,0 +1,70 @@
+"""Images that may be no pictures of anything: blank, tiny, stretched out, blurred, or unlike all others."""
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+from pipeline.doctor.looks import OCTAVES, Looks
+
+BLANK_CONTRAST = 2.0  # levels of 255: below it, what remains is a file's compression
+ENLARGED = 2  # times, beyond which a file is called tiny
+NEIGHBOURS = 5  # so that four copies of an odd image do not make it a common one
+LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # deviations so small are no differences
+
+
+def blank(looks: Looks) -> np.ndarray:
+    """(N,) bool: images of one colour."""
+    return looks.contrast < BLANK_CONTRAST
+
+
+def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: float, max_aspect: float) -> pd.DataFrame:
+    """A row per odd image, the oddest first: its position as `image`, `why`, and the numbers behind it.
+
+    sizes: (N, 2) width and height of the files in px, 0 where unknown; None for a set without files.
+    Blurred and unlike are so by more than `deviations` robust standard deviations of the set: what all of it is,
+    nothing in it is odd for. Unlike is the distance to the fifth nearest in colours and detail, by its logarithm.
+    """
+    empty = blank(looks)
+    blurred, unlike = np.zeros(len(empty)), np.zeros(len(empty))
+    if (~empty).sum() > 2:
+        blurred[~empty] = robust(looks.blur[~empty], LEAST_BLUR)
+        unlike[~empty] = robust(_log_distance(looks.statistics[~empty]), LEAST_LOGARITHM)
+    known = np.zeros((len(empty), 2), dtype=np.int64) if sizes is None else sizes
+    shorter, longer = known.min(1), known.max(1)
+    signs = {
+        "blank": empty,
+        "tiny": (shorter > 0) & (shorter * ENLARGED < image_size),
+        "extreme aspect": longer > max_aspect * np.maximum(shorter, 1),
+        "blurred": blurred > deviations,
+        "unlike all others": unlike > deviations,
+    }
+    odd = np.flatnonzero(np.any([*signs.values()], axis=0))
+    table = pd.DataFrame(
+        {
+            "image": odd,
+            "why": [", ".join(why for why, has in signs.items() if has[position]) for position in odd],
+            "width": known[odd, 0],
+            "height": known[odd, 1],
+            "contrast": looks.contrast[odd],
+            "blur_deviations": blurred[odd],
+            "unlike_deviations": unlike[odd],
+        }
+    )
+    rank = np.argmax([has[odd] for has in signs.values()], axis=0)
+    return table.iloc[np.lexsort([-np.maximum(blurred, unlike)[odd], rank])].reset_index(drop=True)
+
+
+def robust(values: np.ndarray, least: float | np.ndarray) -> np.ndarray:
+    """How many deviations each of `values` (N, ...) lies above the median; one is 1.4826 MAD, and at least `least`."""
+    away = values - np.median(values, axis=0)
+    return np.asarray(away / np.maximum(1.4826 * np.median(np.abs(away), axis=0), least))
+
+
+def _log_distance(statistics: np.ndarray) -> np.ndarray:
+    logarithms = OCTAVES + 1
+    least = np.repeat([LEAST_LEVELS, LEAST_LOGARITHM], [statistics.shape[1] - logarithms, logarithms])
+    scaled = robust(statistics, least)
+    neighbours = min(NEIGHBOURS, len(scaled) - 1)
+    distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(scaled).kneighbors()
+    # Less than a tenth of a deviation is no distance: a set may hold copies.
+    return np.asarray(np.log(np.maximum(distances[:, -1], 0.1)))

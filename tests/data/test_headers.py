@@ -1,0 +1,41 @@
+"""Sizes of files, from their headers."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.data import headers
+from pipeline.text import original, shown
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text())
+def test_the_original_of_a_shown_name_is_the_name(name: str) -> None:
+    assert original(shown(name)) == name
+
+
+def test_bytes_that_are_no_text_come_back() -> None:
+    name = os.fsdecode(b"a\xff\\n\xc3\xa9\n.png")
+    assert original(shown(name)) == name
+
+
+@pytest.mark.parametrize("name", ["plain.png", "new\nline.png", "back\\slash \u202e.jpg", "é😀.bmp"])
+def test_width_and_height_are_those_of_the_file_whatever_its_name(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (70, 31)).save(tmp_path / name)
+    assert headers.sizes(tmp_path, [shown(name)], progress=False).tolist() == [[70, 31]]
+
+
+def test_what_cannot_be_read_has_no_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
+    (tmp_path / "folder.png").mkdir()
+    names = ["pipe.png", "broken.png", "folder.png", "gone.png"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert headers.sizes(tmp_path, names, progress=False).tolist() == [[0, 0]] * 4
+        assert headers.sizes(tmp_path, [], progress=False).shape == (0, 2)

@@ -1,0 +1,80 @@
+"""Odd images: each kind is named, and an even set has none."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from pipeline.doctor import looks, oddities
+from tests.doctor.test_duplicates import SIZE, looked, scenes
+
+
+def odd(images, sizes=None, deviations=5.0, max_aspect=3.0):
+    table = oddities.find(looked(images), sizes, SIZE, deviations, max_aspect)
+    return dict(zip(table["image"], table["why"], strict=True))
+
+
+def with_last(*planted):
+    return np.concatenate([scenes(120), np.stack(planted)])
+
+
+def test_an_even_set_has_none():
+    assert odd(scenes(200)) == {}
+
+
+def test_one_colour_is_blank():
+    compressed = np.full((3, SIZE, SIZE), 120, dtype=np.uint8)
+    compressed[:, ::7] += 1
+    assert odd(with_last(compressed, np.zeros_like(compressed))) == {120: "blank", 121: "blank"}
+
+
+def test_noise_among_scenes_is_unlike_all_others():
+    noise = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    assert odd(with_last(noise)) == {120: "unlike all others"}
+
+
+def test_a_blurred_scene_is_called_so_and_a_set_that_is_all_blurred_is_not():
+    def blurred(image):
+        picture = Image.fromarray(image.transpose(1, 2, 0)).filter(ImageFilter.GaussianBlur(4))
+        return np.asarray(picture).transpose(2, 0, 1)
+
+    images = scenes(120)
+    assert "blurred" in odd(with_last(blurred(images[0])))[120]
+    assert odd(np.stack([blurred(image) for image in images])) == {}
+
+
+def test_files_are_tiny_or_stretched_by_the_size_that_they_had():
+    sizes = np.full((120, 2), SIZE)
+    sizes[3], sizes[4], sizes[5], sizes[6] = (SIZE, SIZE // 2 - 1), (1000, 300), (0, 0), (3 * SIZE, SIZE)
+    assert odd(scenes(120), sizes) == {3: "tiny", 4: "extreme aspect"}
+    assert odd(scenes(120), sizes, max_aspect=2.9) == {3: "tiny", 4: "extreme aspect", 6: "extreme aspect"}
+
+
+def test_a_few_images_are_examined_too():
+    for count in (1, 2, 3):
+        assert odd(scenes(count)) == {}
+
+
+@pytest.mark.parametrize("height", [5, 8, 33])
+def test_blur_is_none_of_a_checkerboard_and_all_of_an_even_image(height):
+    board = (torch.arange(height)[:, None] + torch.arange(40)[None]) % 2 * 255.0
+    even = torch.full((height, 40), 9.0)
+    measured = looks.blur(torch.stack([board, even]))
+    assert measured[0] < 0.25
+    assert measured[1] == 1
+
+
+def test_blur_rises_with_the_radius():
+    image = Image.fromarray(scenes(1)[0].transpose(1, 2, 0)).convert("L")
+    pictures = [image, *(image.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2, 4))]
+    measured = looks.blur(torch.stack([torch.from_numpy(np.array(each)).float() for each in pictures])).tolist()
+    assert measured == sorted(measured)
+
+
+def test_the_looks_of_a_set_do_not_depend_on_how_many_are_read_at_once(monkeypatch):
+    images = scenes(30)
+    whole = looked(images)
+    monkeypatch.setattr(looks, "PIXELS_AT_ONCE", 7 * 3 * SIZE**2)
+    parts = looked(images)
+    assert (whole.thumbnails == parts.thumbnails).all() and (whole.digests == parts.digests).all()
+    assert np.allclose(whole.statistics, parts.statistics, atol=1e-3)

@@ -1,0 +1,111 @@
+"""The doctor as a user calls it: a folder with every fault planted, and one without any."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter
+
+from tests.conftest import Workplace
+from tests.doctor.test_duplicates import scenes
+
+QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_folds": 2, "label_epochs": 12}
+TINTS = {"blue": (0.35, 0.5, 1.0), "red": (1.0, 0.5, 0.35)}
+
+
+def plant(root, seed=0, per_class=48):
+    """Two classes that colour tells apart, in train and test."""
+    for part, count in (("train", per_class), ("test", 20)):
+        for offset, (name, tint) in enumerate(TINTS.items()):
+            (root / part / name).mkdir(parents=True)
+            for number, scene in enumerate(scenes(count, seed=seed + 10 * offset + (part == "test"))):
+                pixels = scene.transpose(1, 2, 0) * np.array(tint)
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{number:03}.png")
+    return root
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+def tables(workplace, tmp_path):
+    """The run's findings by name of the table, and the run."""
+    (run,) = workplace.runs("doctor")
+    names = ("class_counts", "duplicates", "suspect_labels", "odd_images")
+    fetch = workplace.client.download_artifacts
+    return {name: pd.read_csv(fetch(run.info.run_id, f"{name}.csv", str(tmp_path))) for name in names}, run
+
+
+def test_every_planted_fault_is_named_in_its_table_and_shown(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos")
+    train, test = root / "train", root / "test"
+    (train / "blue" / "000.png").rename(train / "red" / "swapped.png")
+    (train / "red" / "001.png").rename(train / "blue" / "swapped.png")
+    (test / "blue" / "copy.png").write_bytes((train / "blue" / "002.png").read_bytes())
+    Image.open(train / "red" / "003.png").save(test / "red" / "again.jpg", quality=60)
+    Image.new("RGB", (48, 48), "grey").save(train / "red" / "blank.png")
+    Image.open(train / "blue" / "004.png").resize((12, 12)).resize((12, 14)).save(test / "blue" / "tiny.png")
+    Image.open(train / "blue" / "005.png").resize((480, 48)).save(test / "blue" / "long.png")
+    Image.open(train / "blue" / "006.png").filter(ImageFilter.GaussianBlur(5)).save(train / "blue" / "soft.png")
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(test / "red" / "noise.png")
+
+    assert workplace.run("doctor", **QUICK, data_dir=root) == 0
+    found, run = tables(workplace, tmp_path)
+
+    leaks = found["duplicates"][found["duplicates"]["image_split"] == "test"]
+    assert {tuple(row) for row in leaks[["image", "twin", "kind"]].to_numpy()} == {
+        ("test/blue/copy.png", "train/blue/002.png", "exact"),
+        ("test/red/again.jpg", "train/red/003.png", "near"),
+    }
+    suspects = found["suspect_labels"]
+    assert {"train/red/swapped.png", "train/blue/swapped.png"} <= {*suspects["image"][:4]}
+    assert suspects.set_index("image")["suggested"]["train/red/swapped.png"] == "blue"
+    odd = found["odd_images"].set_index("image")["why"]
+    assert odd["train/red/blank.png"] == "blank"
+    assert "tiny" in odd["test/blue/tiny.png"]
+    assert "extreme aspect" in odd["test/blue/long.png"]
+    assert "blurred" in odd["train/blue/soft.png"]
+    assert "unlike all others" in odd["test/red/noise.png"]
+    assert found["class_counts"].set_index("class").loc["blue"].sum() == 48 + 20 + 4
+
+    note, said = run.data.tags["mlflow.note.content"], capsys.readouterr().err
+    for text in (note, said):
+        assert "2 test images" in text
+        assert "1 blank" in text
+        assert "suspect" in text
+    files = workplace.artifacts(run.info.run_id)
+    assert {"class_counts.png", "duplicates.png", "suspect_labels.png", "odd_images.png"} <= files
+    assert run.data.metrics["doctor/odd_images"] == len(odd)
+
+
+def test_a_clean_folder_is_called_clean(workplace, tmp_path, capsys):
+    assert workplace.run("doctor", **QUICK, data_dir=plant(tmp_path / "photos")) == 0
+    found, run = tables(workplace, tmp_path)
+    assert [len(found[name]) for name in ("duplicates", "suspect_labels", "odd_images")] == [0, 0, 0]
+    said = capsys.readouterr().err
+    assert "duplicates: none" in said and "odd images: none" in said and "0 of " in said
+    assert "nothing wrong" in run.data.tags["mlflow.note.content"]
+
+
+def test_scanned_digits_are_examined_without_files_and_labels_are_left_alone_on_request(workplace, capsys):
+    assert workplace.run("doctor", experiment="none", limit_train=200, limit_test=50, label_epochs=0) == 0
+    assert "labels: not checked" in capsys.readouterr().err
+    (run,) = workplace.runs("doctor")
+    assert "suspect_labels.csv" not in workplace.artifacts(run.info.run_id)
+
+
+def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos", per_class=12)
+    (root / "train" / "green").mkdir()
+    Image.new("RGB", (48, 48), "green").save(root / "train" / "green" / "alone.png")
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
+    said = capsys.readouterr().err
+    assert "1 images of classes with fewer than 2 were not checked" in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("near_similarity", 2), ("label_folds", 1), ("max_aspect", 0.5)])
+def test_a_bad_value_is_one_line_and_exit_2(workplace, capsys, name, value):
+    assert workplace.run("doctor", **{name: value}) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{name}={value}" in err
