@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,17 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from platformdirs import user_cache_path
 from pydantic import BaseModel, NonNegativeInt
 
+from pipeline.data.rows import Rows, moments
+
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
-EXACT_SIDE = 258  # px of the longest row whose sum of squares float32 holds exactly: 258 * 255^2 < 2^24
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,14 @@ def find(key: str) -> Decoded | None:
         return None
 
 
+class Block(NamedTuple):
+    """What a worker says of images that it has put into a `Writer`'s file."""
+
+    place: int  # the byte they lie at
+    moments: np.ndarray  # (B, 2, 3) int64, as in `Decoded`
+    refused: OSError | None = None  # what the disk said instead of taking them
+
+
 class Writer:
     """Stores one entry block by block, so that a set larger than memory can be stored.
 
@@ -68,54 +76,46 @@ class Writer:
 
     def __init__(self, key: str, image_size: int) -> None:
         self._key = key
-        self._shape = (3, image_size, image_size)
-        self._moments: list[np.ndarray] = []
+        self._image_size = image_size
+        self._blocks: list[Block] = []
 
     def __enter__(self) -> Self:
         with _disk_errors():
             folder().mkdir(parents=True, exist_ok=True)
             self._staging = Path(tempfile.mkdtemp(prefix="making-", dir=folder()))
-            self._file = (self._staging / "images.npy").open("wb")
-            self._write_header(0)
+            self.rows = Rows(self._staging / "images.npy", self._image_size)
+            self.start = self.rows.make(0)  # the byte at which the first image goes
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with _disk_errors():
-                self._file.close()
-        finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        shutil.rmtree(self._staging, ignore_errors=True)
 
     def append(self, images: np.ndarray) -> None:
         """Adds rows: images (B, 3, S, S) uint8."""
-        assert images.dtype == np.uint8 and images.shape[1:] == self._shape
-        with _disk_errors():
-            # Written, not assigned to a memory map: on a full disk that would kill the process.
-            self._file.write(np.ascontiguousarray(images).data)
-        self._moments.append(_moments(images))
+        last = self._blocks[-1] if self._blocks else Block(self.start, np.empty((0, 2, 3), dtype=np.int64))
+        self.took(put(self.rows, images, last.place + len(last.moments) * 3 * self._image_size**2))
+
+    def took(self, block: Block) -> None:
+        """Takes note of rows that `put` has written, those of all blocks in order."""
+        if block.refused is not None:
+            with _disk_errors():
+                raise block.refused
+        self._blocks.append(block)
 
     def commit(self, fields: dict[str, Any]) -> Decoded:
         """The entry as stored, its `fields` being those of `Decoded` beside images and moments."""
-        moments = np.concatenate(self._moments)
+        every = np.concatenate([block.moments for block in self._blocks])
         with _disk_errors():
-            self._file.seek(0)
-            self._write_header(len(moments))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            np.save(self._staging / "moments.npy", moments)
+            self.rows.finish([(block.place, len(block.moments)) for block in self._blocks])
+            np.save(self._staging / "moments.npy", every)
             text = json.dumps({name: _plain(value) for name, value in fields.items()})
             (self._staging / "set.json").write_text(text, encoding="utf-8")
             self._publish()
         decoded = find(self._key)
         assert decoded is not None
         return decoded
-
-    def _write_header(self, length: int) -> None:
-        """The .npy header of `length` images; it takes the same room for any length."""
-        header = {"descr": "|u1", "fortran_order": False, "shape": (length, *self._shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
 
     def _publish(self) -> None:
         """Moves the entry to its place, unless another process was first; a damaged one makes way."""
@@ -129,16 +129,13 @@ class Writer:
                 raise
 
 
-def _moments(images: np.ndarray) -> np.ndarray:
-    """Sum and sum of squares of each image's pixels per channel, (B, 2, 3) int64, exact.
-
-    In floats row by row, and only the rows' sums in integers: a third of the time of integers throughout.
-    """
-    side = images.shape[-1]
-    exact: type[np.floating] = np.float32 if side <= EXACT_SIDE else np.float64
-    rows = images.reshape(-1, side).astype(exact)
-    sums = (np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows))
-    return np.stack([each.reshape(-1, 3, side).sum(axis=2, dtype=np.int64) for each in sums], axis=1)
+def put(rows: Rows, images: np.ndarray, place: int) -> Block:
+    """Writes images (B, 3, S, S) uint8 into `rows` from byte `place` on, in any process."""
+    try:
+        rows.put(images, place)
+    except OSError as error:  # as a value, since a worker's exceptions come back as another's
+        return Block(place, moments(images[:0]), error)
+    return Block(place, moments(images))
 
 
 def recall(manifest: str) -> Decoded | None:

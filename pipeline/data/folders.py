@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import cache
-from pipeline.data.cache import Decoded
+from pipeline.data.cache import Block, Decoded, put
 from pipeline.data.decode import decode
 from pipeline.data.labels import read_labels
 from pipeline.data.parallel import map_blocks
+from pipeline.data.rows import Rows
 from pipeline.data.tree import ImageFile, Listing, scan, train_classes
 from pipeline.text import shown
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 2**20  # of pixels: what one worker hands over at a time
+BLOCK_BYTES = 2**20  # of pixels: what one worker writes at a time
 FILES_HASHED_AT_ONCE = 256
 
 
@@ -77,12 +78,13 @@ def _decode(
     """Decodes the files of `listing` into the cache entry `key`."""
     files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
-    decode_block = partial(decode_files, image_size=image_size, resize=resize)
     block_size = max(1, BLOCK_BYTES // (3 * image_size**2))
     errors: list[str | None] = []
     with cache.Writer(key, image_size) as writer:
-        for images, block_errors in map_blocks(decode_block, paths, block_size, title="decoding", progress=progress):
-            writer.append(images)
+        store = partial(_store, rows=writer.rows, start=writer.start, resize=resize)
+        numbered = [*enumerate(paths)]
+        for block, block_errors in map_blocks(store, numbered, block_size, title="decoding", progress=progress):
+            writer.took(block)
             errors += block_errors
         usable = [file for file, error in zip(files, errors, strict=True) if error is None]
         if not usable:
@@ -109,8 +111,18 @@ def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarra
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
+def _store(numbered: Sequence[tuple[int, str]], rows: Rows, start: int, resize: str) -> tuple[Block, list[str | None]]:
+    """Puts the readable images among `numbered` paths into `rows`, and says, per path, what was wrong with it.
+
+    Here in the worker: a pipe to one process that writes for all would cost as much as writing.
+    """
+    images, errors = decode_files([path for _, path in numbered], rows.image_size, resize)
+    # From where the first would lie if all images before it were readable: gaps are closed in the end.
+    return put(rows, images, start + numbered[0][0] * 3 * rows.image_size**2), errors
+
+
 def decode_files(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, list[str | None]]:
-    """The readable images of `paths` (B, 3, S, S) and, per path, what was wrong with it."""
+    """The readable images of `paths` (B, 3, S, S) uint8 and, per path, what was wrong with it."""
     images: list[np.ndarray] = []
     errors: list[str | None] = []
     for path in paths:

@@ -7,6 +7,7 @@ import struct
 import urllib.error
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data import cache, folders, parallel
+from pipeline.data.rows import Rows
 from pipeline.data.splits import hold_out, limit
 
 SIZE = 8
@@ -443,8 +445,7 @@ def test_an_interrupted_start_leaves_nothing(root: Path, cache_home: Path, monke
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line_and_leaves_nothing(root: Path, cache_home: Path) -> None:
     with pytest.raises(ValueError, match=r"No space left.*XDG_CACHE_HOME"), cache.Writer("key", SIZE) as writer:
-        writer._file.close()
-        writer._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+        writer.rows = replace(writer.rows, path=Path("/dev/full"))
         writer.append(np.ones((1, 3, SIZE, SIZE), dtype=np.uint8))
     assert not [*cache_home.iterdir()]
 
@@ -460,7 +461,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(root: Path, monkeypatch: pyt
 
 def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant_parts(root)
-    (root / "train/cat/0002.png").write_text("broken")
+    for name in ("train/cat/0000", "train/cat/0002", "train/cat/0005", "train/dog/0003"):  # first, within, a block
+        (root / f"{name}.png").write_text("broken")
     alone = load(root)
     shutil.rmtree(cache.folder())
     monkeypatch.setattr(parallel, "WORTH_WORKERS", 1)
@@ -468,6 +470,23 @@ def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.Mo
     together = load(root)
     assert together.digest == alone.digest and together.report == alone.report
     assert first_pixels(together.train) == first_pixels(alone.train)
+    assert {name.removeprefix("train/"): pixel for name, pixel in first_pixels(together.train).items()} == {
+        f"{name}/{number:04}.png": (number, 100 * label, 7)
+        for label, (name, broken) in enumerate((("cat", {0, 2, 5}), ("dog", {3})))
+        for number in {*range(6)} - broken
+    }
+    assert together.train.source.shape == (14, 3, SIZE, SIZE)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_disk_that_is_full_for_a_worker_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_parts(root)
+    monkeypatch.setattr(parallel, "WORTH_WORKERS", 1)
+    put = Rows.put
+    monkeypatch.setattr(Rows, "put", lambda rows, *block: put(replace(rows, path=Path("/dev/full")), *block))
+    with pytest.raises(ValueError, match=r"cannot store decoded images .*No space left.*XDG_CACHE_HOME"):
+        load(root)
+    assert not [*cache.folder().iterdir()]
 
 
 # Named sets

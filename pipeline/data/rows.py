@@ -1,0 +1,66 @@
+"""A .npy file of images that several processes fill at a time, each block by the one that made it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+EXACT_SIDE = 258  # px of the longest row whose sum of squares float32 holds exactly: 258 * 255^2 < 2^24
+SUMMED_AT_ONCE = 2**18  # pixels, which as floats stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the images lie; a worker gets a copy. What the disk refuses is raised as OSError."""
+
+    path: Path
+    image_size: int
+
+    def make(self, length: int) -> int:
+        """Writes the header of `length` images, in a new file or over another's. Returns the bytes that it takes."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (length, 3, self.image_size, self.image_size)}
+        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)  # takes the same room for any length
+            return file.tell()
+
+    def put(self, images: np.ndarray, place: int) -> None:
+        """Writes images (B, 3, S, S) uint8 from byte `place` on."""
+        assert images.dtype == np.uint8 and images.shape[1:] == (3, self.image_size, self.image_size)
+        with self.path.open("r+b") as file:
+            # Written, not assigned to a memory map: on a full disk that would kill the process.
+            file.seek(place)
+            file.write(np.ascontiguousarray(images).data)
+
+    def finish(self, blocks: list[tuple[int, int]]) -> None:
+        """Closes the gaps between the `blocks`, each (byte it lies at, images) in order, and ends the file there."""
+        place = self.make(sum(number for _, number in blocks))
+        with self.path.open("r+b") as file:
+            for start, number in blocks:
+                size = number * 3 * self.image_size**2
+                if start != place:
+                    file.seek(start)
+                    block = file.read(size)
+                    file.seek(place)
+                    file.write(block)
+                place += size
+            file.truncate(place)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def moments(images: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of each image's pixels per channel: (B, 3, S, S) uint8 -> (B, 2, 3) int64, exact.
+
+    In floats row by row, and only the rows' sums in integers: a third of the time of integers throughout.
+    """
+    side = images.shape[-1]
+    exact: type[np.floating] = np.float32 if side <= EXACT_SIDE else np.float64
+    sums = np.empty((len(images), 2, 3), dtype=np.int64)
+    at_once = max(1, SUMMED_AT_ONCE // (3 * side**2))
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        rows = some.reshape(-1, side).astype(exact)
+        for power, each in enumerate((np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows))):
+            sums[start : start + at_once, power] = each.reshape(-1, 3, side).sum(axis=2, dtype=np.int64)
+    return sums
