@@ -9,8 +9,9 @@ from typing import cast
 
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams
 from pipeline.settings import resolve
+from pipeline.tracking.starting import prepare
 from pipeline.training import range_test
-from pipeline.training.assemble import climb, fitting, num_ladders, prepare
+from pipeline.training.assemble import climb, fitting, num_ladders
 from pipeline.training.events import EpochEnd
 
 FACTORS = (1 / 10, 1 / 3, 1, 3, 10)

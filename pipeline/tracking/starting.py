@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -79,7 +80,9 @@ def _bare(path: Path) -> dict[str, Tensor]:
 def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
     """The tensors by name that `torch.save` wrote; of a pickle with anything else in it nothing is loaded."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickle: it is read, or refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{source}: holds more than tensors, or is no file of torch.save ({_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

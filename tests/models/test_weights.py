@@ -60,7 +60,7 @@ def test_positions_of_a_vision_transformer_are_interpolated_to_the_grid_of_its_i
 
 def test_what_does_not_fit_is_refused_in_one_line():
     other = small("resnet18")
-    with pytest.raises(ValueError, match=r"^the file: not weights of this network \(\d+ tensors differ: head"):
+    with pytest.raises(ValueError, match=r"^the file: not weights of this network \(\d+ tensors differ: layer1"):
         fitted(small(), Pretrained({"x": torch.ones(1)}, "the file", "f"), OLD)
     with pytest.raises(ValueError, match="not weights of this network"):
         fitted(small(), pretrained(other), OLD)
