@@ -18,7 +18,8 @@ from pipeline.training.views import Views
 # What learns CIFAR-10 fastest (experiments/cifar10_fast.yaml), half as wide.
 NETWORK = {"model": "fast", "width": 32, "image_size": SIDE, "valid_fraction": 0}
 OPTIMIZER = {"optimizer": "muon", "normalise_weights": "on", "momentum": 0.6, "weight_decay": 0, "bias_lr": 2}
-CYCLE = {"max_lr": 0.016, "pct_start": 0.1, "anneal": "linear", "label_smoothing": 0.2, "norm_momentum": 0.4}
+MAX_LR = 0.016
+CYCLE = {"max_lr": MAX_LR, "pct_start": 0.1, "anneal": "linear", "label_smoothing": 0.2, "norm_momentum": 0.4}
 AUGMENTATION = {"crop_padding": 2, "flip": "auto", "first_size": 24}
 RECIPE = {**NETWORK, **OPTIMIZER, **CYCLE, **AUGMENTATION}
 
@@ -43,7 +44,7 @@ def probabilities(
         params = TrainParams(**RECIPE, batch_size=batch_size, epochs=epochs or own, seed=seed)
         part = replace(splits, train=_rows(train, learnt), valid=None, test=_rows(train, held))
         setup = Setup(params, part, device, precision)
-        training = fitting(setup, params, float(params.max_lr))
+        training = fitting(setup, params, MAX_LR)
         for _ in training.events():
             pass
         assert training.last is not None

@@ -35,7 +35,13 @@ TINY = {
     "max_lr": 0.01,
     "batch_size": 16,
 }
-FIGURES = ["confusion_matrix.png", "confusion_matrix_normalised.png", "misclassified.png", "explain/misclassified.png"]
+FIGURES = [
+    "class_counts.png",
+    "confusion_matrix.png",
+    "confusion_matrix_normalised.png",
+    "misclassified.png",
+    "explain/misclassified.png",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +58,15 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(photos, tmp_path_factory):
-    """The files that the three steps left in MLflow, by path, what was warned of, and what was said."""
+    """The files that the four steps left in MLflow, by path, what was warned of, and what was said."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stderr(io.StringIO()) as said:
         warnings.simplefilter("always")
         assert workplace.run("train", **TINY, data_dir=photos) == 0
         assert workplace.run("evaluate") == 0
         assert workplace.run("explain", num_images=2) == 0
+        data = {name: TINY[name] for name in ("experiment", "dataset", "image_size")}
+        assert workplace.run("doctor", **data, data_dir=photos, label_folds=2, label_epochs=1) == 0
     files = {}
     for run in workplace.runs():
         folder = tmp_path_factory.mktemp("artifacts")
@@ -72,7 +80,14 @@ def done(photos, tmp_path_factory):
 def test_no_cell_starts_a_formula_or_breaks_its_row(done):
     files, *_ = done
     tables = {path: Path(file).read_text() for path, file in files.items() if path.endswith(".csv")}
-    assert {"left_out.csv", "predictions.csv", "confusion_matrix.csv", "explain/maps.csv"} <= tables.keys()
+    assert {
+        "left_out.csv",
+        "class_counts.csv",
+        "odd_images.csv",
+        "predictions.csv",
+        "confusion_matrix.csv",
+        "explain/maps.csv",
+    } <= tables.keys()
     for path, content in tables.items():
         rows = list(csv.reader(content.splitlines()))
         assert len({len(row) for row in rows}) == 1, path
