@@ -1,6 +1,6 @@
 """Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
 
-from pipeline.results.plots.images import attention_matrices, explanations, gallery
+from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat
 from pipeline.results.plots.results import confusion_matrix, faithfulness, patch_size_by_rate, reliability
 from pipeline.results.plots.training import curves, lr_range
 
@@ -11,6 +11,7 @@ __all__ = [
     "explanations",
     "faithfulness",
     "gallery",
+    "heat",
     "lr_range",
     "patch_size_by_rate",
     "reliability",
