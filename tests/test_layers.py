@@ -17,6 +17,7 @@ FLOORS = [
     "data",
     "models",
     "results",
+    "report",
     "explain",
     "training",
     "progress",
@@ -33,9 +34,20 @@ FENCES = {
     "matplotlib": {"results.plots"},
     "click": {"__main__", "progress"},
     "yaml": {"settings"},
-    "PIL": {"data"},
+    "PIL": {"data", "results.sprite"},
+    "jinja2": {"report"},
 }
-WITHOUT_TORCH = {"text", "params", "settings", "training.events", "sweep.space", "sweep.study", "results", "__main__"}
+WITHOUT_TORCH = {
+    "text",
+    "params",
+    "settings",
+    "training.events",
+    "sweep.space",
+    "sweep.study",
+    "results",
+    "report",
+    "__main__",
+}
 
 
 def module_name(path):

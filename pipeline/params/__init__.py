@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
+from pipeline.params.report import ReportParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
@@ -27,6 +28,7 @@ __all__ = [
     "ModelParams",
     "Params",
     "RecipeParams",
+    "ReportParams",
     "SweepParams",
     "SyncParams",
     "TrainParams",
@@ -39,7 +41,7 @@ __all__ = [
 StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams, ReportParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
@@ -64,6 +66,7 @@ STEPS: dict[str, type[Params]] = {
     "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
+    "report": ReportParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

@@ -14,6 +14,7 @@ from pipeline.tracking import checkpoint, runs, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
+from pipeline.training import machine
 from pipeline.training.assemble import Setup, fingerprint, fitting, model_options, prepare
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
@@ -93,6 +94,7 @@ def _describe_input(run: Run, setup: Setup) -> None:
     run.json("recipe.json", recipe)
     run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
     run.tags({"device": setup.device, "precision": setup.precision, "data.digest": splits.digest})
+    run.tags({"machine": machine.describe(setup.device)})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
