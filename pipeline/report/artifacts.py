@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.results import sprite
 from pipeline.text import visible
 
 # By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
@@ -43,7 +44,7 @@ PICTURES = {"evaluate": ("thumbnails.webp",), "explain": ("explain/images.webp",
 MATRIX = "confusion_matrix.csv"  # a column per class, which may have any name, and last the true class
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")
 
-MAX_TABLE_BYTES, MAX_PICTURE_BYTES = 64 * 2**20, 2 * 2**20
+MAX_TABLE_BYTES, MAX_PICTURE_BYTES = 64 * 2**20, sprite.MAX_BYTES
 
 
 def table(kind: str, path: str, content: str) -> pd.DataFrame:

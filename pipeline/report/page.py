@@ -29,6 +29,7 @@ def build(told: Told, watts: float = 0) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": shown, "duration": duration}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stay in their order
     environment.tests["number"] = lambda value: isinstance(value, int | float)
     scripts = [_text("vendor", name) for name in VENDORED] + [_text("templates", name) for name in SCRIPTS]
     return environment.get_template("page.html").render(

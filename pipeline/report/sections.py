@@ -86,7 +86,7 @@ def num_images(step: Step) -> int | None:
     return None if table is None else int(table.iloc[:, :-1].to_numpy(dtype=float).sum())
 
 
-def errors(step: Step) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+def errors(step: Step) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]]]:
     """Of an explanation, each misclassified image with its maps, in the order they were chosen."""
     images, maps = step.tables.get("explain/images.csv"), step.tables.get("explain/maps.csv")
     if images is None or maps is None or "left" not in maps:

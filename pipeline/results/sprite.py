@@ -10,7 +10,7 @@ from PIL import Image
 
 COLUMNS = 24
 QUALITIES = (90, 70, 50, 30)  # the first that keeps to the size is taken
-MAX_BYTES = 2 * 2**20
+MAX_BYTES = 3 * 2**19
 
 PER_CELL = 24  # images of one true and one predicted class
 

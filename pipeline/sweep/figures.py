@@ -59,10 +59,10 @@ def importances(study: optuna.Study) -> pd.DataFrame:
     done = completed(study)
     if len(done) < 3 or not _differ(done, 0):
         return pd.DataFrame(columns=["parameter", "importance"])
-    aim = {"target": _nth(0, _low_is_good(study, 0))} if len(study.directions) > 1 else {}
+    target = _nth(0, _low_is_good(study, 0)) if len(study.directions) > 1 else None
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # of which we know
-        found = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), **aim)
+        found = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
     return pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
 
 

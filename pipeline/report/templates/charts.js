@@ -26,7 +26,10 @@ const report = (() => {
     const redraw = () => {
       const drawn = draw({ width, style: "overflow: visible; background: none", ariaLabel: holder.dataset.label });
       holder.replaceChildren(drawn);
-      const svg = drawn.matches("svg") ? drawn : drawn.querySelector("svg:not([class*=swatch])");
+      const svg = drawn.matches("svg") ? drawn : drawn.querySelector(":scope > svg");
+      drawn.querySelectorAll("[class*=swatches] svg").forEach((swatch) => swatch.setAttribute("aria-hidden", "true"));
+      // One image under one name: names of its parts, which Plot gives, belong to no role.
+      svg.querySelectorAll("[aria-label]").forEach((part) => part.removeAttribute("aria-label"));
       svg.setAttribute("role", "img");
       holder.dispatchEvent(new Event("drawn"));
     };
@@ -39,6 +42,17 @@ const report = (() => {
     }).observe(holder);
     return () => width && redraw();
   };
+
+  // Where the page is shown in a sandbox, as MLflow does, a link to a place in it may count as leaving it.
+  for (const link of document.querySelectorAll("nav a")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const heading = document.querySelector(`${link.getAttribute("href")} h2`);
+      heading.tabIndex = -1;
+      heading.focus({ preventScroll: true });
+      heading.parentElement.scrollIntoView();
+    });
+  }
 
   return { rows, metrics, colours, format, chart };
 })();

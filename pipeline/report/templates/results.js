@@ -41,10 +41,12 @@
 
   if (panel) {
     const buttons = [...document.querySelectorAll(".matrix button")];
+    const classes = [...document.querySelectorAll(".matrix tbody th")].map((heading) => heading.textContent);
     for (const button of buttons) {
       button.addEventListener("click", () => {
         buttons.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
-        show({ ...button.dataset, count: +button.dataset.count });
+        const { row, column } = button.dataset;
+        show({ true: classes[row], predicted: classes[column], count: +button.textContent });
       });
     }
   }
@@ -87,8 +89,8 @@
       marginLeft: 50,
       x: { label: "pixels removed", tickFormat: "~%" },
       y: { label: "confidence", domain: [0, 1], tickFormat: "~%", grid: true },
-      color: { domain: sources, range: colours, legend: true },
-      symbol: { domain: sources },
+      color: { domain: sources, range: colours },
+      symbol: { domain: sources, legend: true },
       marks: sources.flatMap((source) =>
         ["most", "least"].flatMap((which) => {
           const own = curves.filter((row) => row.source === source && row.order.startsWith(which));

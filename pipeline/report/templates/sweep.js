@@ -27,7 +27,7 @@
       marginRight: 30,
       x: { type: "log", label: "MFLOP per image", tickFormat: "~s", ticks: Math.max(2, options.width / 90), nice: true },
       y: { label: objective, grid: true, nice: true },
-      ...(bySize && { color: { type: "ordinal", domain: sizes, range: colours, legend: true, label: "patch_size (px)", tickFormat: (d) => `${d} px` }, symbol: { domain: sizes } }),
+      ...(bySize && { color: { type: "ordinal", domain: sizes, range: colours }, symbol: { domain: sizes, legend: true, tickFormat: (d) => `${d} px` } }),
       marks: [
         Plot.dot(complete, {
           x: (row) => row.flops / 1e6,
@@ -74,14 +74,15 @@
     .map((each) => ({ row, trial: row.number, dimension: each.label, place: each.scale(row[each.name]) })));
   const line = (own, options) => Plot.line(own, { x: "dimension", y: "place", z: "trial", ...options });
   const redraw = chart("parallel-chart", (options) => {
+    const isNarrow = options.width < 130 * dimensions.length;
     const [shown, faint] = [points.filter(({ row }) => isChosen(row)), points.filter(({ row }) => !isChosen(row))];
     return Plot.plot({
       ...options,
       height: 340,
       marginLeft: 50,
       marginRight: 60,
-      marginTop: 30,
-      x: { type: "point", domain: dimensions.map(({ label }) => label), label: null, axis: "top", tickSize: 0 },
+      marginTop: isNarrow ? 75 : 30,
+      x: { type: "point", domain: dimensions.map(({ label }) => label), label: null, axis: "top", tickSize: 0, tickRotate: isNarrow ? -35 : 0 },
       y: { axis: null, domain: [0, 1] },
       marks: [
         Plot.ruleX(dimensions, { x: "label", stroke: "currentColor", strokeOpacity: 0.5 }),

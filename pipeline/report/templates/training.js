@@ -65,18 +65,20 @@
   const splits = (quantity) =>
     Object.entries({ train: blue, valid: orange })
       .filter(([split]) => epochs.some((row) => row[`${split}/${quantity}`] != null))
-      .flatMap(([split, stroke], i) => {
+      .flatMap(([split, stroke], i, both) => {
         const y = `${split}/${quantity}`;
+        const last = (name) => epochs.at(-1)[`${name}/${quantity}`];
+        const isUpper = both.every(([other]) => other === split || last(split) > last(other) || (last(split) === last(other) && i));
         return [
           Plot.lineY(epochs, { x: "epoch", y, stroke, strokeWidth: 2, strokeDasharray: i ? "6 3" : null }),
           Plot.dot(epochs, { x: "epoch", y, stroke, fill: "var(--surface)", r: epochs.length > 60 ? 0 : 2.5, symbol: i ? "diamond" : "circle" }),
-          Plot.text(epochs.slice(-1), { x: "epoch", y, text: [split], textAnchor: "start", dx: 8, dy: i ? -6 : 6, fill: "currentColor" }),
+          Plot.text(epochs.slice(-1), { x: "epoch", y, text: [split], textAnchor: "start", dx: 8, dy: isUpper ? -6 : 6, fill: "currentColor" }),
         ];
       });
   const updates = Plot.lineY(steps, { x: "epoch", y: "loss", stroke: blue, strokeOpacity: 0.25, strokeWidth: 0.8 });
   const positive = [...steps.map((row) => row.loss), ...epochs.flatMap((row) => [row["train/loss"], row["valid/loss"]])].every((v) => v == null || v > 0);
   curves("loss-chart", [updates, ...splits("loss")], { type: positive ? "log" : "linear", label: "loss", tickFormat: "~g", ticks: 4 });
-  curves("accuracy-chart", splits("accuracy"), { label: "accuracy", tickFormat: "~%" });
+  curves("accuracy-chart", splits("accuracy"), { label: "accuracy", tickFormat: "~%", nice: true });
   curves("rate-chart", [Plot.lineY(steps, { x: "epoch", y: "lr", stroke: "currentColor", strokeWidth: 1.5 })], { label: "rate", tickFormat: "~g", ticks: 4 });
 
   const output = document.getElementById("at-epoch");
