@@ -9,13 +9,12 @@ import torch
 
 
 def describe(device: torch.device) -> str:
-    """Cores and processor, memory, for CUDA the accelerator before them; system and versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Cores in use and processor, memory, for CUDA the accelerator before them; system and versions."""
     accelerator = f"{torch.cuda.get_device_name(device)}; " if device.type == "cuda" else ""
-    return (
-        f"{accelerator}{cores} cores of {_processor()}, {psutil.virtual_memory().total / 2**30:.0f} GiB; "
-        f"{platform.system()}, Python {platform.python_version()}, PyTorch {torch.__version__}"
-    )
+    cores = f"{torch.get_num_threads()} of {os.cpu_count()} cores of {_processor()}"
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    versions = f"{platform.system()}, Python {platform.python_version()}, PyTorch {torch.__version__}"
+    return f"{accelerator}{cores}, {memory}; {versions}"
 
 
 def _processor() -> str:
