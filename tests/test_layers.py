@@ -17,6 +17,7 @@ FLOORS = [
     "data",
     "models",
     "results",
+    "report",
     "explain",
     "training",
     "doctor",
@@ -35,9 +36,20 @@ FENCES = {
     "cleanlab": {"doctor"},
     "click": {"__main__", "progress"},
     "yaml": {"settings"},
-    "PIL": {"data"},
+    "PIL": {"data", "results.sprite"},
+    "jinja2": {"report"},
 }
-WITHOUT_TORCH = {"text", "params", "settings", "training.events", "sweep.space", "sweep.study", "results", "__main__"}
+WITHOUT_TORCH = {
+    "text",
+    "params",
+    "settings",
+    "training.events",
+    "sweep.space",
+    "sweep.study",
+    "results",
+    "report",
+    "__main__",
+}
 
 
 def module_name(path):

@@ -188,6 +188,15 @@ def test_new_images_are_predicted_by_the_newest_training(workplace, experiment, 
     assert predictions["path"].tolist() == [f"{tmp_path}/{number}.jpg" for number in range(3)]
 
 
+def test_report_is_made_of_the_newest_experiment_and_left_with_it(workplace, experiment, step):
+    done = workplace.mlflow_run("report")
+    assert done.returncode == 0, done.stderr[-3000:]
+    parent = step("main").info.run_id
+    assert step("report").data.tags["reported.run_id"] == parent
+    assert step("report").info.status == step("main").info.status == "FINISHED"
+    assert "report.html" in workplace.artifacts(parent)
+
+
 def test_a_typo_fails_in_one_line_and_leaves_no_run_running(workplace, experiment):
     done = workplace.mlflow_run("train", modle="vit")
     assert done.returncode == 1

@@ -8,6 +8,7 @@ from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
+from pipeline.params.report import ReportParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
@@ -31,6 +32,7 @@ __all__ = [
     "Params",
     "PredictParams",
     "RecipeParams",
+    "ReportParams",
     "Resize",
     "SweepParams",
     "SyncParams",
@@ -44,7 +46,7 @@ __all__ = [
 StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams, ReportParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
@@ -71,6 +73,7 @@ STEPS: dict[str, type[Params]] = {
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
     "predict": PredictParams,
+    "report": ReportParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

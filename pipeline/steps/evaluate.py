@@ -6,7 +6,7 @@ from torch import nn
 
 from pipeline.params import EvaluateParams
 from pipeline.progress import say
-from pipeline.results import metrics, plots
+from pipeline.results import metrics, plots, sprite
 from pipeline.tracking import runs, trained
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
@@ -17,6 +17,7 @@ from pipeline.training.views import Views
 
 BATCH_SIZE = 512
 GALLERY_IMAGES = 36
+THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and their side (px)
 
 
 def run(params: EvaluateParams, parent: Run | None = None) -> Result:
@@ -90,6 +91,7 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
         "misclassified.png",
         plots.gallery(images, captions, f"{len(shown)} of {len(wrong)} misclassified images, most confident first"),
     )
+    _keep_thumbnails(run, predictions, training)
     result = (
         f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
         f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
@@ -100,3 +102,11 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of `{training.run_id}` — {result}")
     say(f"evaluation: {result}")
     return Result(run.id, f"Evaluation: {result}", summary)
+
+
+def _keep_thumbnails(run: Run, predictions: pd.DataFrame, training: Training) -> None:
+    chosen = sprite.choose(predictions, THUMBNAILS)
+    file, places = sprite.sprite(training.splits.test.take(chosen.index.to_numpy()), THUMBNAIL_SIDE)
+    run.bytes("thumbnails.webp", file)
+    told = chosen[["name", "true", "predicted", "confidence"]].reset_index(drop=True)
+    run.table("thumbnails.csv", pd.concat([told, places], axis=1))

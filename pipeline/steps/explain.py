@@ -16,7 +16,7 @@ from pipeline.explain.faithfulness import Faithfulness
 from pipeline.models.ultimus import Ultimus
 from pipeline.params import ExplainParams
 from pipeline.progress import say
-from pipeline.results import plots
+from pipeline.results import plots, sprite
 from pipeline.tracking import runs, trained
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
@@ -25,6 +25,7 @@ from pipeline.training import loop
 from pipeline.training.assemble import Normalised
 
 BATCH_SIZE = 512
+SMALL_SIDE = 160  # px, of the images and maps kept for the report
 
 ATTENTION: dict[type[nn.Module], Callable[..., np.ndarray]] = {
     VisionTransformer: attribution.attention_rollout,
@@ -53,8 +54,8 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
         run.params({**params.model_dump(), "run_id": training.run_id})
         run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
         chosen = [each for each in _choose(training, params.num_images) if each.names]
-        maps = pd.concat(_picture(run, training, each, params.method) for each in chosen)
-        run.table("explain/maps.csv", maps)
+        _keep_images(run, training, chosen)
+        maps = _keep_maps(run, [_picture(run, training, each, params.method) for each in chosen])
         curves, scores = _measure(training, chosen, params)
         run.table("explain/faithfulness.csv", curves)
         run.figure("explain/faithfulness.png", plots.faithfulness(curves, scores, name))
@@ -89,8 +90,38 @@ def _take(training: Training, probabilities: np.ndarray, kind: str, positions: n
     )
 
 
-def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> pd.DataFrame:
-    """Logs the contact sheet of `chosen`. Returns a row per map: image, class, whether it is blank."""
+def _keep_images(run: Run, training: Training, chosen: list[Chosen]) -> None:
+    """Logs the images in small, and what the model made of them."""
+    classes = np.array(training.splits.classes, dtype=object)
+    file, places = sprite.sprite(np.concatenate([each.images for each in chosen]), SMALL_SIDE)
+    run.bytes("explain/images.webp", file)
+    told = pd.concat(
+        pd.DataFrame(
+            {
+                "image": each.names,
+                "kind": each.kind,
+                "true": classes[each.true],
+                "predicted": classes[each.predicted],
+                "confidence": each.probabilities.max(axis=1),
+                "probability_of_true": each.probabilities[np.arange(len(each.true)), each.true],
+            }
+        )
+        for each in chosen
+    )
+    run.table("explain/images.csv", pd.concat([told.reset_index(drop=True), places], axis=1))
+
+
+def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
+    """Logs all maps in small, and the table of them, which it returns."""
+    file, places = sprite.sprite(plots.heat(np.concatenate([maps for _, maps in pictured])), SMALL_SIDE)
+    run.bytes("explain/maps.webp", file)
+    table = pd.concat([pd.concat([each for each, _ in pictured], ignore_index=True), places], axis=1)
+    run.table("explain/maps.csv", table)
+    return table
+
+
+def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Logs the contact sheet of `chosen`. Returns a row per map (image, class, whether it is blank), and the maps."""
     title = f"{training.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
     captions = _captions(training, chosen)
     model = training.classifier.model
@@ -105,10 +136,11 @@ def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> pd.Da
             figure = plots.attention_matrices(chosen.images, attention, captions, title)
             run.figure(f"explain/attention_{chosen.kind}.png", figure)
     run.figure(f"explain/{chosen.kind}.png", plots.explanations(chosen.images, panels, captions, title=title))
-    return pd.concat(
+    table = pd.concat(
         pd.DataFrame({"image": chosen.names, "kind": chosen.kind, "map": heading, "blank": attribution.is_blank(maps)})
         for heading, maps in panels
     )
+    return table, np.concatenate([maps for _, maps in panels])
 
 
 def _attention(model: nn.Module) -> Callable[..., np.ndarray] | None:

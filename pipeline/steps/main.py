@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.settings import message
-from pipeline.steps import doctor, evaluate, explain, lr_range, sweep, train
+from pipeline.steps import doctor, evaluate, explain, lr_range, report, sweep, train
 from pipeline.sweep import study
 from pipeline.tracking import runs, store, unfinished
 from pipeline.tracking.runs import Result
@@ -56,7 +56,8 @@ def run(params: MainParams) -> Result:
             handed |= result.handed
         summary = "\n".join(result.summary for result in results)
         run.describe(title, summary.replace("\n", "\n\n"))
-    say(f"\n{title}\n{summary}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
+        told = report.add(run, params.watts)
+    say(f"\n{title}\n{summary}\n{told}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
 
 

@@ -20,6 +20,7 @@ from pipeline.tracking import interrupts, runs, store
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
+from pipeline.training import machine
 from pipeline.training.assemble import Setup
 from pipeline.training.events import Failure
 
@@ -60,6 +61,7 @@ def _setup(space: Space) -> Setup:
 def _describe(run: Run, params: SweepParams, setup: Setup) -> None:
     run.params({**params.model_dump(), "storage": study.without_password(study.storage_url(params.storage))})
     run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
+    run.tags({"device": setup.device, "data.digest": setup.splits.digest, "machine": machine.describe(setup.device)})
     run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
 
 

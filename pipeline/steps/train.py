@@ -13,6 +13,7 @@ from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
+from pipeline.training import machine
 from pipeline.training.assemble import Setup, fingerprint, fitting, model_options
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
@@ -99,6 +100,7 @@ def _describe_input(run: Run, setup: Setup) -> None:
     run.tags({"device": setup.device, "precision": setup.precision, "data.digest": splits.digest})
     if setup.pretrained is not None:
         run.tags({"weights": setup.pretrained.identity})
+    run.tags({"machine": machine.describe(setup.device)})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))

@@ -30,6 +30,7 @@ def tables(study: optuna.Study) -> dict[str, pd.DataFrame]:
     """What the figures show, and more, by file name; those that the study has enough trials for."""
     found = {
         "rank_correlation.csv": rank_correlation(study),
+        "importances.csv": importances(study),
         "patch_size_max_lr.csv": rate_table(study).reset_index(),
     }
     return {name: table for name, table in found.items() if not table.empty}
@@ -48,6 +49,21 @@ def rank_correlation(study: optuna.Study) -> pd.DataFrame:
         warnings.simplefilter("ignore", ConstantInputWarning)  # all alike: no correlation, and none is given
         correlations = curves.corrwith(curves.iloc[:, -1], method="spearman")
     return pd.DataFrame({"epoch": correlations.index, "correlation": correlations.to_numpy(), "trials": len(curves)})
+
+
+def importances(study: optuna.Study) -> pd.DataFrame:
+    """How much of the first objective each parameter decides, by PED-ANOVA: parameter, importance; they sum to 1.
+
+    No rows for fewer than three COMPLETE trials, or where all have reached the same.
+    """
+    done = completed(study)
+    if len(done) < 3 or not _differ(done, 0):
+        return pd.DataFrame(columns=["parameter", "importance"])
+    target = _nth(0, _low_is_good(study, 0)) if len(study.directions) > 1 else None
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # of which we know
+        found = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
+    return pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
 
 
 def rate_table(study: optuna.Study) -> pd.DataFrame:
@@ -79,8 +95,7 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
         yield f"history{suffix}.png", _figure(draw.plot_optimization_history, study, **aim)
         if _differ(done, index) and len(done) > 2:
             evaluator = PedAnovaImportanceEvaluator()
-            # Where it is given a target, PED-ANOVA takes its low values to be the good ones.
-            sign = -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1
+            sign = _low_is_good(study, index)
             low_is_good = {**aim, "target": _nth(index, sign)} if "target" in aim else aim
             figure = _figure(draw.plot_param_importances, study, evaluator=evaluator, **low_is_good)
             figure.axes[0].set_title(
@@ -112,6 +127,11 @@ def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -
 
 def _nth(index: int, sign: int = 1) -> Callable[[Any], float]:
     return lambda trial: sign * float(trial.values[index])
+
+
+def _low_is_good(study: optuna.Study, index: int) -> int:
+    """The sign that makes low values of an objective the good ones, as PED-ANOVA takes them where it has a target."""
+    return -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1
 
 
 def _differ(trials: list[Any], index: int) -> bool:

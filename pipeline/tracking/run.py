@@ -64,6 +64,11 @@ class Run:
         with self._file(path) as file:
             file.write_text(content, encoding="utf-8")
 
+    def bytes(self, path: str, content: bytes) -> None:
+        """Logs a file with that content."""
+        with self._file(path) as file:
+            file.write_bytes(content)
+
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
         self.text(path, _harmless(table).to_csv(index=False))

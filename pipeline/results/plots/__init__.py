@@ -1,7 +1,7 @@
 """Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
 
 from pipeline.results.plots.counts import class_counts
-from pipeline.results.plots.images import attention_matrices, explanations, gallery
+from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat
 from pipeline.results.plots.results import (
     confusion_matrix,
     faithfulness,
@@ -19,6 +19,7 @@ __all__ = [
     "explanations",
     "faithfulness",
     "gallery",
+    "heat",
     "lr_range",
     "patch_size_by_rate",
     "precision_recall",

@@ -28,6 +28,12 @@ def _heat() -> ListedColormap:
 HEAT = _heat()
 
 
+def heat(maps: np.ndarray) -> np.ndarray:
+    """`maps` (N, H, W) in [0, 1] as colours to lay over an image, (N, 4, H, W) uint8."""
+    colours: np.ndarray = HEAT(maps, bytes=True)
+    return colours.transpose(0, 3, 1, 2)
+
+
 def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """A sheet of `images` (N, 3, H, W) uint8, each under its caption; without any, it says that none is wrong."""
     columns = min(max(math.ceil(math.sqrt(len(images))), MIN_COLUMNS), MAX_COLUMNS)

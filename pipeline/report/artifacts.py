@@ -1,0 +1,103 @@
+"""Which artifacts a page is made of, and their content, believed only where it has the form they are written in."""
+
+import csv
+import io
+from collections.abc import Mapping
+
+import pandas as pd
+
+from pipeline.results import sprite
+from pipeline.text import visible
+
+# By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
+TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "lr_range": {"lr_range.csv": ()},
+    "sweep": {"study.csv": None, "importances.csv": ("parameter",)},
+    "train": {"steps.csv": ()},
+    "evaluate": {
+        "confusion_matrix.csv": ("true",),
+        "most_confused.csv": ("true", "predicted"),
+        "per_class.csv": ("class",),
+        "reliability.csv": (),
+        "thumbnails.csv": ("name", "true", "predicted"),
+    },
+    "explain": {
+        "explain/images.csv": ("image", "kind", "true", "predicted"),
+        "explain/maps.csv": ("image", "kind", "map", "blank"),
+        "explain/faithfulness.csv": ("source", "order"),
+    },
+}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "lr_range.csv": ("repeat", "lr", "loss", "smoothed"),
+    "study.csv": ("number", "state"),
+    "importances.csv": ("parameter", "importance"),
+    "steps.csv": ("epoch", "lr", "loss"),
+    "most_confused.csv": ("true", "predicted", "count", "share_of_true"),
+    "per_class.csv": ("class", "precision", "recall", "f1", "support"),
+    "reliability.csv": ("low", "high", "confidence", "accuracy", "count"),
+    "thumbnails.csv": ("name", "true", "predicted", "confidence", "left", "top", "side"),
+    "explain/images.csv": ("image", "kind", "true", "predicted", "confidence", "left", "top", "side"),
+    "explain/maps.csv": ("image", "kind", "map", "blank"),
+    "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
+}
+PICTURES = {"evaluate": ("thumbnails.webp",), "explain": ("explain/images.webp", "explain/maps.webp")}
+MATRIX = "confusion_matrix.csv"  # a column per class, which may have any name, and last the true class
+EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")
+
+MAX_TABLE_BYTES, MAX_PICTURE_BYTES = 64 * 2**20, sprite.MAX_BYTES
+
+
+def table(kind: str, path: str, content: str) -> pd.DataFrame:
+    """The table that a step of that kind has left at `path`. Raises ValueError for what is none."""
+    header, *rows = list(csv.reader(io.StringIO(content))) or [[]]
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("rows of different lengths")
+    names = [visible(name) for name in header]
+    if missing := [name for name in COLUMNS.get(path, ()) if name not in names]:
+        raise ValueError(f"no column {missing[0]}")
+    texts = TABLES[kind][path]
+    columns = [pd.Series(column, dtype=object) for column in zip(*rows, strict=True)] or [
+        pd.Series(dtype=object) for _ in names
+    ]
+    if path == MATRIX:
+        read = [*map(_numbers, columns[:-1]), *map(_texts, columns[-1:])]
+        if [*read[-1]] != names[:-1]:
+            raise ValueError("rows and columns of different classes")
+    elif texts is None:
+        read = [_either(column) for column in columns]
+    else:
+        read = [
+            _texts(column) if name in texts else _numbers(column) for name, column in zip(names, columns, strict=True)
+        ]
+    # Side by side rather than by name: a class may itself be named "true".
+    found = pd.concat(read, axis=1)
+    found.columns = pd.Index(names)
+    return found
+
+
+def picture(content: bytes) -> bytes:
+    """The WebP file. Raises ValueError for any other."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        raise ValueError("not a WebP image")
+    return content
+
+
+def paths(kind: str) -> Mapping[str, int]:
+    """What a page takes of a step, with the most bytes that it may have."""
+    tables = dict.fromkeys(TABLES.get(kind, ()), MAX_TABLE_BYTES)
+    return tables | dict.fromkeys(PICTURES.get(kind, ()), MAX_PICTURE_BYTES)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    return column.map(lambda text: float(text) if text else float("nan")).astype(float)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    return column.map(visible)
+
+
+def _either(column: pd.Series) -> pd.Series:
+    try:
+        return _numbers(column)
+    except ValueError:
+        return _texts(column)

@@ -1,0 +1,101 @@
+"""The page itself: templates filled, with what charts and pictures need inside."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.report import recipe, sections
+from pipeline.report.told import Step, Told
+
+HERE = Path(__file__).parent
+VENDORED = ("d3.min.js", "plot.umd.min.js")
+SCRIPTS = ("charts.js", "training.js", "results.js", "tables.js", "sweep.js")
+ENERGY_HOUR = 3600  # s
+
+
+def build(told: Told, watts: float = 0) -> str:
+    """The page that tells `told`: HTML in one text, which asks for nothing and runs no script but its own.
+
+    With `watts`, what the machine is taken to draw, it gives the energy.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, "duration": duration}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stay in their order
+    environment.tests["number"] = lambda value: isinstance(value, int | float)
+    scripts = [_text("vendor", name) for name in VENDORED] + [_text("templates", name) for name in SCRIPTS]
+    return environment.get_template("page.html").render(
+        told=told,
+        steps=told.steps,
+        policy=_policy(scripts),
+        scripts=scripts,
+        style=_text("templates", "style.css"),
+        charted=sections.charted(told),
+        sprites=sections.sprites(told),
+        source=_source(told),
+        parameters=recipe.parameters(_asked(told)),
+        command=recipe.command(told),
+        watts=watts,
+        energy=watts * sections.seconds(told) / ENERGY_HOUR,
+        sections=sections,
+    )
+
+
+def shown(value: float | None, kind: str = "plain") -> str:
+    """A number as the page writes it: `percent`, `rate`, `count`, `seconds`, or `plain` with four digits."""
+    if value is None or value != value:
+        return "–"
+    return FORMATS[kind](value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+FORMATS = {
+    "plain": lambda value: f"{value:.4g}",
+    "percent": lambda value: f"{100 * value:.2f} %",
+    "rate": lambda value: f"{value:.2e}",
+    "count": lambda value: f"{value:,.0f}",
+    "seconds": duration,
+}
+
+
+def _asked(told: Told) -> Step:
+    """The run whose parameters are the recipe: of an experiment its own, else the training's where there is one."""
+    return told.of if told.of.kind in ("main", "sweep") else told.steps.get("train", told.of)
+
+
+def _source(told: Told) -> dict[str, Any]:
+    """What it was made from: code, data and machine, of the first step that says so."""
+    every = [told.of, *told.steps.values()]
+    names = {"commit": "git.commit", "dirty": "git.dirty", "data": "data.digest", "device": "device"}
+    names |= {"machine": "machine", "precision": "precision", "dataset": "dataset", "model": "model"}
+    return {key: next((step.tags[tag] for step in every if step.tags.get(tag)), "") for key, tag in names.items()}
+
+
+def _policy(scripts: list[str]) -> str:
+    """A Content-Security-Policy: nothing is fetched, and no script runs but these."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _text(folder: str, name: str) -> str:
+    return (HERE / folder / name).read_text(encoding="utf-8")

@@ -1,0 +1,60 @@
+"""What a run was asked to do, and how to ask for it again."""
+
+import shlex
+from dataclasses import dataclass
+
+from pipeline.params import STEPS, as_text
+from pipeline.report.told import Step, Told
+from pipeline.text import visible
+
+# Where and how it was run, rather than what.
+APART = {"experiment", "resume", "storage", "run_id"}
+OF_NO_INTEREST = {"resume", "storage"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a run, as text."""
+
+    name: str
+    value: str
+    default: str
+    meaning: str
+    differs: bool
+
+
+def parameters(step: Step) -> list[Parameter]:
+    """Those of a run, in the order of their declaration; what is declared no more has no default and no meaning."""
+    fields = STEPS[step.kind].model_fields
+    return [
+        Parameter(
+            visible(name),
+            visible(as_text(value)),
+            visible(as_text(fields[name].default)) if name in fields else "",
+            (fields[name].description or "") if name in fields else "",
+            name not in OF_NO_INTEREST and _text(step, name) is not None,
+        )
+        for name, value in step.params.items()
+    ]
+
+
+def command(told: Told) -> str:
+    """What repeats the run: its parameters that are not the defaults, the experiment file's among them."""
+    step = told.of
+    given = {name: _text(step, name) for name in step.params if name not in APART}
+    words = [shlex.quote(visible(f"{name}={text}")) for name, text in given.items() if text is not None]
+    entry = [] if step.kind == "main" else ["-e", step.kind]
+    if step.kind in ("evaluate", "explain"):
+        words.append(f"run_id={step.tags.get('train.run_id', 'latest')}")
+    elif words:
+        words.insert(0, "experiment=none")
+    return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])
+
+
+def _text(step: Step, name: str) -> str | None:
+    """A parameter's value as text where it is not the default, else None."""
+    fields = STEPS[step.kind].model_fields
+    value = step.params[name]
+    if name not in fields or value == fields[name].default:
+        return None
+    return None if as_text(value) == as_text(fields[name].default) else as_text(value)

@@ -1,0 +1,129 @@
+"""What the sections of a page show, from what runs have left."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report.told import Step, Told
+
+MATRIX_CLASSES = 60  # beyond, the commonest errors alone are shown
+MOST_ROWS = 1000  # of a table on the page
+EPOCH_ROWS = 100  # of the table under the curves
+CURVE_POINTS, LADDER_POINTS = 1000, 3000
+CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv": MOST_ROWS}
+UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
+RATES = ("valley", "steepest", "minimum_over_10")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Images of one true class that were taken for one class; `share` of the true class, in [0, 1]."""
+
+    predicted: str
+    count: int
+    share: float
+    is_hit: bool
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """Many small images in one file."""
+
+    id: str
+    uri: str
+    width: int
+    height: int
+
+
+def charted(told: Told) -> dict[str, Any]:
+    """What the charts draw, as plain JSON: tables by step and path, of long ones evenly chosen rows; `metrics`."""
+    tables = {
+        f"{kind}/{path}": columns(thin(table, CHARTED.get(path, MOST_ROWS)))
+        for kind, step in told.steps.items()
+        for path, table in step.tables.items()
+        if path not in UNCHARTED
+    }
+    epochs = {f"{kind}/epochs": columns(thin(step.epochs, CURVE_POINTS)) for kind, step in told.steps.items()}
+    metrics = {kind: dict(step.metrics) for kind, step in told.steps.items()}
+    return {"tables": tables | {name: table for name, table in epochs.items() if table}, "metrics": metrics}
+
+
+def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """A table's columns by name, what is no finite number as None."""
+    return {
+        str(name): [None if isinstance(value, float) and not np.isfinite(value) else value for value in table[name]]
+        for name in table.columns
+    }
+
+
+def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` rows, evenly spread, the first and the last among them."""
+    if len(table) <= most:
+        return table
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
+
+
+def matrix(step: Step) -> list[tuple[str, list[Cell]]]:
+    """A row per true class of an evaluation; none where there are too many classes to show."""
+    table = step.tables.get("confusion_matrix.csv")
+    if table is None or len(table) > MATRIX_CLASSES:
+        return []
+    classes, counts = list(table.columns[:-1]), table.iloc[:, :-1].to_numpy(dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return [
+        (name, [Cell(classes[j], int(counts[i, j]), float(shares[i, j]), i == j) for j in range(len(classes))])
+        for i, name in enumerate(classes)
+    ]
+
+
+def num_images(step: Step) -> int | None:
+    """Test images of an evaluation."""
+    table = step.tables.get("confusion_matrix.csv")
+    return None if table is None else int(table.iloc[:, :-1].to_numpy(dtype=float).sum())
+
+
+def errors(step: Step) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]]]:
+    """Of an explanation, each misclassified image with its maps, in the order they were chosen."""
+    images, maps = step.tables.get("explain/images.csv"), step.tables.get("explain/maps.csv")
+    if images is None or maps is None or "left" not in maps:
+        return
+    for image in images[images["kind"] == "misclassified"].to_dict("records"):
+        own = maps[(maps["image"] == image["image"]) & (maps["kind"] == "misclassified")]
+        yield image, own.to_dict("records")
+
+
+def sprites(told: Told) -> list[Sprite]:
+    """The files of small images, each as it is embedded once."""
+    return [
+        sprite
+        for step in told.steps.values()
+        for path, content in step.pictures.items()
+        if (sprite := _sprite(path, content, step.tables.get(path.replace(".webp", ".csv")))) is not None
+    ]
+
+
+def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | None:
+    if places is None or places.empty or not {"left", "top", "side"} <= {*places.columns}:
+        return None
+    width, height = (int((places[edge] + places["side"]).max()) for edge in ("left", "top"))
+    uri = f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"
+    return Sprite(path.rpartition("/")[2].removesuffix(".webp"), uri, width, height)
+
+
+def rates(step: Step) -> list[str]:
+    """The rules of a range test that gave a rate."""
+    return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
+
+
+def controls(step: Step) -> list[str]:
+    """The metrics of what an explanation's maps are measured against."""
+    return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
+
+
+def seconds(told: Told) -> float:
+    """Duration of the steps together (s)."""
+    return sum(step.seconds or 0 for step in told.steps.values())

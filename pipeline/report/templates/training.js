@@ -1,0 +1,94 @@
+"use strict";
+// The range test, and the curves of a training under one cursor.
+(() => {
+  const { rows, metrics, colours, format, chart } = report;
+  const [blue, orange] = colours;
+
+  const ladders = rows("lr_range/lr_range.csv").filter((row) => row.lr > 0);
+  const named = Object.entries({ valley: "valley", steepest: "steepest", minimum_over_10: "minimum / 10" })
+    .map(([rule, name], i) => ({ name, rate: metrics.lr_range?.[`lr_range/${rule}`], colour: colours[i + 1] }))
+    .filter(({ rate }) => rate > 0);
+  const suggested = metrics.lr_range?.["lr_range/suggestion"];
+  const starts = d3.max(d3.groups(ladders, (row) => row.repeat), ([, [first]]) => first.smoothed);
+  const lowest = d3.min(ladders, (row) => row.loss);
+  chart("range-chart", (options) => {
+    const room = Math.max(starts - lowest, starts / 4) / 2;
+    return Plot.plot({
+      ...options,
+      height: 340,
+      marginTop: 60,
+      marginLeft: 50,
+      x: { type: "log", label: "learning rate", tickFormat: "~e", ticks: Math.max(2, options.width / 110) },
+      y: { label: "cross-entropy (nats)", domain: [lowest - room / 5, starts + room], clamp: true, grid: true },
+      marks: [
+        Plot.line(ladders, { x: "lr", y: "loss", z: "repeat", stroke: blue, strokeOpacity: 0.25, strokeWidth: 0.8, clip: true }),
+        Plot.line(ladders, { x: "lr", y: "smoothed", z: "repeat", stroke: blue, strokeWidth: 1.8, clip: true }),
+        Plot.ruleX(named, { x: "rate", stroke: "colour", strokeWidth: (d) => (d.rate === suggested ? 2.5 : 1.5), strokeDasharray: "4 3" }),
+        ...named.map((each, i) =>
+          Plot.text([each], {
+            x: "rate",
+            frameAnchor: "top",
+            dy: -14 - 15 * i,
+            textAnchor: "middle",
+            text: ({ name, rate }) => `${name} ${rate.toExponential(2)}${rate === suggested ? ", suggested" : ""}`,
+          }),
+        ),
+      ],
+    });
+  });
+
+  const epochs = rows("train/epochs");
+  const steps = rows("train/steps.csv");
+  const slider = document.getElementById("epoch");
+  if (!slider || !epochs.length) return;
+  const shared = { marginLeft: 55, marginRight: 50, x: { label: "epoch", domain: [0, d3.max(epochs, (row) => row.epoch)] } };
+  const redraws = [];
+  const curves = (id, marks, y, x = {}) => {
+    const holder = document.getElementById(id);
+    let scale;
+    const draw = (options) => {
+      const plot = Plot.plot({ ...options, ...shared, x: { ...shared.x, ...x }, height: 200, y: { grid: true, ...y }, marks });
+      scale = plot.scale("x");
+      d3.select(plot).append("line").attr("class", "cursor-line").attr("y1", 15).attr("y2", 172);
+      return plot;
+    };
+    chart(id, draw);
+    const place = () => d3.select(holder).select(".cursor-line").attr("x1", scale?.apply(+slider.value)).attr("x2", scale?.apply(+slider.value));
+    holder.addEventListener("drawn", place);
+    holder.addEventListener("pointermove", (event) => {
+      slider.value = Math.round(scale.invert(d3.pointer(event, holder.querySelector("svg"))[0]));
+      slider.dispatchEvent(new Event("input"));
+    });
+    redraws.push(place);
+  };
+
+  const splits = (quantity) =>
+    Object.entries({ train: blue, valid: orange })
+      .filter(([split]) => epochs.some((row) => row[`${split}/${quantity}`] != null))
+      .flatMap(([split, stroke], i, both) => {
+        const y = `${split}/${quantity}`;
+        const last = (name) => epochs.at(-1)[`${name}/${quantity}`];
+        const isUpper = both.every(([other]) => other === split || last(split) > last(other) || (last(split) === last(other) && i));
+        return [
+          Plot.lineY(epochs, { x: "epoch", y, stroke, strokeWidth: 2, strokeDasharray: i ? "6 3" : null }),
+          Plot.dot(epochs, { x: "epoch", y, stroke, fill: "var(--surface)", r: epochs.length > 60 ? 0 : 2.5, symbol: i ? "diamond" : "circle" }),
+          Plot.text(epochs.slice(-1), { x: "epoch", y, text: [split], textAnchor: "start", dx: 8, dy: isUpper ? -6 : 6, fill: "currentColor" }),
+        ];
+      });
+  const updates = Plot.lineY(steps, { x: "epoch", y: "loss", stroke: blue, strokeOpacity: 0.25, strokeWidth: 0.8 });
+  const positive = [...steps.map((row) => row.loss), ...epochs.flatMap((row) => [row["train/loss"], row["valid/loss"]])].every((v) => v == null || v > 0);
+  curves("loss-chart", [updates, ...splits("loss")], { type: positive ? "log" : "linear", label: "loss", tickFormat: "~g", ticks: 4 });
+  curves("accuracy-chart", splits("accuracy"), { label: "accuracy", tickFormat: "~%", nice: true });
+  curves("rate-chart", [Plot.lineY(steps, { x: "epoch", y: "lr", stroke: "currentColor", strokeWidth: 1.5 })], { label: "rate", tickFormat: "~g", ticks: 4 });
+
+  const output = document.getElementById("at-epoch");
+  const tell = () => {
+    const row = epochs.reduce((near, each) => (Math.abs(each.epoch - slider.value) < Math.abs(near.epoch - slider.value) ? each : near));
+    const { epoch, ...values } = row;
+    output.textContent = `${epoch}: ${Object.entries(values).filter(([, v]) => v != null)
+      .map(([name, v]) => `${name.replace("/", " ")} ${name.endsWith("accuracy") ? `${(100 * v).toFixed(2)} %` : format(v)}`).join(", ")}`;
+    redraws.forEach((place) => place());
+  };
+  slider.addEventListener("input", tell);
+  tell();
+})();

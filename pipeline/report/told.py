@@ -1,0 +1,31 @@
+"""What runs have left, as plain values: all that a page is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one run has left. Texts of it may hold anything that can be shown in a line."""
+
+    kind: str  # main, lr_range, sweep, train, evaluate or explain
+    run_id: str
+    name: str
+    seconds: float | None  # None while it runs
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by the path of the artifact
+    pictures: Mapping[str, bytes] = field(default_factory=dict)  # WebP, by the same
+    epochs: pd.DataFrame = field(default_factory=pd.DataFrame)  # `epoch`, and a column per metric logged at each
+
+
+@dataclass(frozen=True)
+class Told:
+    """The run that a page tells of, and the steps that belong to it, by kind: itself among them, where it is one."""
+
+    of: Step
+    steps: Mapping[str, Step]

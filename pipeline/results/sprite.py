@@ -1,0 +1,52 @@
+"""Many small images in one file, for pages that show a few of them at a time."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+COLUMNS = 24
+QUALITIES = (90, 70, 50, 30)  # the first that keeps to the size is taken
+MAX_BYTES = 3 * 2**19
+
+PER_CELL = 24  # images of one true and one predicted class
+
+
+def choose(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` rows that stand for all: errors before hits, of each pair of classes the most confident first.
+
+    `predictions` has a row per image, with `true`, `predicted`, `correct` and `confidence`. The index is kept.
+    """
+    surest_first = predictions.sort_values("confidence", ascending=False, kind="stable")
+    rank = surest_first.groupby(["true", "predicted"], sort=False).cumcount()
+    ranked = surest_first.assign(rank=rank)[rank < PER_CELL]
+    return ranked.sort_values(["correct", "rank"], kind="stable").head(most).drop(columns="rank")
+
+
+def sprite(images: np.ndarray, most_side: int) -> tuple[bytes, pd.DataFrame]:
+    """A WebP file of `images` (N, C, H, W) uint8 beside each other, and where each lies in it.
+
+    C is 3, or 4 with opacity; H is W, and N at least 1. Larger ones are shrunk to `most_side` px. A row per image:
+    left, top and side (px).
+    """
+    side = min(images.shape[-1], most_side)
+    columns = min(COLUMNS, len(images))
+    mode = "RGB" if images.shape[1] == 3 else "RGBA"
+    sheet = Image.new(mode, (columns * side, math.ceil(len(images) / columns) * side))
+    places = [divmod(place, columns) for place in range(len(images))]
+    for image, (row, column) in zip(images, places, strict=True):
+        tile = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        sheet.paste(tile.resize((side, side), Image.Resampling.LANCZOS), (column * side, row * side))
+    table = pd.DataFrame({"left": [c * side for _, c in places], "top": [r * side for r, _ in places], "side": side})
+    return _encoded(sheet, QUALITIES), table
+
+
+def _encoded(sheet: Image.Image, qualities: Sequence[int]) -> bytes:
+    file = io.BytesIO()
+    sheet.save(file, "WEBP", quality=qualities[0], alpha_quality=qualities[0])
+    if len(qualities) > 1 and file.tell() > MAX_BYTES:
+        return _encoded(sheet, qualities[1:])
+    return file.getvalue()

@@ -1,0 +1,109 @@
+"""What a finished run has left in the store, read back as plain values; what is not as it was written is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+
+from pipeline.report import artifacts
+from pipeline.report.told import Step, Told
+from pipeline.text import visible
+from pipeline.tracking import store
+
+# Steps that a run names by the tag `<step>.run_id`, and where there is no such tag, steps that name it by theirs.
+NAMED = {"main": ("lr_range", "sweep", "train", "evaluate", "explain"), "train": ("lr_range",)}
+NAMED |= {"evaluate": ("train",), "explain": ("train",)}
+NAMING = {"train": ("evaluate", "explain")}
+
+
+def told(run_id: str) -> Told:
+    """What a run and the steps that belong to it have left: an experiment's steps, or those about one training.
+
+    Raises ValueError where there is no such run, it is of something else, or what it left is damaged.
+    """
+    of = store.stored_run(run_id)
+    kind = of.data.tags.get("step", "")
+    if kind not in ("main", *artifacts.TABLES):
+        raise ValueError(
+            f"run_id={run_id} is no experiment and none of its steps but {kind or 'a run of something else'}"
+        )
+    try:
+        found = _belonging(of, kind, {})
+        steps = {name: _step(found[name], name) for name in artifacts.TABLES if name in found}
+        return Told(steps.get(kind) or _step(of, kind), steps)
+    except MlflowException as error:
+        raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
+
+
+def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
+    """`found`, and by kind the run, those it names and those that name it, each the newest."""
+    if kind != "main":
+        found = {**found, kind: run}
+    for name in NAMED.get(kind, ()):
+        tag = run.data.tags.get(f"{name}.run_id", "")
+        if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:
+            found = _belonging(named, name, found)
+    for name in NAMING.get(kind, ()):
+        if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id})):
+            found = {**found, name: naming[0]}
+    return found
+
+
+def _step(run: StoredRun, kind: str) -> Step:
+    run_id, info = str(run.info.run_id), run.info
+    tables, pictures = {}, {}
+    with store.scratch() as folder:
+        params = store.read_json(run_id, "params.json", folder)
+        there = _listed(run_id, {Path(path).parent.as_posix() for path in artifacts.paths(kind)})
+        for path, most_bytes in artifacts.paths(kind).items():
+            if path not in there:
+                continue
+            content = _content(run_id, path, folder, most_bytes)
+            try:
+                if path in artifacts.TABLES[kind]:
+                    tables[path] = artifacts.table(kind, path, content.decode("utf-8"))
+                else:
+                    pictures[path] = artifacts.picture(content)
+            except ValueError as error:
+                raise ValueError(f"run {run_id}: {path} is not as it was written ({store.first_line(error)})") from None
+    return Step(
+        kind=kind,
+        run_id=run_id,
+        name=visible(info.run_name or kind),
+        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        params={visible(name): value for name, value in params.items()},
+        metrics={visible(name): float(value) for name, value in run.data.metrics.items()},
+        tags={name: visible(value) for name, value in run.data.tags.items()},
+        tables=tables,
+        pictures=pictures,
+        epochs=_epochs(run) if kind == "train" else pd.DataFrame(),
+    )
+
+
+def _listed(run_id: str, folders: set[str]) -> set[str]:
+    client = store.Client()
+    return {
+        str(item.path)
+        for folder in sorted(folders)
+        for item in client.list_artifacts(run_id, None if folder == "." else folder)
+    }
+
+
+def _content(run_id: str, path: str, folder: Path, most_bytes: int) -> bytes:
+    file = store.artifact(run_id, path, folder)
+    if file.stat().st_size > most_bytes:
+        raise ValueError(f"run {run_id}: {path} is larger than {most_bytes:,} bytes")
+    return file.read_bytes()
+
+
+def _epochs(run: StoredRun) -> pd.DataFrame:
+    """A row per epoch: `epoch`, and what was logged at it."""
+    client = store.Client()
+    points: dict[str, Any] = {
+        name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+        for name in artifacts.EPOCH_METRICS
+        if name in run.data.metrics
+    }
+    return pd.DataFrame(points).sort_index().rename_axis("epoch").reset_index() if points else pd.DataFrame()

@@ -1,0 +1,176 @@
+"""The report as a person meets it, in a real browser."""
+
+import base64
+import os
+import shutil
+
+import pytest
+
+from tests.report.conftest import CLASSES, RUN_NAME
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Chromium's own sandbox refuses to run as root, as containers do.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+class Opened:
+    """A tab that keeps what went wrong in it."""
+
+    def __init__(self, browser, **options):
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
+        )
+        self.wrong, self.asked = [], []
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.wrong.append(dialog.message), dialog.dismiss()))
+        self.context.route("**/*", self._route)
+
+    def _route(self, route):
+        self.asked.append(route.request.url)
+        if route.request.url.startswith("file:"):
+            route.continue_()
+        else:
+            route.abort()
+
+
+@pytest.fixture
+def opened(browser, renamed):
+    tab = Opened(browser)
+    tab.page.goto(renamed.as_uri())
+    tab.page.wait_for_selector("#parallel-chart svg")
+    yield tab
+    tab.context.close()
+    assert tab.wrong == []
+    assert tab.asked == [renamed.as_uri()]
+
+
+def test_every_chart_is_drawn(opened):
+    for chart in opened.page.locator(".chart").all():
+        assert chart.locator("svg[role=img] path, svg[role=img] rect, svg[role=img] circle").count() > 0
+        assert chart.locator("svg[role=img]").first.get_attribute("aria-label")
+
+
+def test_names_stay_text(opened):
+    assert opened.page.locator("h1").inner_text() == RUN_NAME
+    assert opened.page.title().startswith(RUN_NAME)
+    headings = opened.page.locator(".matrix tbody th").all_text_contents()
+    assert CLASSES[0] in headings
+    assert opened.page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+
+
+def test_a_click_on_a_cell_shows_its_images(opened):
+    button = opened.page.locator(".matrix button").first
+    count = int(button.inner_text())
+    button.focus()
+    opened.page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    images = opened.page.locator("#cell-images svg.picture")
+    assert images.count() == min(count, 24)
+    label = images.first.get_attribute("aria-label")
+    assert label.endswith(button.get_attribute("aria-label").rpartition(":")[0])
+    # The picture is there, and no empty frame: its pixels differ.
+    assert len({*base64.b64encode(images.first.screenshot())}) > 30
+
+
+def test_the_table_of_classes_sorts_both_ways_by_number_and_by_name(opened):
+    table = opened.page.locator("#classes table")
+    recall = table.locator("thead th", has_text="recall")
+    values = lambda: [float(cell.get_attribute("data-value")) for cell in table.locator("tbody td:nth-child(3)").all()]  # noqa: E731
+    before = values()
+    recall.locator("button").click()
+    assert recall.get_attribute("aria-sort") == "descending"
+    assert values() == sorted(before, reverse=True)
+    recall.locator("button").click()
+    assert recall.get_attribute("aria-sort") == "ascending"
+    assert values() == sorted(before)
+
+
+def test_the_slider_fades_the_maps(opened):
+    fade = "getComputedStyle(document.querySelector('#errors .map')).opacity"
+    assert opened.page.evaluate(fade) == "0.7"
+    opened.page.locator("#opacity").fill("0")
+    assert opened.page.evaluate(fade) == "0"
+    assert opened.page.locator("#opacity-shown").inner_text() == "0 %"
+
+
+def test_one_cursor_reads_all_curves_by_keyboard_and_pointer(opened):
+    slider, output = opened.page.locator("#epoch"), opened.page.locator("#at-epoch")
+    slider.fill("2")
+    slider.press("ArrowLeft")
+    assert output.inner_text().startswith("1: ")
+    places = opened.page.locator(".cursor-line").evaluate_all("lines => lines.map((line) => line.getAttribute('x1'))")
+    assert len(places) == 3 and len(set(places)) == 1
+    box = opened.page.locator("#loss-chart svg").bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] - 55, box["y"] + 50)
+    assert output.inner_text().startswith("2: ")
+
+
+def test_filters_choose_among_the_trials(opened):
+    trials = opened.page.locator('table[data-source="sweep/study.csv"] tbody tr:visible')
+    assert trials.count() == 3
+    box = opened.page.locator("#filters fieldset", has_text="patch_size").locator("input").first
+    box.uncheck()
+    assert 0 < trials.count() < 3
+    assert opened.page.locator("#filtered").inner_text() == f"{trials.count()} of 3 trials chosen."
+    box.check()
+    assert trials.count() == 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility(browser, renamed, scheme):
+    tab = Opened(browser, color_scheme=scheme)
+    tab.page.goto(renamed.as_uri())
+    tab.page.wait_for_selector("#parallel-chart svg")
+    tab.page.locator(".matrix button").first.click()
+    for summary in tab.page.locator("summary").all():
+        summary.click()
+    found = axe.Axe().run(tab.page).response["violations"]
+    tab.context.close()
+    serious = [
+        (each["id"], each["nodes"][0]["html"], each["nodes"][0]["failureSummary"])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+@pytest.mark.parametrize("width", [360, 1280, 3840])
+def test_it_fits_any_screen(browser, renamed, width):
+    tab = Opened(browser, viewport={"width": width, "height": 900})
+    tab.page.goto(renamed.as_uri())
+    tab.page.wait_for_selector("#parallel-chart svg")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    tab.context.close()
+
+
+def test_it_works_in_the_frame_that_mlflow_shows_it_in(browser, renamed, tmp_path):
+    """A blob in an iframe that allows scripts alone: no storage, no origin."""
+    content = base64.b64encode(renamed.read_bytes()).decode()
+    (tmp_path / "viewer.html").write_text(
+        "<!doctype html><iframe sandbox='allow-scripts' style='width:1200px;height:800px'></iframe><script>"
+        f"const bytes = Uint8Array.from(atob('{content}'), (c) => c.charCodeAt(0));"
+        "document.querySelector('iframe').src = URL.createObjectURL(new Blob([bytes], {type: 'text/html'}));</script>"
+    )
+    tab = Opened(browser)
+    tab.page.goto((tmp_path / "viewer.html").as_uri())
+    frame = tab.page.frame_locator("iframe")
+    frame.locator("#parallel-chart svg").wait_for()
+    frame.locator(".matrix button").first.click()
+    assert frame.locator("#cell-images svg.picture").count() > 0
+    frame.locator("nav a", has_text="Sweep").click()
+    assert 0 <= frame.locator("#sweep").bounding_box()["y"] < 300
+    assert tab.wrong == []
+    tab.context.close()

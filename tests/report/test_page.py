@@ -1,0 +1,77 @@
+"""Pages from plain values: what is not there, and what is too much."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import page
+from pipeline.report.artifacts import MAX_PICTURE_BYTES
+from pipeline.report.told import Step, Told
+from tests.report.reader import Page
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+def step(kind, **more):
+    given = {"name": HOSTILE, "seconds": 1.0, "params": {}, "metrics": {}, "tags": {}}
+    return Step(kind=kind, run_id="0" * 32, **{**given, **more})
+
+
+def test_of_a_run_that_left_nothing_the_page_says_so():
+    html = page.build(Told(step("main"), {}))
+    told = Page(html)
+    assert HOSTILE in told.text and HOSTILE not in html
+    assert "no result was kept" in told.text
+    assert "not given: the power drawn was not measured" in told.text
+    assert [attributes["id"] for tag, attributes in told.tags if tag == "section"] == ["recipe", "source"]
+
+
+def test_the_largest_page_can_be_mailed():
+    draw, most = np.random.default_rng(0), 300_000
+    places = pd.DataFrame({"left": range(0, 4000, 10), "top": 0, "side": 10})
+    names = pd.DataFrame({"name": [HOSTILE * 3] * 400, "true": "a" * 250, "predicted": "b" * 250, "confidence": 0.5})
+    images = names.rename(columns={"name": "image"}).assign(kind="misclassified", probability_of_true=0.1)
+    images["image"] += [f"{i}" for i in range(400)]
+    maps = images[["image", "kind"]].assign(map="for the predicted class", blank="False")
+    curve = pd.DataFrame(draw.random((most, 4)), columns=["repeat", "lr", "loss", "smoothed"])
+    classes = [f"{i:03}" * 80 for i in range(60)]
+    matrix = pd.DataFrame(draw.integers(0, 99, (60, 60)), columns=classes).assign(true=classes)
+    study = pd.DataFrame({"number": range(most), "state": "COMPLETE", "value": 0.5, "max_lr": draw.random(most)})
+    picture = b"RIFF    WEBP" + bytes(MAX_PICTURE_BYTES - 12)
+    steps = {
+        "lr_range": step("lr_range", tables={"lr_range.csv": curve}),
+        "train": step(
+            "train",
+            tables={"steps.csv": curve.assign(epoch=curve["repeat"])},
+            epochs=pd.DataFrame({"epoch": range(most), "train/loss": 0.1, "train/accuracy": 0.1, "lr": 0.1}),
+        ),
+        "evaluate": step(
+            "evaluate",
+            tables={"confusion_matrix.csv": matrix, "thumbnails.csv": pd.concat([names, places], axis=1)},
+            pictures={"thumbnails.webp": picture},
+        ),
+        "explain": step(
+            "explain",
+            tables={
+                "explain/images.csv": pd.concat([images, places], axis=1).head(64),
+                "explain/maps.csv": pd.concat(
+                    [pd.concat([maps.head(64)] * 3, ignore_index=True), places.head(192)], axis=1
+                ),
+            },
+            pictures={"explain/images.webp": picture, "explain/maps.webp": picture},
+        ),
+        "sweep": step("sweep", tables={"study.csv": study}),
+    }
+    assert len(page.build(Told(step("main"), steps)).encode()) < 10e6
+
+
+def test_numbers_are_written_as_people_read_them():
+    assert page.shown(0.98333, "percent") == "98.33 %"
+    assert page.shown(float("nan"), "percent") == "–"
+    assert page.shown(12345.0, "count") == "12,345"
+    assert [page.duration(seconds) for seconds in (75.25, 754, 7300)] == ["75.2 s", "12 min 34 s", "2 h 1 min"]
+
+
+def test_the_vendored_scripts_end_no_script_element():
+    for name in (*page.VENDORED, *page.SCRIPTS):
+        folder = "vendor" if name in page.VENDORED else "templates"
+        assert "</script" not in (page.HERE / folder / name).read_text(encoding="utf-8").lower()

@@ -1,0 +1,50 @@
+import shlex
+from itertools import pairwise
+
+from pipeline.params import STEPS
+from pipeline.report import recipe
+from pipeline.report.told import Step, Told
+from pipeline.settings import resolve
+
+
+def step(kind, **params):
+    given = STEPS[kind](experiment="none", **params)
+    return Step(kind, "0" * 32, "a name", 1.0, given.model_dump(mode="json"), {}, {"train.run_id": "1" * 32})
+
+
+def asked_again(told):
+    """The parameters that the command stands for, as the command line would read them."""
+    words = shlex.split(recipe.command(told))
+    assert words[:3] == ["mlflow", "run", "."]
+    flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
+    entry = words[words.index("-e") + 1] if "-e" in words else "main"
+    return resolve(entry, flags)
+
+
+def test_the_command_asks_for_the_same_parameters_again():
+    given = {"epochs": 3, "max_lr": 0.1, "data_dir": "a folder; rm -rf 'x'", "space": {"patch_size": [2, 4]}}
+    of = step("main", **given, steps="train,evaluate")
+    again = asked_again(Told(of, {}))
+    assert again == STEPS["main"](experiment="none", **given, steps="train,evaluate")
+    of = step("train", width=16, flip="on")
+    assert asked_again(Told(of, {"train": of})) == STEPS["train"](experiment="none", width=16, flip="on")
+
+
+def test_an_evaluation_is_repeated_on_the_same_training():
+    of = step("evaluate", views=6)
+    assert recipe.command(Told(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
+
+
+def test_what_is_not_as_by_default_is_marked():
+    listed = {each.name: each for each in recipe.parameters(step("train", width=16, checkpoint_minutes=10))}
+    assert set(listed) == set(STEPS["train"].model_fields)
+    assert {name for name, each in listed.items() if each.differs} == {"experiment", "width"}
+    assert (listed["width"].value, listed["width"].default) == ("16", "64")
+    assert listed["width"].meaning
+
+
+def test_parameters_of_another_version_are_shown_and_not_asked_for():
+    of = step("train")
+    told = Told(Step(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
+    assert [each.default for each in recipe.parameters(told.of)] == ["", "64"]
+    assert recipe.command(told) == "mlflow run . -e train -P experiment=none -P width=16"
