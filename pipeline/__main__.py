@@ -65,10 +65,13 @@ class _Steps(click.Group):
 
 def _option(name: str, params: type[Declared]) -> click.Option:
     schema = params.model_json_schema()["properties"][name]
-    default = params.model_fields[name].default
-    shown = ",".join(default) if isinstance(default, tuple) else default
+    field = params.model_fields[name]
     choices = "|".join(map(str, schema.get("enum", [])))
-    return click.Option([f"--{name}"], metavar=choices or name.upper(), help=f"{schema['description']} [{shown}]")
+    metavar = choices or name.upper()
+    if field.is_required():
+        return click.Option([f"--{name}"], metavar=metavar, help=schema["description"], required=True)
+    shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return click.Option([f"--{name}"], metavar=metavar, help=f"{schema['description']} [{shown}]")
 
 
 def _runner(step: str) -> Any:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import models
-from pipeline.params import STEPS, CamMethod, MainParams, ModelName, Params, RecipeParams, TrainParams, as_text
+from pipeline.params import (
+    STEPS,
+    CamMethod,
+    MainParams,
+    ModelName,
+    Params,
+    RecipeParams,
+    StepName,
+    TrainParams,
+    as_text,
+)
 from pipeline.settings import resolve
 from pipeline.training import optimizers
 
@@ -67,9 +77,9 @@ def test_every_knob_says_what_it_is():
             assert field.description, name
 
 
-def test_main_has_every_step_s_knobs_with_the_same_defaults_but_for_where_the_data_lies():
-    for params in STEPS.values():
-        for name, field in params.model_fields.items():
+def test_main_has_the_knobs_of_all_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
+    for step in get_args(StepName):
+        for name, field in STEPS[step].model_fields.items():
             if name != "data_dir":
                 assert MainParams.model_fields[name].default == field.default
 
@@ -124,11 +134,11 @@ TEXT = st.text(WRITABLE, max_size=20)
 
 
 def given_some(step):
-    """Valid parameters of a step, a few of them drawn, and the names of those."""
-    schemas = STEPS[step].model_json_schema()["properties"]
-    fields = {name: values(schema) for name, schema in schemas.items() if name not in ("experiment", "resume")}
+    """Valid parameters of a step, a few of them drawn, and those that must be given."""
+    schema = STEPS[step].model_json_schema()
+    fields = {name: values(each) for name, each in schema["properties"].items() if name not in ("experiment", "resume")}
     return st.lists(st.sampled_from(sorted(fields)), max_size=4, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: fields[name] for name in names})
+        lambda names: st.fixed_dictionaries({name: fields[name] for name in {*names, *schema.get("required", ())}})
     )
 
 
@@ -146,8 +156,10 @@ def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_j
 
     file = tmp_path_factory.getbasetemp() / f"{step}.yaml"
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in drawn.items()}
-    file.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    assert resolve(step, {"experiment": str(file)}) == params.model_copy(update={"experiment": str(file)})
+    of_experiments = {name: value for name, value in plain.items() if name in MainParams.model_fields}
+    file.write_text(yaml.safe_dump(of_experiments), encoding="utf-8")
+    others = {name: flags[name] for name in plain.keys() - of_experiments.keys()}
+    assert resolve(step, {**others, "experiment": str(file)}) == params.model_copy(update={"experiment": str(file)})
 
     in_mlflow = {name: as_text(value) for name, value in params.model_dump().items()}
     assert STEPS[step](**in_mlflow) == params

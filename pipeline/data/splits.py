@@ -11,6 +11,7 @@ from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
 TEST_FRACTION = 0.2  # of a set that comes without a test part
 # Of every split, whatever the run's seed: runs are compared on the same validation and test images.
 SPLIT_SEED = 0
+DIGESTED_AT_A_TIME = 256  # images
 MIN_STD = 1 / 255  # so that a constant channel can be divided by
 
 
@@ -34,6 +35,14 @@ class Split:
     def take(self, positions: np.ndarray) -> np.ndarray:
         """A copy of the images at `positions` in the split: (B, 3, H, W) uint8."""
         return self.source[self.rows[positions]]
+
+    def digest(self) -> str:
+        """32 hex digits of names, labels and pixels: the same for the same images, whatever the rest of the set is."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        for start in range(0, len(self), DIGESTED_AT_A_TIME):
+            digest.update(self.take(np.arange(start, min(start + DIGESTED_AT_A_TIME, len(self)))).tobytes())
+        return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)

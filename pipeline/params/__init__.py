@@ -1,13 +1,21 @@
 """Every knob of every step: name, type, default, bounds, unit and meaning. The one truth, read by all others."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.params.compare import CompareParams
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
-from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
+from pipeline.params.training import (
+    LrRangeParams,
+    ResumeParams,
+    SeedsParams,
+    SweepParams,
+    TrainParams,
+    TrainStepParams,
+)
 
 __all__ = [
     "COMMANDS",
@@ -15,6 +23,7 @@ __all__ = [
     "STEPS",
     "TOOLS",
     "CamMethod",
+    "CompareParams",
     "DataParams",
     "DatasetName",
     "Declared",
@@ -39,12 +48,18 @@ __all__ = [
 StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams, SeedsParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
         ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
     )
+
+    @model_validator(mode="after")
+    def seeds_are_of_trainings(self) -> Self:
+        if self.num_seeds > 1 and "train" not in self.steps:
+            raise ValueError(f"num_seeds={self.num_seeds}: no training is among the steps {','.join(self.steps)}")
+        return self
 
 
 class SyncParams(Declared):
@@ -64,6 +79,7 @@ STEPS: dict[str, type[Params]] = {
     "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
+    "compare": CompareParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

@@ -1,17 +1,21 @@
 """Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
 
-from pipeline.results.plots.images import attention_matrices, explanations, gallery
+from pipeline.results.plots.comparison import calibrations, curves_beside
+from pipeline.results.plots.images import attention_matrices, explanations, gallery, watched
 from pipeline.results.plots.results import confusion_matrix, faithfulness, patch_size_by_rate, reliability
 from pipeline.results.plots.training import curves, lr_range
 
 __all__ = [
     "attention_matrices",
+    "calibrations",
     "confusion_matrix",
     "curves",
+    "curves_beside",
     "explanations",
     "faithfulness",
     "gallery",
     "lr_range",
     "patch_size_by_rate",
     "reliability",
+    "watched",
 ]
