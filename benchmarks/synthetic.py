@@ -7,11 +7,21 @@ from PIL import Image
 
 from pipeline.data.splits import Report, Split, Splits
 
+WRITTEN_AT_ONCE = 10_000  # images
 
-def splits(num_images: int, num_classes: int = 10, size: int = 32) -> Splits:
-    """`num_images` train images of `size` px and as many test images, the same ones."""
+
+def splits(num_images: int, num_classes: int = 10, size: int = 32, folder: Path | None = None) -> Splits:
+    """`num_images` train images of `size` px and as many test images, the same ones; mapped from a file in `folder`."""
     draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (num_images, 3, size, size), dtype=np.uint8)
+    shape = (num_images, 3, size, size)
+    if folder is None:
+        images = draw.integers(0, 256, shape, dtype=np.uint8)
+    else:
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+        for start in range(0, num_images, WRITTEN_AT_ONCE):
+            rest = images[start : start + WRITTEN_AT_ONCE]
+            rest[:] = draw.integers(0, 256, rest.shape, dtype=np.uint8)
+        images.flush()
     labels = np.arange(num_images, dtype=np.int64) % num_classes
     split = Split(images, np.arange(num_images), labels, [f"noise/{i}" for i in range(num_images)])
     return Splits(

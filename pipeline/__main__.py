@@ -4,7 +4,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -51,7 +51,8 @@ def command_line() -> click.Group:
     """One command a step, one option a parameter."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
-        options: list[click.Parameter] = [_option(name, params) for name in params.model_fields]
+        schemas = params.model_json_schema()["properties"]
+        options: list[click.Parameter] = [_option(name, schemas[name], params) for name in params.model_fields]
         group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
     return group
 
@@ -63,8 +64,7 @@ class _Steps(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _option(name: str, params: type[Declared]) -> click.Option:
-    schema = params.model_json_schema()["properties"][name]
+def _option(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Option:
     field = params.model_fields[name]
     choices = "|".join(map(str, schema.get("enum", [])))
     metavar = choices or name.upper()

@@ -14,7 +14,7 @@ from pipeline.params import COMMANDS, DataParams, Declared, MainParams, ModelPar
 BestOf = Callable[[str, str], dict[str, Any]]
 
 # May differ when an interrupted run goes on: none of them moves a result.
-FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "num_workers"}
+FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "num_workers"}
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints"}
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import models
+from pipeline.data.decode import RESIZES
+from pipeline.data.policies import POLICIES
 from pipeline.params import (
     STEPS,
     CamMethod,
@@ -21,7 +23,7 @@ from pipeline.params import (
     as_text,
 )
 from pipeline.settings import resolve
-from pipeline.training import optimizers
+from pipeline.training import class_weights, optimizers
 
 
 def test_text_is_read_as_its_type():
@@ -54,6 +56,11 @@ def test_text_is_read_as_its_type():
         {"optimizer": "sgd", "normalise_weights": "on"},
         {"bias_lr": 0},
         {"norm_momentum": 1.5},
+        {"dataset": "digits", "labels": "labels.csv"},
+        {"crop_area": 1.1},
+        {"augment": "random"},
+        {"resize": "stretch"},
+        {"class_weights": "inverse"},
     ],
 )
 def test_out_of_bounds_is_refused(wrong):
@@ -87,6 +94,26 @@ def test_main_has_the_knobs_of_all_its_steps_with_the_same_defaults_but_for_wher
 def test_names_match_the_tables():
     assert set(get_args(ModelName)) == set(models.MODELS)
     assert set(get_args(RecipeParams.model_fields["optimizer"].annotation)) == set(optimizers.OPTIMIZERS)
+
+
+def test_choices_of_data_and_loss_match_their_tables():
+    choices = {name: set(get_args(field.annotation)) for name, field in RecipeParams.model_fields.items()}
+    assert choices["resize"] == set(RESIZES)
+    assert choices["augment"] == {"basic", *POLICIES}
+    assert choices["class_weights"] == {"none", *class_weights.RULES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "margin"),
+    [
+        ({"image_size": 224}, 0),
+        ({"image_size": 224, "crop_area": 0.35}, 17),
+        ({"image_size": 224, "crop_area": 0.35, "resize": "pad"}, 0),
+        ({"image_size": 224, "crop_area": 0.35, "resize": "squash"}, 0),
+    ],
+)
+def test_only_what_random_resized_crops_of_centres_need_is_stored_beside(recipe, margin):
+    assert TrainParams(**recipe).margin == margin
 
 
 def test_cam_methods_match_the_table():

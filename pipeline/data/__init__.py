@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.data import cache, folders, named
 from pipeline.data.cache import TEST
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
@@ -15,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "folder"
 DATASETS = (*named.SETS, FOLDER)
-NAMED = 10  # files left out, in the log; all are in the report
+NAMED = 10  # files left out, and classes without a test image, in the log
 
 
 def load(
@@ -26,12 +28,17 @@ def load(
     valid_fraction: float,
     limit_train: int,
     limit_test: int,
+    labels: str = "",
+    resize: str = "crop",
+    margin: int = 0,
     progress: bool = True,
 ) -> Splits:
     """The splits of `dataset`, its images RGB uint8 of `image_size` px; fast from the second time on.
 
     dataset: one of DATASETS; "folder" reads `data_dir` itself, the others are kept in it.
     valid_fraction: share of train that validates, in [0, 1). limit_train, limit_test: images, 0 for all.
+    labels: a CSV file that lists the images of the folder. resize: how others become square, a key of `RESIZES`.
+    margin: px kept on every side of the images beside, for `Split.with_margin`.
     Raises ValueError, in one line that says what to do, for what the user can mend.
     """
     if dataset not in DATASETS:
@@ -40,20 +47,20 @@ def load(
         raise ValueError(f"valid_fraction={valid_fraction:g} must be at least 0 and less than 1")
     if image_size < 1 or limit_train < 0 or limit_test < 0:
         raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
-    root = Path(data_dir).expanduser()
+    root, stored_size = Path(data_dir).expanduser(), image_size + 2 * margin
     if dataset == FOLDER:
-        decoded, listing = folders.read(root, image_size, progress=progress)
+        decoded, listing = folders.read(root, stored_size, labels=labels, resize=resize, progress=progress)
         if TEST not in decoded.parts:
             log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
         name, flip = shown(root.resolve().name), True
         report = Report(dict(+listing.skipped), sorted([*listing.left_out, *decoded.corrupt]))
     else:
-        decoded = named.read(dataset, root, image_size, progress=progress)
+        decoded = named.read(dataset, root, stored_size, progress=progress)
         name, flip, report = dataset, named.SETS[dataset].flip, Report()
-    if decoded.images.shape[-1] != image_size:
+    if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report.left_out)
-    return divide(
+    splits = divide(
         decoded,
         name,
         flip=flip,
@@ -61,7 +68,22 @@ def load(
         valid_fraction=valid_fraction,
         limit_train=limit_train,
         limit_test=limit_test,
+        margin=margin,
     )
+    _name_untested_classes(splits)
+    return splits
+
+
+def _name_untested_classes(splits: Splits) -> None:
+    trained, tested = (np.bincount(each.labels, minlength=len(splits.classes)) for each in (splits.train, splits.test))
+    for what, where in (
+        ("one train image and no test image of", (tested == 0) & (trained == 1)),
+        ("no test image of", (tested == 0) & (trained > 1)),
+    ):
+        names = [splits.classes[label] for label in np.flatnonzero(where)]
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            log.warning("%s class %s%s: what is said of it rests on nothing", what, ", ".join(names[:NAMED]), more)
 
 
 def _warn(left_out: Sequence[tuple[str, str]]) -> None:

@@ -27,6 +27,26 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     return images[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def random_resized_crop(images: Tensor, size: int, least_area: float, generator: Generator) -> Tensor:
+    """A random window of each image at `size` x `size` px, bilinear: (B, 3, size, size) uint8.
+
+    It has a share of the image's area between `least_area`, in (0, 1], and 1, and 3/4 to 4/3 of its shape, where the
+    image is long enough (Szegedy et al. 2014, arXiv:1409.4842). Without antialiasing, which scaling down little
+    does not need. images: (B, 3, H, W) uint8.
+    """
+    draws = torch.rand((4, len(images)), generator=generator, device=images.device)
+    area = least_area + (1 - least_area) * draws[0]
+    stretch = (4 / 3) ** (draws[1] - 0.5)  # of the width; the height's is its inverse
+    width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
+    # In [-1, 1] from border to border, as grids are: the middle of the window moves as far as the window leaves room.
+    middle_x, middle_y = (1 - width) * (2 * draws[2] - 1), (1 - height) * (2 * draws[3] - 1)
+    none = torch.zeros_like(width)
+    across, down = torch.stack([width, none, middle_x], 1), torch.stack([none, height, middle_y], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1), [len(images), 3, size, size], align_corners=False)
+    window = F.grid_sample(images.float(), grid, align_corners=False, padding_mode="border")
+    return window.round_().to(torch.uint8)
+
+
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
     """Each image mirrored left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
     return flip(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
+EXACT_SIDE = 258  # px of the longest row whose sum of squares float32 holds exactly: 258 * 255^2 < 2^24
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Decoded:
     classes: Sequence[str]
     digest: str  # of what was decoded
     corrupt: Sequence[tuple[str, str]]  # (path, error) of files that were left out
+    groups: np.ndarray | None = None  # (N,) int64, rows of one number belong together; None where each is by itself
 
 
 def folder() -> Path:
@@ -92,9 +94,7 @@ class Writer:
         with _disk_errors():
             # Written, not assigned to a memory map: on a full disk that would kill the process.
             self._file.write(np.ascontiguousarray(images).data)
-        pixels = images.reshape(len(images), 3, self._shape[1] * self._shape[2]).astype(np.uint32)
-        sums = [each.sum(axis=2, dtype=np.int64) for each in (pixels, np.square(pixels))]
-        self._moments.append(np.stack(sums, axis=1))
+        self._moments.append(_moments(images))
 
     def commit(self, fields: dict[str, Any]) -> Decoded:
         """The entry as stored, its `fields` being those of `Decoded` beside images and moments."""
@@ -129,6 +129,18 @@ class Writer:
                 raise
 
 
+def _moments(images: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of each image's pixels per channel, (B, 2, 3) int64, exact.
+
+    In floats row by row, and only the rows' sums in integers: a third of the time of integers throughout.
+    """
+    side = images.shape[-1]
+    exact: type[np.floating] = np.float32 if side <= EXACT_SIDE else np.float64
+    rows = images.reshape(-1, side).astype(exact)
+    sums = (np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows))
+    return np.stack([each.reshape(-1, 3, side).sum(axis=2, dtype=np.int64) for each in sums], axis=1)
+
+
 def recall(manifest: str) -> Decoded | None:
     """The entry that `remember` tied to `manifest`, a hash that is cheaper to get than an entry's key."""
     try:
@@ -155,6 +167,7 @@ class _Fields(BaseModel):
     classes: list[str]
     digest: str
     corrupt: list[tuple[str, str]]
+    groups: list[NonNegativeInt] | None = None
 
 
 def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decoded:
@@ -164,14 +177,15 @@ def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decode
         raise ValueError("its images are no images")
     if moments.dtype != np.int64 or moments.shape != (number, 2, 3):
         raise ValueError("its moments are not those of its images")
-    if not len(fields.parts) == len(fields.names) == number:
+    columns = (fields.parts, fields.names, fields.labels if fields.groups is None else fields.groups)
+    if any(len(column) != number for column in columns):
         raise ValueError("lengths differ")
     if max(fields.labels, default=0) >= len(fields.classes):
         raise ValueError("a label has no class")
     labels, parts = (np.array(values, dtype=np.int64) for values in (fields.labels, fields.parts))
-    return Decoded(
-        images, np.array(moments), labels, parts, fields.names, fields.classes, fields.digest, corrupt=fields.corrupt
-    )
+    groups = None if fields.groups is None else np.array(fields.groups, dtype=np.int64)
+    names, classes, digest, corrupt = fields.names, fields.classes, fields.digest, fields.corrupt
+    return Decoded(images, np.array(moments), labels, parts, names, classes, digest, corrupt, groups)
 
 
 def _plain(value: Any) -> Any:

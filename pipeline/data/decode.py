@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,8 +15,11 @@ MAX_PIXELS = 128 * 2**20
 MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
 
 
-def decode(path: str, image_size: int) -> np.ndarray:
-    """The image in `path` as (3, image_size, image_size) uint8 RGB.
+GREY = (128, 128, 128)  # beside a padded image
+
+
+def decode(path: str, image_size: int, resize: str = "crop") -> np.ndarray:
+    """The image in `path` as (3, image_size, image_size) uint8 RGB, made square by a key of `RESIZES`.
 
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
     animation the first frame. Raises ValueError that says why for whatever cannot be read in full, and, before
@@ -24,7 +28,7 @@ def decode(path: str, image_size: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
-            return _decode(path, image_size)
+            return _decode(path, image_size, resize)
     except UnidentifiedImageError:
         raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
     except Image.DecompressionBombError:
@@ -35,7 +39,7 @@ def decode(path: str, image_size: int) -> np.ndarray:
         raise ValueError(_line(error)) from error
 
 
-def _decode(path: str, image_size: int) -> np.ndarray:
+def _decode(path: str, image_size: int, resize: str) -> np.ndarray:
     with open(path, "rb") as file:  # noqa: PTH123, as Path objects would take longer
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
@@ -46,7 +50,7 @@ def _decode(path: str, image_size: int) -> np.ndarray:
             # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
             image.draft(None, (2 * image_size, 2 * image_size))
             ImageOps.exif_transpose(image, in_place=True)
-            return to_array(resize(to_rgb(image), image_size))
+            return to_array(RESIZES[resize](to_rgb(image), image_size))
 
 
 def _line(error: Exception | str) -> str:
@@ -66,7 +70,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def resize(image: Image.Image, image_size: int) -> Image.Image:
+def crop(image: Image.Image, image_size: int) -> Image.Image:
     """The centred square of `image`, antialiased bicubic to `image_size` px; exact where that is its size.
 
     The same picture as scaling the shorter side and cropping the centre, without scaling what is cropped.
@@ -75,6 +79,23 @@ def resize(image: Image.Image, image_size: int) -> Image.Image:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = (left, top, left + side, top + side)
     return image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=square)
+
+
+def squash(image: Image.Image, image_size: int) -> Image.Image:
+    """All of `image`, antialiased bicubic to `image_size` px a side, whatever its shape."""
+    return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+
+
+def pad(image: Image.Image, image_size: int) -> Image.Image:
+    """All of `image` in its own shape, antialiased bicubic to `image_size` px, in the middle of a grey square."""
+    width, height = (max(1, round(side * image_size / max(image.size))) for side in image.size)
+    square = Image.new("RGB", (image_size, image_size), GREY)
+    within = image.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(within, ((image_size - width) // 2, (image_size - height) // 2))
+    return square
+
+
+RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"crop": crop, "squash": squash, "pad": pad}
 
 
 def to_array(image: Image.Image) -> np.ndarray:

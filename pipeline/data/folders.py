@@ -1,9 +1,9 @@
-"""A directory of class sub-folders -> decoded images, read once and kept in the cache."""
+"""A directory of class sub-folders, or of files in a table -> decoded images, read once and kept in the cache."""
 
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.data import cache
 from pipeline.data.cache import Decoded
 from pipeline.data.decode import decode
+from pipeline.data.labels import read_labels
 from pipeline.data.parallel import map_blocks
 from pipeline.data.tree import ImageFile, Listing, scan, train_classes
 from pipeline.text import shown
@@ -22,22 +23,28 @@ BLOCK_BYTES = 2**20  # of pixels: what one worker hands over at a time
 FILES_HASHED_AT_ONCE = 256
 
 
-def read(root: Path, image_size: int, *, progress: bool = True) -> tuple[Decoded, Listing]:
+def read(
+    root: Path, image_size: int, *, labels: str = "", resize: str = "crop", progress: bool = True
+) -> tuple[Decoded, Listing]:
     """The images below `root`, scaled to `image_size` px, and what was found beside them.
 
     `root` holds train/, and optionally test/ and val/ (or valid/, validation/), of one folder per class each;
-    or the class folders themselves. The train folders define the classes, sorted by name. Files that cannot
-    be read are left out and listed in `corrupt`; names are as `shown` writes them. Raises ValueError for a
-    tree that cannot be trained on.
+    or the class folders themselves; or whatever the CSV file `labels` lists (see `read_labels`). Those of train
+    define the classes, sorted by name. `resize`, a key of `RESIZES`, makes images square. Files that cannot be read
+    are left out and listed in `corrupt`; names are as `shown` writes them. Raises ValueError for what cannot be
+    trained on.
     """
-    listing = scan(root)
+    listing = read_labels(root, labels) if labels else scan(root)
     train_classes(listing.files, root)
-    manifest = _hash(cache.VERSION, image_size, *listing.files)
+    # What was not there before has its say only where it is used: what lies in caches keeps its names.
+    used = [*([resize] if resize != "crop" else []), *sorted(listing.groups.items())]
+    manifest = _hash(cache.VERSION, image_size, *listing.files, *used)
     decoded = cache.recall(manifest)
     if decoded is None:
         digest = _content_digest(root, listing.files, progress)
+        digest = _hash(digest, *used) if used else digest
         key = _hash(cache.VERSION, image_size, digest)
-        decoded = cache.find(key) or _decode(root, listing.files, image_size, key, digest, progress)
+        decoded = cache.find(key) or _decode(root, listing, image_size, resize, key, digest, progress)
         cache.remember(manifest, key)
     for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
@@ -64,10 +71,13 @@ def _hash_file(path: str) -> str:
         return f"{error.strerror}"
 
 
-def _decode(root: Path, files: Sequence[ImageFile], image_size: int, key: str, digest: str, progress: bool) -> Decoded:
-    """Decodes `files` into the cache entry `key`."""
+def _decode(
+    root: Path, listing: Listing, image_size: int, resize: str, key: str, digest: str, progress: bool
+) -> Decoded:
+    """Decodes the files of `listing` into the cache entry `key`."""
+    files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
-    decode_files = partial(_decode_files, image_size=image_size)
+    decode_files = partial(_decode_files, image_size=image_size, resize=resize)
     block_size = max(1, BLOCK_BYTES // (3 * image_size**2))
     errors: list[str | None] = []
     with cache.Writer(key, image_size) as writer:
@@ -86,18 +96,26 @@ def _decode(root: Path, files: Sequence[ImageFile], image_size: int, key: str, d
                 "names": [shown(file.path) for file in usable],
                 "classes": [shown(name) for name in classes],
                 "digest": digest,
+                "groups": _numbers(usable, listing.groups) if listing.groups else None,
                 "corrupt": [(shown(file.path), error) for file, error in zip(files, errors, strict=True) if error],
             }
         )
 
 
-def _decode_files(paths: Sequence[str], image_size: int) -> tuple[np.ndarray, list[str | None]]:
+def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarray:
+    """A number per file, the same for files of one group alone, (N,) int64."""
+    names = [(1, groups[file.path]) if file.path in groups else (0, file.path) for file in files]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def _decode_files(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, list[str | None]]:
     """The readable images of `paths` (B, 3, S, S) and, per path, what was wrong with it."""
     images: list[np.ndarray] = []
     errors: list[str | None] = []
     for path in paths:
         try:
-            images.append(decode(path, image_size))
+            images.append(decode(path, image_size, resize))
             errors.append(None)
         except ValueError as error:
             errors.append(str(error))

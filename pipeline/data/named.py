@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.data import cache
 from pipeline.data.cache import TEST, TRAIN, Decoded
-from pipeline.data.decode import resize, to_array
+from pipeline.data.decode import crop, to_array
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _store(key: str, name: str, data_dir: Path, image_size: int, progress: bool)
 
 def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
     """Grey (B, H, W) or RGB (B, H, W, 3) uint8 as (B, 3, image_size, image_size)."""
-    return np.stack([to_array(resize(Image.fromarray(image).convert("RGB"), image_size)) for image in images])
+    return np.stack([to_array(crop(Image.fromarray(image).convert("RGB"), image_size)) for image in images])
 
 
 def _digits(_: NamedSet, __: Path) -> tuple[Parts, tuple[str, ...]]:

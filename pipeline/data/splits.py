@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
+from pipeline.data import groups
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
 
 TEST_FRACTION = 0.2  # of a set that comes without a test part
@@ -23,6 +25,7 @@ class Split:
     rows: np.ndarray = field(repr=False)  # (N,) int64 into `source`
     labels: np.ndarray  # (N,) int64
     names: Sequence[str]  # N: path relative to the folder, or such as "train/123"
+    margin: int = 0  # px on every side of what is stored that are not taken
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -30,11 +33,18 @@ class Split:
     @property
     def nbytes(self) -> int:
         """Memory that all images of the split would take, in bytes."""
-        return len(self) * int(np.prod(self.source.shape[1:])) * self.source.itemsize
+        return len(self) * 3 * (self.source.shape[-1] - 2 * self.margin) ** 2 * self.source.itemsize
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """A copy of the images at `positions` in the split: (B, 3, H, W) uint8."""
-        return self.source[self.rows[positions]]
+        if not self.margin:
+            return self.source[self.rows[positions]]
+        centre = slice(self.margin, -self.margin)
+        return self.source[self.rows[positions], :, centre, centre]
+
+    def with_margin(self) -> Self:
+        """The same rows, of which all that is stored is taken."""
+        return replace(self, margin=0)
 
     def digest(self) -> str:
         """32 hex digits of names, labels and pixels: the same for the same images, whatever the rest of the set is."""
@@ -79,30 +89,33 @@ def divide(
     valid_fraction: float,
     limit_train: int,
     limit_test: int,
+    margin: int = 0,
 ) -> Splits:
-    """The splits of `decoded`: stratified, disjoint, rows ascending.
+    """The splits of `decoded`: stratified, disjoint, rows ascending; no group in two of them.
 
     Without a test part, 20 % of train become it. Then train and test are cut down to `limit_train` and
     `limit_test` images (0 for all). Without a validation part, `valid_fraction` of train, in [0, 1), become
-    it (0 for none). Raises ValueError if any of these leaves a class without a train image.
+    it (0 for none). Raises ValueError if any of these leaves a class without a train image. `margin` is that of
+    each split.
     """
     labels = decoded.labels
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
     if not len(test):
-        train, test = hold_out(train, labels, TEST_FRACTION, "the test split")
+        train, test = hold_out(train, labels, TEST_FRACTION, "the test split", decoded.groups)
     train = limit(train, labels, limit_train, len(decoded.classes), "limit_train")
     test = limit(test, labels, limit_test, len(decoded.classes), "limit_test")
     if valid_fraction and not len(valid):
-        train, valid = hold_out(train, labels, valid_fraction, f"valid_fraction={valid_fraction:g}")
+        purpose = f"valid_fraction={valid_fraction:g}"
+        train, valid = hold_out(train, labels, valid_fraction, purpose, decoded.groups)
     rows = {"train": train, "valid": valid, "test": test}
     mean, std = _mean_and_std(decoded, train)
     return Splits(
         name=name,
         classes=tuple(decoded.classes),
-        train=_split(decoded, train),
-        valid=_split(decoded, valid) if len(valid) else None,
-        test=_split(decoded, test),
-        digest=_digest(decoded, rows),
+        train=_split(decoded, train, margin),
+        valid=_split(decoded, valid, margin) if len(valid) else None,
+        test=_split(decoded, test, margin),
+        digest=_digest(decoded, rows, margin),
         mean=mean,
         std=std,
         flip=flip,
@@ -120,8 +133,18 @@ def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, se
     return np.sort(_stratified(rows, labels)[:count])
 
 
-def hold_out(rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str) -> tuple[np.ndarray, np.ndarray]:
-    """The `rows` that stay, at least one of each class, and the `fraction` held out, at least one."""
+def hold_out(
+    rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str, group_of: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `rows` that stay, at least one of each class, and the `fraction` held out, at least one.
+
+    group_of: (all,) int64, where rows of one number go together; then the fraction is met as nearly as they allow.
+    """
+    if group_of is not None:
+        held = groups.held_out(labels[rows], group_of[rows], fraction, SPLIT_SEED)
+        if not held.any():
+            raise ValueError(f"{purpose}: no group of images can be held out and leave every class one to train on")
+        return rows[~held], rows[held]
     stay = len(rows) - max(1, round(fraction * len(rows)))
     if stay < len(np.unique(labels[rows])):
         raise ValueError(f"{purpose} takes so many of {len(rows)} train images that a class has none left to train on")
@@ -140,8 +163,8 @@ def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return by_class[np.argsort(place, kind="stable")]
 
 
-def _split(decoded: Decoded, rows: np.ndarray) -> Split:
-    return Split(decoded.images, rows, decoded.labels[rows], [decoded.names[row] for row in rows])
+def _split(decoded: Decoded, rows: np.ndarray, margin: int) -> Split:
+    return Split(decoded.images, rows, decoded.labels[rows], [decoded.names[row] for row in rows], margin)
 
 
 def _positions(decoded: Decoded, rows: np.ndarray) -> np.ndarray:
@@ -160,8 +183,10 @@ def _mean_and_std(decoded: Decoded, rows: np.ndarray) -> tuple[tuple[float, floa
     return (red, green, blue), (spread[0], spread[1], spread[2])
 
 
-def _digest(decoded: Decoded, rows: Mapping[str, np.ndarray]) -> str:
+def _digest(decoded: Decoded, rows: Mapping[str, np.ndarray], margin: int) -> str:
     digest = hashlib.sha256(f"{decoded.digest} {decoded.images.shape[1:]}".encode())
+    if margin:
+        digest.update(f" margin {margin} ".encode())
     for name, taken in rows.items():
         digest.update(f" {name} ".encode() + taken.astype("<i8").tobytes())
     return digest.hexdigest()[:32]

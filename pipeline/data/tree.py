@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,8 @@ class ImageFile(NamedTuple):
     part: int
     path: str  # relative to the root, with "/"
     label: str
-    stamp: tuple[int, int, int]  # size, and times of last change of content and of inode: no two versions share it
+    # Size, and times of last change of content and of inode: no two versions share them.
+    stamp: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass
@@ -32,6 +33,22 @@ class Listing:
     train_folders: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)  # files that nobody would miss, by why
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
+    groups: dict[str, str] = field(default_factory=dict)  # path -> what it must stay together with
+
+    def add(self, file: ImageFile, look: Callable[[], os.stat_result]) -> None:
+        """Takes `file`, which `look` sees on the disk, or names it where it cannot be read as one."""
+        try:
+            status = look()
+        except OSError as error:
+            self.leave_out(file.path, error.strerror)
+            return
+        if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
+            self.leave_out(file.path, "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
+        elif not status.st_size:
+            self.leave_out(file.path, "empty")
+        else:
+            stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            self.files.append(file._replace(stamp=stamp))
 
     def leave_out(self, path: str, reason: object) -> None:
         """Names a file or folder that cannot be used."""
@@ -109,7 +126,7 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
         seen.add(identity)
         for child, entry in _entries(root, folder, listing):
             if not entry.is_dir():
-                _add_file(entry, ImageFile(part, child, label, (0, 0, 0)), listing)
+                _add_file(entry, ImageFile(part, child, label), listing)
             elif entry.is_symlink():  # last, so that a folder goes by its own name rather than by that of a link
                 folders.append(child)
             else:
@@ -119,19 +136,8 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
 def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> None:
     if not entry.name.lower().endswith(SUFFIXES):
         listing.skipped["not an image"] += 1
-        return
-    try:
-        status = entry.stat()
-    except OSError as error:
-        listing.leave_out(file.path, error.strerror)
-        return
-    if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
-        listing.leave_out(file.path, "a pipe, socket or device")
-    elif not status.st_size:
-        listing.leave_out(file.path, "empty")
     else:
-        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        listing.files.append(file._replace(stamp=stamp))
+        listing.add(file, entry.stat)
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:

@@ -6,7 +6,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.compare import CompareParams
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
-from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelName, ModelParams, RecipeParams
+from pipeline.params.recipe import (
+    SIZES,
+    DataParams,
+    DatasetName,
+    DeviceParams,
+    ModelName,
+    ModelParams,
+    RecipeParams,
+    Resize,
+)
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
 from pipeline.params.training import (
     LrRangeParams,
@@ -36,6 +45,7 @@ __all__ = [
     "ModelParams",
     "Params",
     "RecipeParams",
+    "Resize",
     "SweepParams",
     "SyncParams",
     "TrainParams",

@@ -8,9 +8,11 @@ from pipeline.params.declared import Params, Switch, on_or_off
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 ModelName = Literal["resnet18", "resnet9", "fast", "ultimus", "vit"]
+Resize = Literal["crop", "squash", "pad"]
 
 # Parameters that only some values of one another allow, as RecipeParams checks.
 FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
+ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evaluation takes
 SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding")
 
 
@@ -28,12 +30,24 @@ class SeedParams(Params):
 class DataParams(Params):
     dataset: DatasetName = Field("digits", description="a named set, or folder: class sub-folders under data_dir")
     data_dir: str = Field("data", min_length=1, description="where archives and folders of images lie")
+    labels: str = Field(
+        "", description="folder: a CSV file, as data_dir sees it, of path, label, split and group; empty: class folders"
+    )
     image_size: int = Field(32, ge=8, le=1024, description="side of the square images (px)")
+    resize: Resize = Field(
+        "crop", description="of an image that is not square: its centre; all of it out of shape; all within grey"
+    )
     valid_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of train kept for validation; 0 trains on all of it"
     )
     limit_train: int = Field(0, ge=0, description="use so many train images, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="use so many test images, stratified (0: all)")
+
+    @model_validator(mode="after")
+    def labels_are_of_a_folder(self) -> Self:
+        if self.labels and self.dataset != "folder":
+            raise ValueError(f"labels={self.labels} is of dataset=folder: {self.dataset} has labels of its own")
+        return self
 
 
 class ModelParams(Params):
@@ -66,13 +80,22 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
     norm_momentum: float = Field(
         0.1, gt=0, le=1, description="share of the newest batch in the running statistics of batch norms"
     )
+    class_weights: Literal["none", "balanced", "effective"] = Field(
+        "none", description="in the loss of training: by inverse frequency of a class, or by its effective number"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
+    crop_area: float = Field(
+        0.0, ge=0, le=1, description="least share of an image in a random resized crop, taken instead (0: off)"
+    )
     flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
         "auto",
         description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
+    )
+    augment: Literal["basic", "trivial", "rand"] = Field(
+        "basic", description="crop, flip and cutout alone; TrivialAugmentWide or RandAugment after crop and flip"
     )
     cutout: int = Field(0, ge=0, description="side of the square erased from each image (px; 0: off)")
 
@@ -92,7 +115,13 @@ class RecipeParams(DataParams, ModelParams, DeviceParams, SeedParams):
             raise ValueError(f"crop_padding={self.crop_padding} must be below image_size={size}")
         return self
 
+    @property
+    def margin(self) -> int:
+        """Px on every side of the stored images that random resized crops alone see: evaluation takes the centre."""
+        # Of a whole image, squashed or padded, no border is cut off.
+        return round(self.image_size * ROOM / 2) if self.crop_area and self.resize == "crop" else 0
+
     def recipe(self) -> dict[str, Any]:
         """The knobs a rate depends on; seed, device and data location are none of them."""
-        apart = {*Params.model_fields, "seed", "device", "data_dir", "limit_test"}
+        apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "limit_test"}
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

@@ -18,7 +18,7 @@ class TrainedParams(DeviceParams):
         pattern=r"^(latest|[0-9a-f]{32})$",
         description="training run; latest is the newest FINISHED one",
     )
-    epoch: Literal["best", "last"] = Field(
+    checkpoint: Literal["best", "last"] = Field(
         "best", description="whose weights: of the best epoch by validation, or the last"
     )
     data_dir: str = Field("", description="where the images lie now; empty: where the training found them")

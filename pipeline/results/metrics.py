@@ -1,23 +1,32 @@
 """Predictions -> numbers: accuracy with its interval, per class, confusion, calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import (
+    average_precision_score,
     confusion_matrix,
     f1_score,
     log_loss,
+    precision_recall_curve,
     precision_recall_fscore_support,
+    recall_score,
     top_k_accuracy_score,
 )
 
 PROBABILITY_COLUMNS = 100  # classes beyond which a table of predictions leaves the probabilities out
+CURVE_POINTS = 200  # of one class, at most
 
 
 def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson interval (low, high) of an accuracy, in [0, 1] (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    """The Wilson interval (low, high) of an accuracy, in [0, 1] (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Of no image all of it, 0 to 1.
+    """
+    if not num_images:
+        return 0.0, 1.0
     interval = binomtest(num_correct, num_images).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -25,17 +34,21 @@ def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.9
 def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
     """What `labels` (N,) int64 and `probabilities` (N, C) say together, as metrics named `test/...`.
 
-    `accuracy`, and the ends of its 95 % interval `accuracy_low` and `accuracy_high`; `loss`, mean cross-entropy in
-    nats, finite even for a certain error; `macro_f1`, over the classes that occur in `labels`; `ece`; and
-    `top{k}_accuracy` with k at most C - 1, left out where that leaves 1.
+    `accuracy`, and the ends of its 95 % interval `accuracy_low` and `accuracy_high`; `balanced_accuracy`, `macro_f1`
+    and `mean_average_precision`, over the classes that occur in `labels`; `loss`, mean cross-entropy in nats, finite
+    even for a certain error; `ece`; and `top{k}_accuracy` with k at most C - 1, left out where that leaves 1.
     """
     num_classes = probabilities.shape[1]
     known = np.arange(num_classes)
+    occurring = np.unique(labels)
     predicted = probabilities.argmax(axis=1)
+    over_classes = {"labels": occurring, "average": "macro", "zero_division": 0}
     numbers = {
         **accuracy("test/accuracy", predicted == labels),
+        "test/balanced_accuracy": float(recall_score(labels, predicted, **over_classes)),
         "test/loss": float(log_loss(labels, _normalised(probabilities), labels=known)),
-        "test/macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        "test/macro_f1": float(f1_score(labels, predicted, **over_classes)),
+        "test/mean_average_precision": float(np.nanmean(average_precision(labels, probabilities))),
         "test/ece": calibration(labels, probabilities)[0],
     }
     k = min(top_k, num_classes - 1)
@@ -50,13 +63,45 @@ def accuracy(name: str, correct: np.ndarray) -> dict[str, float]:
     return {name: int(correct.sum()) / len(correct), f"{name}_low": low, f"{name}_high": high}
 
 
-def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """A row per class: class, precision, recall, f1, support (images). 0 where nothing was predicted or is there."""
-    known = np.arange(len(classes))
+def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """A row per class: class, precision, recall, f1, support (images), average_precision, and the 95 % intervals.
+
+    Those of precision and recall, as `..._low` and `..._high`, are Wilson's: 0 to 1 where nothing was predicted or is
+    there, and precision or recall then 0, average_precision of no image NaN.
+    """
+    known, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
     scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0)
-    return pd.DataFrame(
-        {"class": list(classes), **dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))}
-    )
+    table = {"class": list(classes), **dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))}
+    table["average_precision"] = average_precision(labels, probabilities)
+    right = np.bincount(labels[predicted == labels], minlength=len(classes))
+    for name, of in (("precision", predicted), ("recall", labels)):
+        counts = zip(right.tolist(), np.bincount(of, minlength=len(classes)).tolist(), strict=True)
+        table[f"{name}_low"], table[f"{name}_high"] = zip(*(accuracy_interval(*each) for each in counts), strict=True)
+    return pd.DataFrame(table)
+
+
+def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Of each class against all others, (C,) in [0, 1]; NaN for a class that does not occur in `labels`."""
+    values = np.full(probabilities.shape[1], np.nan)
+    for label in np.unique(labels):
+        values[label] = average_precision_score(labels == label, probabilities[:, label])
+    return values
+
+
+def precision_recall(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Precision and recall of each class that occurs, against all others, as the probability asked for rises.
+
+    Rows of class, threshold, precision, recall, all in [0, 1]; of a class at most 200, evenly spread.
+    """
+    return pd.concat(_curves(labels, probabilities, classes), ignore_index=True)
+
+
+def _curves(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Iterator[pd.DataFrame]:
+    for label in np.unique(labels):
+        precision, recall, threshold = precision_recall_curve(labels == label, probabilities[:, label])
+        taken = np.unique(np.linspace(0, len(threshold) - 1, CURVE_POINTS).round().astype(int))
+        columns = {"threshold": threshold[taken], "precision": precision[taken], "recall": recall[taken]}
+        yield pd.DataFrame({"class": classes[label], **columns})
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:

@@ -101,7 +101,7 @@ def _arms(found: Sequence[Evaluated]) -> list[Compared]:
 def _recipe(each: Evaluated) -> dict[str, str]:
     """What makes a training another than one of another seed: parameters, and whose weights were evaluated."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
-    return {**{name: visible(as_text(getattr(each.params, name))) for name in names}, "epoch": each.epoch}
+    return {**{name: visible(as_text(getattr(each.params, name))) for name in names}, "checkpoint": each.checkpoint}
 
 
 def _differing(firsts: Sequence[Evaluated]) -> dict[str, list[str]]:
@@ -206,7 +206,7 @@ def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
 
 def _find(each: Evaluated, params: CompareParams) -> Training:
     places = {"data_dir": params.data_dir, "device": params.device, "precision": params.precision}
-    return trained.find(TrainedParams(run_id=each.train_run_id, epoch=each.epoch, **places))
+    return trained.find(TrainedParams(run_id=each.train_run_id, checkpoint=each.checkpoint, **places))
 
 
 def _maps(training: Training, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:

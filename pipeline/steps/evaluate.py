@@ -71,7 +71,13 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
     counts = [pd.DataFrame(matrix, columns=classes), pd.DataFrame({"true": classes})]
     run.table("confusion_matrix.csv", pd.concat(counts, axis=1))
     run.table("most_confused.csv", metrics.most_confused(matrix, classes))
-    run.table("per_class.csv", metrics.per_class(labels, predicted, classes))
+    per_class = metrics.per_class(labels, probabilities, classes)
+    run.table("per_class.csv", per_class)
+    curves = metrics.precision_recall(labels, probabilities, classes)
+    run.table("precision_recall.csv", curves)
+    occurring = per_class.dropna(subset="average_precision")
+    average_precision = dict(zip(occurring["class"], occurring["average_precision"], strict=True))
+    run.figure("precision_recall.png", plots.precision_recall(curves, average_precision, name))
     ece, bins = metrics.calibration(labels, probabilities)
     run.table("reliability.csv", bins)
     run.figure("reliability.png", plots.reliability(bins, ece, name))
@@ -88,7 +94,9 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
     result = (
         f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
         f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
-        f"macro F1 {summary['test/macro_f1']:.4f}, ECE {summary['test/ece']:.4f}{with_views}"
+        f"macro F1 {summary['test/macro_f1']:.4f}, balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
+        f"mean average precision {summary['test/mean_average_precision']:.4f}, "
+        f"ECE {summary['test/ece']:.4f}{with_views}"
     )
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of `{training.run_id}` — {result}")
     say(f"evaluation: {result}")

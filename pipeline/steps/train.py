@@ -9,8 +9,6 @@ import pandas as pd
 
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams, TrainStepParams
 from pipeline.progress import say, show
-from pipeline.results import plots
-from pipeline.steps import lr_range, seeds
 from pipeline.tracking import checkpoint, runs, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
@@ -28,7 +26,11 @@ EXAMPLES = 2  # images stored beside the served model
 
 def run(params: TrainStepParams, parent: Run | None = None) -> Result:
     """Runs the training that `params` declare, once for each of its seeds, or goes on with what `resume` names."""
-    return seeds.run(params, _run_one) if params.num_seeds > 1 else _run_one(params, parent)
+    if params.num_seeds == 1:
+        return _run_one(params, parent)
+    from pipeline.steps import seeds  # here, as its statistics take a while to import
+
+    return seeds.run(params, _run_one)
 
 
 def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
@@ -76,6 +78,8 @@ def _suggested_lr(setup: Setup, params: TrainParams, run: Run) -> float:
     if same:
         reason = same[0].data.tags.get("no_suggestion", "")
         raise ValueError(f"the range test of this recipe has no suggestion ({reason}): give max_lr")
+    from pipeline.steps import lr_range  # here, as it draws too
+
     _say_what_differs(recipe)
     own = {name: getattr(params, name) for name in RecipeParams.model_fields}
     lr_range.test(setup, LrRangeParams(**own), parent=run)
@@ -155,6 +159,8 @@ def _watch(run: Run, setup: Setup, training: Fitting) -> "Watch":
 
 def _keep(run: Run, name: str, setup: Setup, training: Fitting, folder: Path) -> None:
     """Logs what the training has told, and the weights of its best and of its last epoch."""
+    from pipeline.results import plots  # here, as the first update need not wait for matplotlib
+
     history = training.history
     run.table("steps.csv", history.steps())
     if history.best is None or training.best is None or training.last is None:
@@ -174,6 +180,8 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
     return {
         "network": {"name": setup.params.model, "options": model_options(setup.params)},
         "image_size": setup.params.image_size,
+        "resize": setup.params.resize,
+        "margin": setup.params.margin,
         "classes": list(setup.splits.classes),
         "mean": list(setup.splits.mean),
         "std": list(setup.splits.std),

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class Worker:
         run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
         run.tags({"dataset": params.dataset, "model": params.model})
         run.params(params.model_dump(exclude=NOT_TRAINED_WITH))
-        same_images = params.image_size == self._setup.params.image_size
+        of_images = attrgetter("image_size", "resize", "margin")
+        same_images = of_images(params) == of_images(self._setup.params)
         setup = replace(self._setup, params=params) if same_images else prepare(params)
         measured = _costs(setup)
         run.metrics(measured)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.params import ModelName, RecipeParams
+from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.settings import message
 
 PerChannel = tuple[float, float, float]
@@ -26,6 +26,8 @@ class Description(BaseModel):
 
     network: Network
     image_size: int
+    resize: Resize = "crop"  # how an image that is not square becomes one of image_size + 2 * margin px
+    margin: int = Field(0, ge=0, le=512)  # px then cut off every side
     classes: tuple[str, ...] = Field(min_length=1)  # in the order of the logits
     mean: PerChannel  # per channel, in [0, 1] units
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]

@@ -26,7 +26,7 @@ class Evaluated:
     run_id: str  # of the evaluation
     train_run_id: str
     params: TrainParams
-    epoch: str  # whose weights were evaluated: best or last
+    checkpoint: str  # whose weights were evaluated: best or last
     tags: dict[str, str]  # of the training
     test_digest: str
     metrics: dict[str, float]
@@ -98,7 +98,7 @@ def _read(run: store.StoredRun) -> Evaluated:
         run_id,
         train_run_id,
         params,
-        run.data.params.get("epoch", "best"),
+        run.data.params.get("checkpoint", "best"),
         training.data.tags,
         tags["test.digest"],
         run.data.metrics,

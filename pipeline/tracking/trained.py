@@ -32,7 +32,7 @@ def find(params: TrainedParams) -> Training:
     run_id = _run_id(params.run_id)
     with store.scratch() as folder:
         stored = store.read_json(run_id, "params.json", folder)
-        weights = store.artifact(run_id, f"weights/{params.epoch}.safetensors", folder)
+        weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
         classifier = Classifier.load(weights, where)
     try:
         trained = TrainParams(**stored)

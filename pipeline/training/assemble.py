@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import data, models
-from pipeline.data import augment
+from pipeline.data import augment, policies
 from pipeline.data.batches import Batches, Place, TrainBatches, derive_seed
 from pipeline.params import LrRangeParams, ModelParams, RecipeParams, TrainParams
-from pipeline.training import device, optimizers, range_test, schedules
+from pipeline.training import class_weights, device, optimizers, range_test, schedules
 from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
@@ -71,7 +71,15 @@ class Setup:
             size = images.shape[-1] if size_after is None else size_after(place.passes)
             return (images if size == images.shape[-1] else augment.resize(images, size)), labels
 
-        return TrainBatches(self.splits.train, self.params.batch_size, self.device, seed=seed, augment=augmented)
+        train = self.splits.train.with_margin()
+        return TrainBatches(train, self.params.batch_size, self.device, seed=seed, augment=augmented)
+
+    def class_weights(self) -> Tensor | None:
+        """How much each class counts in the loss of training, (C,); None where all count the same."""
+        if self.params.class_weights == "none":
+            return None
+        train, num_classes = self.splits.train, len(self.splits.classes)
+        return torch.from_numpy(class_weights.of(train.labels, num_classes, self.params.class_weights)).to(self.device)
 
     def recipe(self) -> dict[str, Any]:
         """All a suggested rate depends on, by name: the knobs, the number format, the images."""
@@ -85,12 +93,16 @@ class Setup:
 
     def _augment(self, images: Tensor, labels: Tensor, place: Place, generator: Generator) -> tuple[Tensor, Tensor]:
         params = self.params
-        if params.crop_padding:
+        if params.crop_area:
+            images = augment.random_resized_crop(images, params.image_size, params.crop_area, generator)
+        elif params.crop_padding:
             images = augment.random_crop(images, params.crop_padding, generator)
         if params.flip == "alternate":
             images = augment.flip(images, place.mirrored)
         elif params.flip == "on" or (params.flip == "auto" and self.splits.flip):
             images = augment.random_flip(images, generator)
+        if params.augment != "basic":
+            images = policies.apply(params.augment, images)
         pixels = augment.normalise(images, self.splits.mean, self.splits.std)
         if params.cutout:
             pixels = augment.cutout(pixels, params.cutout, generator)
@@ -139,6 +151,7 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
         epochs=params.epochs,
         precision=setup.precision,
         label_smoothing=params.label_smoothing,
+        class_weights=setup.class_weights(),
         valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
     )
 
@@ -169,6 +182,7 @@ def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
         num_steps=params.num_steps,
         precision=setup.precision,
         label_smoothing=params.label_smoothing,
+        class_weights=setup.class_weights(),
     )
 
 
@@ -190,6 +204,9 @@ def load_splits(params: RecipeParams, data_dir: str = "") -> data.Splits:
         valid_fraction=params.valid_fraction,
         limit_train=params.limit_train,
         limit_test=params.limit_test,
+        labels=params.labels,
+        resize=params.resize,
+        margin=params.margin,
     )
 
 

@@ -30,6 +30,7 @@ class Fitting:
         epochs: int,
         precision: str,
         label_smoothing: float,
+        class_weights: Tensor | None = None,
         valid: Iterable[tuple[Tensor, Tensor]] | None,
     ) -> None:
         self.history = History()
@@ -45,6 +46,7 @@ class Fitting:
             "epochs": epochs,
             "precision": precision,
             "label_smoothing": label_smoothing,
+            "class_weights": class_weights,
             "valid": valid,
             "ema": ema,
         }

@@ -32,6 +32,7 @@ def fit(
     epochs: int,
     precision: str,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
     valid: Iterable[tuple[Tensor, Tensor]] | None = None,
     ema: AveragedModel | None = None,
     done_epochs: int = 0,
@@ -52,7 +53,7 @@ def fit(
         started = time.perf_counter() - (seen[-1].seconds if seen else 0.0)
         for images, targets in batches.epoch(epoch, len(seen)):
             lr = optimizer.param_groups[0]["lr"]
-            loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing)
+            loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing, class_weights)
             if ema is not None:
                 ema.update_parameters(model)
             step += 1
@@ -95,14 +96,16 @@ def train_step(
     optimizer: Optimizer,
     precision: str,
     label_smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One update. Returns the mean loss and the number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
+    `class_weights` (C,) weigh each label in the loss.
     """
     with autocast(images.device, precision):
         logits = model(images)
-    loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

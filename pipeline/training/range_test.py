@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # whose signal comes once it is used: a start need not wait for it
 import torch
-from scipy.signal import lfilter, savgol_filter
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.data.batches import TrainBatches
@@ -55,6 +55,7 @@ def climb(
     num_steps: int,
     precision: str,
     label_smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> Curve:
     """The losses of training while the rate climbs, until they diverge or are no numbers.
 
@@ -76,6 +77,7 @@ def climb(
             epochs=epochs,
             precision=precision,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
         ):
             if not isinstance(event, StepEnd):
                 continue
@@ -93,7 +95,7 @@ def climb(
 
 def smooth(losses: np.ndarray) -> np.ndarray:
     """The debiased exponential running mean of `losses` (n,)."""
-    return lfilter([1.0], [1.0, -SMOOTHING], losses) / np.cumsum(SMOOTHING ** np.arange(len(losses)))
+    return scipy.signal.lfilter([1.0], [1.0, -SMOOTHING], losses) / np.cumsum(SMOOTHING ** np.arange(len(losses)))
 
 
 def suggest(curves: Sequence[Curve]) -> Suggestion:
@@ -117,7 +119,7 @@ def _rates(curve: Curve) -> dict[str, float] | str:
     start = _start_of_descent(curve.smoothed, bottom)
     # By lines fitted to a window: the ladder's rungs are equally far apart in log10(lr), the axis of this slope.
     window = int(SLOPE_WINDOW * len(curve.lr)) | 1
-    slope = savgol_filter(curve.smoothed, window, polyorder=1, deriv=1)
+    slope = scipy.signal.savgol_filter(curve.smoothed, window, polyorder=1, deriv=1)
     return {
         "valley": float(np.sqrt(curve.lr[start] * curve.lr[bottom])),
         "steepest": float(curve.lr[start + int(np.argmin(slope[start : bottom + 1]))]),

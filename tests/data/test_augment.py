@@ -53,6 +53,31 @@ def test_crop_keeps_height_and_width_apart() -> None:
     assert augment.random_crop(images, 3, seeded()).shape == (2, 3, 6, 4)
 
 
+def test_resized_crops_are_windows_of_any_place_area_and_shape() -> None:
+    # Colours that tell where a pixel lies: how far apart two are is how large the window was.
+    side, size = 64, 32
+    along = torch.arange(side) * 4
+    image = torch.stack([along.expand(side, side), along[:, None].expand(side, side), along.expand(side, side)])
+    crops = augment.random_resized_crop(image.to(torch.uint8).expand(2000, -1, -1, -1), size, 0.25, seeded()).float()
+    assert crops.shape == (2000, 3, size, size)
+    across, down = crops[:, 0, 0, :], crops[:, 1, :, 0]
+    # Pixels of a window are sampled at their middles: from first to last one is size - 1 of size.
+    width, height = ((each[:, -2] - each[:, 1]) / (4 * side) * size / (size - 3) for each in (across, down))
+    area, shape = width * height, width / height
+    assert 0.23 < area.min() < 0.3 and 0.95 < area.max() < 1.02
+    assert 0.73 < shape.min() < 0.8 and 1.25 < shape.max() < 1.37
+    assert area.mean() == pytest.approx(0.62, abs=0.02)
+    for each in (across, down):
+        assert each.min() == 0 and each.max() > 250  # up to the borders
+        assert each.mean() == pytest.approx(126, abs=2)  # and no side is preferred
+
+
+def test_a_resized_crop_of_the_whole_at_its_own_size_changes_nothing(image: Tensor, copies: Tensor) -> None:
+    crops = augment.random_resized_crop(copies, SIZE, 1.0, seeded())
+    whole = (crops == image).flatten(1).float().mean(1)
+    assert whole.max() == 1  # where the shape drawn is hardly another than the image's
+
+
 def test_about_half_are_flipped_each_by_itself(image: Tensor, copies: Tensor) -> None:
     flipped = augment.random_flip(copies, seeded())
     mirrored = sum(torch.equal(each, image.flip(-1)) for each in flipped)

@@ -20,17 +20,7 @@ from pipeline.data import cache, folders, parallel
 from pipeline.data.splits import hold_out, limit
 
 SIZE = 8
-
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "classifier-pipeline"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "images"
+BMP_DIGEST, DIGITS_DIGEST = "7b4dc50ce6c81f641a7e41c7f33622d9", "a399727e0b23f87968a12b7de4138e41"
 
 
 def load(root: Path, dataset: str = "folder", **settings: Any) -> data.Splits:
@@ -292,6 +282,43 @@ def test_the_digest_tells_sets_sizes_and_limits_apart(root: Path) -> None:
     paint(root / "cat/0000.png", (255, 255, 255))
     digests.append(load(root).digest)
     assert len({*digests}) == 5 and {len(digest) for digest in digests} == {32}
+
+
+def test_what_was_decoded_before_margins_and_shapes_were_settings_keeps_its_digest(root: Path) -> None:
+    for number in range(12):
+        paint(root / ("cat", "dog")[number % 2] / f"{number:02}.bmp", (number, 20, 7))
+    assert load(root, valid_fraction=0.25).digest == BMP_DIGEST
+    assert load(root, "digits", valid_fraction=0.1).digest == DIGITS_DIGEST
+    others = [{"resize": "squash"}, {"resize": "pad"}, {"margin": 1}, {"image_size": SIZE + 2}]
+    digests = {load(root, valid_fraction=0.25, **each).digest for each in others}
+    assert len(digests) == 4 and BMP_DIGEST not in digests
+
+
+def test_a_split_takes_the_centre_and_its_margin_when_asked(root: Path) -> None:
+    for label in ("cat", "dog"):
+        for number in range(4):
+            pixels = np.full((SIZE + 4, SIZE + 4, 3), 200, dtype=np.uint8)
+            pixels[2:-2, 2:-2] = number
+            (root / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    train = load(root, margin=2).train
+    centre, whole = (split.take(np.arange(len(train))) for split in (train, train.with_margin()))
+    assert centre.shape[1:] == (3, SIZE, SIZE) and centre.max() < 4
+    assert whole.shape[1:] == (3, SIZE + 4, SIZE + 4) and (whole[:, :, :2] == 200).all()
+    assert np.array_equal(whole[:, :, 2:-2, 2:-2], centre)
+    assert (train.nbytes, train.with_margin().nbytes) == (centre.nbytes, whole.nbytes)
+
+
+@pytest.mark.parametrize("side", [7, 258, 259])
+def test_moments_are_exact_also_of_white_images(side: int, cache_home: Path) -> None:
+    images = np.full((2, 3, side, side), 255, dtype=np.uint8)
+    images[1] = np.random.default_rng(0).integers(0, 256, images[1].shape)
+    fields = {"labels": [0, 0], "parts": [0, 0], "names": ["a", "b"], "classes": ["x"], "digest": "d", "corrupt": []}
+    with cache.Writer("key", side) as writer:
+        writer.append(images)
+        moments = writer.commit(fields).moments
+    pixels = images.astype(np.int64)
+    assert np.array_equal(moments, np.stack([pixels.sum((2, 3)), (pixels**2).sum((2, 3))], 1))
 
 
 def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:

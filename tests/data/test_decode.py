@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.decode import decode
+from pipeline.data.decode import GREY, decode
 
 SIZE = 8
 
@@ -121,3 +121,21 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "image.tiff")
     with pytest.raises(ValueError, match="not a JPEG, PNG, WebP, BMP or GIF image"):
         decode(str(tmp_path / "image.tiff"), SIZE)
+
+
+def test_an_image_that_is_not_square_is_cut_squashed_or_padded(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+    pixels[:, :8, 0], pixels[:, 8:, 1] = 200, 100
+    Image.fromarray(pixels).save(path)
+    cut, squashed, padded = (decode(str(path), 8, resize) for resize in ("crop", "squash", "pad"))
+    assert cut[0, 0].tolist() == [200] * 4 + [0] * 4  # exact: of its own size
+    assert squashed[0, :, 0].tolist() == [200] * 8 and squashed[1, :, 7].tolist() == [100] * 8
+    assert (padded[:, :2] == GREY[0]).all() and (padded[:, 6:] == GREY[0]).all()
+    assert padded[0, 2:6, 0].tolist() == [200] * 4 and padded[1, 2:6, 7].tolist() == [100] * 4
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_line_is_padded_too(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "line.png")
+    assert decode(str(tmp_path / "line.png"), 8, "pad").shape == (3, 8, 8)

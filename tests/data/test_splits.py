@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
+from pipeline.data.groups import held_out
 from pipeline.data.splits import Report, Splits, divide
 
 SIZE = 2
@@ -82,3 +83,35 @@ def test_a_limit_takes_a_part_of_it_with_every_class(train: list[int], limit: in
     left_out = np.array(train) - np.bincount(splits.train.labels, minlength=len(train))
     assert {*splits.train.labels} == {*range(len(train))}
     assert is_stratified(left_out, np.array(train))
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(data=st.data())
+def test_groups_are_held_out_whole_and_every_class_keeps_an_image(data: st.DataObject) -> None:
+    number = data.draw(st.integers(1, 80))
+    labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=number, max_size=number)))
+    groups = np.array(data.draw(st.lists(st.integers(0, 20), min_size=number, max_size=number)))
+    held = held_out(labels, groups, data.draw(st.floats(0.01, 0.99)), 0)
+    assert not {*groups[held]} & {*groups[~held]}
+    assert {*labels[~held]} == {*labels}
+
+
+def test_groups_meet_the_fraction_of_each_class_where_they_allow() -> None:
+    draw = np.random.default_rng(0)
+    groups = draw.integers(0, 300, 6000)
+    labels = np.where(draw.random(6000) < 0.1, 2, groups % 2)  # mostly of one class, as a patient's images are
+    held = held_out(labels, groups, 0.2, 0)
+    shares = np.bincount(labels[held]) / np.bincount(labels)
+    assert np.abs(shares - 0.2).max() < 0.02
+    assert held_out(labels, groups, 0.2, 1).tolist() != held.tolist()
+
+
+def test_a_split_s_digest_is_of_its_images_alone() -> None:
+    images = decoded([[30, 30], [0, 0], [300, 4]])
+    whole, cut = split(images, 0.1), split(images, 0.2, limit=20)
+    assert whole is not None and cut is not None
+    assert whole.digest != cut.digest
+    assert whole.test.digest() == cut.test.digest() != whole.train.digest()
+    before = whole.test.digest()
+    images.images[whole.test.rows[-1], 0, 0, 0] = 1  # of the last image, which is digested after 256 others
+    assert whole.test.digest() != before

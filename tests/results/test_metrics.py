@@ -2,7 +2,14 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, classification_report, f1_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    classification_report,
+    f1_score,
+    log_loss,
+    precision_recall_curve,
+)
 
 from pipeline.results import metrics
 
@@ -49,10 +56,15 @@ def test_certainty_absent_classes_and_one_image_stay_finite_without_a_warning(dt
         warnings.simplefilter("error")
         wrong = metrics.summary(np.array([0, 0, 0]), sure)
         single = metrics.summary(np.array([2]), np.array([[0.1, 0.2, 0.3, 0.4]], dtype=dtype))
-        table = metrics.per_class(np.array([0, 0]), np.array([0, 1]), ["a", "b", "c", "d"])
+        table = metrics.per_class(np.array([0, 0]), sure[:2], ["a", "b", "c", "d"])
+        curves = metrics.precision_recall(np.array([0, 0]), sure[:2], ["a", "b", "c", "d"])
     assert wrong["test/accuracy"] == pytest.approx(2 / 3)
     assert all(np.isfinite(value) for value in [*wrong.values(), *single.values()])
-    assert table.set_index("class").loc["c"].tolist() == [0, 0, 0, 0]
+    absent = table.set_index("class").loc["c"]
+    assert absent[["precision", "recall", "f1", "support"]].tolist() == [0, 0, 0, 0]
+    assert np.isnan(absent["average_precision"])
+    assert absent[["precision_low", "precision_high", "recall_low", "recall_high"]].tolist() == [0, 1, 0, 1]
+    assert curves["class"].unique().tolist() == ["a"]
 
 
 def test_the_loss_is_the_same_whatever_the_precision_of_the_probabilities():
@@ -75,11 +87,44 @@ def test_per_class_agrees_with_scikit_learn():
     labels, probabilities = answers()
     predicted = probabilities.argmax(axis=1)
     report = classification_report(labels, predicted, output_dict=True)
-    for row in metrics.per_class(labels, predicted, ["0", "1", "2", "3", "4"]).itertuples():
+    table = metrics.per_class(labels, probabilities, ["0", "1", "2", "3", "4"])
+    for label, row in enumerate(table.itertuples()):
         expected = report[row[1]]
-        assert row[2:] == pytest.approx(
+        assert row[2:6] == pytest.approx(
             (expected["precision"], expected["recall"], expected["f1-score"], expected["support"])
         )
+        assert row.average_precision == average_precision_score(labels == label, probabilities[:, label])
+
+
+def test_intervals_of_a_class_are_of_its_own_images():
+    labels, sure = np.array([0] * 8 + [1] * 2), np.eye(2)[[0] * 7 + [1] * 3]
+    first, second = metrics.per_class(labels, sure, ["many", "few"]).itertuples()
+    assert (first.recall_low, first.recall_high) == metrics.accuracy_interval(7, 8)
+    assert (first.precision_low, first.precision_high) == metrics.accuracy_interval(7, 7)
+    assert (second.recall_low, second.recall_high) == metrics.accuracy_interval(2, 2)
+    assert (second.precision_low, second.precision_high) == metrics.accuracy_interval(2, 3)
+    assert second.recall_high - second.recall_low > first.recall_high - first.recall_low
+
+
+def test_balanced_accuracy_counts_each_class_the_same():
+    labels, sure = np.array([0] * 8 + [1] * 2), np.eye(3)[[0] * 8 + [0, 2]]
+    assert metrics.summary(labels, sure)["test/accuracy"] == 0.8
+    assert metrics.summary(labels, sure)["test/balanced_accuracy"] == 0.5
+
+
+def test_curves_are_scikit_learn_s_thinned_out():
+    labels, probabilities = answers(num_images=1000)
+    curves = metrics.precision_recall(labels, probabilities, list("abcde"))
+    assert curves.groupby("class").size().tolist() == [200] * 5
+    for label, name in enumerate("abcde"):
+        curve = curves[curves["class"] == name]
+        precision, recall, threshold = precision_recall_curve(labels == label, probabilities[:, label])
+        at = np.searchsorted(threshold, curve["threshold"])
+        assert curve["precision"].tolist() == precision[at].tolist()
+        assert curve["recall"].tolist() == recall[at].tolist()
+        assert curve["recall"].iloc[0] == 1
+    mean = metrics.summary(labels, probabilities)["test/mean_average_precision"]
+    assert mean == pytest.approx(metrics.average_precision(labels, probabilities).mean())
 
 
 def test_confusion_has_true_rows_and_predicted_columns():
@@ -117,6 +162,7 @@ def test_all_correct_is_certain_of_nothing_but_its_sample():
 def test_summary_has_exactly_the_documented_keys():
     labels, probabilities = answers(num_classes=10)
     names = {"accuracy", "accuracy_low", "accuracy_high", "loss", "macro_f1", "ece", "top5_accuracy"}
+    names |= {"balanced_accuracy", "mean_average_precision"}
     assert metrics.summary(labels, probabilities).keys() == {f"test/{name}" for name in names}
 
 

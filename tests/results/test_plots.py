@@ -51,6 +51,29 @@ def epochs(count, valid=True):
 STEPS = pd.DataFrame({"step": range(8), "epoch": np.arange(1, 9) / 4, "lr": np.linspace(0, 1, 8), "loss": [2.0] * 8})
 
 
+def precisions(names):
+    curve = {"precision": [0.5, 1.0], "recall": [1.0, 0.4]}
+    return pd.concat(pd.DataFrame({"class": name, **curve}) for name in names)
+
+
+def test_precision_recall_names_the_lowest_classes_and_draws_all():
+    values = {f"class {i}": i / 10 for i in range(10)}
+    figure = plots.precision_recall(precisions(values), values, "digits")
+    render(figure)
+    assert title(figure) == "digits: mean average precision 0.4500 of 10 classes"
+    (axes,) = figure.axes
+    named = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+    assert named == [f"{i / 10:.3f} class {i}" for i in range(6)]
+    assert len(axes.lines) == 10
+
+
+def test_precision_recall_takes_any_class_names():
+    values = dict.fromkeys(HOSTILE, 0.5)
+    figure = plots.precision_recall(precisions(values), values, "$x_{")
+    assert render(figure).std() > 10
+    assert len(figure.legends[0].get_texts()) == 6
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_curves_show_train_valid_and_the_rate(count):
     figure = plots.curves(epochs(count), STEPS, "digits")

@@ -74,6 +74,51 @@ def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workp
     assert table["class"].tolist() == ["$dog", "a cat", "émeu"]
 
 
+@pytest.fixture
+def listed(tmp_path):
+    """Photos that are not square in one folder, a table of them, few of the second class, taken in series of four."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    rows = []
+    for i in range(96):
+        colour = int(i % 16 >= 12)
+        pixels = draw.integers(0, 90, (30, 50, 3), dtype=np.uint8)
+        pixels[:, 20:30, colour] += 150
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
+        rows.append({"path": f"{i}.jpg", "label": ["=many", "few"][colour], "group": f"series {i // 4}"})
+    pd.DataFrame(rows).to_csv(tmp_path / "photos" / "labels.csv", index=False)
+    return tmp_path / "photos"
+
+
+def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_automatic_augmentation(workplace, listed):
+    folder = {"dataset": "folder", "data_dir": listed, "labels": "labels.csv", "image_size": 24}
+    folder |= {"limit_train": 0, "limit_test": 0, "batch_size": 16, "valid_fraction": 0.2}
+    recipe = {"crop_area": 0.5, "augment": "trivial", "class_weights": "balanced", "optimizer": "sgd", "max_lr": 0.02}
+    assert workplace.run("main", **{**TINY, **folder, **recipe, "epochs": 8}) == 0
+    (training,), (evaluation,) = workplace.runs("train"), workplace.runs("evaluate")
+    assert evaluation.data.metrics["test/balanced_accuracy"] > 0.8
+    assert (
+        f"balanced accuracy {evaluation.data.metrics['test/balanced_accuracy']:.2%}"
+        in evaluation.data.tags["mlflow.note.content"]
+    )
+    folder = listed.parent / "fetched"
+    for run, names in (
+        (training, ["splits.csv", "recipe.json"]),
+        (evaluation, ["per_class.csv", "precision_recall.csv", "precision_recall.png"]),
+    ):
+        for name in names:
+            workplace.client.download_artifacts(run.info.run_id, name, str(folder.mkdir(exist_ok=True) or folder))
+    table = pd.read_csv(folder / "per_class.csv")
+    assert table["class"].tolist() == ["'=many", "few"]
+    assert (table["recall_low"] < table["recall_high"]).all() and table["average_precision"].between(0, 1).all()
+    assert '"class_weights": "balanced"' in (folder / "recipe.json").read_text()
+    # All files are of one part, so that positions in it are those of the sorted names.
+    names = sorted(f"{i}.jpg" for i in range(96))
+    splits = pd.read_csv(folder / "splits.csv")
+    series = splits["index"].map(lambda index: int(names[index].partition(".")[0]) // 4)
+    assert splits.groupby(series)["split"].nunique().max() == 1
+
+
 RECORD = {
     "model": "fast",
     "valid_fraction": 0,

@@ -64,7 +64,7 @@ def test_the_maps_of_the_last_epoch_are_those_of_the_network_that_was_kept(workp
     monkeypatch.chdir(workplace.folder)
     monkeypatch.setenv("XDG_CACHE_HOME", workplace.environment["XDG_CACHE_HOME"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workplace.uri)
-    found = trained.find(TrainedParams(run_id=watched, epoch="last"))
+    found = trained.find(TrainedParams(run_id=watched, checkpoint="last"))
     valid, classifier = found.splits.valid, found.classifier
     rows = [list(valid.names).index(image["name"]) for image in index["images"]]
     assert [found.splits.classes[valid.labels[row]] for row in rows] == [image["class"] for image in index["images"]]

@@ -133,6 +133,26 @@ def test_the_averaged_model_is_the_one_validated():
     assert not torch.equal(averaged.module[0].weight, model[0].weight)
 
 
+def test_class_weights_weigh_each_image_of_the_training_loss_and_not_validation():
+    model = network()
+    images, labels = next(iter(Valid(squares(16), 16)))
+    weights = torch.tensor([4.0, 1.0, 0.5, 0.5])
+    still = optimizers.build("sgd", model, lr=0.0, momentum=0, weight_decay=0)
+    with torch.no_grad():
+        each = torch.nn.functional.cross_entropy(copy.deepcopy(model)(images), labels, reduction="none")
+    loss, _ = loop.train_step(copy.deepcopy(model), images, labels, still, "fp32", 0.0, weights)
+    assert loss.item() == pytest.approx(((each * weights[labels]).sum() / weights[labels].sum()).item(), rel=1e-5)
+
+    valid = Valid(squares(40, seed=9))
+    trained, events = train(epochs=1, class_weights=weights, valid=valid)
+    last = list(events)[-1]
+    logits, known = loop.predict(trained, valid)
+    assert last.valid_loss == pytest.approx(torch.nn.functional.cross_entropy(logits, known).item())
+    unweighted, others = train(epochs=1)
+    list(others)
+    assert not torch.equal(trained[0].weight, unweighted[0].weight)
+
+
 def test_soft_targets_count_their_largest_class():
     model = network()
     optimizer = optimizers.build("sgd", model, lr=0.0, momentum=0, weight_decay=0)

@@ -2,7 +2,13 @@
 
 from pipeline.results.plots.comparison import calibrations, curves_beside
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, watched
-from pipeline.results.plots.results import confusion_matrix, faithfulness, patch_size_by_rate, reliability
+from pipeline.results.plots.results import (
+    confusion_matrix,
+    faithfulness,
+    patch_size_by_rate,
+    precision_recall,
+    reliability,
+)
 from pipeline.results.plots.training import curves, lr_range
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "gallery",
     "lr_range",
     "patch_size_by_rate",
+    "precision_recall",
     "reliability",
     "watched",
 ]

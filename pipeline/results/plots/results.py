@@ -1,6 +1,6 @@
-"""Figures of an evaluation: confusion, calibration, faithfulness."""
+"""Figures of an evaluation: confusion, precision and recall, calibration, faithfulness."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,33 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: boo
             colour = "white" if value > 0.4 * highest else "black"
             text = f"{value:.2f}" if normalised else f"{value:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, size=SMALL)
+    return figure
+
+
+def precision_recall(curves: pd.DataFrame, average_precision: Mapping[str, float], title: str) -> Figure:
+    """Precision against recall of every class, those of the lowest average precision by name and colour.
+
+    `curves` has `class`, `precision` and `recall`, in [0, 1]; `average_precision` has a value for each of its classes.
+    """
+    lowest_first = sorted(average_precision, key=lambda name: average_precision[name])
+    named = dict(zip(lowest_first, COLOURS, strict=False))
+    mean = sum(average_precision.values()) / len(average_precision)
+    figure = sheet(7, 5.5, f"{title}: mean average precision {mean:.4f} of {len(average_precision)} classes")
+    axes = figure.subplots()
+    by_class = dict(list(curves.groupby("class", sort=False)))
+    for name in lowest_first[len(named) :]:
+        axes.plot(by_class[name]["recall"], by_class[name]["precision"], color=GREY, alpha=0.3)
+    for name, colour in named.items():
+        # The number first: what starts with an underscore is no label to matplotlib.
+        label = f"{average_precision[name]:.3f} {fit(name, NAME_CHARACTERS)}"
+        axes.plot(by_class[name]["recall"], by_class[name]["precision"], color=colour, label=label)
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.01)
+    dress(axes, x="recall: share of the class that is found", y="precision: share of what is found that is right")
+    heading = "average precision" + (", the lowest" if len(named) < len(average_precision) else "")
+    figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=heading, title_fontsize=SMALL
+    )
     return figure
 
 

@@ -1,0 +1,173 @@
+"""Photos from folder to batches: the first pass beside bare decoding, the second beside copying memory, memory itself.
+
+python -m benchmarks.photos [number, 2000] [image_size, 224]   writes so many JPEG photos of 224 to 500 px and their
+cache into a temporary folder where TMPDIR says (of 100,000 some 27 GB), and prints a Markdown table
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from pipeline import data
+from pipeline.data.batches import TrainBatches
+from pipeline.data.decode import crop
+from pipeline.data.parallel import map_blocks
+from pipeline.params import RecipeParams
+from pipeline.training.assemble import Setup, load_splits
+
+CLASSES, BATCH, AUGMENTED = 10, 256, 8  # of them the first batches, whose augmentation is timed
+LEAST, MOST = 224, 500  # px a side
+AT_ONCE = 16  # photos of one block
+MIB = 2**20
+
+
+def write_photos(number: int) -> list[str]:
+    """Writes coloured patches under the grain of a sensor, and returns their paths."""
+    for label in range(CLASSES):
+        Path(f"photos/{label}").mkdir(parents=True)
+    blocks = map_blocks(_write, range(number), AT_ONCE, title="writing photos")
+    return [path for block in blocks for path in block]
+
+
+def _write(numbers: Sequence[int]) -> list[str]:
+    return [_write_one(number) for number in numbers]
+
+
+def _write_one(number: int) -> str:
+    draw = np.random.default_rng(number)
+    width, height = (int(side) for side in draw.integers(LEAST, MOST + 1, 2))
+    patches = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(patches.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    pixels = smooth + draw.normal(0, 6, (height, width, 1))
+    path = f"photos/{number % CLASSES}/{number:06}.jpg"
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=85)
+    return path
+
+
+class Bare:
+    """What every reader of photos must do: open, decode and, with `size` (px), scale; nothing is kept."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, paths: Sequence[str]) -> int:
+        """The number of `paths`, once they are decoded."""
+        for path in paths:
+            with Image.open(path) as image:
+                pixels = image.convert("RGB")
+                np.asarray(crop(pixels, self.size) if self.size else pixels)
+        return len(paths)
+
+
+def decode_bare(paths: Sequence[str], size: int) -> float:
+    """Photos per second of `Bare` in as many processes as the pipeline takes."""
+    started = time.perf_counter()
+    done = sum(map_blocks(Bare(size), paths, AT_ONCE, title="bare decoding"))
+    return done / (time.perf_counter() - started)
+
+
+def read_batches(split: data.Split) -> float:
+    """MiB per second of shuffled batches of `split`, from its memory map into memory of their own."""
+    order, read = np.random.default_rng(0).permutation(len(split)), 0
+    started = time.perf_counter()
+    for start in range(0, len(order), BATCH):
+        read += split.take(order[start : start + BATCH]).nbytes
+    return read / MIB / (time.perf_counter() - started)
+
+
+def copy_memory(split: data.Split) -> float:
+    """MiB per second of copies of a batch that lies in memory already."""
+    batch = split.take(np.arange(min(BATCH, len(split))))
+    laps = max(1, split.nbytes // batch.nbytes)
+    started = time.perf_counter()
+    for _ in range(laps):
+        batch.copy()
+    return laps * batch.nbytes / MIB / (time.perf_counter() - started)
+
+
+def augmented(params: RecipeParams, splits: data.Splits) -> float:
+    """Photos per second of processor time through the recipe's augmentation and normalisation, on one thread."""
+    torch.set_num_threads(1)
+    batches: TrainBatches = Setup(params, splits, torch.device("cpu"), "fp32").train_batches(0)
+    started, done = time.process_time(), 0
+    for _, (images, _) in zip(range(AUGMENTED), batches.epoch(1), strict=False):
+        done += len(images)
+    return done / (time.process_time() - started)
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """The most memory beyond what it had that this process took within the context, pages of files apart (MiB)."""
+    process, over, taken = psutil.Process(), threading.Event(), [0.0]
+
+    def own() -> float:
+        memory = process.memory_info()
+        return float(memory.rss - memory.shared) / MIB
+
+    def watch(before: float) -> None:
+        while not over.wait(0.02):
+            taken[0] = max(taken[0], own() - before)
+
+    watching = threading.Thread(target=watch, args=(own(),))
+    watching.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        watching.join()
+
+
+def row(what: str, value: float, unit: str, beside: str = "", peer: float = 0.0) -> None:
+    """Prints a row of the table."""
+    compared = f"{beside}: {peer:,.0f}" if peer else beside
+    print(f"| {what} | {value:,.0f} {unit} | {compared} | {f'{value / peer:.2f}' if peer else ''} |", flush=True)
+
+
+def main(number: int, image_size: int) -> None:
+    """Measures and prints."""
+    common = {"dataset": "folder", "data_dir": "photos", "image_size": image_size, "batch_size": 64, "device": "cpu"}
+    params = RecipeParams(**common, crop_area=0.35)
+    paths = write_photos(number)
+    kept = image_size + 2 * params.margin
+    weight = sum(Path(path).stat().st_size for path in paths) / number / 1024
+    print(f"{number:,} photos of {LEAST} to {MOST} px, {weight:.0f} KiB each, kept at {kept} px; {torch.__version__}\n")
+    print("| what | pipeline | beside | ratio |\n|---|---|---|---|")
+    before = decode_bare(paths, kept)
+    started = time.perf_counter()
+    with peak_memory() as first:
+        splits = load_splits(params)
+    rate = number / (time.perf_counter() - started)
+    bare = (before + decode_bare(paths, kept)) / 2
+    row("first pass", rate, "photos/s", "decoded and scaled in a bare loop, before and after", bare)
+    row("first pass", rate, "photos/s", "decoded only", decode_bare(paths, 0))
+    started = time.perf_counter()
+    load_splits(params)
+    row("start from the cache", 1000 * (time.perf_counter() - started), "ms")
+    train = splits.train.with_margin()
+    with peak_memory() as second:
+        reading = read_batches(train)
+    row("second pass", reading, "MiB/s", "copies in memory", copy_memory(train))
+    stored = number * 3 * kept**2 / MIB
+    row("memory taken by the first pass", first[0], "MiB", f"stored: {stored:,.0f}")
+    row("memory taken by the second", second[0], "MiB", f"stored: {stored:,.0f}")
+    for augment in ("basic", "trivial", "rand"):
+        recipe = RecipeParams(**common, crop_area=0.35, augment=augment)
+        row(f"random resized crop, flip, augment={augment}", augmented(recipe, splits), "photos/s of a core")
+
+
+if __name__ == "__main__":
+    count, side = (int(given) for given in (sys.argv[1:] + ["2000", "224"][len(sys.argv) - 1 :]))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        os.chdir(folder)
+        main(count, side)

@@ -1,0 +1,118 @@
+"""A table of labels -> what it lists, before any image is opened."""
+
+import csv
+import logging
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from pipeline.data.cache import TRAIN
+from pipeline.data.tree import PART_OF, ImageFile, Listing
+from pipeline.text import shown
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 256 * 2**20  # of a table, which a million images do not fill
+MAX_CHARACTERS = 255  # of a label, as of a folder's name
+COLUMNS = ("path", "label", "split", "group")
+NEEDED = COLUMNS[:2]
+
+
+def read_labels(root: Path, table: str) -> Listing:
+    """The files that the CSV file `table`, relative to `root` or absolute, lists, sorted by part and path.
+
+    Its first line names the columns: path, relative to `root`; label; and, where wanted, split (train, valid or test)
+    and group, whose images stay in one split. Others are passed over. A file that is not there is left out by name;
+    raises ValueError, naming the line, for a table that is not to be trusted: a row of another length, a path twice or
+    outside `root`, a group in two splits.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
+    listing, table_path = Listing(), root / Path(table).expanduser()
+    lines: dict[str, int] = {}
+    part_of_group: dict[str, int] = {}
+    for line, row in _rows(table_path):
+        where = f"{_named(table_path)} line {line}"
+        file = ImageFile(_part(row, where), _path(row["path"], where), _label(row["label"], where))
+        if file.path in lines:
+            raise ValueError(f"{where}: {_short(file.path)} is in line {lines[file.path]} already")
+        lines[file.path] = line
+        if group := row.get("group", ""):
+            if part_of_group.setdefault(group, file.part) != file.part:
+                raise ValueError(f"{where}: group {_short(group)} is in another split too")
+            listing.groups[file.path] = group
+        listing.add(file, (root / file.path).stat)
+    if not listing.files:
+        first_reason = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
+        raise ValueError(f"{_named(table_path)} lists no file that is in data_dir={root}{first_reason}")
+    listing.train_folders = sorted({file.label for file in listing.files if file.part == TRAIN})
+    listing.files.sort()
+    return listing
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """(line, cells by column, without the blanks around them) of each row of the CSV file `path`."""
+    name = _named(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe may wait for ever
+            raise ValueError(f"{name} is no file")
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            columns = [cell.strip().lower() for cell in next(lines, [])]
+            _check_columns(columns, name)
+            for cells in lines:
+                if len(cells) != len(columns) and cells:
+                    raise ValueError(f"{name} line {lines.line_num}: {len(cells)} cells, not {len(columns)}")
+                if cells:
+                    yield lines.line_num, dict(zip(columns, map(str.strip, cells), strict=True))
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8 text: save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{name} line {lines.line_num}: not CSV ({error})") from None
+
+
+def _check_columns(columns: list[str], name: str) -> None:
+    if missing := [column for column in NEEDED if column not in columns]:
+        found = _short(", ".join(columns)) or "nothing"
+        raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line has {found}")
+    if twice := [column for column in COLUMNS if columns.count(column) > 1]:
+        raise ValueError(f"{name} has several columns {twice[0]}: leave one")
+    if others := ", ".join(column for column in columns if column not in COLUMNS):
+        log.info("%s: columns not used: %s", name, _short(others))
+
+
+def _part(row: Mapping[str, str], where: str) -> int:
+    if "split" not in row:
+        return TRAIN
+    try:
+        return PART_OF[row["split"].lower()]
+    except KeyError:
+        raise ValueError(f"{where}: split {_short(row['split']) or 'empty'} is none of train, valid, test") from None
+
+
+def _path(text: str, where: str) -> str:
+    path = PurePosixPath(text)
+    if not path.parts or "\0" in text:
+        raise ValueError(f"{where}: path {_short(text) or 'empty'} names no file")
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{where}: path {_short(text)} must be relative, and stay within data_dir")
+    return str(path)
+
+
+def _label(text: str, where: str) -> str:
+    if not 0 < len(text) <= MAX_CHARACTERS:
+        raise ValueError(f"{where}: label {_short(text) or 'empty'} must have 1 to {MAX_CHARACTERS} characters")
+    return text
+
+
+def _named(path: Path) -> str:
+    return f"labels={shown(str(path))}"
+
+
+def _short(text: str) -> str:
+    return shown(text) if len(text) <= MAX_CHARACTERS else f"{shown(text[:MAX_CHARACTERS])}…"

@@ -1,0 +1,186 @@
+"""A table of labels: what it lists is read as folders are, and one that cannot be trusted is refused in one line."""
+
+import csv
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import data
+from tests.data.test_data import SIZE, first_pixels, load, paint
+
+Rows = list[list[str]]
+
+
+def write(root: Path, rows: Rows, name: str = "labels.csv") -> Path:
+    with (root / name).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return root / name
+
+
+def plant(root: Path, count: int = 10) -> Rows:
+    """`count` PNG files of each of two classes, all in one folder, and the rows that list them."""
+    names = [(f"photos/{number:03}.png", ("cat", "dog")[number % 2]) for number in range(2 * count)]
+    for number, (name, _) in enumerate(names):
+        paint(root / name, (number, 0, 7))
+    return [list(each) for each in names]
+
+
+def splits_of(splits: data.Splits) -> dict[str, data.Split]:
+    named = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    return {name: split for name, split in named.items() if split is not None}
+
+
+def test_a_table_gives_the_labels_and_the_parts_of_files_anywhere(root: Path) -> None:
+    rows = plant(root)
+    splits = ["train", "Train", "val", " TEST "]
+    listed = [[f"./{path}", label, splits[number % 4], "x"] for number, (path, label) in enumerate(rows[:-1])]
+    write(root, [["Path", " label", "split", "width"], *listed])
+    told = load(root, labels="labels.csv", valid_fraction=0.5)
+    assert told.classes == ("cat", "dog") and told.name == "images" and told.flip
+    assert {name: len(split) for name, split in splits_of(told).items()} == {"train": 10, "valid": 5, "test": 4}
+    assert first_pixels(told.test)["photos/003.png"] == (3, 0, 7)
+    assert "photos/019.png" not in {name for split in splits_of(told).values() for name in split.names}
+    by_name = dict(zip(told.train.names, told.train.labels.tolist(), strict=True))
+    assert by_name["photos/000.png"] == 0 and by_name["photos/001.png"] == 1
+
+
+def test_a_table_of_the_folders_gives_their_splits(root: Path) -> None:
+    for number in range(20):
+        for label in ("cat", "dog"):
+            paint(root / label / f"{number}.png", (number, len(label), 0))
+    rows = [[f"{label}/{number}.png", label] for label in ("dog", "cat") for number in range(20)]
+    table = write(root.parent, [["path", "label"], *rows])
+    assert load(root, labels=str(table)).digest == load(root).digest
+
+
+def test_what_is_missing_or_broken_is_named_and_the_rest_is_read(root: Path) -> None:
+    rows = plant(root)
+    (root / "photos/000.png").write_text("no picture")
+    (root / "photos/001.png").unlink()
+    os.mkfifo(root / "photos/pipe")
+    rows += [["photos/pipe", "cat"], ["photos", "cat"], ["x" * 300, "dog"]]
+    write(root, [["path", "label"], *rows])
+    splits = load(root, labels="labels.csv")
+    assert dict(splits.report.left_out) == {
+        "photos/000.png": "not a JPEG, PNG, WebP, BMP or GIF image",
+        "photos/001.png": "No such file or directory",
+        "photos/pipe": "a pipe, socket or device",
+        "photos": "a folder",
+        "x" * 300: "File name too long",
+    }
+    assert len(splits.train) + len(splits.test) == 18
+
+
+def test_no_group_is_in_two_splits_and_other_groups_are_other_data(root: Path) -> None:
+    rows = plant(root, 60)
+    group = {path: f"patient {number // 6}" if number < 90 else "" for number, (path, _) in enumerate(rows)}
+    write(root, [["path", "label", "group"], *([path, label, group[path]] for path, label in rows)])
+    splits = load(root, labels="labels.csv", valid_fraction=0.2)
+    where: dict[str, set[str]] = {}
+    for part, split in splits_of(splits).items():
+        for name in split.names:
+            if group[name]:
+                where.setdefault(group[name], set()).add(part)
+    assert len(where) == 15 and all(len(parts) == 1 for parts in where.values())
+    assert {part for parts in where.values() for part in parts} == {"train", "valid", "test"}
+    sizes = {part: len(split) / 120 for part, split in splits_of(splits).items()}
+    assert sizes["test"] == pytest.approx(0.2, abs=0.05) and sizes["valid"] == pytest.approx(0.16, abs=0.05)
+    assert load(root, labels="labels.csv", valid_fraction=0.2).digest == splits.digest  # from the cache too
+    write(root, [["path", "label"], *rows])
+    assert load(root, labels="labels.csv", valid_fraction=0.2).digest != splits.digest
+
+
+def test_classes_without_a_test_image_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = plant(root, 20)
+    for number in range(4):
+        paint(root / f"{number}.png", (9, 9, number))
+    rows += [["0.png", "emu"], ["1.png", "fox"], ["2.png", "fox"], ["3.png", "fox"]]
+    grouped = [[path, label, "den" if label == "fox" else ""] for path, label in rows]
+    write(root, [["path", "label", "group"], *grouped])
+    load(root, labels="labels.csv")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition(":")[0] for text in warnings] == [
+        "one train image and no test image of class emu",
+        "no test image of class fox",
+    ]
+
+
+HEADER = ["path", "label", "split", "group"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "has no column path and label: its first line has nothing"),
+        ([["path;label"], ["a;b"]], "has no column path and label: its first line has path;label"),
+        ([["path", "label", "label"]], "has several columns label"),
+        ([HEADER], "lists no file"),
+        ([HEADER, ["a.png", "cat", "train"]], "line 2: 3 cells, not 4"),
+        ([HEADER, ["", "cat", "train", ""]], "line 2: path empty names no file"),
+        ([HEADER, ["a.png", " ", "train", ""]], "line 2: label empty must have 1 to 255 characters"),
+        ([HEADER, ["a.png", "c" * 256, "train", ""]], "line 2: label c+… must have 1 to 255 characters"),
+        ([HEADER, ["a.png", "cat", "tset", ""]], "line 2: split tset is none of train, valid, test"),
+        ([HEADER, ["a.png", "cat", "", ""]], "line 2: split empty is none of train, valid, test"),
+        ([HEADER, ["/etc/passwd", "cat", "train", ""]], "line 2: path /etc/passwd must be relative"),
+        ([HEADER, ["a/../../b.png", "cat", "train", ""]], r"line 2: path a/../../b.png must be relative, and stay"),
+        ([HEADER, ["a\x1b[2J\n", "cat", "\u202e", ""]], r"line 3: split \\u202e is none of"),
+        ([HEADER, ["0.png", "a", "train", "x"], ["./0.png", "b", "train", "x"]], "line 3: 0.png is in line 2 already"),
+        ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "a", "test", "x"]], "line 3: group x is in another split"),
+        ([HEADER, ["0.png", "a", "test", ""], ["1.png", "b", "test", ""]], "no usable train image of a, b"),
+        ([HEADER, ["0.png", "a", "train", ""], ["1.png", "a", "test", ""]], r"found one class \(a\)"),
+        ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "b", "train", "x"]], "the test split: no group of images"),
+        ([HEADER, ["x" * 200_000, "a", "train", "x"]], r"line 2: not CSV \(field larger than field limit"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_one_line(rows: Rows, message: str, root: Path) -> None:
+    for number in range(2):
+        paint(root / f"{number}.png", (number, 0, 0))
+    write(root, rows)
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(root, labels="labels.csv")
+    assert str(refusal.value).isprintable() and len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\n\xff\xfe.png,cat\n", "is not UTF-8 text"),
+        (b"path,label\n\0.png,cat\n", "names no file|not CSV"),
+        (b'path,label\n"a.png,cat\n', "line 2: not CSV"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_table_is_one_line(content: bytes, message: str, root: Path) -> None:
+    root.mkdir()
+    (root / "labels.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(root, labels="labels.csv")
+    assert str(refusal.value).isprintable()
+
+
+def test_no_table_is_one_line(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"data_dir=.*images is not a folder"):
+        load(root, labels="labels.csv")
+    root.mkdir()
+    os.mkfifo(root / "pipe")
+    for name, message in (("labels.csv", "No such file"), (".", "is no file"), ("pipe", "is no file")):
+        with pytest.raises(ValueError, match=message):
+            load(root, labels=name)
+
+
+def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(root: Path) -> None:
+    rows = plant(root)
+    table = write(root, [["path", "label"], *rows])
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert len(load(root, labels="labels.csv").train) == 16
+
+
+def test_a_table_goes_with_the_other_settings(root: Path) -> None:
+    rows = plant(root)
+    write(root, [["path", "label"], *rows])
+    splits = load(root, labels="labels.csv", image_size=SIZE, margin=2, resize="pad", limit_train=6)
+    assert np.bincount(splits.train.labels).tolist() == [3, 3]
+    assert splits.train.take(np.arange(6)).shape == (6, 3, SIZE, SIZE)
