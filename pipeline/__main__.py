@@ -67,10 +67,13 @@ class _Steps(click.Group):
 def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Parameter:
     if schema.get("positional"):
         return click.Argument([name], nargs=-1)
-    default = params.model_fields[name].default
-    shown = ",".join(default) if isinstance(default, tuple) else default
+    field = params.model_fields[name]
     choices = "|".join(map(str, schema.get("enum", [])))
-    return click.Option([f"--{name}"], metavar=choices or name.upper(), help=f"{schema['description']} [{shown}]")
+    metavar = choices or name.upper()
+    if field.is_required():
+        return click.Option([f"--{name}"], metavar=metavar, help=schema["description"], required=True)
+    shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return click.Option([f"--{name}"], metavar=metavar, help=f"{schema['description']} [{shown}]")
 
 
 def _runner(step: str) -> Any:

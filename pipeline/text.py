@@ -37,6 +37,11 @@ def cell(text: str) -> str:
     return f"'{line}" if FORMULA.match(line) and not _is_number(line) else line
 
 
+def from_cell(written: str) -> str:
+    """The text that `cell` has written so."""
+    return written[1:] if written.startswith("'") and FORMULA.match(written) else written
+
+
 def note(markdown: str) -> str:
     """`markdown` with no HTML in it, and nothing unseen but line ends."""
     return html.escape(visible(markdown, keep="\n"), quote=False)

@@ -20,6 +20,9 @@ from pipeline.__main__ import main
         (["train", "--epochs"], ["--epochs", "requires an argument"]),
         (["evaluate", "--run_id", "../../x"], ["run_id=../../x"]),
         (["main", "--steps", "lr_range,tran"], ["steps=tran", "did you mean train?"]),
+        (["main", "--steps", "evaluate", "--num_seeds", "2"], ["num_seeds=2: no training is among the steps evaluate"]),
+        (["compare"], ["--runs"]),
+        (["compare", "--runs", "a,b"], ["runs=a", "should match pattern"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):

@@ -95,7 +95,7 @@ def test_every_knob_says_what_it_is():
             assert field.description, name
 
 
-def test_main_has_every_knob_of_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
+def test_main_has_the_knobs_of_all_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
     for step in get_args(StepName):
         for name, field in STEPS[step].model_fields.items():
             if name != "data_dir":
@@ -178,12 +178,12 @@ NAMES = {
 
 
 def given_some(step):
-    """Valid parameters of a step, a few of them drawn, and the names of those."""
-    schemas = STEPS[step].model_json_schema()["properties"]
-    fields = {name: values(schema) for name, schema in schemas.items() if name not in ("experiment", "resume")}
+    """Valid parameters of a step, a few of them drawn, and the names of those that must be given or were drawn."""
+    schema = STEPS[step].model_json_schema()
+    fields = {name: values(each) for name, each in schema["properties"].items() if name not in ("experiment", "resume")}
     fields |= {name: st.sampled_from(NAMES[name]) for name in NAMES.keys() & fields.keys()}
     return st.lists(st.sampled_from(sorted(fields)), max_size=4, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: fields[name] for name in names})
+        lambda names: st.fixed_dictionaries({name: fields[name] for name in {*names, *schema.get("required", ())}})
     )
 
 
@@ -201,8 +201,10 @@ def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_j
 
     file = tmp_path_factory.getbasetemp() / f"{step}.yaml"
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in drawn.items()}
-    file.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    assert resolve(step, {"experiment": str(file)}) == params.model_copy(update={"experiment": str(file)})
+    of_experiments = {name: value for name, value in plain.items() if name in MainParams.model_fields}
+    file.write_text(yaml.safe_dump(of_experiments), encoding="utf-8")
+    others = {name: flags[name] for name in plain.keys() - of_experiments.keys()}
+    assert resolve(step, {**others, "experiment": str(file)}) == params.model_copy(update={"experiment": str(file)})
 
     in_mlflow = {name: as_text(value) for name, value in params.model_dump().items()}
     assert STEPS[step](**in_mlflow) == params

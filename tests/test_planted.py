@@ -397,7 +397,7 @@ RESULT = {"run_id": "0" * 32, "summary": "s", "metrics": {}, "handed": {}}
         b"[1]",
         json.dumps([{**RESULT, "metrics": {"a": "../../x"}}]).encode(),
         json.dumps([{**RESULT, "handed": {"run_id": "../../x"}}] * 2).encode(),
-        json.dumps([{**RESULT, "handed": {"run_id": "0" * 32, "weights": "../../x"}}] * 2).encode(),
+        json.dumps([{**RESULT, "handed": {"run_id": "0" * 32, "checkpoint": "../../x"}}] * 2).encode(),
     ],
     ids=lambda content: repr(content)[:40],
 )

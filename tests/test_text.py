@@ -51,6 +51,11 @@ def test_a_name_is_shown_in_one_line_that_can_be_encoded(name: str) -> None:
     assert text.visible(shown) == shown
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_is_read_as_what_was_written_there(name: str) -> None:
+    assert text.from_cell(text.cell(text.shown(name))) == text.shown(name)
+
+
 def test_no_two_names_become_one() -> None:
     assert len({text.shown(name) for name in NAMES}) == len(NAMES)
     assert len({text.cell(text.shown(name)) for name in NAMES}) == len(NAMES)

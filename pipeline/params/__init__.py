@@ -1,16 +1,24 @@
 """Every knob of every step: name, type, default, bounds, unit and meaning. The one truth, read by all others."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.params.compare import CompareParams
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
 from pipeline.params.report import ReportParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
-from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
+from pipeline.params.training import (
+    LrRangeParams,
+    ResumeParams,
+    SeedsParams,
+    SweepParams,
+    TrainParams,
+    TrainStepParams,
+)
 
 __all__ = [
     "COMMANDS",
@@ -18,6 +26,7 @@ __all__ = [
     "STEPS",
     "TOOLS",
     "CamMethod",
+    "CompareParams",
     "DataParams",
     "DatasetName",
     "Declared",
@@ -46,12 +55,20 @@ __all__ = [
 StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams, ReportParams):
+class MainParams(
+    SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams, SeedsParams, ReportParams
+):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
         ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
     )
+
+    @model_validator(mode="after")
+    def seeds_are_of_trainings(self) -> Self:
+        if self.num_seeds > 1 and "train" not in self.steps:
+            raise ValueError(f"num_seeds={self.num_seeds}: no training is among the steps {','.join(self.steps)}")
+        return self
 
 
 class SyncParams(Declared):
@@ -74,6 +91,7 @@ STEPS: dict[str, type[Params]] = {
     "explain": ExplainParams,
     "predict": PredictParams,
     "report": ReportParams,
+    "compare": CompareParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

@@ -41,6 +41,12 @@ class TrainParams(RecipeParams, StudyParams):
         10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
     )
     keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
+    watch_images: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="validation images whose Grad-CAM maps are kept after each epoch (0: none); of no trial of a sweep",
+    )
 
     @model_validator(mode="after")
     def first_size_fits(self) -> Self:
@@ -66,7 +72,11 @@ class ResumeParams(Params):
     )
 
 
-class TrainStepParams(TrainParams, ResumeParams):
+class SeedsParams(Params):
+    num_seeds: int = Field(1, ge=1, le=100, description="trainings, with seed, seed + 1, ..., under one parent run")
+
+
+class TrainStepParams(TrainParams, ResumeParams, SeedsParams):
     """OneCycle training: weights, curves and a served model."""
 
 

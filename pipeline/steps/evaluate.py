@@ -33,6 +33,7 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
                 "dataset": training.params.dataset,
                 "model": training.params.model,
                 "train.run_id": training.run_id,
+                "test.digest": training.splits.test.digest(),
             }
         )
         splits = training.splits

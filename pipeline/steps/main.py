@@ -1,22 +1,20 @@
 """A whole experiment under one parent run: each step a child, each handed the one before."""
 
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
+from pipeline.params import MainParams, SweepParams, TrainParams
 from pipeline.progress import say
-from pipeline.settings import message
-from pipeline.steps import doctor, evaluate, explain, lr_range, report, sweep, train
+from pipeline.steps import doctor, evaluate, explain, lr_range, plan, report, seeds, sweep, train
+from pipeline.steps.plan import Planned, Steps
 from pipeline.sweep import study
-from pipeline.tracking import runs, store, unfinished
+from pipeline.tracking import runs, store
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
-RUN: dict[str, Callable[..., Result]] = {
+RUN: Steps = {
     "doctor": doctor.run,
     "lr_range": lr_range.run,
     "sweep": sweep.run,
@@ -25,40 +23,32 @@ RUN: dict[str, Callable[..., Result]] = {
     "explain": explain.run,
 }
 
-RESULTS = "finished_steps.json"
-RESULT_LIST = TypeAdapter(list[Result])
-
 OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 
 
 def run(params: MainParams) -> Result:
     """Runs the steps in order, or goes on with the experiment that `resume` names, in the step it was in."""
     title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
-    done = _finished(params.resume) if params.resume else []
+    planned = plan.repeated(params, params.steps)
+    done = plan.finished(params.resume)
     with runs.start("main", title, reopen=params.resume) as run:
         if not params.resume:
             run.params(_shown(params))
             run.tags({"dataset": params.dataset, "model": params.model})
-        results: list[Result] = []
-        handed: dict[str, Any] = {}
-        for position, step in enumerate(params.steps):
-            if position < len(done):
-                result = done[position]
-                say(f"== {step}: not run again, run {result.run_id} has finished it")
-            else:
-                say(f"== {step}")
-                going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-                result = RUN[step](_own(step, params, {**handed, "resume": going_on}), parent=run)
-                run.tags({f"{step}.run_id": result.run_id})
-                run.metrics(result.metrics)
-                run.json(RESULTS, [asdict(each) for each in (*results, result)])
-            results.append(result)
-            handed |= result.handed
-        summary = "\n".join(result.summary for result in results)
+        results = plan.follow(run, planned, params, RUN, done)
+        summary = _summary(run, planned, results)
         run.describe(title, summary.replace("\n", "\n\n"))
         told = report.add(run, params.watts)
     say(f"\n{title}\n{summary}\n{told}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
+
+
+def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) -> str:
+    """What the steps have found, a line a step; what there is once for every seed in one line, and logged in `run`."""
+    times = Counter(step for step, _ in planned)
+    told = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
+    series = [(seed, result.metrics) for (step, seed), result in zip(planned, results, strict=True) if times[step] > 1]
+    return "\n".join([*told, f"Seeds: {seeds.report(run, series)}"] if series else told)
 
 
 def _shown(params: MainParams) -> dict[str, Any]:
@@ -67,34 +57,3 @@ def _shown(params: MainParams) -> dict[str, Any]:
         return params.model_dump(exclude={"resume"} | OF_SWEEPS)
     storage = study.without_password(study.storage_url(params.storage))
     return {**params.model_dump(exclude={"resume"}), "storage": storage}
-
-
-def _finished(run_id: str) -> list[Result]:
-    """What the finished steps of an experiment's run have handed on, in order."""
-    if not store.has_artifact(run_id, RESULTS):
-        return []
-    with store.scratch() as folder:
-        try:
-            return RESULT_LIST.validate_json(store.artifact(run_id, RESULTS, folder).read_bytes())
-        except ValidationError:
-            raise ValueError(f"resume={run_id}: its {RESULTS} is of another version of this project") from None
-
-
-def _interrupted(run_id: str, step: str) -> str:
-    """The run of `step`, below that of an experiment, that can go on; empty where there is none."""
-    if step != "train":
-        return ""  # the others are short, or keep themselves what they have, as studies do
-    for child in store.children(run_id, step):
-        with suppress(ValueError):
-            return unfinished.find(step, child.info.run_id)[0]
-    return ""
-
-
-def _own(step: str, params: MainParams, handed: dict[str, Any]) -> Params:
-    kind = STEPS[step]
-    own = {name: getattr(params, name) for name in kind.model_fields}
-    try:
-        return kind(**own | {name: value for name, value in handed.items() if name in kind.model_fields})
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc']))} {message(each)}".strip() for each in error.errors())
-        raise ValueError(f"{step} cannot take what it was handed ({'; '.join(problems)})") from None

@@ -2,6 +2,7 @@
 
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,26 @@ from pipeline.training.assemble import Setup, fingerprint, fitting, model_option
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
 
+if TYPE_CHECKING:
+    from pipeline.tracking.watching import Watch
+
+NOT_OF_ONE_TRAINING = {"resume", "num_seeds"}
 EXAMPLES = 2  # images stored beside the served model
 
 
 def run(params: TrainStepParams, parent: Run | None = None) -> Result:
-    """Runs the training that `params` declare, or goes on with the one that `resume` names."""
+    """Runs the training that `params` declare, once for each of its seeds, or goes on with what `resume` names."""
+    if params.num_seeds == 1:
+        return _run_one(params, parent)
+    from pipeline.steps import seeds  # here, as its statistics take a while to import
+
+    return seeds.run(params, _run_one)
+
+
+def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
     setup = prepare(params)
+    if params.watch_images and setup.splits.valid is None:
+        raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
     if params.resume:
         _check_same(setup, params.resume)
     with runs.start("train", f"{params.dataset} {params.model}", parent, reopen=params.resume) as run:
@@ -31,7 +46,7 @@ def run(params: TrainStepParams, parent: Run | None = None) -> Result:
             max_lr = _stored_rate(params.resume)
         else:
             max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
-            run.params({**params.model_dump(exclude={"resume"}), "max_lr": max_lr})
+            run.params({**params.model_dump(exclude=NOT_OF_ONE_TRAINING), "max_lr": max_lr})
             _describe_input(run, setup)
         training = fitting(setup, params, max_lr)
         if params.resume:
@@ -118,9 +133,10 @@ def _describe_input(run: Run, setup: Setup) -> None:
 
 
 def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training: Fitting) -> Result:
+    watch = _watch(run, setup, training) if params.watch_images else None
     with store.scratch() as folder:
         try:
-            with closing(kept(training, run, params.checkpoint_minutes)) as events:
+            with closing(kept(training, run, params.checkpoint_minutes, watch)) as events:
                 done = training.history.num_steps
                 for _ in show(events, name, training.steps_per_epoch, params.epochs, done):
                     pass
@@ -131,6 +147,8 @@ def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training:
                 _keep(run, name, setup, training, folder)
             raise
         _keep(run, name, setup, training, folder)
+        if watch is not None:
+            watch.conclude(folder, sum(epoch.seconds for epoch in training.history.epochs))
         best = training.history.best
         assert best is not None
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))
@@ -138,6 +156,13 @@ def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training:
         if not params.keep_checkpoints:
             run.no_states()
         return _conclude(run, name, best, uri)
+
+
+def _watch(run: Run, setup: Setup, training: Fitting) -> "Watch":
+    # What draws maps takes seconds to import, which other trainings need not wait for.
+    from pipeline.tracking.watching import Watch
+
+    return Watch(run, setup, training)
 
 
 def _keep(run: Run, name: str, setup: Setup, training: Fitting, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A training's events, passed on while its state is kept, so that whatever ends the process it can go on."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from pipeline.tracking import interrupts, states, store
 from pipeline.tracking.run import Run
@@ -18,11 +18,14 @@ def restore(training: Fitting, run_id: str) -> None:
     training.load_state_dict(tree)
 
 
-def kept(training: Fitting, run: Run, minutes: float) -> Generator[StepEnd | EpochEnd]:
+def kept(
+    training: Fitting, run: Run, minutes: float, look: Callable[[int], None] | None = None
+) -> Generator[StepEnd | EpochEnd]:
     """Runs `training` and logs its epochs in `run`, each once, also those that were told before it was interrupted.
 
     Its state is kept after every epoch, every so many minutes within one, and when an interrupt comes, which is raised
-    between two updates.
+    between two updates. `look` is called with each epoch that ends, before its state is kept, so that a training that
+    goes on has looked at every epoch behind it.
     """
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")}
     for epoch in training.history.epochs:
@@ -32,6 +35,8 @@ def kept(training: Fitting, run: Run, minutes: float) -> Generator[StepEnd | Epo
     with interrupts.held():
         try:
             for event in training.events():
+                if look is not None and isinstance(event, EpochEnd):
+                    look(event.epoch)
                 is_due = time.monotonic() - kept_at > 60 * minutes
                 if isinstance(event, EpochEnd) or is_due or interrupts.waiting():
                     # Before the epoch shows: what is in MLflow is never trained again.

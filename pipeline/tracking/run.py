@@ -91,6 +91,11 @@ class Run:
                 rows.close()
                 self._journal.append("file", file=self._journal.relative(file), path=path)
 
+    def array(self, path: str, values: np.ndarray) -> None:
+        """Logs an array as an .npy file, which holds numbers alone."""
+        with self._file(path) as file:
+            np.save(file, values, allow_pickle=False)
+
     def json(self, path: str, content: Any) -> None:
         """Logs plain data as JSON."""
         self.text(path, json.dumps(content, indent=2))

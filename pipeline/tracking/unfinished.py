@@ -8,6 +8,8 @@ from pipeline.params import Declared
 from pipeline.settings import differences
 from pipeline.tracking import processes, runs, states, store
 
+SERIES = {"train": "seeds"}  # what several runs of a step stand under, which goes on as the step does
+
 
 def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
     """(id, params.json) of the run that `asked` names: a run id, or `latest`, the newest that can go on.
@@ -16,12 +18,12 @@ def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
     """
     runs.send_leftovers()
     if asked == "latest":
-        for run in store.unfinished_runs(step):
+        for run in _candidates(step):
             if not _obstacle(run):
                 return str(run.info.run_id), _params(run)
         raise ValueError(f"resume=latest: no {step} in this experiment was interrupted and can go on")
     run = store.stored_run(asked, "resume")
-    if (is_of := run.data.tags.get("step")) != step:
+    if (is_of := run.data.tags.get("step")) not in (step, SERIES.get(step, step)):
         raise ValueError(f"resume={asked} is no {step} but {is_of or 'a run of something else'}")
     if obstacle := _obstacle(run):
         raise ValueError(f"resume={asked}: {obstacle}")
@@ -31,10 +33,16 @@ def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
 def same(step: str, params: Declared) -> str:
     """The id of the newest run of these parameters that can go on; empty where there is none."""
     runs.send_leftovers()
-    for run in store.unfinished_runs(step):
+    for run in _candidates(step):
         if not _obstacle(run) and not differences(_params(run), params):
             return str(run.info.run_id)
     return ""
+
+
+def _candidates(step: str) -> list[StoredRun]:
+    """Runs of `step`, or of several of it, that did not end well and are part of no other, newest first."""
+    found = [run for each in {step, SERIES.get(step, step)} for run in store.unfinished_runs(each)]
+    return sorted(found, key=lambda run: -run.info.start_time)
 
 
 def _obstacle(run: StoredRun) -> str:

@@ -43,7 +43,7 @@ class Fitting:
         self._parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
         if ema is not None:
             self._parts["ema"] = ema
-        self._evaluated = model if ema is None else ema.module
+        self._evaluated: nn.Module = model if ema is None else ema.module
         self._options: dict[str, Any] = {
             "epochs": epochs,
             "precision": precision,
@@ -58,6 +58,11 @@ class Fitting:
     def steps_per_epoch(self) -> int:
         """Updates of one pass over the train split."""
         return len(self._batches)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the average where there is one."""
+        return self._evaluated
 
     def events(self) -> Iterator[StepEnd | EpochEnd]:
         """What `loop.fit` tells, from where the training stands to its end."""

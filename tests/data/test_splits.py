@@ -104,3 +104,14 @@ def test_groups_meet_the_fraction_of_each_class_where_they_allow() -> None:
     shares = np.bincount(labels[held]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.02
     assert held_out(labels, groups, 0.2, 1).tolist() != held.tolist()
+
+
+def test_a_split_s_digest_is_of_its_images_alone() -> None:
+    images = decoded([[30, 30], [0, 0], [300, 4]])
+    whole, cut = split(images, 0.1), split(images, 0.2, limit=20)
+    assert whole is not None and cut is not None
+    assert whole.digest != cut.digest
+    assert whole.test.digest() == cut.test.digest() != whole.train.digest()
+    before = whole.test.digest()
+    images.images[whole.test.rows[-1], 0, 0, 0] = 1  # of the last image, which is digested after 256 others
+    assert whole.test.digest() != before

@@ -342,6 +342,44 @@ def test_faithfulness_says_so_when_a_control_does_better():
     assert "random map is the most faithful" in title(figure)
 
 
+def beside(name):
+    """Epochs of two arms, the second without validation."""
+    return pd.concat([epochs(2).assign(arm=f"A: {name}", run="1"), epochs(3, valid=False).assign(arm="B", run="2")])
+
+
+def test_curves_beside_each_other_are_a_line_per_run_and_split():
+    figure = plots.curves_beside(beside("x"), "digits")
+    for axes, quantity in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        drawn = [line for line in axes.lines if len(line.get_xdata())]
+        assert [line.get_linestyle() for line in drawn] == ["-", ":", "-", ":"]
+        assert drawn[0].get_color() == drawn[1].get_color() != drawn[2].get_color()
+        assert drawn[0].get_ydata().tolist() == epochs(2)[f"valid/{quantity}"].tolist()
+        assert drawn[3].get_ydata().tolist() == epochs(3)[f"train/{quantity}"].tolist()
+    render(figure)
+
+
+def test_calibrations_are_drawn_over_each_other_without_their_empty_bins():
+    ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), num_bins=10)
+    figure = plots.calibrations({"A": bins, "B": bins.assign(accuracy=1.0)}, f"Calibration: A {ece:.4f}")
+    drawn = lines(figure.axes[0])
+    assert drawn["A"].get_xdata().tolist() == pytest.approx([0.8, 0.9])
+    assert drawn["A"].get_ydata().tolist() == [0, 1]
+    assert drawn["B"].get_ydata().tolist() == [1, 1]
+    render(figure)
+
+
+def test_a_watched_image_stands_over_its_map():
+    images, maps = pictures(3, 8, 8), np.zeros((3, 8, 8))
+    maps[1, 0, 0] = 1
+    sheet = plots.watched(images, maps)
+    block = 96 // 8
+    assert sheet.shape == (2 * (96 + 2), 3 * (96 + 2), 3)
+    assert np.array_equal(sheet[: 8 * block : block, 98 : 98 + 8 * block : block], images[1].transpose(1, 2, 0))
+    below = sheet[98 : 98 + 8 * block : block, 98 : 98 + 8 * block : block].astype(int)
+    coloured = np.argwhere(np.ptp(below, axis=2) > 0)
+    assert coloured.tolist() == [[0, 0]]
+
+
 def all_figures(name):
     """Every figure, with `name` wherever a user's text can come to stand."""
     ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
@@ -356,6 +394,8 @@ def all_figures(name):
         plots.explanations(pictures(1), [("map", maps)], [f"true {name}\npredicted {name}"], name),
         plots.attention_matrices(pictures(1), np.ones((1, 2, 4, 4)), [name], name),
         plots.faithfulness(removal(), {"gradcam": 0.3, "random map": 0.0}, name),
+        plots.calibrations({name: bins}, name),
+        plots.curves_beside(beside(name), name),
     ]
 
 

@@ -15,6 +15,7 @@ from pipeline.results.plots.style import SMALL, colour_bar, fit, sheet
 MAX_COLUMNS, MIN_COLUMNS = 8, 4  # of a gallery
 CELL = 1.6  # inches a side of an image
 CELL_CHARACTERS = 26  # beside each other in a cell
+WATCHED_SIDE, WATCHED_GAP = 96, 2  # px of a watched image, at least half of it, and between two
 
 
 def _heat() -> ListedColormap:
@@ -84,6 +85,22 @@ def attention_matrices(images: np.ndarray, matrices: np.ndarray, captions: Seque
     mappable = ScalarMappable(scale, "viridis")
     colour_bar(figure, mappable, grid, "attention from row to column", **_beside(len(images)))
     return figure
+
+
+def watched(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """One picture (H', W', 3) uint8 of `images` (N, 3, H, W) uint8 in a row, below each its map (N, H, W) in [0, 1].
+
+    A pixel of an image is a block of several, so that a small image can be seen.
+    """
+    heat = HEAT(maps)
+    grey = np.stack([_dimmed(image) for image in images]).transpose(0, 2, 3, 1)
+    covered = grey * (1 - heat[..., 3:]) + 255 * heat[..., :3] * heat[..., 3:]
+    rows = np.stack([images.transpose(0, 2, 3, 1), np.rint(covered).astype(np.uint8)])
+    block = max(1, WATCHED_SIDE // images.shape[-1])
+    tiles = rows.repeat(block, axis=2).repeat(block, axis=3)
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, WATCHED_GAP), (0, WATCHED_GAP), (0, 0)), constant_values=255)
+    _, count, height, width, _ = tiles.shape
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(2 * height, count * width, 3)
 
 
 def _rows(

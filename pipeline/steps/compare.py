@@ -1,0 +1,241 @@
+"""Trainings compared on the same test images, as a tracked step: which is better, where, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline import models
+from pipeline.explain import attribution
+from pipeline.params import CompareParams, TrainedParams, TrainParams, as_text
+from pipeline.progress import say
+from pipeline.results import plots
+from pipeline.results.arms import Arm, Verdict, judge, per_class
+from pipeline.results.paired import mcnemar
+from pipeline.settings import FREE_TO_CHANGE
+from pipeline.text import visible
+from pipeline.tracking import evaluated, runs, trained
+from pipeline.tracking.evaluated import Evaluated
+from pipeline.tracking.run import Run
+from pipeline.tracking.runs import Result
+from pipeline.tracking.trained import Training
+
+MAX_ARMS = 6  # as many as there are colours that the colour-blind can tell apart
+ALPHA = 0.05
+TITLE_CHARACTERS = 120
+OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
+OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", "data.digest")  # tags of a training worth a row
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An arm, with the evaluations it is made of and a name that tells it from the others."""
+
+    arm: Arm
+    runs: Sequence[Evaluated]
+    name: str
+
+
+def run(params: CompareParams) -> Result:
+    """Compares what `params.runs` lead to, all others with the first."""
+    found = [each for asked in params.runs for each in evaluated.find(asked)]
+    _check(found)
+    first, *others = compared = _arms(found)
+    title = f"{found[0].params.dataset}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
+    with runs.start("compare", title) as run:
+        run.params(params.model_dump())
+        run.tags({"dataset": found[0].params.dataset, "test.digest": found[0].test_digest})
+        run.tags({f"arm.{each.arm.letter}": " ".join(one.run_id for one in each.runs) for each in compared})
+        run.metrics({f"compare/{each.arm.letter}/accuracy": each.arm.accuracies.mean() for each in compared})
+        _describe_arms(run, compared)
+        verdicts = [_compare(run, first, other, ALPHA / len(others), params) for other in others]
+        return _conclude(run, title, compared, verdicts)
+
+
+def _check(found: Sequence[Evaluated]) -> None:
+    """Raises ValueError where they are not of the same test images, or not several."""
+    first, *others = found
+    if not others:
+        raise ValueError(f"runs: {first.run_id} is one evaluation, with nothing to compare it with")
+    named = [each.run_id for each in found]
+    if repeated := [run_id for run_id in named if named.count(run_id) > 1]:
+        raise ValueError(
+            f"runs: evaluation {repeated[0]} is named more than once, as itself or by a run that leads to it"
+        )
+    same = ["name", "true"]
+    for other in others:
+        if other.test_digest != first.test_digest:
+            raise ValueError(
+                f"evaluations {first.run_id} and {other.run_id} are of different test images "
+                f"(digests {first.test_digest}, {other.test_digest})"
+            )
+        if not other.predictions[same].equals(first.predictions[same]):
+            raise ValueError(f"predictions.csv of {first.run_id} and {other.run_id} do not name the same images")
+
+
+def _arms(found: Sequence[Evaluated]) -> list[Compared]:
+    """Evaluations of one recipe as one arm, in the order in which they are named; of one recipe alone, each its own."""
+    groups: dict[tuple[str, ...], list[Evaluated]] = {}
+    for each in found:
+        groups.setdefault(tuple(_recipe(each).values()), []).append(each)
+    series = list(groups.values()) if len(groups) > 1 else [[each] for each in found]
+    if len(series) > MAX_ARMS:
+        raise ValueError(f"runs: {len(series)} recipes; compare {MAX_ARMS} at a time at most")
+    for same in series:
+        if len({each.params.seed for each in same}) < len(same):
+            raise ValueError(f"runs: {same[0].train_run_id} is of the same recipe and seed as another beside it")
+    differing = _differing([same[0] for same in series])
+    return [
+        Compared(
+            Arm(letter, np.array([(each.predictions["true"] == each.predictions["predicted"]) for each in same])),
+            same,
+            f"{letter}: " + " ".join(f"{name}={values[place]}" for name, values in differing.items()),
+        )
+        for place, (letter, same) in enumerate(zip("ABCDEF", series, strict=False))
+    ]
+
+
+def _recipe(each: Evaluated) -> dict[str, str]:
+    """What makes a training another than one of another seed: parameters, and whose weights were evaluated."""
+    names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
+    return {**{name: visible(as_text(getattr(each.params, name))) for name in names}, "checkpoint": each.checkpoint}
+
+
+def _differing(firsts: Sequence[Evaluated]) -> dict[str, list[str]]:
+    """Parameters of which the arms have not all the same, and what each has."""
+    rows = [_recipe(each) for each in firsts]
+    found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
+    return found or {"seed": [str(each.params.seed) for each in firsts]}
+
+
+def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
+    """Logs what the arms are, parameters that differ, calibration and curves side by side."""
+    firsts = [each.runs[0] for each in compared]
+    differing = _differing(firsts)
+    for name in OF_THE_PLACE:
+        values = [visible(each.tags.get(name, "")) for each in firsts]
+        if len(set(values)) > 1:
+            differing[name] = values
+    letters = [each.arm.letter for each in compared]
+    table = pd.DataFrame.from_dict(differing, orient="index", columns=letters)
+    run.table("parameters.csv", table.rename_axis("parameter").reset_index())
+    members = [(each, one) for each in compared for one in each.runs]
+    run.table("arms.csv", pd.DataFrame([_member(each, one) for each, one in members]))
+    bins = {each.name: _pooled([one.reliability for one in each.runs]) for each in compared}
+    run.table("calibration.csv", pd.concat([table.assign(arm=name[0]) for name, table in bins.items()]))
+    run.figure("calibration.png", plots.calibrations(bins, f"Calibration: {_eces(compared)}"))
+    curves = [evaluated.epochs(one.train_run_id).assign(arm=each.name, run=one.run_id) for each, one in members]
+    run.figure("curves.png", plots.curves_beside(pd.concat(curves), "Training and validation"))
+
+
+def _member(each: Compared, one: Evaluated) -> dict[str, object]:
+    numbers = {name: one.metrics.get(f"test/{name}", np.nan) for name in ("accuracy", "loss", "macro_f1", "ece")}
+    who = {"arm": each.arm.letter, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
+    return {**who, **numbers}
+
+
+def _pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The bins of several networks as one: means over all their images."""
+    count = np.sum([table["count"] for table in tables], axis=0)
+    sums = {
+        name: np.nansum([table[name] * table["count"] for table in tables], axis=0)
+        for name in ("confidence", "accuracy")
+    }
+    # Nothing where a bin is empty.
+    means = {name: total / np.where(count, count, np.nan) for name, total in sums.items()}
+    return tables[0].assign(count=count, **means)
+
+
+def _eces(compared: Sequence[Compared]) -> str:
+    means = [np.mean([one.metrics.get("test/ece", np.nan) for one in each.runs]) for each in compared]
+    return ", ".join(f"{each.arm.letter} {mean:.4f}" for each, mean in zip(compared, means, strict=True)) + " (ECE)"
+
+
+def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: CompareParams) -> Verdict:
+    """Logs how `other` does beside `first`. Returns what can be said of it."""
+    a, b = first.arm, other.arm
+    verdict = judge(a, b, alpha, params.seed)
+    run.metrics({f"compare/{b.letter}/{name}": value for name, value in verdict.numbers.items()})
+    labels = first.runs[0].predictions["true"].to_numpy()
+    run.table(f"per_class_{b.letter}.csv", per_class(labels, a, b, params.seed))
+    rows = [
+        {a.letter: one.run_id, b.letter: another.run_id, **mcnemar(correct, others)._asdict()}
+        for (one, correct), (another, others) in product(
+            zip(first.runs, a.correct, strict=True), zip(other.runs, b.correct, strict=True)
+        )
+    ]
+    run.table(f"mcnemar_{b.letter}.csv", pd.DataFrame(rows))
+    if params.num_images:
+        _show_disagreement(run, first, other, params)
+    return verdict
+
+
+def _show_disagreement(run: Run, first: Compared, other: Compared, params: CompareParams) -> None:
+    """Logs a sheet of images that only one of the arms' first networks has right, with where each of the two looks."""
+    pair = {each.arm.letter: each.runs[0] for each in (first, other)}
+    sides = _disagreements(*(each.predictions for each in pair.values()))
+    shown = [side[: params.num_images] for side in sides]
+    rows = np.concatenate(shown)
+    if not len(rows):
+        return
+    found = [_find(each, params) for each in pair.values()]
+    images = found[0].splits.test.take(rows)
+    panels = [
+        (f"{letter}, its predicted class", _maps(training, images, each.predictions["predicted"].iloc[rows], params))
+        for training, (letter, each) in zip(found, pair.items(), strict=True)
+    ]
+    counts = (
+        f"{len(some)} of {len(side)} that only {letter}" for some, side, letter in zip(shown, sides, pair, strict=True)
+    )
+    title = f"Images that one has right: {', '.join(counts)} has; surest errors first"
+    captions = [_caption(pair, row) for row in rows]
+    run.figure(f"disagreements_{other.arm.letter}.png", plots.explanations(images, panels, captions, title))
+
+
+def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
+    """Rows that only the one has right, and that only the other has, those first where the wrong one is surest."""
+    found = []
+    for right, wrong in ((one, other), (other, one)):
+        rows = np.flatnonzero((right["true"] == right["predicted"]) & (wrong["true"] != wrong["predicted"]))
+        found.append(rows[np.argsort(-wrong["confidence"].to_numpy()[rows], kind="stable")])
+    return found
+
+
+def _find(each: Evaluated, params: CompareParams) -> Training:
+    places = {"data_dir": params.data_dir, "device": params.device, "precision": params.precision}
+    return trained.find(TrainedParams(run_id=each.train_run_id, checkpoint=each.checkpoint, **places))
+
+
+def _maps(training: Training, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:
+    """What speaks for the class that each of `images` was taken for, (B, H, W) in [0, 1]."""
+    places = {name: place for place, name in enumerate(training.classifier.classes)}
+    if unknown := set(predicted) - places.keys():
+        raise ValueError(f"predictions of {training.run_id} name a class that it does not know: {min(unknown)}")
+    model = training.classifier.model
+    where = next(model.parameters()).device
+    inputs = training.classifier.normalise(torch.from_numpy(images).to(where))
+    targets = torch.tensor([places[name] for name in predicted])
+    return attribution.class_maps(
+        model, models.cam_target(training.params.model, model), inputs, targets, params.method
+    )
+
+
+def _caption(pair: Mapping[str, Evaluated], row: int) -> str:
+    said = {letter: each.predictions.iloc[row] for letter, each in pair.items()}
+    lines = [f"{letter}: {line['predicted']} {line['confidence']:.2f}" for letter, line in said.items()]
+    return "\n".join([f"true {next(iter(said.values()))['true']}", *lines])
+
+
+def _conclude(run: Run, title: str, compared: Sequence[Compared], verdicts: Sequence[Verdict]) -> Result:
+    sentences = "\n".join(verdict.sentence for verdict in verdicts)
+    if len(verdicts) > 1:
+        sentences += (
+            f"\n{len(verdicts)} comparisons, each at the level {ALPHA:g}/{len(verdicts)} = {ALPHA / len(verdicts):.3g}"
+        )
+    names = "\n".join(each.name for each in compared)
+    run.describe(title, f"**Comparison** — {sentences}\n{names}".replace("\n", "\n\n"))
+    say(f"{names}\ncomparison: {sentences} (run {run.id})")
+    return Result(run.id, f"Comparison: {sentences}", {})

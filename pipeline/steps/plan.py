@@ -1,0 +1,96 @@
+"""Steps in order under one parent run, each kept once it is finished: an experiment, or several seeds of a training."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.params import STEPS, MainParams, Params, TrainStepParams
+from pipeline.progress import say
+from pipeline.settings import message
+from pipeline.tracking import store, unfinished
+from pipeline.tracking.run import Run
+from pipeline.tracking.runs import Result
+
+RESULTS = "finished_steps.json"
+RESULT_LIST = TypeAdapter(list[Result])
+
+Steps = Mapping[str, Callable[..., Result]]  # what runs a step, by its name
+
+
+class Planned(NamedTuple):
+    """A step, and the seed it is run with."""
+
+    step: str
+    seed: int
+
+
+def repeated(params: MainParams | TrainStepParams, steps: Sequence[str]) -> list[Planned]:
+    """The plan of `steps`: those before the training once, it and what follows once for every seed."""
+    first = steps.index("train") if "train" in steps else len(steps)
+    once = [Planned(step, params.seed) for step in steps[:first]]
+    seeds = range(params.seed, params.seed + params.num_seeds)
+    return once + [Planned(step, seed) for seed in seeds for step in steps[first:]]
+
+
+def finished(run_id: str) -> list[Result]:
+    """What the finished steps under a run have handed on, in order. Raises ValueError for what is no list of that."""
+    if not run_id or not store.has_artifact(run_id, RESULTS):
+        return []
+    with store.scratch() as folder:
+        try:
+            return RESULT_LIST.validate_json(store.artifact(run_id, RESULTS, folder).read_bytes())
+        except ValidationError:
+            raise ValueError(f"resume={run_id}: its {RESULTS} is of another version of this project") from None
+
+
+def follow(
+    run: Run, plan: Sequence[Planned], params: MainParams | TrainStepParams, how: Steps, done: Sequence[Result]
+) -> list[Result]:
+    """Runs what is left of `plan` after what is `done`, below `run`, each step handed those before. Returns all.
+
+    What a step finds that is planned once is told of `run` too.
+    """
+    times = Counter(step for step, _ in plan)
+    results: list[Result] = []
+    handed: dict[str, Any] = {}
+    for position, (step, seed) in enumerate(plan):
+        title = f"{step}, seed {seed}" if params.num_seeds > 1 else step
+        if position < len(done):
+            result = done[position]
+            say(f"== {title}: not run again, run {result.run_id} has finished it")
+        else:
+            say(f"== {title}")
+            going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
+            own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
+            result = how[step](_own(step, params, own), parent=run)
+            if times[step] == 1:
+                run.tags({f"{step}.run_id": result.run_id})
+                run.metrics(result.metrics)
+            run.json(RESULTS, [asdict(each) for each in (*results, result)])
+        results.append(result)
+        handed |= result.handed
+    return results
+
+
+def _interrupted(run_id: str, step: str) -> str:
+    """The run of `step`, below that of an experiment, that can go on; empty where there is none."""
+    if step != "train":
+        return ""  # the others are short, or keep themselves what they have, as studies do
+    for child in store.children(run_id, step):
+        with suppress(ValueError):
+            return unfinished.find(step, child.info.run_id)[0]
+    return ""
+
+
+def _own(step: str, params: Params, handed: Mapping[str, Any]) -> Params:
+    kind = STEPS[step]
+    own = {name: getattr(params, name) for name in kind.model_fields}
+    try:
+        return kind(**own | {name: value for name, value in handed.items() if name in kind.model_fields})
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, each['loc']))} {message(each)}".strip() for each in error.errors())
+        raise ValueError(f"{step} cannot take what it was handed ({'; '.join(problems)})") from None

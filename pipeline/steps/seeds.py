@@ -1,0 +1,52 @@
+"""The same training with several seeds, under one parent run that tells their mean and how far they spread."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from pipeline.params import TrainStepParams
+from pipeline.progress import say
+from pipeline.results import seeds
+from pipeline.steps import plan
+from pipeline.tracking import runs
+from pipeline.tracking.run import Run
+from pipeline.tracking.runs import Result
+
+TOLD = {"test/accuracy": "test accuracy", "best/valid_accuracy": "validation accuracy"}
+
+
+def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
+    """Trains with `num_seeds` seeds, or goes on with the series that `resume` names."""
+    title = f"{params.dataset} {params.model}, {params.num_seeds} seeds"
+    planned = plan.repeated(params, ("train",))
+    done = plan.finished(params.resume)
+    with runs.start("seeds", title, reopen=params.resume) as run:
+        if not params.resume:
+            run.params(params.model_dump(exclude={"resume"}))
+            run.tags({"dataset": params.dataset, "model": params.model})
+        results = plan.follow(run, planned, params, {"train": train}, done)
+        summary = report(run, [(seed, result.metrics) for (_, seed), result in zip(planned, results, strict=True)])
+        run.describe(title, f"**Seeds** — {summary}")
+    say(f"seeds: {summary} (run {run.id})")
+    return Result(run.id, f"Seeds: {summary}", {})
+
+
+def report(run: Run, series: Sequence[tuple[int, Mapping[str, float]]]) -> str:
+    """Logs each seed's numbers as seeds.csv, their means and deviations as metrics. Returns what they say, in one line.
+
+    `series` has a seed and numbers of it, as often as there are steps. Ends of intervals are left out: they are of one
+    network, and their mean is the end of none.
+    """
+    by_seed: dict[int, dict[str, float]] = {}
+    for seed, numbers in series:
+        kept = {name: value for name, value in numbers.items() if not name.endswith(("_low", "_high"))}
+        by_seed.setdefault(seed, {}).update(kept)
+    table = pd.DataFrame.from_dict(by_seed, orient="index")
+    run.table("seeds.csv", table.rename_axis("seed").reset_index())
+    run.metrics(seeds.spread(table))
+    told = [f"{words} {_told(table[name])}" for name, words in TOLD.items() if name in table]
+    return f"{len(table)} seeds" + (f", {'; '.join(told)}" if told else "")
+
+
+def _told(values: pd.Series) -> str:
+    return f"{values.mean():.2%} (sd {100 * values.std(ddof=1):.2f} points, {values.min():.2%} to {values.max():.2%})"

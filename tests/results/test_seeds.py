@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind
+
+from pipeline.results import seeds
+
+
+@pytest.mark.parametrize(("num", "effect"), [(26, 0.8), (64, 0.5), (17, 1.0)])
+def test_the_effect_that_can_be_found_is_cohen_s(num, effect):
+    """Cohen 1992, doi:10.1037/0033-2909.112.1.155, table 2: n for power 0.8 at 0.05, to the next whole one."""
+    assert seeds.effect_size(num, num) <= effect <= seeds.effect_size(num - 1, num - 1)
+
+
+def test_such_a_difference_is_found_four_times_in_five():
+    draw = np.random.default_rng(0)
+    effect = seeds.effect_size(3, 3)
+    a, b = draw.normal(0, 1, (4000, 3)), draw.normal(effect, 1, (4000, 3))
+    assert (ttest_ind(a, b, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_can_be_found_is_in_points_of_the_seeds_spread():
+    a, b = np.array([0.90, 0.92, 0.94]), np.array([0.80, 0.82, 0.84])
+    assert seeds.detectable(a, b) == pytest.approx(0.02 * seeds.effect_size(3, 3))
+    assert seeds.detectable(a, b, alpha=0.01) > seeds.detectable(a, b)
+
+
+def test_the_interval_of_a_difference_is_welch_s():
+    a, b = np.array([0.90, 0.92, 0.94]), np.array([0.80, 0.85])
+    found = seeds.difference(a, b)
+    assert found.value == pytest.approx(-0.095)
+    variances = 0.02**2 / 3, 0.035355339**2 / 2
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2)
+    assert found.high - found.low == pytest.approx(2 * t_critical(freedom) * math.sqrt(sum(variances)))
+    assert (found.low + found.high) / 2 == pytest.approx(found.value)
+
+
+def t_critical(freedom):
+    from scipy.stats import t
+
+    return t.isf(0.025, freedom)
+
+
+def test_seeds_that_all_end_alike_have_no_interval():
+    assert np.isnan(seeds.difference(np.array([0.9, 0.9]), np.array([0.8, 0.8]))[1:]).all()
+
+
+def test_spread_is_mean_and_deviation_by_name():
+    found = seeds.spread(pd.DataFrame({"test/accuracy": [0.9, 0.92]}))
+    assert found == {"test/accuracy": pytest.approx(0.91), "test/accuracy_sd": pytest.approx(0.02 / math.sqrt(2))}

@@ -1,0 +1,191 @@
+"""Trainings of several seeds under one run, and what is said of two recipes on the same test images."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from pipeline.tracking.run import Run
+from tests.conftest import Workplace
+
+TINY = {"experiment": "none", "limit_train": 200, "limit_test": 80, "batch_size": 32, "width": 4, "optimizer": "sgd"}
+TINY |= {"max_lr": 0.1, "epochs": 3}
+TWICE = {**TINY, "num_seeds": 2, "steps": "train,evaluate"}
+
+
+class Series(Workplace):
+    """A workplace that tells a run's tables, and the runs below another, oldest first."""
+
+    def table(self, run_id, name):
+        return pd.read_csv(self.client.download_artifacts(run_id, name, str(self.folder)))
+
+    def below(self, parent, step):
+        found = [run for run in self.runs(step) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        return found[::-1]
+
+    def compare(self, *runs, **params):
+        return self.run("compare", runs=",".join(runs), **params)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Two recipes, each trained and evaluated with two seeds."""
+    place = Series(tmp_path_factory.mktemp("workplace"))
+    assert place.run("main", **TWICE) == 0
+    assert place.run("main", **{**TWICE, "epochs": 2, "max_lr": 0.001}) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def parents(workplace):
+    return workplace.runs("main")[::-1]
+
+
+@pytest.fixture(scope="module")
+def pair(workplace, parents):
+    """An evaluation of each recipe."""
+    return [workplace.below(parent, "evaluate")[0] for parent in parents]
+
+
+@pytest.fixture(scope="module")
+def compared(workplace, pair):
+    """The comparison of a training and an evaluation, on which they stand for the same kind of thing."""
+    one, other = pair
+    assert workplace.compare(one.data.tags["train.run_id"], other.info.run_id, num_images=2) == 0
+    return workplace.runs("compare")[0]
+
+
+def test_seeds_are_trained_one_after_the_other_and_the_parent_tells_mean_and_spread(workplace, parents):
+    parent = parents[0]
+    trainings, evaluations = (workplace.below(parent, step) for step in ("train", "evaluate"))
+    assert [run.data.params["seed"] for run in trainings] == ["0", "1"]
+    assert [run.data.tags["train.run_id"] for run in evaluations] == [run.info.run_id for run in trainings]
+    accuracies = [run.data.metrics["test/accuracy"] for run in evaluations]
+    assert parent.data.metrics["test/accuracy"] == pytest.approx(np.mean(accuracies))
+    assert parent.data.metrics["test/accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert "test/accuracy_low" not in parent.data.metrics
+    table = workplace.table(parent.info.run_id, "seeds.csv")
+    assert table["seed"].tolist() == [0, 1]
+    assert table["test/accuracy"].tolist() == pytest.approx(accuracies)
+    assert f"2 seeds, test accuracy {np.mean(accuracies):.2%} (sd " in parent.data.tags["mlflow.note.content"]
+
+
+def test_a_comparison_says_what_the_predictions_say(workplace, pair, compared):
+    tables = [workplace.table(run.info.run_id, "predictions.csv") for run in pair]
+    right = [(table["true"] == table["predicted"]).to_numpy() for table in tables]
+    only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    numbers = compared.data.metrics
+    assert (numbers["compare/B/only_A"], numbers["compare/B/only_B"]) == (only_a, only_b)
+    assert numbers["compare/B/p_value"] == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
+    difference = right[1].mean() - right[0].mean()
+    assert numbers["compare/B/difference"] == pytest.approx(difference)
+    assert numbers["compare/B/over_images_low"] < difference < numbers["compare/B/over_images_high"]
+    note = compared.data.tags["mlflow.note.content"]
+    assert f"{100 * difference:+.2f} points" in note
+    assert "A: epochs=3 max_lr=0.1" in note
+    per_class = workplace.table(compared.info.run_id, "per_class_B.csv")
+    assert per_class["images"].sum() == 80
+    assert (per_class["difference"] * per_class["images"]).sum() == pytest.approx(80 * difference)
+
+
+def test_a_comparison_leaves_its_tables_and_figures(workplace, pair, compared):
+    assert {
+        "arms.csv",
+        "parameters.csv",
+        "calibration.csv",
+        "calibration.png",
+        "curves.png",
+        "per_class_B.csv",
+        "mcnemar_B.csv",
+        "disagreements_B.png",
+    } <= workplace.artifacts(compared.info.run_id)
+    parameters = workplace.table(compared.info.run_id, "parameters.csv").set_index("parameter")
+    assert parameters.index.tolist() == ["epochs", "max_lr"]
+    assert parameters.loc["max_lr"].astype(float).tolist() == [0.1, 0.001]
+    arms = workplace.table(compared.info.run_id, "arms.csv")
+    assert arms["accuracy"].tolist() == pytest.approx([run.data.metrics["test/accuracy"] for run in pair])
+    bins = workplace.table(compared.info.run_id, "calibration.csv")
+    assert bins.groupby("arm")["count"].sum().to_dict() == {"A": 80, "B": 80}
+
+
+def test_seeds_of_one_recipe_are_one_arm(workplace, parents, capsys):
+    assert workplace.compare(*(parent.info.run_id for parent in parents), num_images=0) == 0
+    run = workplace.runs("compare")[0]
+    numbers = run.data.metrics
+    means = [parent.data.metrics["test/accuracy"] for parent in parents]
+    assert [numbers["compare/A/accuracy"], numbers["compare/B/accuracy"]] == pytest.approx(means)
+    assert numbers["compare/B/over_seeds_low"] < numbers["compare/B/difference"] < numbers["compare/B/over_seeds_high"]
+    assert numbers["compare/B/detectable"] > 0
+    assert "compare/B/p_value" not in numbers
+    assert len(workplace.table(run.info.run_id, "mcnemar_B.csv")) == 4
+    assert "(mean of 2 seeds)" in capsys.readouterr().err
+
+
+def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, parents):
+    assert workplace.compare(parents[0].info.run_id, num_images=0) == 0
+    run = workplace.runs("compare")[0]
+    assert "compare/B/p_value" in run.data.metrics
+    assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["seed"]
+
+
+def message(workplace, capsys, *runs):
+    """The one line in which a comparison is refused."""
+    capsys.readouterr()
+    assert workplace.compare(*runs) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair, capsys, tmp_path):
+    first, second = (run.info.run_id for run in pair)
+    count = len(workplace.runs("compare"))
+    assert workplace.run("train", **{**TINY, "limit_test": 40, "epochs": 1}) == 0
+    other = workplace.runs("train")[0].info.run_id
+    assert message(workplace, capsys, first, other) == (
+        f"error: training {other} has no evaluation; make one: mlflow run . -e evaluate -P run_id={other}"
+    )
+    assert workplace.run("evaluate") == 0
+    assert "are of different test images" in message(workplace, capsys, first, other)
+    assert "is named more than once" in message(workplace, capsys, first, pair[0].data.tags["train.run_id"])
+    assert "nothing to compare it with" in message(workplace, capsys, first)
+    assert "no such run" in message(workplace, capsys, first, "0" * 32)
+    assert "should match pattern" in message(workplace, capsys, first, "../../x")
+    table = Path(workplace.client.download_artifacts(first, "predictions.csv", str(tmp_path)))
+    for content in (
+        "name,true\n",
+        "\x00",
+        table.read_text().replace("confidence", "true", 1),
+        table.read_text()[:-900],
+    ):
+        table.write_text(content)
+        workplace.client.log_artifact(second, str(table))
+        assert "predictions.csv" in message(workplace, capsys, first, second)
+    assert len(workplace.runs("compare")) == count
+
+
+@pytest.mark.parametrize("step", ["train", pytest.param("main", marks=pytest.mark.slow)])
+def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeypatch, capsys, step):
+    place = Series(tmp_path)
+    params = {**TINY, "num_seeds": 2} | ({"steps": "train"} if step == "main" else {})
+
+    def stop(self, event, record=Run.record):
+        record(self, event)
+        if event.epoch == 2 and len(place.runs("train")) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", stop)
+        assert place.run(step, **params) == 130
+    second, first = (run.info for run in place.runs("train"))
+    assert (first.status, second.status) == ("FINISHED", "KILLED")
+    assert place.run(step, resume="latest", num_seeds=3) == 2
+    assert "num_seeds=3 was 2" in capsys.readouterr().err
+    assert place.run(step, resume="latest") == 0
+    assert f"train, seed 0: not run again, run {first.run_id}" in capsys.readouterr().err
+    assert [run.info.run_id for run in place.runs("train")] == [second.run_id, first.run_id]
+    (parent,) = place.runs("main" if step == "main" else "seeds")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best/valid_accuracy_sd"] >= 0
+    assert len(place.table(parent.info.run_id, "seeds.csv")) == 2
