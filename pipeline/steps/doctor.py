@@ -136,7 +136,7 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
             numbers[f"doctor/duplicates_{pair[0]}_{pair[1]}"] = float(between.sum())
             if between.any():
                 where = f"{pair[0]} images in {pair[1]} too" if later > earlier else f"twice in {pair[0]}"
-                counted.append(f"{between.sum():,} {where} ({exact:,} exactly)")
+                counted.append(f"{where}: {between.sum():,} ({exact:,} exactly)")
     if not counted:
         return Finding("duplicates: none", 0, numbers)
     shown = slice(SHEET_IMAGES)
@@ -146,7 +146,7 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
     ]
     title = f"{min(SHEET_IMAGES, len(table))} of {len(table):,} duplicates, those across splits first"
     run.figure("duplicates.png", plots.gallery(_pairs(patient.images, twin[shown], image[shown]), captions, title))
-    return Finding(f"duplicates: {', '.join(counted)}", len(found), numbers)
+    return Finding(f"duplicates: {'; '.join(counted)}", len(found), numbers)
 
 
 def _pairs(images: Split, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def _labels(run: Run, patient: Patient) -> Finding:
         f"name {accuracy:.1%} of the images they did not learn from as their labels do; test's were not looked at"
     )
     if left := int((patient.parts != of_test).sum()) - len(taught):
-        line += f"; {left} images of classes with fewer than {params.label_folds} were not checked"
+        line += f"; not checked, as of classes with fewer than {params.label_folds} images: {left:,}"
     if len(found):
         shown = table.head(SHEET_IMAGES)
         captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]

@@ -71,7 +71,7 @@ def test_every_planted_fault_is_named_in_its_table_and_shown(workplace, tmp_path
 
     note, said = run.data.tags["mlflow.note.content"], capsys.readouterr().err
     for text in (note, said):
-        assert "2 test images" in text
+        assert "test images in train too: 2 (1 exactly)" in text
         assert "1 blank" in text
         assert "suspect" in text
     files = workplace.artifacts(run.info.run_id)
@@ -101,7 +101,7 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
     Image.new("RGB", (48, 48), "green").save(root / "train" / "green" / "alone.png")
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
     said = capsys.readouterr().err
-    assert "1 images of classes with fewer than 2 were not checked" in said
+    assert "not checked, as of classes with fewer than 2 images: 1" in said
 
 
 @pytest.mark.parametrize(("name", "value"), [("near_similarity", 2), ("label_folds", 1), ("max_aspect", 0.5)])

@@ -22,5 +22,5 @@ def class_counts(counts: pd.DataFrame, title: str) -> Figure:
     names = [fit(classes[tick], NAME_CHARACTERS) for tick in ticks]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
     dress(axes, y="images")
-    axes.legend(frameon=False, fontsize=SMALL)
+    axes.legend(frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
