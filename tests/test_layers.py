@@ -34,6 +34,7 @@ FENCES = {
     "click": {"__main__", "progress"},
     "yaml": {"settings"},
     "PIL": {"data"},
+    "onnxruntime": {"tracking.exported"},
 }
 WITHOUT_TORCH = {"text", "params", "settings", "training.events", "sweep.space", "sweep.study", "results", "__main__"}
 

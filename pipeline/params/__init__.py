@@ -15,7 +15,7 @@ from pipeline.params.recipe import (
     RecipeParams,
     Resize,
 )
-from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, TrainedParams
+from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, ExportParams, TrainedParams
 from pipeline.params.training import LrRangeParams, ResumeParams, SweepParams, TrainParams, TrainStepParams
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "DeviceParams",
     "EvaluateParams",
     "ExplainParams",
+    "ExportParams",
     "LrRangeParams",
     "MainParams",
     "ModelName",
@@ -46,10 +47,10 @@ __all__ = [
     "as_text",
 ]
 
-StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain"]
+StepName = Literal["lr_range", "sweep", "train", "evaluate", "explain", "export"]
 
 
-class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ResumeParams):
+class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, ExportParams, ResumeParams):
     """A whole experiment: the steps above in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
@@ -74,6 +75,7 @@ STEPS: dict[str, type[Params]] = {
     "train": TrainStepParams,
     "evaluate": EvaluateParams,
     "explain": ExplainParams,
+    "export": ExportParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

@@ -38,3 +38,11 @@ class ExplainParams(TrainedParams, SeedParams):
 
     method: CamMethod = Field("gradcam", description="class activation map")
     num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
+
+
+class ExportParams(TrainedParams):
+    """A trained model as one file for other programs, made and checked on the CPU."""
+
+    format: Literal["onnx", "torch_export"] = Field(
+        "onnx", description="onnx runs in ONNX Runtime and many others; torch_export wherever torch is"
+    )

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.params import STEPS, MainParams, Params, SweepParams, TrainParams
 from pipeline.progress import say
 from pipeline.settings import message
-from pipeline.steps import evaluate, explain, lr_range, sweep, train
+from pipeline.steps import evaluate, explain, export, lr_range, sweep, train
 from pipeline.sweep import study
 from pipeline.tracking import runs, store, unfinished
 from pipeline.tracking.runs import Result
@@ -22,6 +22,7 @@ RUN: dict[str, Callable[..., Result]] = {
     "train": train.run,
     "evaluate": evaluate.run,
     "explain": explain.run,
+    "export": export.run,
 }
 
 RESULTS = "finished_steps.json"
