@@ -38,6 +38,7 @@ FENCES = {
     "yaml": {"settings"},
     "PIL": {"data", "results.sprite"},
     "jinja2": {"report"},
+    "onnxruntime": {"tracking.exported"},
 }
 WITHOUT_TORCH = {
     "text",

@@ -161,11 +161,12 @@ def test_range_test_and_training_alone(workplace, experiment, step):
     assert step("lr_range").data.params["optimizer"] == "adamw"
 
 
-def test_evaluate_and_explain_take_the_newest_training(workplace, experiment, step):
+def test_evaluate_explain_and_export_take_the_newest_training(workplace, experiment, step):
     newest = step("train").info.run_id
     commands = {
         "evaluate": workplace.start_mlflow_run("evaluate"),
         "explain": workplace.start_mlflow_run("explain", num_images=2, method="layercam"),
+        "export": workplace.start_mlflow_run("export", format="torch_export"),
     }
     for name, command in commands.items():
         _, err = command.communicate(timeout=300)

@@ -10,7 +10,7 @@ from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
 from pipeline.params.report import ReportParams
-from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, PredictParams, TrainedParams
+from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, ExportParams, PredictParams, TrainedParams
 from pipeline.params.training import (
     LrRangeParams,
     ResumeParams,
@@ -34,6 +34,7 @@ __all__ = [
     "DoctorParams",
     "EvaluateParams",
     "ExplainParams",
+    "ExportParams",
     "LrRangeParams",
     "MainParams",
     "ModelName",
@@ -52,11 +53,19 @@ __all__ = [
     "as_text",
 ]
 
-StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain"]
+StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain", "export"]
 
 
 class MainParams(
-    SweepParams, LrRangeParams, EvaluateParams, ExplainParams, DoctorParams, ResumeParams, SeedsParams, ReportParams
+    SweepParams,
+    LrRangeParams,
+    EvaluateParams,
+    ExplainParams,
+    ExportParams,
+    DoctorParams,
+    ResumeParams,
+    SeedsParams,
+    ReportParams,
 ):
     """A whole experiment: the steps above in order, under one parent run."""
 
@@ -68,6 +77,12 @@ class MainParams(
     def seeds_are_of_trainings(self) -> Self:
         if self.num_seeds > 1 and "train" not in self.steps:
             raise ValueError(f"num_seeds={self.num_seeds}: no training is among the steps {','.join(self.steps)}")
+        return self
+
+    @model_validator(mode="after")
+    def what_is_registered_is_evaluated(self) -> Self:
+        if self.register_as and "evaluate" not in self.steps:
+            raise ValueError(f"register_as={self.register_as}: evaluate is not among the steps {','.join(self.steps)}")
         return self
 
 
@@ -92,6 +107,7 @@ STEPS: dict[str, type[Params]] = {
     "predict": PredictParams,
     "report": ReportParams,
     "compare": CompareParams,
+    "export": ExportParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
 TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}

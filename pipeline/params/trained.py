@@ -1,8 +1,8 @@
 """What the steps take that look at a finished training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.declared import comma_separated, integer
 from pipeline.params.recipe import DeviceParams, SeedParams
@@ -31,6 +31,17 @@ class EvaluateParams(TrainedParams):
         1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
     )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
+    register_as: str = Field(
+        "",
+        pattern=r"^(\w[\w .-]{0,99})?$",
+        description="name in MLflow's registry: the served model becomes a version, champion if it beats the other",
+    )
+
+    @model_validator(mode="after")
+    def what_is_served_is_evaluated(self) -> Self:
+        if self.register_as and self.checkpoint != "best":
+            raise ValueError(f"register_as={self.register_as}: what is served is checkpoint=best, not last")
+        return self
 
 
 class ExplainParams(TrainedParams, SeedParams):
@@ -52,3 +63,11 @@ class PredictParams(TrainedParams):
     top_k: int = Field(5, ge=1, le=100, description="classes told of each image, the likeliest first")
     num_shown: int = Field(16, ge=0, le=64, description="images on the contact sheet, those to doubt first (0: none)")
     maps: bool = Field(False, description="on the contact sheet, Grad-CAM maps of what speaks for the predicted class")
+
+
+class ExportParams(TrainedParams):
+    """A trained model as one file for other programs, made and checked on the CPU."""
+
+    format: Literal["onnx", "torch_export"] = Field(
+        "onnx", description="onnx runs in ONNX Runtime and many others; torch_export wherever torch is"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.params import MainParams, SweepParams, TrainParams
 from pipeline.progress import say
-from pipeline.steps import doctor, evaluate, explain, lr_range, plan, report, seeds, sweep, train
+from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.sweep import study
 from pipeline.tracking import runs, store
@@ -21,6 +21,7 @@ RUN: Steps = {
     "train": train.run,
     "evaluate": evaluate.run,
     "explain": explain.run,
+    "export": export.run,
 }
 
 OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
