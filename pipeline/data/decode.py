@@ -3,6 +3,8 @@
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,9 +20,10 @@ MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bi
 GREY = (128, 128, 128)  # beside a padded image
 
 
-def decode(path: str, image_size: int, resize: str = "crop") -> np.ndarray:
-    """The image in `path` as (3, image_size, image_size) uint8 RGB, made square by a key of `RESIZES`.
+def decode(source: str | BinaryIO, image_size: int, resize: str = "crop") -> np.ndarray:
+    """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB, square by `resize`.
 
+    `resize` is a key of `RESIZES`.
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
     animation the first frame. Raises ValueError that says why for whatever cannot be read in full, and, before
     its pixels take memory, for what is larger than `MAX_PIXELS`.
@@ -28,7 +31,7 @@ def decode(path: str, image_size: int, resize: str = "crop") -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
-            return _decode(path, image_size, resize)
+            return _decode(source, image_size, resize)
     except UnidentifiedImageError:
         raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
     except Image.DecompressionBombError:
@@ -39,10 +42,11 @@ def decode(path: str, image_size: int, resize: str = "crop") -> np.ndarray:
         raise ValueError(_line(error)) from error
 
 
-def _decode(path: str, image_size: int, resize: str) -> np.ndarray:
-    with open(path, "rb") as file:  # noqa: PTH123, as Path objects would take longer
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+def _decode(source: str | BinaryIO, image_size: int, resize: str) -> np.ndarray:
+    with _opened(source) as file:
+        if file.seek(0, os.SEEK_END) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        file.seek(0)
         with Image.open(file, formats=FORMATS) as image:
             # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
             if image.width * image.height > MAX_PIXELS:
@@ -51,6 +55,11 @@ def _decode(path: str, image_size: int, resize: str) -> np.ndarray:
             image.draft(None, (2 * image_size, 2 * image_size))
             ImageOps.exif_transpose(image, in_place=True)
             return to_array(RESIZES[resize](to_rgb(image), image_size))
+
+
+def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    # Path objects would take longer.
+    return open(source, "rb") if isinstance(source, str) else nullcontext(source)  # noqa: PTH123
 
 
 def _line(error: Exception | str) -> str:

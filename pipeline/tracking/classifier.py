@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline import models
 from pipeline.data import augment
+from pipeline.data.decode import decode
 from pipeline.tracking import checkpoint, description
 from pipeline.tracking.description import Description
 
@@ -30,6 +32,15 @@ class Classifier:
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8 as the network takes them, float32."""
         return augment.normalise(images, self.description.mean, self.description.std)
+
+    def read(self, source: str | BinaryIO) -> np.ndarray:
+        """The image in a file, by its path or open, as in training: (3, image_size, image_size) uint8.
+
+        Raises ValueError that says why for what cannot be read.
+        """
+        size, margin = self.description.image_size, self.description.margin
+        image = decode(source, size + 2 * margin, self.description.resize)
+        return image[:, margin : margin + size, margin : margin + size]
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Entries of a journal -> MLflow, so that sending one twice changes nothing."""
 
+import base64
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -7,11 +8,13 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from pipeline.data.encode import to_png
 from pipeline.tracking import states, store
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.journal import FILES, Entry, Transient
@@ -111,8 +114,7 @@ def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> Non
     outputs = client.get_run(run_id).outputs
     if outputs is not None and outputs.model_outputs:
         return
-    schema_input = mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
-    schema_output = mlflow.models.infer_signature(Classifier.load(weights).table(example)).inputs
+    answer = mlflow.models.infer_signature(Classifier.load(weights).table(example)).inputs
     mlflow.models.Model.log(
         artifact_path=None,
         name="model",
@@ -122,9 +124,15 @@ def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> Non
         artifacts={"weights": str(weights)},
         code_paths=[str(PACKAGE)],
         pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
-        signature=mlflow.models.ModelSignature(inputs=schema_input, outputs=schema_output),
-        input_example=example,
+        # No schema of MLflow's holds both arrays and tables: what is sent is checked by the model's own code.
+        signature=mlflow.models.ModelSignature(outputs=answer),
+        input_example=_as_sent(example),
     )
+
+
+def _as_sent(images: np.ndarray) -> pd.DataFrame:
+    """Images (N, 3, H, W) uint8 as a served model takes files: a column of base64 text."""
+    return pd.DataFrame({"image": [base64.b64encode(to_png(image)).decode("ascii") for image in images]})
 
 
 def _own(folder: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """One image file of any kind -> the RGB pixels that a viewer shows."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decode import GREY, decode
+from pipeline.data.encode import to_png
 
 SIZE = 8
 
@@ -139,3 +141,26 @@ def test_an_image_that_is_not_square_is_cut_squashed_or_padded(tmp_path: Path) -
 def test_a_line_is_padded_too(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, "red").save(tmp_path / "line.png")
     assert decode(str(tmp_path / "line.png"), 8, "pad").shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif"])
+def test_an_open_file_holds_the_same_image_wherever_it_stands(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(gradient(3 * SIZE, 2 * SIZE)).save(path)
+    file = BytesIO(path.read_bytes())
+    file.seek(5)
+    assert np.array_equal(decode(file, SIZE), decode(str(path), SIZE))
+
+
+def test_bytes_that_are_no_whole_image_say_why(tmp_path: Path) -> None:
+    Image.fromarray(gradient(64, 64)).save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    with pytest.raises(ValueError, match="truncated"):
+        decode(BytesIO(content[: len(content) // 2]), SIZE)
+    with pytest.raises(ValueError, match="not a JPEG, PNG"):
+        decode(BytesIO(b""), SIZE)
+
+
+def test_a_png_made_of_pixels_gives_them_back() -> None:
+    image = gradient().transpose(2, 0, 1)
+    assert np.array_equal(decode(BytesIO(to_png(image)), SIZE), image)
