@@ -13,6 +13,7 @@ from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
 TEST_FRACTION = 0.2  # of a set that comes without a test part
 # Of every split, whatever the run's seed: runs are compared on the same validation and test images.
 SPLIT_SEED = 0
+DIGESTED_AT_A_TIME = 256  # images
 MIN_STD = 1 / 255  # so that a constant channel can be divided by
 
 
@@ -44,6 +45,14 @@ class Split:
     def with_margin(self) -> Self:
         """The same rows, of which all that is stored is taken."""
         return replace(self, margin=0)
+
+    def digest(self) -> str:
+        """32 hex digits of names, labels and pixels: the same for the same images, whatever the rest of the set is."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        for start in range(0, len(self), DIGESTED_AT_A_TIME):
+            digest.update(self.take(np.arange(start, min(start + DIGESTED_AT_A_TIME, len(self)))).tobytes())
+        return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)

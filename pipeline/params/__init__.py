@@ -1,8 +1,8 @@
 """Every knob of every step: name, type, default, bounds, unit and meaning. The one truth, read by all others."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.recipe import (
@@ -56,6 +56,12 @@ class MainParams(SweepParams, LrRangeParams, EvaluateParams, ExplainParams, Expo
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
         ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
     )
+
+    @model_validator(mode="after")
+    def what_is_registered_is_evaluated(self) -> Self:
+        if self.register_as and "evaluate" not in self.steps:
+            raise ValueError(f"register_as={self.register_as}: evaluate is not among the steps {','.join(self.steps)}")
+        return self
 
 
 class SyncParams(Declared):

@@ -1,8 +1,8 @@
 """What the steps take that look at a finished training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.declared import integer
 from pipeline.params.recipe import DeviceParams, SeedParams
@@ -31,6 +31,17 @@ class EvaluateParams(TrainedParams):
         1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
     )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
+    register_as: str = Field(
+        "",
+        pattern=r"^(\w[\w .-]{0,99})?$",
+        description="name in MLflow's registry: the served model becomes a version, champion if it beats the other",
+    )
+
+    @model_validator(mode="after")
+    def what_is_served_is_evaluated(self) -> Self:
+        if self.register_as and self.checkpoint != "best":
+            raise ValueError(f"register_as={self.register_as}: what is served is checkpoint=best, not last")
+        return self
 
 
 class ExplainParams(TrainedParams, SeedParams):

@@ -1,5 +1,7 @@
 """Evaluation as a tracked step: the one place where the test split is read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from torch import nn
@@ -24,7 +26,7 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     training = trained.find(params)
     if params.views > 1 and not training.splits.flip:
         raise ValueError(f"views={params.views}: a mirrored image of {training.splits.name} is of no class")
-    name = f"{training.params.dataset} {training.params.model} evaluation"
+    name, test_digest = f"{training.params.dataset} {training.params.model} evaluation", training.splits.test.digest()
     with runs.start("evaluate", name, parent) as run:
         run.params({**params.model_dump(), "run_id": training.run_id})
         run.tags(
@@ -32,12 +34,16 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
                 "dataset": training.params.dataset,
                 "model": training.params.model,
                 "train.run_id": training.run_id,
+                "test.digest": test_digest,
             }
         )
         splits = training.splits
         run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
         with_views = _with_views(run, training, params.views) if params.views > 1 else ""
-        return _report(run, name, training, params.top_k, with_views)
+        result = _report(run, name, training, params.top_k, with_views)
+        if params.register_as:
+            run.register(params.register_as, training.run_id, test_digest)
+    return replace(result, summary="\n".join([result.summary, *run.told]))
 
 
 def _probabilities(training: Training, model: nn.Module) -> np.ndarray:

@@ -15,7 +15,7 @@ from pipeline.progress import say
 from pipeline.text import cell, note
 from pipeline.tracking import local, states, store
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.sending import Sender
+from pipeline.tracking.sending import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
 
 TELLING_SECONDS = 5  # of waiting for the store before a person is told
@@ -30,7 +30,13 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self.id = run_id
         self.status = "FINISHED"  # with which it ends, unless by an exception
-        self._journal = Journal(run_id, store.uri(), Sender(run_id, store.uri()))
+        self._sender = Sender(run_id, store.uri())
+        self._journal = Journal(run_id, store.uri(), self._sender)
+
+    @property
+    def told(self) -> list[str]:
+        """What came of what was sent, where that is for people to know."""
+        return list(self._sender.told)
 
     def record(self, event: EpochEnd) -> None:
         """Logs an epoch's numbers as one batch at step = epoch."""
@@ -52,7 +58,7 @@ class Run:
     def describe(self, name: str, markdown: str) -> None:
         """Sets the run's name and the description that the UI shows."""
         self._journal.append("name", name=name)
-        self.tags({"mlflow.note.content": note(markdown)})
+        self.tags({NOTE: note(markdown)})
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
@@ -95,6 +101,14 @@ class Run:
         relative = self._journal.relative
         self._journal.append("model", weights=relative(copied), example=relative(images))
         return f"runs:/{self.id}/model"
+
+    def register(self, name: str, train_run_id: str, test_digest: str) -> None:
+        """Makes the model of a training, which this run has evaluated, a version of `name` in MLflow's registry.
+
+        It becomes champion as `registry.register` decides; the run's description, which is to be set before, and the
+        terminal tell what came of it, once the store has taken it.
+        """
+        self._journal.append("register", name=name, train_run_id=train_run_id, test_digest=test_digest)
 
     def state(self, tree: Any, step: int) -> None:
         """Keeps the state of a training after `step` updates: on this disk now, as an artifact soon."""

@@ -15,10 +15,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from pipeline.data.encode import to_png
-from pipeline.tracking import states, store
+from pipeline.progress import say
+from pipeline.text import note
+from pipeline.tracking import registry, states, store
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.journal import FILES, Entry, Transient
 
+NOTE = "mlflow.note.content"  # the tag that the UI shows as a run's description
 PACKAGE = Path(__file__).resolve().parent.parent
 SERVING = Path(__file__).with_name("serving.py")
 # What a served model needs, at the versions it was logged with.
@@ -43,17 +46,21 @@ class Sender:
     def __init__(self, run_id: str, uri: str) -> None:
         self._run_id = run_id
         self._client = MlflowClient(uri)
+        self.told: list[str] = []  # what came of entries, for people
 
     def __call__(self, folder: Path, entry: Entry) -> None:
         """Sends one entry of the journal in `folder`."""
         try:
-            SEND[entry["kind"]](self._client, self._run_id, folder, entry)
+            told = SEND[entry["kind"]](self._client, self._run_id, folder, entry)
         except (MlflowException, requests.RequestException) as error:
             if store.is_transient(error):
                 raise Transient(store.first_line(error)) from error
             raise ValueError(f"{entry['kind']} of run {self._run_id}: {store.first_line(error)}") from error
         except (KeyError, TypeError) as error:
             raise ValueError(f"{entry['kind']} of run {self._run_id}: no entry of this version ({error})") from error
+        if told:
+            self.told.append(told)
+            say(told)
 
 
 def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
@@ -135,6 +142,15 @@ def _as_sent(images: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"image": [base64.b64encode(to_png(image)).decode("ascii") for image in images]})
 
 
+def _register(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> str:
+    """Registers what the run has evaluated. Returns what came of it, which the run's description tells too."""
+    verdict = registry.register(client, entry["name"], entry["train_run_id"], run_id, entry["test_digest"])
+    described, paragraph = client.get_run(run_id).data.tags.get(NOTE, ""), note(f"\n\n{verdict}")
+    client.set_tag(run_id, "registered", verdict)
+    client.set_tag(run_id, NOTE, described.removesuffix(paragraph) + paragraph)
+    return verdict
+
+
 def _own(folder: Path, name: str) -> Path:
     """The journal's own file of that name. Raises ValueError for a path that leads elsewhere."""
     path = (folder / name).resolve()
@@ -143,7 +159,7 @@ def _own(folder: Path, name: str) -> Path:
     return path
 
 
-SEND: dict[str, Callable[[MlflowClient, str, Path, Any], None]] = {
+SEND: dict[str, Callable[[MlflowClient, str, Path, Any], str | None]] = {
     "metrics": _metrics,
     "params": _params,
     "tags": _tags,
@@ -154,4 +170,5 @@ SEND: dict[str, Callable[[MlflowClient, str, Path, Any], None]] = {
     "state": _state,
     "no_states": _no_states,
     "model": _model,
+    "register": _register,
 }

@@ -86,3 +86,42 @@ def test_a_file_that_says_otherwise_is_not_kept(place, trainings, capsys, monkey
 def test_an_unknown_format_is_refused_in_one_line(place, capsys):
     assert place.run("export", format="onxx") == 2
     assert "format=onxx" in capsys.readouterr().err
+
+
+def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(place, trainings, capsys):
+    older, newer = trainings
+    assert place.run("evaluate", run_id=older, register_as="my digits") == 0
+    assert "registered as my digits version 1, champion: the first of that name" in capsys.readouterr().err
+    champion = served(place, "models:/my digits@champion")
+    assert champion.predict(IMAGES).equals(served_of(place, older).predict(IMAGES))
+
+    assert place.run("evaluate", run_id=newer, register_as="my digits") == 0
+    said = capsys.readouterr().err
+    evaluation = place.runs("evaluate")[0].data.tags
+    # Of two short trainings on the same test images; which is better is not what is tested here.
+    assert "registered as my digits version 2" in said and "McNemar's exact test, p = " in said
+    assert evaluation["registered"] in said and evaluation["registered"] in evaluation["mlflow.note.content"]
+    champion = place.client.get_model_version_by_alias("my digits", "champion")
+
+    other_images = {**TINY, "limit_test": 50, "limit_train": 100, "steps": "train,evaluate"}
+    assert place.run("main", **other_images, register_as="my digits") == 0
+    told = "registered as my digits version 3, not compared: version"
+    why = f"has no evaluation on the same test images. `-e evaluate -P run_id={champion.run_id}`"
+    for where in (capsys.readouterr().err, place.runs("main")[0].data.tags["mlflow.note.content"]):
+        assert told in where and why in where
+    assert place.client.get_model_version_by_alias("my digits", "champion").version == champion.version
+
+
+@pytest.mark.parametrize(
+    ("step", "wrong", "reason"),
+    [
+        ("evaluate", {"register_as": "a/b"}, "register_as=a/b"),
+        ("evaluate", {"register_as": "a'b"}, "register_as=a'b"),
+        ("evaluate", {"register_as": "x", "checkpoint": "last"}, "what is served is checkpoint=best, not last"),
+        ("main", {"register_as": "x", "steps": "train"}, "evaluate is not among the steps train"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused_in_one_line(place, capsys, step, wrong, reason):
+    assert place.run(step, **wrong) == 2
+    err = capsys.readouterr().err
+    assert reason in err and err.count("\n") == 1

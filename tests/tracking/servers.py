@@ -102,15 +102,18 @@ class Door:
         self._http.server_close()
 
     def recover(self) -> None:
-        self.fails = self.loses_answers = False
+        self.fails, self.loses_answers = False, None
 
     def fail(self) -> None:
         """Answers 500 to everything."""
         self.fails = True
 
-    def lose_answers(self) -> None:
-        """Does what is asked and answers 500 all the same: the case in which a sender sends twice."""
-        self.loses_answers = True
+    def lose_answers(self, to: str = "") -> None:
+        """Does what is asked and answers 500 all the same: the case in which a sender sends twice.
+
+        With `to`, where the path ends in that.
+        """
+        self.loses_answers = to
 
 
 def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
@@ -122,7 +125,8 @@ def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             answer = requests.request(self.command, uri + self.path, data=body, headers=headers, timeout=30)
-            self._answer(500 if door.loses_answers else answer.status_code, answer.content)
+            is_lost = door.loses_answers is not None and self.path.endswith(door.loses_answers)
+            self._answer(500 if is_lost else answer.status_code, answer.content)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
 

@@ -9,7 +9,11 @@ import subprocess
 import time
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
 
+from pipeline.tracking import registry
 from tests.tracking.servers import Door, ServedPlace, Server
 
 log = logging.getLogger(__name__)
@@ -102,6 +106,21 @@ def test_a_training_goes_on_through_an_outage_and_every_point_is_there_once(tmp_
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert_whole(place, 40)
+
+
+def test_a_version_is_registered_once_though_every_answer_is_lost(server, door):
+    client = MlflowClient(door.uri)
+    training, evaluation = (client.create_run("0").info.run_id for _ in range(2))
+    model = client.create_logged_model("0", "model", source_run_id=training)
+    client.log_outputs(training, [LoggedModelOutput(model.model_id, 0)])
+    client.create_registered_model("photos")
+    door.lose_answers("model-versions/create")
+    with pytest.raises(MlflowException):
+        registry.register(client, "photos", training, evaluation, "digest")
+    door.recover()
+    assert "photos version 1, champion" in registry.register(client, "photos", training, evaluation, "digest")
+    (version,) = client.search_model_versions("name = 'photos'")
+    assert version.run_id == training
 
 
 def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tmp_path, server, door):
