@@ -35,11 +35,9 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     holder = client.get_model_version(name, champion)
     other_id = _evaluation(client, holder.run_id or "", test_digest, evaluation_id)
     if other_id is None:
-        return _told(
-            version,
-            f"not compared: version {champion}, the champion, has no evaluation on the same test images. "
-            f"`-e evaluate -P run_id={holder.run_id}` makes one where it was trained on them",
-        )
+        why = f"not compared: version {champion}, the champion, has no evaluation on the same test images"
+        advice = f". `-e evaluate -P run_id={holder.run_id}` makes one where they are its own" if holder.run_id else ""
+        return _told(version, why + advice)
     only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
     counts = (
         f"{only_here} test images are right here alone, {only_there} in version {champion} alone "
