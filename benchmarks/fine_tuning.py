@@ -34,7 +34,7 @@ FIRST = ("airplane", "automobile", "bird", "cat", "deer")
 OTHERS = ("dog", "frog", "horse", "ship", "truck")
 SIZES = (20, 50, 100)  # train images of each class
 CHOSEN_WITH, CHOSEN_ON = 50, 200  # images of each class, for choosing the rates: to train on, to compare by
-RATES = (0.004, 0.008, 0.016, 0.032)
+RATES = (0.008, 0.016, 0.032, 0.064)
 RECIPE = {
     "experiment": "none",
     "dataset": "folder",
@@ -55,7 +55,7 @@ FEW = {"batch_size": 50}
 ARMS: dict[str, dict[str, object]] = {"from nothing": {}, "fine-tuned": {"lr_decay": 0.7}}
 
 
-def main(photos: Path, seeds: int = 5, epochs: int = 30, source_epochs: int = 6) -> None:
+def main(photos: Path, seeds: int = 5, epochs: int = 25, source_epochs: int = 6) -> None:
     """Prints the table, and leaves build/fine_tuning.json and .png."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fine-tuning-") as name:

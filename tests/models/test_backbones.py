@@ -89,9 +89,8 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     table = served.predict(None, pixels.numpy())
     with torch.no_grad():
         expected = model(images).softmax(1)
-    np.testing.assert_allclose(
-        table[[f"p/{name}" for name in CLASSES]], expected, atol=1e-3
-    )  # laid out otherwise in memory
+    # Served, its tensors lie otherwise in memory.
+    np.testing.assert_allclose(table[[f"p/{name}" for name in CLASSES]], expected, atol=1e-3)
 
 
 STAGES = {
