@@ -60,8 +60,8 @@ def read(
 ) -> Iterator[Batch]:
     """The images in `paths`, in order, as batches of `batch_size` or a few more; the last one may be smaller, or empty.
 
-    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, with `margin` px on all sides
-    that are then cut off. Memory holds some batches, however many files there are.
+    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, with `margin` px on every
+    side that are then cut off. Memory holds some batches, however many files there are.
     """
     stored_size = image_size + 2 * margin
     block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * stored_size**2)))
