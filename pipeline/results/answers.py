@@ -66,9 +66,8 @@ def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[st
         calibrated = "" if answers.calibrated is None else f" (calibrated {100 * answers.calibrated[row]:.1f} %)"
         warning = ""
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
-            warning = (
-                f"; unlike the training images: {answers.distances[row]:.3g} from them, up to {limit:.3g} is usual"
-            )
+            far = f"{answers.distances[row]:.3g} from them, up to {limit:.3g} is usual"
+            warning = f"; unlike the training images: {far}"
         yield f"{path}: {', then '.join([first + calibrated, *others])}{warning}"
 
 

@@ -141,10 +141,8 @@ def _describe(
 ) -> None:
     """Logs what the run is of, and the calibration itself where no earlier run keeps it."""
     run.params({**params.model_dump(exclude={"photos"}), "run_id": network.run_id})
-    of = network.params
-    run.tags(
-        {"dataset": of.dataset, "model": of.model, "train.run_id": network.run_id, "checkpoint": params.checkpoint}
-    )
+    run.tags({"dataset": network.params.dataset, "model": network.params.model})
+    run.tags({"train.run_id": network.run_id, "checkpoint": params.checkpoint})
     if known is None:
         run.tags({calibrations.TAG: "none"})
         return

@@ -37,9 +37,8 @@ def keep(run: Run, calibration: Calibration) -> None:
 
 def find(train_run_id: str, checkpoint_name: str) -> tuple[Calibration, str] | None:
     """The newest calibration of that training at that checkpoint, and the run that keeps it; None without one."""
-    for stored in store.finished_runs(
-        "predict", {"train.run_id": train_run_id, "checkpoint": checkpoint_name, TAG: HERE}
-    ):
+    wanted = {"train.run_id": train_run_id, "checkpoint": checkpoint_name, TAG: HERE}
+    for stored in store.finished_runs("predict", wanted):
         run_id = stored.info.run_id
         with store.scratch() as folder:
             try:

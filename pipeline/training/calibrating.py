@@ -36,10 +36,10 @@ def calibrate(model: nn.Module, splits: Splits, precision: str) -> Calibration:
 
 @torch.inference_mode()
 def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (B, C) and penultimate features (B, D), float32, of `images` as the model takes them, on its device."""
+    """Logits (B, C) and features (B, D), float32, of `images` as the model takes them, on its device."""
     with autocast(images.device, precision):
         logits, features = with_features(model, images)
-    return logits.float().cpu().numpy(), features.float().cpu().numpy()
+    return logits.float().cpu().numpy(), features.cpu().numpy()
 
 
 def batch_size(image_size: int) -> int:

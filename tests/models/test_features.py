@@ -5,15 +5,18 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
 from pipeline import models
-from pipeline.models.fast import HEAD_SCALE
-from pipeline.models.features import head, with_features
+from pipeline.models import fast, resnet9
+from pipeline.models.features import head, inner, with_features
 
-SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 1, "heads": 2}
-FAMILIES = {get_model_builder(name).__module__: name for name in list_models(module=torchvision.models)}
+SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 2, "heads": 2}
+HEAD_SCALES = {"fast": fast.HEAD_SCALE, "resnet9": resnet9.HEAD_SCALE}
+# The first of each family, but for those that cannot be built without memory.
+FAMILIES = {get_model_builder(name).__module__: name for name in reversed(list_models(module=torchvision.models))}
+WITH_MEMORY = {"torchvision.models.regnet": "regnet_y_400mf"}
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_the_head_makes_the_logits_of_the_features(name):
+def test_the_head_makes_the_logits_of_the_first_features(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=7, image_size=32, **SMALL).eval()
     for parameter in head(model).parameters():
@@ -21,28 +24,46 @@ def test_the_head_makes_the_logits_of_the_features(name):
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         logits, features = with_features(model, images)
-        assert logits.shape == (3, 7) and features.ndim == 2
+        assert logits.shape == (3, 7) and len(features) == 3
         assert torch.equal(logits, model(images))
-        scale = HEAD_SCALE if name == "fast" else 1
-        assert torch.allclose(head(model)(features) * scale, logits, atol=1e-5)
+        penultimate = features[:, : head(model).in_features]
+        assert torch.allclose(head(model)(penultimate) * HEAD_SCALES.get(name, 1), logits, atol=1e-5)
+        assert features.shape[1] > penultimate.shape[1]
+        assert features.isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("name", FAMILIES.values())
-def test_it_is_the_last_layer_declared_in_every_family_of_torchvision(name):
-    # One of the smallest where building looks at numbers, which need memory; else none is taken.
-    name, place = ("regnet_y_400mf", "cpu") if name.startswith("regnet") else (name, "meta")
-    with torch.device(place):
-        layer = head(get_model(name, num_classes=7))
-    assert (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == 7
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_torchvision_has_features_and_a_head(family):
+    place = "cpu" if family in WITH_MEMORY else "meta"
+    with torch.device(place), torch.inference_mode():
+        model = get_model(WITH_MEMORY.get(family, FAMILIES[family]), num_classes=7).eval()
+        logits, features = with_features(model, torch.zeros(2, 3, 224, 224))
+    last = head(model)
+    assert (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == logits.shape[1] == 7
+    inputs = last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    assert features.ndim == 2 and inputs < features.shape[1] < 8000
 
 
-def test_features_of_a_convolutional_head_are_averaged_over_their_positions():
+def test_channels_are_averaged_over_their_positions_wherever_they_lie():
     model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = torch.randn(4, 3, 6, 6)
     logits, features = with_features(model, images)
-    assert torch.allclose(features, model[:2](images).mean((2, 3)))
-    assert torch.allclose(model[2](features[..., None, None]).flatten(1), logits, atol=1e-5)
+    before = model[:2](images)
+    assert torch.allclose(features[:, :5], before.mean((2, 3)), atol=1e-6)
+    assert torch.allclose(model[2](features[:, :5, None, None]).flatten(1), logits, atol=1e-5)
+    assert torch.allclose(features[:, 10:], before.std((2, 3), correction=0), atol=1e-6)
+    tokens = nn.Sequential(nn.LayerNorm(8), nn.Flatten(), nn.Linear(40, 2))
+    given = torch.randn(4, 5, 8)
+    _, features = with_features(tokens, given)
+    assert torch.allclose(features[:, 40:48], given.mean(1), atol=1e-6)
+    assert torch.allclose(features[:, 48:], given.std(1, correction=0), atol=1e-6)
+
+
+def test_a_model_of_linear_layers_has_its_penultimate_features_alone():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert inner(model) is None
+    assert with_features(model, torch.randn(3, 3, 2, 2))[1].shape == (3, 4)
 
 
 def test_no_hook_stays_behind_and_a_model_without_layers_is_refused():

@@ -80,7 +80,7 @@ def noise(tmp_path_factory):
     folder = tmp_path_factory.mktemp("noise")
     draw = np.random.default_rng(0)
     for number in range(30):
-        Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.jpg", quality=95)
+        Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number}.jpg", quality=95)
     return folder
 
 
