@@ -1,6 +1,6 @@
 """A whole experiment under one parent run: each step a child, each handed the one before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,8 @@ from pipeline.progress import say
 from pipeline.settings import message
 from pipeline.steps import evaluate, explain, lr_range, sweep, train
 from pipeline.sweep import study
-from pipeline.tracking import runs, store, unfinished
+from pipeline.tracking import runs, store, unfinished, views
+from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
 RUN: dict[str, Callable[..., Result]] = {
@@ -27,6 +28,8 @@ RUN: dict[str, Callable[..., Result]] = {
 RESULTS = "finished_steps.json"
 RESULT_LIST = TypeAdapter(list[Result])
 
+# The first that is there tells what an experiment has come to.
+ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
 OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 
 
@@ -54,9 +57,28 @@ def run(params: MainParams) -> Result:
             results.append(result)
             handed |= result.handed
         summary = "\n".join(result.summary for result in results)
-        run.describe(title, summary.replace("\n", "\n\n"))
+        run.describe(_name(title, results), _described(run, results))
     say(f"\n{title}\n{summary}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
+
+
+def _name(title: str, results: Sequence[Result]) -> str:
+    """The title with the accuracy that the experiment has come to, on the test split where it was read."""
+    reached = {name: value for result in results for name, value in result.metrics.items()}
+    for metric, split in ACCURACIES.items():
+        if metric in reached:
+            return f"{title} {split} {reached[metric]:.2%}"
+    return title
+
+
+def _described(run: Run, results: Sequence[Result]) -> str:
+    """What each step has come to, with a link to its run."""
+    lines = []
+    for result in results:
+        step, _, told = result.summary.partition(": ")
+        lines.append(f"- {run.link(step, result.run_id)}: {told}")
+    elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
+    return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 
 
 def _shown(params: MainParams) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator
 
 from pipeline.tracking import interrupts, states, store
+from pipeline.tracking.machine import Machine
 from pipeline.tracking.run import Run
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.fitting import Fitting
@@ -29,16 +30,18 @@ def kept(training: Fitting, run: Run, minutes: float) -> Generator[StepEnd | Epo
         if epoch.epoch not in logged:
             run.record(epoch)
     kept_at = time.monotonic()
+    machine = Machine()
     with interrupts.held():
         try:
             for event in training.events():
+                machine.look()
                 is_due = time.monotonic() - kept_at > 60 * minutes
                 if isinstance(event, EpochEnd) or is_due or interrupts.waiting():
                     # Before the epoch shows: what is in MLflow is never trained again.
                     run.state(training.state_dict(), training.history.num_steps)
                     kept_at = time.monotonic()
                 if isinstance(event, EpochEnd) and event.epoch not in logged:
-                    run.record(event)
+                    run.record(event, machine.averages())
                 yield event
                 interrupts.pause()
         except Diverged:
