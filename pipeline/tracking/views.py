@@ -74,7 +74,6 @@ def _results() -> str:
         "metrics.`explain/faithfulness`",
         "tags.`dataset`",
         "tags.`model`",
-        "attributes.`Dataset`",
     ]
     condition = "metrics.`test/accuracy` >= 0 and tags.`mlflow.parentRunId` IS NULL"
     return _view(condition, "metrics.`test/accuracy`", columns, [])
