@@ -59,9 +59,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             client.delete_tag(reopen, old)
         client.update_run(reopen, status="RUNNING", name=name)
         if launched:
-            client.set_tag(
-                launched, "mlflow.note.content", f"Continues [{name}]({views.run_link(experiment_id, reopen)})"
-            )
+            link = views.run_link(experiment_id, reopen)
+            client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
     elif launched is None:
