@@ -14,6 +14,7 @@ run: .venv/installed ## the whole experiment on scanned digits, in minutes
 	mlflow run . --env-manager local
 
 ui: .venv/installed ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
+	@echo "Runs, in the layout for training: http://127.0.0.1:$(PORT)/#/experiments/0/runs?workflowType=machine_learning"
 	mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
 
 test: .venv/installed ## the tests, minutes

@@ -59,7 +59,7 @@ def _with_views(run: Run, training: Training, views: int) -> str:
     labels = training.splits.test.labels
     correct = _probabilities(training, Views(training.classifier.model, views)).argmax(1) == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
-    run.metrics(numbers)
+    run.metrics(numbers, model_of=training.run_id)
     plain, low, high = numbers.values()
     return f"; with {views} views of each image {plain:.2%} ({low:.2%} to {high:.2%})"
 
@@ -69,7 +69,7 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     summary = metrics.summary(labels, probabilities, top_k)
-    run.metrics(summary)
+    run.metrics(summary, model_of=training.run_id)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
@@ -105,7 +105,8 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f}{with_views}"
     )
-    run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of `{training.run_id}` — {result}")
+    evaluated = run.link("this training", training.run_id)
+    run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of {evaluated} — {result}")
     say(f"evaluation: {result}")
     return Result(run.id, f"Evaluation: {result}", summary)
 

@@ -53,6 +53,8 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
     with runs.start("explain", name, parent) as run:
         run.params({**params.model_dump(), "run_id": training.run_id})
         run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
+        splits = training.splits
+        run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
         chosen = [each for each in _choose(training, params.num_images) if each.names]
         _keep_images(run, training, chosen)
         maps = _keep_maps(run, [_picture(run, training, each, params.method) for each in chosen])
@@ -202,9 +204,9 @@ def _conclude(run: Run, name: str, train_run_id: str, scores: dict[str, float], 
     method, *controls = scores
     numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
     numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}
-    run.metrics(numbers)
+    run.metrics(numbers, model_of=train_run_id)
     beside = ", ".join(f"{control} {scores[control]:.3f}" for control in controls)
     result = f"{method} faithfulness {scores[method]:.3f} ({beside}); {blank.sum()} of {len(blank)} maps blank"
-    run.describe(name, f"**Explanation** of `{train_run_id}` — {result}")
+    run.describe(name, f"**Explanation** of {run.link('this training', train_run_id)} — {result}")
     say(f"explanation: {result}")
     return Result(run.id, f"Explanation: {result}", numbers)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pipeline.params import MainParams, SweepParams, TrainParams
@@ -10,7 +11,7 @@ from pipeline.progress import say
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.sweep import study
-from pipeline.tracking import runs, store
+from pipeline.tracking import runs, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
@@ -24,6 +25,9 @@ RUN: Steps = {
     "export": export.run,
 }
 
+
+# The first that is there tells what an experiment has come to.
+ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
 OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 
 
@@ -38,7 +42,7 @@ def run(params: MainParams) -> Result:
             run.tags({"dataset": params.dataset, "model": params.model})
         results = plan.follow(run, planned, params, RUN, done)
         summary = _summary(run, planned, results)
-        run.describe(title, summary.replace("\n", "\n\n"))
+        run.describe(_name(title, results), _described(run, planned, results, summary))
         told = report.add(run, params.watts)
     say(f"\n{title}\n{summary}\n{told}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
     return Result(run.id, summary, {})
@@ -50,6 +54,26 @@ def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) ->
     told = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
     series = [(seed, result.metrics) for (step, seed), result in zip(planned, results, strict=True) if times[step] > 1]
     return "\n".join([*told, f"Seeds: {seeds.report(run, series)}"] if series else told)
+
+
+def _name(title: str, results: Sequence[Result]) -> str:
+    """The title with the accuracy that the experiment has come to, on the test split where it was read; their mean."""
+    for metric, split in ACCURACIES.items():
+        if reached := [result.metrics[metric] for result in results if metric in result.metrics]:
+            return f"{title} {split} {fmean(reached):.2%}"
+    return title
+
+
+def _described(run: Run, planned: Sequence[Planned], results: Sequence[Result], summary: str) -> str:
+    """What each step has come to, with a link to its run; of several seeds what they have come to together."""
+    times = Counter(step for step, _ in planned)
+    lines = []
+    for (step, seed), result in zip(planned, results, strict=True):
+        title = f"{step}, seed {seed}" if times[step] > 1 else step
+        lines.append(f"- {run.link(title, result.run_id)}: {result.summary.partition(': ')[2]}")
+    lines += [f"- {line}" for line in summary.splitlines() if line.startswith("Seeds: ")]
+    elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
+    return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 
 
 def _shown(params: MainParams) -> dict[str, Any]:

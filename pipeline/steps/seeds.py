@@ -12,7 +12,7 @@ from pipeline.tracking import runs
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
-TOLD = {"test/accuracy": "test accuracy", "best/valid_accuracy": "validation accuracy"}
+TOLD = {"test/accuracy": "test accuracy", "weights/best_valid_accuracy": "validation accuracy"}
 
 
 def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:

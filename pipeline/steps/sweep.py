@@ -16,7 +16,7 @@ from pipeline.steps import lr_range
 from pipeline.sweep import figures, study
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
-from pipeline.tracking import interrupts, runs, store
+from pipeline.tracking import interrupts, runs, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
@@ -148,9 +148,13 @@ def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
     numbers = {f"sweep/best_{objective.replace('/', '_')}": best.values[0]}
     run.metrics(numbers)
     run.tags({f"best.{name}": value for name, value in best.params.items()})
+    tried = list(dict.fromkeys(name for trial in done for name in trial.params))
+    run.keep_view(views.of_study(run.id, tried, objective))
+    winner = run.link(f"Trial {best.number}", str(best.user_attrs.get("mlflow.run_id", run.id)))
     run.describe(
-        params.study_name,
-        f"**Sweep** — {result}\n\nTrain with it: `mlflow run . -e train -P from_study={params.study_name}`",
+        f"{params.study_name} {objective} {best.values[0]:.4f}",
+        f"**Sweep** — {result}\n\n{winner} was the best; {run.view('compare all trials', run.id)}. "
+        f"Train with it: `mlflow run . -e train -P from_study={params.study_name}`",
     )
     say(f"sweep: {result}")
     return Result(run.id, f"Sweep: {result}", numbers, handed=best.params)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams, TrainStepParams
 from pipeline.progress import say, show
-from pipeline.tracking import checkpoint, runs, store
+from pipeline.tracking import checkpoint, runs, store, views
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
@@ -152,7 +152,7 @@ def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training:
         best = training.history.best
         assert best is not None
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))
-        uri = run.model(folder / "best.safetensors", example)
+        uri = run.model(folder / "best.safetensors", example, best.epoch)
         if not params.keep_checkpoints:
             run.no_states()
         return _conclude(run, name, best, uri)
@@ -200,13 +200,15 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
 
 
 def _conclude(run: Run, name: str, best: EpochEnd, uri: str) -> Result:
-    numbers = {"best/epoch": float(best.epoch)}
+    numbers = {"weights/best_epoch": float(best.epoch)}  # a group that the UI shows below train and valid
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"
     else:
-        numbers["best/valid_accuracy"] = best.valid_accuracy
+        numbers["weights/best_valid_accuracy"] = best.valid_accuracy
+        name = f"{name} valid {best.valid_accuracy:.2%}"
         result = f"validation accuracy {best.valid_accuracy:.2%} at epoch {best.epoch}"
     run.metrics(numbers)
-    run.describe(name, f"**Training** — {result}\n\nServed model: `{uri}`")
+    curves = run.view("Curves of all trainings", views.CURVES)
+    run.describe(name, f"**Training** — {result}\n\n{curves}, train and valid in one. Served model: `{uri}`")
     say(f"training: {result} (run {run.id})")
     return Result(run.id, f"Training: {result}", numbers, handed={"run_id": run.id})

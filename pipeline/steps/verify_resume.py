@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from pipeline.params import TrainParams, VerifyResumeParams
 from pipeline.progress import say
-from pipeline.tracking import checkpoint
+from pipeline.tracking import checkpoint, machine
 from pipeline.tracking.runs import PROJECT
 from pipeline.training.events import Failure
 
@@ -118,6 +118,7 @@ class _Place:
         curves = {
             name: [(point.step, point.value) for point in self._client.get_metric_history(training.info.run_id, name)]
             for name in training.data.metrics.keys() - TIMINGS
+            if not name.startswith(machine.GROUP)
         }
         return Left(digests, curves)
 

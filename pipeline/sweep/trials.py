@@ -79,14 +79,17 @@ class Worker:
             with runs.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
                 trial.set_user_attr("mlflow.run_id", run.id)
                 measured = self._train(trial, run, self._space.params(values))
+                told = f"{objective} {measured[objective]:.4f}"
+                of = self._parent.link(self._params.study_name, self._parent.id)
+                run.describe(f"{title}  {told}", f"**Trial {trial.number}** of {of} — {told}")
         except Exception as error:
             trial.set_user_attr("error", store.first_line(error))
             say(f"{title}  failed: {store.first_line(error)}")
             raise
         if run.status == "KILLED":
-            say(f"{title}  pruned at {objective} {measured[objective]:.4f}")
+            say(f"{title}  pruned at {told}")
             raise optuna.TrialPruned
-        say(f"{title}  {objective} {measured[objective]:.4f}")
+        say(f"{title}  {told}")
         self._parent.metrics({f"trial/{objective}": measured[objective]}, step=trial.number)
         return tuple(measured[name] for name in self._params.objectives)
 

@@ -115,7 +115,7 @@ class Journal:
                 if time.monotonic() - signed > processes.SIGN_SECONDS:
                     signed = time.monotonic()
                     with suppress(Exception):  # the next one will do
-                        self._send(self.folder, {"kind": "tags", "values": processes.sign_of_life()})
+                        self._send(self.folder, {"kind": "tags", "values": processes.as_tags(processes.sign_of_life())})
             except RetryError:
                 return
             with self._changed:

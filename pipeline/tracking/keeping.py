@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator
 
 from pipeline.tracking import interrupts, states, store
+from pipeline.tracking.machine import Machine
 from pipeline.tracking.run import Run
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.fitting import Fitting
@@ -32,9 +33,11 @@ def kept(
         if epoch.epoch not in logged:
             run.record(epoch)
     kept_at = time.monotonic()
+    machine = Machine()
     with interrupts.held():
         try:
             for event in training.events():
+                machine.look()
                 if look is not None and isinstance(event, EpochEnd):
                     look(event.epoch)
                 is_due = time.monotonic() - kept_at > 60 * minutes
@@ -43,7 +46,7 @@ def kept(
                     run.state(training.state_dict(), training.history.num_steps)
                     kept_at = time.monotonic()
                 if isinstance(event, EpochEnd) and event.epoch not in logged:
-                    run.record(event)
+                    run.record(event, machine.averages())
                 yield event
                 interrupts.pause()
         except Diverged:

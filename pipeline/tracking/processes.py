@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import psutil
 
 SIGN_SECONDS, SILENT_SECONDS = 60, 300
+UNSEEN = "mlflow."  # MLflow's UI shows no tag that begins so
 
 
 def this() -> dict[str, str]:
@@ -24,8 +25,19 @@ def sign_of_life() -> dict[str, str]:
     return {"process.seen": f"{time.time():.0f}"}
 
 
+def as_tags(process: Mapping[str, str]) -> dict[str, str]:
+    """What `this` or `sign_of_life` tells, as tags that programs read and people need not."""
+    return {f"{UNSEEN}{name}": value for name, value in process.items()}
+
+
+def of_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """A run's tags with those of its process as `this` names them."""
+    return {name.removeprefix(UNSEEN): value for name, value in tags.items()}
+
+
 def is_dead(process: Mapping[str, str]) -> bool:
-    """Whether a process told by `this` has ended; one of another host, when it was silent for five minutes."""
+    """Whether a process told by `this`, or by a run's tags, has ended; of another host, after five silent minutes."""
+    process = of_tags(process)
     if process.get("process.host") != socket.gethostname():
         seen = process.get("process.seen", "")
         return seen.isdecimal() and time.time() - int(seen) > SILENT_SECONDS

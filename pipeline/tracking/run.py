@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import cell, note
-from pipeline.tracking import local, states, store
+from pipeline.tracking import local, states, store, views
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sending import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
@@ -27,8 +27,9 @@ class Run:
     What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`.
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, experiment_id: str) -> None:
         self.id = run_id
+        self._experiment_id = experiment_id
         self.status = "FINISHED"  # with which it ends, unless by an exception
         self._sender = Sender(run_id, store.uri())
         self._journal = Journal(run_id, store.uri(), self._sender)
@@ -38,13 +39,17 @@ class Run:
         """What came of what was sent, where that is for people to know."""
         return list(self._sender.told)
 
-    def record(self, event: EpochEnd) -> None:
-        """Logs an epoch's numbers as one batch at step = epoch."""
-        self.metrics(measured(event), step=event.epoch)
+    def record(self, event: EpochEnd, beside: Mapping[str, float] | None = None) -> None:
+        """Logs an epoch's numbers, and others beside them, as one batch at step = epoch."""
+        self.metrics({**measured(event), **(beside or {})}, step=event.epoch)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Logs numbers, all at one step, in one call."""
-        self._journal.append("metrics", values={name: float(value) for name, value in values.items()}, step=step)
+    def metrics(self, values: Mapping[str, float], step: int = 0, model_of: str = "") -> None:
+        """Logs numbers, all at one step, in one call.
+
+        With `model_of`, the id of a training's run, they are its model's too, measured on the images of this run.
+        """
+        numbers = {name: float(value) for name, value in values.items()}
+        self._journal.append("metrics", values=numbers, step=step, model_of=model_of)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
@@ -59,6 +64,18 @@ class Run:
         """Sets the run's name and the description that the UI shows."""
         self._journal.append("name", name=name)
         self.tags({NOTE: note(markdown)})
+
+    def link(self, text: str, run_id: str) -> str:
+        """Markdown for a description: a link to another run of the experiment."""
+        return f"[{text}]({views.run_link(self._experiment_id, run_id)})"
+
+    def view(self, text: str, name: str) -> str:
+        """Markdown for a description: a link to a view of the experiment's runs."""
+        return f"[{text}]({views.link(self._experiment_id, name)})"
+
+    def keep_view(self, view: str) -> None:
+        """Keeps a view with the experiment, under this run's id."""
+        self._journal.append("view", view=view)
 
     def figure(self, path: str, figure: Any) -> None:
         """Logs a matplotlib Figure as an image."""
@@ -115,16 +132,16 @@ class Run:
         """Logs the images that went in, under our own digest of all of them."""
         self._journal.append("dataset", name=name, digest=digest, source=json.dumps({"uri": source}), context=context)
 
-    def model(self, weights: Path, example: np.ndarray) -> str:
+    def model(self, weights: Path, example: np.ndarray, epoch: int) -> str:
         """Logs a pyfunc model, built from code and a weights file, without pickle. Returns its URI.
 
-        `example` is a batch of images (N, 3, H, W) uint8.
+        `example` is a batch of images (N, 3, H, W) uint8; the numbers logged at step = `epoch` become the model's too.
         """
         copied, images = self._journal.file("classifier.safetensors"), self._journal.file("example.npy")
         shutil.copyfile(weights, copied)
         np.save(images, example)
         relative = self._journal.relative
-        self._journal.append("model", weights=relative(copied), example=relative(images))
+        self._journal.append("model", weights=relative(copied), example=relative(images), epoch=epoch)
         return f"runs:/{self.id}/model"
 
     def register(self, name: str, train_run_id: str, test_digest: str) -> None:

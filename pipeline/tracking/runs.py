@@ -15,7 +15,7 @@ import psutil
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from pipeline.tracking import journal, local, processes, store
+from pipeline.tracking import journal, local, processes, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.sending import PACKAGE, Sender
 from pipeline.training import device
@@ -25,7 +25,6 @@ from pipeline.training.events import Failure
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
-ENDED = "process {} ended without closing the run"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
@@ -52,7 +51,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     client = store.Client()
     experiment_id = store.experiment_id()
     _mark_dead_runs(client, experiment_id)
-    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.this()}
+    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.as_tags(processes.this())}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run_id = reopen
@@ -60,7 +59,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             client.delete_tag(reopen, old)
         client.update_run(reopen, status="RUNNING", name=name)
         if launched:
-            client.set_tag(launched, "mlflow.note.content", f"Continues run {reopen}")
+            link = views.run_link(experiment_id, reopen)
+            client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
     elif launched is None:
@@ -73,7 +73,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
         client.update_run(launched, name=name)
     if reopen or launched:
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    run = Run(run_id)
+    run = Run(run_id, experiment_id)
     try:
         yield run
         is_sent = run.flush()
@@ -116,7 +116,7 @@ def _is_full(error: BaseException) -> bool:
 @contextmanager
 def attached(run_id: str) -> Iterator[Run]:
     """A run that another process started and will end."""
-    run = Run(run_id)
+    run = Run(run_id, store.experiment_id())
     try:
         yield run
         run.flush()
@@ -152,7 +152,7 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     num_sent = _replay(folder, header)
     stored = store.stored_run(header["run_id"])
     if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
-        fail(header["run_id"], ENDED.format(stored.data.tags.get("process.pid")))
+        fail(header["run_id"], _ended(stored.data.tags))
     local.remove_if_empty(header["run_id"])
     return num_sent
 
@@ -174,7 +174,11 @@ def _mark_dead_runs(client: store.Client, experiment_id: str) -> None:
     for stored in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = stored.data.tags
         if processes.is_dead(tags):
-            fail(stored.info.run_id, ENDED.format(tags.get("process.pid")))
+            fail(stored.info.run_id, _ended(tags))
+
+
+def _ended(tags: Mapping[str, str]) -> str:
+    return f"process {processes.of_tags(tags).get('process.pid')} ended without closing the run"
 
 
 def _code_tags() -> dict[str, str]:

@@ -12,17 +12,19 @@ import pandas as pd
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from pipeline.data.encode import to_png
 from pipeline.progress import say
 from pipeline.text import note
-from pipeline.tracking import registry, states, store
+from pipeline.tracking import registry, states, store, views
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.journal import FILES, Entry, Transient
 
 NOTE = "mlflow.note.content"  # the tag that the UI shows as a run's description
 PACKAGE = Path(__file__).resolve().parent.parent
+OF_MODELS = ("train/", "valid/")  # metrics of an epoch that its weights are known by
 SERVING = Path(__file__).with_name("serving.py")
 # What a served model needs, at the versions it was logged with.
 SERVING_PACKAGES = (
@@ -66,6 +68,8 @@ class Sender:
 def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
     # A point is the same one, and stored once, when time, step and value are.
     points = [Metric(name, value, entry["at"], entry["step"]) for name, value in entry["values"].items()]
+    if (model_of := entry.get("model_of")) and (model_id := _model_id(client.get_run(model_of))):
+        points = _of_model(points, model_id, client.get_run(run_id))
     client.log_batch(run_id, metrics=points)
 
 
@@ -116,13 +120,21 @@ def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None
 
 
 def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
-    """Logs a pyfunc model, built from code and a weights file, without pickle, unless the run has one."""
+    """Logs a pyfunc model, unless the run has one, and links the numbers of its epoch to it."""
     weights, example = _own(folder, entry["weights"]), np.load(_own(folder, entry["example"]), allow_pickle=False)
-    outputs = client.get_run(run_id).outputs
-    if outputs is not None and outputs.model_outputs:
-        return
+    run = client.get_run(run_id)
+    model_id = _model_id(run) or _log_model(run_id, weights, example)
+    # The same points once more, which changes nothing but whose they are.
+    names = [name for name in run.data.metrics if name.startswith(OF_MODELS)]
+    points = [point for name in names for point in client.get_metric_history(run_id, name)]
+    client.log_batch(
+        run_id, metrics=_of_model([point for point in points if point.step == entry.get("epoch")], model_id, run)
+    )
+
+
+def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
     answer = mlflow.models.infer_signature(Classifier.load(weights).table(example)).inputs
-    mlflow.models.Model.log(
+    logged = mlflow.models.Model.log(
         artifact_path=None,
         name="model",
         flavor=mlflow.pyfunc,
@@ -135,6 +147,27 @@ def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> Non
         signature=mlflow.models.ModelSignature(outputs=answer),
         input_example=_as_sent(example),
     )
+    return str(logged.model_id)
+
+
+def _model_id(run: StoredRun) -> str:
+    """The model that a run has logged; empty where it has none."""
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    return str(outputs[0].model_id) if outputs else ""
+
+
+def _of_model(points: list[Metric], model_id: str, run: StoredRun) -> list[Metric]:
+    """The points as a model's, measured on the images that went into `run`."""
+    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
+    name, digest = (inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else (None, None)
+    return [
+        Metric(point.key, point.value, point.timestamp, point.step, model_id, name, digest, run.info.run_id)
+        for point in points
+    ]
+
+
+def _view(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
+    client.set_experiment_tag(client.get_run(run_id).info.experiment_id, views.tag(run_id), entry["view"])
 
 
 def _as_sent(images: np.ndarray) -> pd.DataFrame:
@@ -164,6 +197,7 @@ SEND: dict[str, Callable[[MlflowClient, str, Path, Any], str | None]] = {
     "params": _params,
     "tags": _tags,
     "name": _name,
+    "view": _view,
     "status": _status,
     "dataset": _dataset,
     "file": _file,

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 SLOTS = ("state-a.safetensors", "state-b.safetensors")  # written in turn, so that one is whole whatever happens
 ARTIFACTS = "states"  # the run's artifact folder
-STEP_TAG = "state.step"  # of the newest that was sent: updates it has behind it
+STEP_TAG = "mlflow.state.step"  # of the newest that was sent: updates it has behind it
 
 
 def save(run_id: str, tree: Any, step: int) -> str:

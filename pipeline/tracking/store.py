@@ -24,6 +24,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from pipeline.progress import say
+from pipeline.tracking import views
 
 # What a busy or absent store answers is told here in a line of our own.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -115,6 +116,9 @@ def experiment_id() -> str:
             f"experiment {experiment.name} was made by a server that keeps its artifacts: set MLFLOW_TRACKING_URI to "
             "that server (or start it with --no-serve-artifacts, as `make ui` does, and use another --experiment-name)"
         )
+    for name, value in views.missing_tags(experiment).items():
+        with suppress(MlflowException):  # another process was faster, or only its owner may: runs do without
+            client.set_experiment_tag(experiment.experiment_id, name, value)
     return str(experiment.experiment_id)
 
 

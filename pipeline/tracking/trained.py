@@ -77,7 +77,7 @@ def with_images(network: TrainedNetwork, data_dir: str = "") -> Training:
 
 def was_validated(run_id: str) -> bool:
     """Whether that training had a validation split, as far as its numbers tell."""
-    return "best/valid_accuracy" in store.stored_run(run_id).data.metrics
+    return "weights/best_valid_accuracy" in store.stored_run(run_id).data.metrics
 
 
 def _run_id(asked: str) -> str:

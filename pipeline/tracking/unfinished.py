@@ -51,7 +51,8 @@ def _obstacle(run: StoredRun) -> str:
     if run.info.status == "FINISHED":
         return "it is FINISHED"
     if run.info.status == "RUNNING" and not processes.is_dead(tags):
-        return f"it is still running (process {tags.get('process.pid')} on {tags.get('process.host')})"
+        process = processes.of_tags(tags)
+        return f"it is still running (process {process.get('process.pid')} on {process.get('process.host')})"
     if tags.get("step") == "train" and not states.is_there(run.info.run_id, tags):
         return "it has kept no state to go on from"
     if not store.has_artifact(run.info.run_id, "params.json"):

@@ -187,5 +187,5 @@ def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeyp
     assert [run.info.run_id for run in place.runs("train")] == [second.run_id, first.run_id]
     (parent,) = place.runs("main" if step == "main" else "seeds")
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["best/valid_accuracy_sd"] >= 0
+    assert parent.data.metrics["weights/best_valid_accuracy_sd"] >= 0
     assert len(place.table(parent.info.run_id, "seeds.csv")) == 2
