@@ -50,7 +50,7 @@ def saved(tmp_path_factory):
         patch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
         mlflow.set_tracking_uri(place.uri)
         with runs.start("train", "served") as run:
-            run.model(folder / "w.safetensors", np.array(IMAGES, dtype=np.uint8))
+            run.model(folder / "w.safetensors", np.array(IMAGES, dtype=np.uint8), epoch=1)
         mlflow.set_tracking_uri(None)
     (output,) = place.client.get_run(run.id).outputs.model_outputs
     return Path(place.client.get_logged_model(output.model_id).artifact_location)
