@@ -69,8 +69,9 @@ def _described(run: Run, planned: Sequence[Planned], results: Sequence[Result], 
     times = Counter(step for step, _ in planned)
     lines = []
     for (step, seed), result in zip(planned, results, strict=True):
-        title = f"{step}, seed {seed}" if times[step] > 1 else step
-        lines.append(f"- {run.link(title, result.run_id)}: {result.summary.partition(': ')[2]}")
+        what, _, told = result.summary.partition(": ")
+        title = f"{what}, seed {seed}" if times[step] > 1 else what
+        lines.append(f"- {run.link(title, result.run_id)}: {told}")
     lines += [f"- {line}" for line in summary.splitlines() if line.startswith("Seeds: ")]
     elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
     return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)

@@ -170,8 +170,8 @@ def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeyp
     place = Series(tmp_path)
     params = {**TINY, "num_seeds": 2} | ({"steps": "train"} if step == "main" else {})
 
-    def stop(self, event, record=Run.record):
-        record(self, event)
+    def stop(self, event, beside=None, record=Run.record):
+        record(self, event, beside)
         if event.epoch == 2 and len(place.runs("train")) == 2:
             raise KeyboardInterrupt
 

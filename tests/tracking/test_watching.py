@@ -85,8 +85,8 @@ def test_the_animation_has_a_frame_for_each_epoch(workplace, watched):
 
 
 def test_an_interrupted_training_goes_on_with_the_maps_it_had(workplace, watched, monkeypatch):
-    def stop(self, event, record=Run.record):
-        record(self, event)
+    def stop(self, event, beside=None, record=Run.record):
+        record(self, event, beside)
         if event.epoch == 2:
             raise KeyboardInterrupt
 
