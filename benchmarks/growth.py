@@ -26,8 +26,9 @@ from benchmarks.synthetic import splits
 from pipeline.data.splits import Splits
 from pipeline.params import TrainStepParams
 from pipeline.training import device
-from pipeline.training.assemble import Setup, fitting
+from pipeline.training.assemble import fitting
 from pipeline.training.events import StepEnd
+from pipeline.training.setup import Setup
 
 OUT = PROJECT / "build"
 UPDATES = 8  # timed, after as many that are not

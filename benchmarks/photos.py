@@ -24,7 +24,7 @@ from pipeline.data.decode import crop
 from pipeline.data.parallel import map_blocks
 from pipeline.params import RecipeParams
 from pipeline.training import device
-from pipeline.training.assemble import Setup, load_splits
+from pipeline.training.setup import Setup, load_splits
 
 CLASSES, BATCH, AUGMENTED = 10, 256, 8  # of them the first batches, whose augmentation is timed
 LEAST, MOST = 224, 500  # px a side

@@ -32,7 +32,8 @@ def pipeline(model: str, laps: Laps, tracking: bool = True) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path.cwd()}/mlflow.db"
     from pipeline.tracking import runs
     from pipeline.tracking.keeping import kept
-    from pipeline.training.assemble import Setup, fitting
+    from pipeline.training.assemble import fitting
+    from pipeline.training.setup import Setup
 
     params = TrainStepParams(model=model, batch_size=BATCH, optimizer="sgd", max_lr=LR, epochs=1000)
     where = device.choose("auto")

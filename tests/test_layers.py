@@ -30,7 +30,7 @@ FLOORS = [
 ALONE = {"data", "models", "results"}  # rooms of plain values: nothing of another room
 FENCES = {
     "mlflow": {"tracking", "steps.verify_resume"},
-    "optuna": {"sweep.study", "sweep.figures", "sweep.trials", "steps.sweep"},
+    "optuna": {"sweep.study", "sweep.workers", "sweep.quiet", "sweep.figures", "sweep.trials", "steps.sweep"},
     "pytorch_grad_cam": {"explain"},
     "matplotlib": {"results.plots"},
     "cleanlab": {"doctor"},
@@ -47,6 +47,7 @@ WITHOUT_TORCH = {
     "training.events",
     "sweep.space",
     "sweep.study",
+    "sweep.workers",
     "results",
     "report",
     "__main__",

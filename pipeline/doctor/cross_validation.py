@@ -12,7 +12,8 @@ from pipeline.data import Split, Splits
 from pipeline.doctor.looks import SIDE
 from pipeline.params import TrainParams
 from pipeline.training import loop
-from pipeline.training.assemble import Normalised, Setup, fitting
+from pipeline.training.assemble import Normalised, fitting
+from pipeline.training.setup import Setup
 from pipeline.training.views import Views
 
 # What learns CIFAR-10 fastest (experiments/cifar10_fast.yaml), half as wide.

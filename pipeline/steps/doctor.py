@@ -21,7 +21,7 @@ from pipeline.tracking import runs
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.training import device
-from pipeline.training.assemble import load_splits
+from pipeline.training.setup import load_splits
 
 SHEET_IMAGES = 36
 BETWEEN = 2  # px between two images side by side

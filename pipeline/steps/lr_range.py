@@ -10,8 +10,9 @@ from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
 from pipeline.training import range_test
-from pipeline.training.assemble import Setup, climb, fingerprint, num_ladders
+from pipeline.training.assemble import climb, num_ladders
 from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
+from pipeline.training.setup import Setup, fingerprint
 
 
 def run(params: LrRangeParams, parent: Run | None = None) -> Result:

@@ -13,7 +13,7 @@ from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.plots.offscreen import offscreen
 from pipeline.steps import lr_range
-from pipeline.sweep import figures, study
+from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
 from pipeline.tracking import interrupts, runs, store, views
@@ -21,8 +21,8 @@ from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
 from pipeline.training import machine
-from pipeline.training.assemble import Setup
 from pipeline.training.events import Failure
+from pipeline.training.setup import Setup
 
 INTERRUPTED = 130  # exit status of a worker
 
@@ -134,7 +134,7 @@ def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
 
 def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
     trials = opened.get_trials(deepcopy=False)
-    states = Counter(trial.state.name.lower() for trial in trials if study.is_finished(trial))
+    states = Counter(trial.state.name.lower() for trial in trials if workers.is_finished(trial))
     told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
     done = study.completed(opened)
     if not done:

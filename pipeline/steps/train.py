@@ -15,9 +15,10 @@ from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
 from pipeline.training import machine
-from pipeline.training.assemble import Setup, fingerprint, fitting, model_options
+from pipeline.training.assemble import fitting
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
+from pipeline.training.setup import Setup, fingerprint, model_options
 
 if TYPE_CHECKING:
     from pipeline.tracking.watching import Watch

@@ -1,19 +1,15 @@
-"""The Optuna study of a sweep: opened or found again, its trials counted, and those of dead workers taken over."""
+"""The Optuna study of a sweep: opened or found again, what it varies, and the best it has found."""
 
 import contextlib
-import copy
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
@@ -21,15 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import SweepParams
 from pipeline.sweep import notes
+from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
-from pipeline.tracking import processes, runs, store
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # each trial has a line of our own
+from pipeline.sweep.workers import take_over
+from pipeline.tracking import store
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
 BUSY_SECONDS = 60  # how long a writer waits for another to be done with a sqlite file
-GOES_ON_WITH = "goes_on_with"  # the run of an earlier trial, whose worker died
-MAX_RETRIES = 2  # of one trial whose workers die
 NARROWED_FACTOR = 5.0  # how far trials may go from the rates that range tests suggest
 STARTUP_TRIALS = 5  # before the median is asked
 DIRECTIONS = {
@@ -53,22 +47,6 @@ PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
     "median": lambda first, last: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=first),
     "none": lambda first, last: optuna.pruners.NopPruner(),
 }
-
-
-@dataclass(frozen=True)
-class Count:
-    """Trials by what is left to do: tried to their end, and under way."""
-
-    finished: int
-    running: int
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without Optuna's warnings that heartbeats and figures are experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
 
 
 def storage_url(asked: str) -> str:
@@ -139,61 +117,6 @@ def open_or_create(
             "choose another study_name"
         )
     return study
-
-
-def total_trials(params: SweepParams, space: Space) -> int:
-    """How many trials finish the study: `num_trials`, or all points of a grid that has fewer."""
-    if params.sampler != "grid":
-        return params.num_trials
-    return min(params.num_trials, math.prod(len(values) for values in space.grid().values()))
-
-
-def count(study: optuna.Study) -> Count:
-    """The trials tried to their end and those under way; waiting ones are neither."""
-    trials = study.get_trials(deepcopy=False)
-    running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    return Count(sum(map(is_finished, trials)), running)
-
-
-def is_finished(trial: FrozenTrial) -> bool:
-    """Whether the trial was tried to its end: complete, pruned, or failed of itself and not with its worker."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or (
-        trial.state == TrialState.FAIL and "error" in trial.user_attrs
-    )
-
-
-def is_surplus(study: optuna.Study, number: int, total: int) -> bool:
-    """Whether trial `number` is one too many, asked for at the same time on another machine."""
-    trials = study.get_trials(deepcopy=False)
-    started = [each.number for each in trials if is_finished(each) or each.state == TrialState.RUNNING]
-    return number not in sorted(started)[:total]
-
-
-def reclaim(study: optuna.Study) -> None:
-    """Fails the trials of dead workers and queues them again: at once on this machine, elsewhere by their heartbeat."""
-    with quiet():
-        optuna.storages.fail_stale_trials(study)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if processes.is_dead(trial.user_attrs.get("process", {})):
-            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another worker was faster
-                study.tell(trial.number, state=TrialState.FAIL)
-                take_over(study, trial)
-
-
-def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
-    if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
-        runs.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
-    try_again(study, trial)
-
-
-def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queues the values of a trial that did not come to its end."""
-    again = copy.copy(trial)
-    # The rest tells of a process that is gone.
-    again.user_attrs = {GOES_ON_WITH: trial.user_attrs["mlflow.run_id"]} if "mlflow.run_id" in trial.user_attrs else {}
-    with quiet():
-        RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, again)
 
 
 def narrow(study: optuna.Study, space: Space, rates: Sequence[float]) -> tuple[float, float]:

@@ -15,14 +15,15 @@ from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import say
-from pipeline.sweep import costs, study
+from pipeline.sweep import costs, study, workers
 from pipeline.sweep.space import Space
 from pipeline.tracking import processes, runs, states, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run
 from pipeline.tracking.starting import prepare
-from pipeline.training.assemble import Setup, fitting, model_outline
+from pipeline.training.assemble import fitting
 from pipeline.training.events import EpochEnd, Failure
+from pipeline.training.setup import Setup, model_outline
 
 POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
 # What the study's own set-up was made for.
@@ -39,7 +40,7 @@ class Worker:
         self._parent = parent
         self._study = study.open_or_create(params, space, setup.splits.digest, setup.precision, number)
         self._space = study.narrowed(self._study, space)
-        self._total = study.total_trials(params, space)
+        self._total = workers.total_trials(params, space)
         self._lock = FileLock(_lock_file(params))
 
     def run(self) -> None:
@@ -47,8 +48,8 @@ class Worker:
         while True:
             # To look at what is left and to start a trial is one act. The system frees the lock of a process that dies.
             with self._lock:
-                study.reclaim(self._study)
-                count = study.count(self._study)
+                workers.reclaim(self._study)
+                count = workers.count(self._study)
                 if count.finished >= self._total:
                     return
                 if is_free := count.finished + count.running < self._total:
@@ -63,15 +64,15 @@ class Worker:
         except KeyboardInterrupt:
             for trial in self._study.get_trials(states=(TrialState.FAIL,))[-1:]:
                 is_mine = trial.user_attrs.get("process") == processes.this()
-                if is_mine and not study.is_finished(trial):
-                    study.try_again(self._study, trial)
+                if is_mine and not workers.is_finished(trial):
+                    workers.try_again(self._study, trial)
             raise
 
     def _try(self, trial: optuna.Trial) -> tuple[float, ...]:
         trial.set_user_attr("process", processes.this())
         values = self._space.suggest(trial)
         self._lock.release()
-        if study.is_surplus(self._study, trial.number, self._total):
+        if workers.is_surplus(self._study, trial.number, self._total):
             raise Failure("one too many, started at the same time as another machine's")
         title = f"trial {trial.number}  {_shown(values)}"
         objective = self._params.objectives[0]
@@ -141,7 +142,7 @@ def _objectives(epoch: EpochEnd) -> dict[str, float]:
 
 def _interrupted(trial: optuna.Trial) -> str:
     """The run of the trial that this one goes on with, where it has kept a state; else empty."""
-    run_id = str(trial.user_attrs.get(study.GOES_ON_WITH, ""))
+    run_id = str(trial.user_attrs.get(workers.GOES_ON_WITH, ""))
     if run_id and store.is_there(run_id) and states.is_there(run_id, store.stored_run(run_id).data.tags):
         return run_id
     return ""

@@ -14,19 +14,19 @@ from pipeline.params import RecipeParams
 from pipeline.params.fine_tuning import OF_TORCHVISION, RUN
 from pipeline.progress import say
 from pipeline.tracking import checkpoint, description, store
-from pipeline.training import assemble
-from pipeline.training.assemble import Setup
+from pipeline.training import setup
+from pipeline.training.setup import Setup
 
 
 def prepare(params: RecipeParams) -> Setup:
-    """What `assemble.prepare` gives, with the weights that `params` name; says what becomes of them.
+    """What `setup.prepare` gives, with the weights that `params` name; says what becomes of them.
 
     Raises ValueError for weights that cannot be had or do not fit, and for whatever else does not fit together.
     """
-    setup = assemble.prepare(params, _find(params))
-    for line in setup.told():
+    prepared = setup.prepare(params, _find(params))
+    for line in prepared.told():
         say(line)
-    return setup
+    return prepared
 
 
 def _find(params: RecipeParams) -> Pretrained | None:

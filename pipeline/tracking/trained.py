@@ -9,7 +9,7 @@ from pipeline.params import TrainedParams, TrainParams
 from pipeline.tracking import store
 from pipeline.tracking.classifier import Classifier
 from pipeline.training import device
-from pipeline.training.assemble import load_splits
+from pipeline.training.setup import load_splits
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.training.assemble import Setup
 from pipeline.training.fitting import Fitting
+from pipeline.training.setup import Setup
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.data.batches import Batches, TrainBatches, derive_seed
 from pipeline.params import RecipeParams
-from pipeline.training.assemble import prepare
+from pipeline.training.setup import prepare
 from tests.small import plain, squares
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.sweep import study
+from pipeline.sweep import study, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes
 
@@ -47,15 +47,15 @@ def test_a_trial_counts_once_it_was_tried_to_its_end(storage):
     fail(mine, error="the loss became nan")
     fail(mine)  # its worker was interrupted
     suggest(mine)
-    assert study.count(mine) == study.Count(finished=3, running=1)
+    assert workers.count(mine) == workers.Count(finished=3, running=1)
 
 
 def test_a_trial_too_many_is_the_one_asked_for_last(storage):
     mine = opened(storage)
     mine.tell(suggest(mine), 0.5)
     first, second = suggest(mine), suggest(mine)
-    assert not study.is_surplus(mine, first.number, 2)
-    assert study.is_surplus(mine, second.number, 2)
+    assert not workers.is_surplus(mine, first.number, 2)
+    assert workers.is_surplus(mine, second.number, 2)
 
 
 def _ask_and_die(storage):
@@ -73,26 +73,26 @@ def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storag
     assert dead.state == TrialState.RUNNING
     alive = suggest(mine)
     alive.set_user_attr("process", processes.this())
-    study.reclaim(mine)
-    study.reclaim(mine)
+    workers.reclaim(mine)
+    workers.reclaim(mine)
     assert [trial.state for trial in mine.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     again = mine.ask()
     assert again.suggest_float("max_lr", 1e-3, 1, log=True) == dead.params["max_lr"]
     assert "process" not in again.user_attrs
-    assert study.count(mine) == study.Count(finished=0, running=2)
+    assert workers.count(mine) == workers.Count(finished=0, running=2)
 
 
 def test_values_whose_workers_keep_dying_are_given_up(storage):
     mine = opened(storage)
     suggest(mine)
-    for _ in range(study.MAX_RETRIES + 2):
+    for _ in range(workers.MAX_RETRIES + 2):
         (running,) = mine.get_trials(states=(TrialState.RUNNING,))
         mine.tell(running.number, state=TrialState.FAIL)
-        study.try_again(mine, running)
+        workers.try_again(mine, running)
         if not mine.get_trials(states=(TrialState.WAITING,)):
             break
         mine.ask()
-    assert len(mine.trials) == 1 + study.MAX_RETRIES
+    assert len(mine.trials) == 1 + workers.MAX_RETRIES
 
 
 def test_a_study_that_goes_on_is_given_fresh_suggestions(storage):
@@ -203,7 +203,7 @@ def test_a_grid_ends_with_its_last_point(storage):
     space = {"max_lr": [0.1, 0.2], "patch_size": [2, 4]}
     params = SweepParams(storage=storage, study_name="grid", model="vit", sampler="grid", num_trials=50)
     declared = parse(space, TrainParams(model="vit"))
-    assert study.total_trials(params, declared) == 4
+    assert workers.total_trials(params, declared) == 4
     mine = study.open_or_create(params, declared, "digest", "fp32")
     mine.optimize(lambda trial: declared.suggest(trial)["max_lr"], n_trials=4)
     assert len({tuple(trial.params.items()) for trial in mine.trials}) == 4

@@ -12,7 +12,7 @@ from pipeline import models
 from pipeline.params import TrainedParams, TrainParams
 from pipeline.tracking import checkpoint, trained
 from pipeline.tracking.starting import prepare
-from pipeline.training.assemble import fingerprint
+from pipeline.training.setup import fingerprint
 from tests.conftest import Workplace
 
 TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "width": 4, "model": "resnet9"}
