@@ -98,7 +98,8 @@ def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         content = read_experiment(path)
         step = "sweep" if "space" in content and "steps" not in content else "main"
-        given = dict(WATCHED) if step == "main" else {}
+        declared = resolve(step, {"experiment": str(path)})
+        given = dict(WATCHED) if step == "main" and getattr(declared, "valid_fraction", 0) else {}
         if content.get("dataset") == "cifar10" and data_dir:
             given |= {**PLACES, "data_dir": data_dir, **shortened}
         yield Shown(path, step, {name: value for name, value in given.items() if name in STEPS[step].model_fields})
