@@ -1,7 +1,7 @@
 """python -m pictures.gallery [CIFAR10 [name=value ...]]   docs/gallery.md: a picture of every experiment's report
 
 CIFAR10 is a folder of class folders, train and test, for the experiments that are of it; what else is given shortens
-those. An experiment is run where the store in use holds no finished run of it, else its newest is taken.
+those, or one of them: cifar10_vit.max_lr=1e-3. An experiment is run where the store in use holds no finished run of it, else its newest is taken.
 """
 
 import subprocess
@@ -101,7 +101,8 @@ def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]
         declared = resolve(step, {"experiment": str(path)})
         given = dict(WATCHED) if step == "main" and getattr(declared, "valid_fraction", 0) else {}
         if content.get("dataset") == "cifar10" and data_dir:
-            given |= {**PLACES, "data_dir": data_dir, **shortened}
+            own = {name.removeprefix(f"{path.stem}."): value for name, value in shortened.items()}
+            given |= {**PLACES, "data_dir": data_dir, **own}
         yield Shown(path, step, {name: value for name, value in given.items() if name in STEPS[step].model_fields})
 
 
