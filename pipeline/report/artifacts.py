@@ -13,7 +13,11 @@ from pipeline.text import visible
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": ()},
     "sweep": {"study.csv": None, "importances.csv": ("parameter",)},
-    "train": {"steps.csv": ()},
+    "train": {
+        "steps.csv": (),
+        "watch/images.csv": ("name", "class"),
+        "watch/maps.csv": ("blank",),
+    },
     "evaluate": {
         "confusion_matrix.csv": ("true",),
         "most_confused.csv": ("true", "predicted"),
@@ -32,6 +36,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "study.csv": ("number", "state"),
     "importances.csv": ("parameter", "importance"),
     "steps.csv": ("epoch", "lr", "loss"),
+    "watch/images.csv": ("name", "class", "left", "top", "side"),
+    "watch/maps.csv": ("image", "epoch", "blank", "left", "top", "side"),
     "most_confused.csv": ("true", "predicted", "count", "share_of_true"),
     "per_class.csv": ("class", "precision", "recall", "f1", "support"),
     "reliability.csv": ("low", "high", "confidence", "accuracy", "count"),
@@ -40,11 +46,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "explain/maps.csv": ("image", "kind", "map", "blank"),
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
 }
-PICTURES = {"evaluate": ("thumbnails.webp",), "explain": ("explain/images.webp", "explain/maps.webp")}
 MATRIX = "confusion_matrix.csv"  # a column per class, which may have any name, and last the true class
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")
 
-MAX_TABLE_BYTES, MAX_PICTURE_BYTES = 64 * 2**20, sprite.MAX_BYTES
+MAX_TABLE_BYTES = 64 * 2**20
+# By step and path, the most bytes of a picture: together so many that the page can be mailed.
+PICTURES = {
+    "train": {"watch/images.webp": sprite.SLIDER_BYTES, "watch/maps.webp": sprite.SLIDER_BYTES},
+    "evaluate": {"thumbnails.webp": sprite.MAX_BYTES},
+    "explain": {"explain/images.webp": sprite.MAX_BYTES, "explain/maps.webp": sprite.MAX_BYTES},
+}
 
 
 def table(kind: str, path: str, content: str) -> pd.DataFrame:
@@ -85,7 +96,7 @@ def picture(content: bytes) -> bytes:
 def paths(kind: str) -> Mapping[str, int]:
     """What a page takes of a step, with the most bytes that it may have."""
     tables = dict.fromkeys(TABLES.get(kind, ()), MAX_TABLE_BYTES)
-    return tables | dict.fromkeys(PICTURES.get(kind, ()), MAX_PICTURE_BYTES)
+    return tables | PICTURES.get(kind, {})
 
 
 def _numbers(column: pd.Series) -> pd.Series:

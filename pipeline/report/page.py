@@ -12,7 +12,7 @@ from pipeline.report.told import Step, Told
 
 HERE = Path(__file__).parent
 VENDORED = ("d3.min.js", "plot.umd.min.js")
-SCRIPTS = ("charts.js", "training.js", "results.js", "tables.js", "sweep.js")
+SCRIPTS = ("charts.js", "training.js", "watched.js", "results.js", "tables.js", "sweep.js")
 ENERGY_HOUR = 3600  # s
 
 

@@ -106,6 +106,23 @@ def test_the_slider_fades_the_maps(opened):
     assert opened.page.locator("#opacity-shown").inner_text() == "0 %"
 
 
+def test_a_slider_goes_through_the_maps_of_the_epochs(opened):
+    slider, shown = opened.page.get_by_role("slider", name="After epoch"), opened.page.locator("#watched-shown")
+    maps = opened.page.locator("#watched .map svg")
+    assert maps.count() == opened.page.locator("#watched figure").count() == 3
+    assert shown.inner_text().startswith("2 of 2, ")
+    seen = {2: maps.evaluate_all("maps => maps.map((map) => map.getAttribute('viewBox'))")}
+    pictures = {2: opened.page.locator(".watched").screenshot()}
+    slider.press("ArrowLeft")
+    assert shown.inner_text().startswith("1 of 2, ") and slider.get_attribute("aria-valuetext") == "epoch 1"
+    assert maps.first.get_attribute("aria-label").startswith("map after epoch 1 of ")
+    seen[1] = maps.evaluate_all("maps => maps.map((map) => map.getAttribute('viewBox'))")
+    pictures[1] = opened.page.locator(".watched").screenshot()
+    assert pictures[1] != pictures[2] and len({*seen[1], *seen[2]}) == 6
+    slider.press("End")
+    assert opened.page.locator(".watched").screenshot() == pictures[2]
+
+
 def test_one_cursor_reads_all_curves_by_keyboard_and_pointer(opened):
     slider, output = opened.page.locator("#epoch"), opened.page.locator("#at-epoch")
     slider.fill("2")
