@@ -1,4 +1,4 @@
-"""The contests, as Markdown tables and a figure: python -m benchmarks [training tracking parts predicting start]
+"""The contests, as Markdown tables and a figure: python -m benchmarks [name ...], those of CONTESTS or all
 
 They go to standard output as they are done, and to build/benchmarks.md; rates are medians (lowest to highest).
 """
@@ -52,6 +52,15 @@ def training() -> Iterator[Row]:
         ours = Rates(tuple(rate * _flops(model) / 1e9 for rate in rates["pipeline"].laps))
         product = Rates(tuple(rate / 1e9 for rate in rates["product"].laps))
         yield (f"{model}, GFLOP/s", f"{ours}", f"product: {product}", ours.median / product.median, ">= 0.75")
+
+
+def compiling() -> Iterator[Row]:
+    """Updates as torch compiles them, beside those that it does not."""
+    for model in MODELS:
+        contenders = {name: ("benchmarks.training", name, model) for name in ("compiled", "untracked")}
+        rates = contest.hold(contenders, 3, dict.fromkeys(contenders, UPDATES))
+        ours, plain = rates["compiled"], rates["untracked"]
+        yield (f"{model} compiled, images/s", f"{ours}", f"as it is: {plain}", ours.median / plain.median, "")
 
 
 def tracking() -> Iterator[Row]:
@@ -111,6 +120,7 @@ def start() -> Iterator[Row]:
 
 CONTESTS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": training,
+    "compiling": compiling,
     "tracking": tracking,
     "parts": parts,
     "predicting": predicting,

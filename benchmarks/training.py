@@ -27,7 +27,7 @@ BATCH, IMAGES, WORKERS, LR = 512, 45_000, 2, 0.01
 RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airbench94_muon.py
 
 
-def pipeline(model: str, laps: Laps, tracking: bool = True) -> None:
+def pipeline(model: str, laps: Laps, tracking: bool = True, compile: str = "off") -> None:
     """`python -m pipeline train`, from the first update on: its events, recorded as it records them."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path.cwd()}/mlflow.db"
     from pipeline.tracking import runs
@@ -35,7 +35,7 @@ def pipeline(model: str, laps: Laps, tracking: bool = True) -> None:
     from pipeline.training.assemble import fitting
     from pipeline.training.setup import Setup
 
-    params = TrainStepParams(model=model, batch_size=BATCH, optimizer="sgd", max_lr=LR, epochs=1000)
+    params = TrainStepParams(model=model, batch_size=BATCH, optimizer="sgd", max_lr=LR, epochs=1000, compile=compile)
     where = device.choose("auto")
     setup = Setup(params, splits(IMAGES), where, device.choose_precision("auto", where))
     training = fitting(setup, params, LR)
@@ -48,6 +48,11 @@ def pipeline(model: str, laps: Laps, tracking: bool = True) -> None:
 def untracked(model: str, laps: Laps) -> None:
     """The pipeline's loop alone."""
     pipeline(model, laps, tracking=False)
+
+
+def compiled(model: str, laps: Laps) -> None:
+    """The loop alone, its updates compiled."""
+    pipeline(model, laps, tracking=False, compile="on")
 
 
 def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
@@ -149,6 +154,7 @@ def product(model: str, laps: Laps) -> None:
 CONTENDERS: dict[str, Callable[[str, Laps], None]] = {
     "pipeline": pipeline,
     "untracked": untracked,
+    "compiled": compiled,
     "bare": bare,
     "bare_blocks_kept": bare_blocks_kept,
     "record": record,

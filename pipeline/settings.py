@@ -13,9 +13,9 @@ from pipeline.params.declared import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
 
-# May differ when an interrupted run goes on: none of them moves a result.
+# May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
 FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "num_workers"}
-FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints"}
+FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 
 UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like

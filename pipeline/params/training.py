@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.params.declared import Params, comma_separated, from_json
+from pipeline.params.declared import Params, comma_separated, from_json, on_or_off
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
@@ -37,6 +37,9 @@ class TrainParams(RecipeParams, StudyParams):
         description="per update, of the averaged weights that are evaluated and kept (0: off)",
     )
 
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
+        "auto", description="for speed alone, torch.compile; auto is on for long trainings on CUDA, where it can be"
+    )
     checkpoint_minutes: float = Field(
         10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
     )

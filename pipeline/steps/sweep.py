@@ -20,7 +20,7 @@ from pipeline.tracking import interrupts, runs, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
-from pipeline.training import machine
+from pipeline.training import compiling, machine
 from pipeline.training.events import Failure
 from pipeline.training.setup import Setup
 
@@ -53,6 +53,7 @@ def _setup(space: Space) -> Setup:
     fixed = space.base.batch_size
     largest = max(values.get("batch_size", fixed) for values in space.combinations(*space.varies("batch_size")))
     setup = prepare(space.base.model_copy(update={"batch_size": largest}))
+    compiling.check(space.base.compile, setup.device)
     if setup.splits.valid is None:
         raise ValueError("valid_fraction=0: trials are compared on the validation split")
     return replace(setup, params=space.base)

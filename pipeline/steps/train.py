@@ -14,7 +14,7 @@ from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
-from pipeline.training import machine
+from pipeline.training import compiling, machine
 from pipeline.training.assemble import fitting
 from pipeline.training.events import EpochEnd
 from pipeline.training.fitting import Fitting
@@ -38,6 +38,7 @@ def run(params: TrainStepParams, parent: Run | None = None) -> Result:
 
 def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
     setup = prepare(params)
+    compiling.check(params.compile, setup.device)
     if params.watch_images and setup.splits.valid is None:
         raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
     if params.resume:

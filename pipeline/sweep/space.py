@@ -12,7 +12,7 @@ from pipeline.settings import message, nearest
 # Trials are compared on the same images, so what decides on those is no part of a space; nor is what moves no result.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")
 APART = ("experiment", "from_study", "storage", *IMAGES)
-MACHINE = ("device", "data_dir")  # may differ between the machines of one study
+MACHINE = ("device", "data_dir", "compile")  # may differ between the machines of one study
 SCHEDULE = ("epochs", "pct_start", "div_factor", "final_div_factor", "anneal")
 
 

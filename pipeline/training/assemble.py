@@ -10,7 +10,7 @@ from pipeline import data
 from pipeline.data import augment
 from pipeline.data.batches import Batches
 from pipeline.params import LrRangeParams, TrainParams
-from pipeline.training import range_test, schedules
+from pipeline.training import compiling, range_test, schedules
 from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
@@ -38,11 +38,12 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
     averaged = None
     if params.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    num_updates = params.epochs * len(batches)
     optimizer = setup.optimizer(model, max_lr, params.momentum)
     schedule = schedules.one_cycle(
         optimizer,
         max_lr=max_lr,
-        total_steps=params.epochs * len(batches),
+        total_steps=num_updates,
         pct_start=params.pct_start,
         div_factor=params.div_factor,
         final_div_factor=params.final_div_factor,
@@ -61,6 +62,7 @@ def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
         label_smoothing=params.label_smoothing,
         class_weights=setup.class_weights(),
         frozen=setup.frozen(model, params.unfreeze_epoch),
+        is_compiled=compiling.choose(params.compile, setup.device, num_updates),
         valid=None if valid is None else Normalised(setup.splits, valid, params.batch_size, setup.device),
     )
 

@@ -34,6 +34,7 @@ class Fitting:
         class_weights: Tensor | None = None,
         valid: Iterable[tuple[Tensor, Tensor]] | None,
         frozen: Frozen | None = None,
+        is_compiled: bool = False,
     ) -> None:
         self.history = History()
         self.best: Weights | None = None  # of the best epoch so far
@@ -52,6 +53,7 @@ class Fitting:
             "valid": valid,
             "ema": ema,
             "frozen": frozen,
+            "is_compiled": is_compiled,
         }
 
     @property

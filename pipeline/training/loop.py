@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.data.batches import TrainBatches
+from pipeline.training.compiling import compiled
 from pipeline.training.device import autocast
 from pipeline.training.events import EpochEnd, Failure, StepEnd
 from pipeline.training.freezing import Frozen
@@ -38,6 +39,7 @@ def fit(
     valid: Iterable[tuple[Tensor, Tensor]] | None = None,
     ema: AveragedModel | None = None,
     frozen: Frozen | None = None,
+    is_compiled: bool = False,
     done_epochs: int = 0,
     done_steps: Sequence[StepEnd] = (),
 ) -> Iterator[StepEnd | EpochEnd]:
@@ -45,10 +47,12 @@ def fit(
 
     At each event all that was given holds the state after that many updates: kept then, it can go on from there, after
     `done_epochs` epochs and the updates `done_steps` of the next one.
-    `valid` yields normalised images and labels; with `ema`, it is the averaged model that is validated.
+    `valid` yields normalised images and labels; with `ema`, it is the averaged model that is validated. With
+    `is_compiled`, updates run as torch compiles them, but for a last batch that is smaller than the others.
     Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
     """
     total_steps = epochs * len(batches)
+    whole_batches = compiled(model) if is_compiled else model
     seen = list(done_steps)
     step = done_epochs * len(batches) + len(seen)
     for epoch in range(done_epochs + 1, epochs + 1):
@@ -58,7 +62,10 @@ def fit(
         started = time.perf_counter() - (seen[-1].seconds if seen else 0.0)
         for images, targets in batches.epoch(epoch, len(seen)):
             lr = rate(optimizer)
-            loss, num_correct = train_step(model, images, targets, optimizer, precision, label_smoothing, class_weights)
+            forward = whole_batches if len(images) == batches.batch_size else model
+            loss, num_correct = train_step(
+                forward, images, targets, optimizer, precision, label_smoothing, class_weights
+            )
             if ema is not None:
                 ema.update_parameters(model)
             step += 1
@@ -95,7 +102,7 @@ def fit(
 
 
 def train_step(
-    model: nn.Module,
+    forward: Callable[[Tensor], Tensor],
     images: Tensor,
     targets: Tensor,
     optimizer: Optimizer,
@@ -103,13 +110,13 @@ def train_step(
     label_smoothing: float,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update. Returns the mean loss and the number correct, both still on the device.
+    """One update of the network that `forward` is. Returns mean loss and number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
     `class_weights` (C,) weigh each label in the loss.
     """
     with autocast(images.device, precision):
-        logits = model(images)
+        logits = forward(images)
     loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
     loss.backward()
     optimizer.step()

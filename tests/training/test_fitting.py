@@ -44,7 +44,16 @@ def small_model(name):
     return model.to(memory_format=torch.channels_last)
 
 
-def fitting(model="resnet9", optimizer="sgd", ema=False, mixup=0.0, freeze=0, unfreeze_epoch=0, lr_decay=1.0):
+def fitting(
+    model="resnet9",
+    optimizer="sgd",
+    ema=False,
+    mixup=0.0,
+    freeze=0,
+    unfreeze_epoch=0,
+    lr_decay=1.0,
+    is_compiled=False,
+):
     net = small_model(model)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True) if ema else None
     augment_batch = partial(augmented, mixup=mixup)
@@ -71,6 +80,7 @@ def fitting(model="resnet9", optimizer="sgd", ema=False, mixup=0.0, freeze=0, un
         label_smoothing=0.1,
         valid=Valid(),
         frozen=None if freeze == 0 else Frozen(net, freeze, unfreeze_epoch),
+        is_compiled=is_compiled,
     )
 
 
