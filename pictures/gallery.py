@@ -1,7 +1,8 @@
 """python -m pictures.gallery [CIFAR10 [name=value ...]]   docs/gallery.md: a picture of every experiment's report
 
 CIFAR10 is a folder of class folders, train and test, for the experiments that are of it; what else is given shortens
-those, or one of them: cifar10_vit.max_lr=1e-3. An experiment is run where the store in use holds no finished run of it, else its newest is taken.
+those, or one of them: cifar10_vit.max_lr=1e-3. An experiment is run where the store in use holds no finished run of it,
+else its newest is taken.
 """
 
 import subprocess
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 from pictures.browser import chromium, keep
 from pipeline.params import STEPS, as_text
 from pipeline.report import page as report
-from pipeline.report import sections
 from pipeline.report.told import Told
 from pipeline.settings import EXPERIMENTS, read_experiment, resolve
 from pipeline.tracking import reading, store
@@ -33,7 +33,8 @@ LAYOUT = """
 body { max-width: none; padding-bottom: 1rem; }
 nav, details, #classes, #recipe, #source, #sweep .wide, #filters, #filtered, #confusion .panel { display: none; }
 main { columns: 2; column-gap: 3rem; } section { break-inside: avoid; margin: 0 0 1.5rem; padding-top: 1rem; }
-#errors { break-inside: auto; } .errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
+#errors { break-inside: auto; } .errors { grid-template-columns: 1fr 1fr; }
+.errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
 """
 PLACES = {"dataset": "folder", "data_dir": "/path/to/cifar10-jpeg"}
 OF_THE_PLACE = {"experiment", "storage"}
@@ -52,7 +53,7 @@ ENTRY = """
 
 {result}
 
-{how}, in {time} on {machine}, commit {commit}:
+{how}, on {machine}, commit {commit}:
 
 ```console
 {command}
@@ -154,7 +155,6 @@ def _entry(shown: Shown, told: Told, result: str) -> str:
         name=shown.name,
         result=result,
         how=f"**Shortened** ({'; '.join(shorter)})" if shorter else "In full",
-        time=report.duration(sections.seconds(told)),
         machine=tags.get("machine", "a machine that was not recorded"),
         commit=tags.get("git.commit", "unknown")[:7],
         command=" ".join(["mlflow run .", *entry, "-P", f"experiment={shown.flags['experiment']}", *words]),

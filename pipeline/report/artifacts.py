@@ -9,6 +9,8 @@ import pandas as pd
 from pipeline.results import sprite
 from pipeline.text import visible
 
+PARENTS = ("main", "seeds")  # runs of several steps, which have none of their own
+SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
 # By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": ()},
@@ -32,6 +34,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
+    "seeds.csv": ("seed",),
     "lr_range.csv": ("repeat", "lr", "loss", "smoothed"),
     "study.csv": ("number", "state"),
     "importances.csv": ("parameter", "importance"),
@@ -66,7 +69,7 @@ def table(kind: str, path: str, content: str) -> pd.DataFrame:
     names = [visible(name) for name in header]
     if missing := [name for name in COLUMNS.get(path, ()) if name not in names]:
         raise ValueError(f"no column {missing[0]}")
-    texts = TABLES[kind][path]
+    texts = _tables(kind)[path]
     columns = [pd.Series(column, dtype=object) for column in zip(*rows, strict=True)] or [
         pd.Series(dtype=object) for _ in names
     ]
@@ -95,8 +98,12 @@ def picture(content: bytes) -> bytes:
 
 def paths(kind: str) -> Mapping[str, int]:
     """What a page takes of a step, with the most bytes that it may have."""
-    tables = dict.fromkeys(TABLES.get(kind, ()), MAX_TABLE_BYTES)
+    tables = dict.fromkeys(_tables(kind), MAX_TABLE_BYTES)
     return tables | PICTURES.get(kind, {})
+
+
+def _tables(kind: str) -> Mapping[str, tuple[str, ...] | None]:
+    return SEEDS if kind in PARENTS else TABLES.get(kind, {})
 
 
 def _numbers(column: pd.Series) -> pd.Series:

@@ -19,6 +19,7 @@ CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv"
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
 UNCHARTED |= {"watch/images.csv"}
+ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 RATES = ("valley", "steepest", "minimum_over_10")
 
 
@@ -129,6 +130,12 @@ def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | 
 def rates(step: Step) -> list[str]:
     """The rules of a range test that gave a rate."""
     return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
+
+
+def of_seeds(told: Told) -> str:
+    """The accuracy that several seeds have come to, by its metric; empty where there is one seed alone."""
+    table = told.of.tables.get("seeds.csv", pd.DataFrame())
+    return next((name for name in ACCURACIES if name in table and f"{name}_sd" in told.of.metrics), "")
 
 
 def controls(step: Step) -> list[str]:

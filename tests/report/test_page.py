@@ -47,6 +47,13 @@ def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
         assert "training" in sections(told(**lacking)) and "watched" not in sections(told(**lacking))
 
 
+def test_the_cursor_begins_at_the_epoch_whose_weights_were_kept():
+    train = step("train", epochs=pd.DataFrame({"epoch": [1, 2, 3], "lr": 0.1}), metrics={"weights/best_epoch": 2.0})
+    html = Page(page.build(Told(step("main"), {"train": train})))
+    (slider,) = [attributes for _, attributes in html.tags if attributes.get("id") == "epoch"]
+    assert (slider["value"], slider["max"]) == ("2", "3")
+
+
 def test_the_largest_page_can_be_mailed():
     draw, most = np.random.default_rng(0), 300_000
     places = pd.DataFrame({"left": range(0, 4000, 10), "top": 0, "side": 10})

@@ -1,7 +1,7 @@
 "use strict";
 // The slider over the epochs: of each watched image, the map that was kept after that epoch.
 (() => {
-  const { rows, format } = report;
+  const { rows } = report;
   const slider = document.getElementById("watched-epoch");
   if (!slider) return;
   const maps = d3.index(rows("train/watch/maps.csv"), ({ epoch }) => epoch, ({ image }) => image);
@@ -12,7 +12,7 @@
   const show = () => {
     const epoch = epochs[slider.value];
     const right = measured.get(epoch)?.["valid/accuracy"];
-    const told = right == null ? "" : `, ${format(100 * right)} % of the validation images right`;
+    const told = right == null ? "" : `, ${(100 * right).toFixed(2)} % of the validation images right`;
     const output = document.getElementById("watched-shown");
     output.textContent = `${epoch} of ${epochs.at(-1)}${told}`;
     slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
