@@ -20,7 +20,7 @@ from pipeline.text import shown
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 2**20  # of pixels: what one worker writes at a time
+BLOCK_BYTES = 2**21  # of pixels: what one worker writes at a time
 FILES_HASHED_AT_ONCE = 256
 
 
