@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_LOGGING_LEVEL ?= WARNING
 PORT ?= 5000
 
 .PHONY: help run ui test test-slow check bench screenshots gallery
@@ -15,7 +16,7 @@ run: .venv/installed ## the whole experiment on scanned digits, in minutes
 
 ui: .venv/installed ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@echo "Runs, in the layout for training: http://127.0.0.1:$(PORT)/#/experiments/0/runs?workflowType=machine_learning"
-	mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
+	PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
 
 test: .venv/installed ## the tests, minutes
 	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

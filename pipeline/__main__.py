@@ -4,17 +4,19 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import click
 
-from pipeline.params import COMMANDS, Declared
-from pipeline.settings import nearest, resolve, resumed
+from pipeline.params import COMMANDS, Declared, TerminalParams
+from pipeline.settings import nearest, resolve, resumed, terminal
 from pipeline.text import visible
 from pipeline.tracking import interrupts, journal
 from pipeline.training.events import Failure
 
+TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # as pydantic takes them
 FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -51,9 +53,8 @@ def command_line() -> click.Group:
     """One command a step, one option a parameter, but for those that need no name."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
-        schemas = params.model_json_schema()["properties"]
-        options: list[click.Parameter] = [_parameter(name, schemas[name], params) for name in params.model_fields]
-        group.add_command(click.Command(step, params=options, callback=_runner(step), help=params.__doc__))
+        options = [*_parameters(params), *_parameters(TerminalParams)]
+        group.add_command(_Step(step, params=options, callback=_runner(step), help=params.__doc__))
     return group
 
 
@@ -62,6 +63,31 @@ class _Steps(click.Group):
         if args[0] not in self.commands and not args[0].startswith("-"):
             ctx.fail(f"unknown step {args[0]}{nearest(args[0], COMMANDS)} (steps: {', '.join(COMMANDS)})")
         return super().resolve_command(ctx, args)
+
+
+class _Step(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_values(args, {f"--{name}" for name in _switches(self.name or "")}))
+
+
+def _switches(step: str) -> set[str]:
+    """Parameters that are true or false."""
+    fields = {**COMMANDS[step].model_fields, **TerminalParams.model_fields}
+    return {name for name, field in fields.items() if field.annotation is bool}
+
+
+def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
+    """`args`, where a switch that stands alone is true: MLflow passes on none without its value."""
+    given = []
+    for word, following in zip_longest(args, args[1:]):
+        is_alone = following is None or following.lower() not in TRUTH_VALUES
+        given.append(f"{word}=true" if word in switches and is_alone else word)
+    return given
+
+
+def _parameters(params: type[Declared]) -> list[click.Parameter]:
+    schemas = params.model_json_schema().get("properties", {})
+    return [_parameter(name, schemas[name], params) for name in params.model_fields]
 
 
 def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Parameter:
@@ -78,11 +104,16 @@ def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> 
 
 def _runner(step: str) -> Any:
     def run(**given: str | None) -> None:
-        params = _params(step, {name: value for name, value in given.items() if value is not None})
-        _log_to_the_terminal()
-        interrupts.raise_once()
-        # Imported late, so that --help and refusals need not wait for torch and MLflow.
-        importlib.import_module(f"pipeline.steps.{step}").run(params)
+        flags = {name: value for name, value in given.items() if value is not None}
+        shown = terminal({name: flags.pop(name) for name in TerminalParams.model_fields if name in flags})
+        # Imported late, so that --help and refusals need not wait for what draws, nor for torch and MLflow.
+        from pipeline import progress
+
+        with progress.quiet(shown.quiet):
+            params = _params(step, flags)
+            _log_to_the_terminal()
+            interrupts.raise_once()
+            importlib.import_module(f"pipeline.steps.{step}").run(params)
 
     return run
 
@@ -116,9 +147,13 @@ def _best_of(study_name: str, storage: str) -> dict[str, Any]:
     return study.best(study_name, storage)
 
 
-class _OneLine(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return visible(super().formatMessage(record))
+class _Handler(logging.Handler):
+    """Says it, above the bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from pipeline.progress import tell
+
+        tell(visible(self.format(record)))
 
 
 def _log_to_the_terminal() -> None:
@@ -131,9 +166,8 @@ def _log_to_the_terminal() -> None:
         shown.add(message)
         return is_first
 
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.addFilter(is_new)
-    handler.setFormatter(_OneLine())
     ours = logging.getLogger("pipeline")
     ours.handlers = [handler]
     ours.setLevel(logging.INFO)

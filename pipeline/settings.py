@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams
+from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams, TerminalParams
 from pipeline.params.declared import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
@@ -90,6 +90,14 @@ def differences(stored: Mapping[str, Any], now: Declared) -> list[str]:
             why = f" ({WHY_FIXED[name]})" if name in WHY_FIXED else ""
             found.append(f"{name}={after} was {before} when it was started{why}")
     return sorted(found)
+
+
+def terminal(flags: Mapping[str, str]) -> TerminalParams:
+    """What a command is to show. Raises ValueError, in one line, for what is no such thing."""
+    try:
+        return TerminalParams(**flags)
+    except ValidationError as error:
+        raise ValueError(_one_line(error, None, ())) from None
 
 
 def read_experiment(path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ FENCES = {
     "PIL": {"data", "results.sprite"},
     "jinja2": {"report"},
     "onnxruntime": {"tracking.exported"},
+    "rich": {"progress"},
 }
 WITHOUT_TORCH = {
     "text",
@@ -50,6 +51,7 @@ WITHOUT_TORCH = {
     "sweep.workers",
     "results",
     "report",
+    "progress",
     "__main__",
 }
 

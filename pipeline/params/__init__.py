@@ -10,6 +10,7 @@ from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
 from pipeline.params.report import ReportParams
+from pipeline.params.terminal import StatusParams, TerminalParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, ExportParams, PredictParams, TrainedParams
 from pipeline.params.training import (
     LrRangeParams,
@@ -44,8 +45,10 @@ __all__ = [
     "RecipeParams",
     "ReportParams",
     "Resize",
+    "StatusParams",
     "SweepParams",
     "SyncParams",
+    "TerminalParams",
     "TrainParams",
     "TrainStepParams",
     "TrainedParams",
@@ -110,5 +113,5 @@ STEPS: dict[str, type[Params]] = {
     "export": ExportParams,
 }
 # What is no step of an experiment, and no entry point of the MLflow Project.
-TOOLS: dict[str, type[Declared]] = {"sync": SyncParams, "verify_resume": VerifyResumeParams}
+TOOLS: dict[str, type[Declared]] = {"status": StatusParams, "sync": SyncParams, "verify_resume": VerifyResumeParams}
 COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}

@@ -11,7 +11,7 @@ import torch
 from pipeline import models
 from pipeline.explain import attribution
 from pipeline.params import CompareParams, TrainedParams, TrainParams, as_text
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, per_class
 from pipeline.results.paired import mcnemar
@@ -237,5 +237,5 @@ def _conclude(run: Run, title: str, compared: Sequence[Compared], verdicts: Sequ
         )
     names = "\n".join(each.name for each in compared)
     run.describe(title, f"**Comparison** — {sentences}\n{names}".replace("\n", "\n\n"))
-    say(f"{names}\ncomparison: {sentences} (run {run.id})")
+    conclude(f"{names}\ncomparison: {sentences} (run {run.id})")
     return Result(run.id, f"Comparison: {sentences}", {})

@@ -15,7 +15,7 @@ from pipeline.data.headers import sizes
 from pipeline.doctor import cross_validation, duplicates, labels, looks, oddities
 from pipeline.doctor.looks import Looks
 from pipeline.params import DoctorParams
-from pipeline.progress import say
+from pipeline.progress import conclude, say
 from pipeline.results import plots
 from pipeline.tracking import runs
 from pipeline.tracking.run import Run
@@ -76,13 +76,13 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
         findings = []
         for check in CHECKS:
             findings.append(check(run, patient))
-            say(f"doctor: {findings[-1].line}")
+            conclude(f"doctor: {findings[-1].line}")
         numbers = {name: value for finding in findings for name, value in finding.metrics.items()}
         run.metrics(numbers)
         lines = [finding.line for finding in findings]
         if not any(finding.faults for finding in findings):
             lines.append("nothing wrong was found")
-            say(f"doctor: {lines[-1]}")
+            conclude(f"doctor: {lines[-1]}")
         run.describe(name, "\n".join(["**Doctor**", "", *(f"- {line}" for line in lines)]))
         return Result(run.id, f"Doctor: {'; '.join(lines)}", numbers)
 

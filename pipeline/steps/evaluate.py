@@ -7,7 +7,7 @@ import pandas as pd
 from torch import nn
 
 from pipeline.params import EvaluateParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.results import metrics, plots, sprite
 from pipeline.tracking import runs, trained
 from pipeline.tracking.run import Run
@@ -107,7 +107,7 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
     )
     evaluated = run.link("this training", training.run_id)
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of {evaluated} — {result}")
-    say(f"evaluation: {result}")
+    conclude(f"evaluation: {result}")
     return Result(run.id, f"Evaluation: {result}", summary)
 
 

@@ -15,7 +15,7 @@ from pipeline.explain import attribution, faithfulness
 from pipeline.explain.faithfulness import Faithfulness
 from pipeline.models.ultimus import Ultimus
 from pipeline.params import ExplainParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.results import plots, sprite
 from pipeline.tracking import runs, trained
 from pipeline.tracking.run import Run
@@ -208,5 +208,5 @@ def _conclude(run: Run, name: str, train_run_id: str, scores: dict[str, float], 
     beside = ", ".join(f"{control} {scores[control]:.3f}" for control in controls)
     result = f"{method} faithfulness {scores[method]:.3f} ({beside}); {blank.sum()} of {len(blank)} maps blank"
     run.describe(name, f"**Explanation** of {run.link('this training', train_run_id)} — {result}")
-    say(f"explanation: {result}")
+    conclude(f"explanation: {result}")
     return Result(run.id, f"Explanation: {result}", numbers)

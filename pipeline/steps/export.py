@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.params import ExportParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.tracking import exported, runs, store, trained
 from pipeline.tracking.exported import FORMATS, TOLERANCE
 from pipeline.tracking.run import Run
@@ -46,5 +46,5 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
             raise Failure(f"{result}, more than {TOLERANCE:g}: the file is not kept")
         run.file(file, file.name)
         run.describe(name, f"**Export** of `{training.run_id}`, {params.checkpoint} epoch — {result}")
-    say(f"export: {result} (run {run.id})")
+    conclude(f"export: {result} (run {run.id})")
     return Result(run.id, f"Export: {result}", numbers)

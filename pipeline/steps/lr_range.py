@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipeline.params import LrRangeParams
-from pipeline.progress import say
+from pipeline.progress import Meter, conclude, meter, say
 from pipeline.results import plots
 from pipeline.tracking import runs
 from pipeline.tracking.run import Run
@@ -29,12 +29,18 @@ def test(setup: Setup, params: LrRangeParams, parent: Run | None = None) -> Resu
         run.tags({"dataset": params.dataset, "model": params.model, "recipe": fingerprint(recipe)})
         run.json("recipe.json", recipe)
         ladders = num_ladders(setup, params)
-        curves = [_climb(setup, params, repeat, ladders) for repeat in range(ladders)]
+        per_epoch = -(-len(setup.splits.train) // params.batch_size)
+        with meter("lr_range", ladders * params.num_steps, per_epoch=per_epoch) as progress:
+            curves = [_climb(setup, params, repeat, ladders, progress) for repeat in range(ladders)]
         return _report(run, name, curves, range_test.suggest(curves))
 
 
-def _climb(setup: Setup, params: LrRangeParams, repeat: int, ladders: int) -> Curve:
-    curve = climb(setup, params, repeat)
+def _climb(setup: Setup, params: LrRangeParams, repeat: int, ladders: int, progress: Meter) -> Curve:
+    def look(lr: float, loss: float) -> None:
+        progress.advance(lambda: f"ladder {repeat + 1}/{ladders}  lr {lr:.1e}  loss {loss:.3f}")
+
+    curve = climb(setup, params, repeat, look)
+    progress.total -= params.num_steps - len(curve.lr)
     reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
     say(f"range test {repeat + 1}/{ladders}: {len(curve.lr)} updates, {reached}")
     return curve
@@ -62,5 +68,5 @@ def _report(run: Run, name: str, curves: list[Curve], suggestion: Suggestion) ->
         agreement = f"repeats differ by x{suggestion.spread:.2f}" if len(curves) > 1 else "of one ladder"
         result = f"max_lr {suggestion.lr:.2e} ({sides}; {agreement})"
     run.describe(name, f"**LR range test** — {result}")
-    say(f"range test: {result}")
+    conclude(f"range test: {result}")
     return Result(run.id, f"Range test: {result}", measured)

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.params import MainParams, SweepParams, TrainParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.sweep import study
@@ -44,7 +44,9 @@ def run(params: MainParams) -> Result:
         summary = _summary(run, planned, results)
         run.describe(_name(title, results), _described(run, planned, results, summary))
         told = report.add(run, params.watts)
-    say(f"\n{title}\n{summary}\n{told}\nTracked in {store.uri()}, run {run.id}. Look at it with: make ui")
+    of_seeds = [line for line in summary.splitlines() if line.startswith("Seeds: ")]
+    where = f"Tracked in {store.uri()}, run {run.id}. Look at it with: make ui"
+    conclude("\n".join(["", title, "", plan.told(planned, results), "", *of_seeds, told, where]))
     return Result(run.id, summary, {})
 
 

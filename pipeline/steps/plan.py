@@ -1,15 +1,19 @@
 """Steps in order under one parent run, each kept once it is finished: an experiment, or several seeds of a training."""
 
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline import progress
 from pipeline.params import STEPS, MainParams, Params, TrainStepParams
-from pipeline.progress import say
+from pipeline.progress import Part, say
+from pipeline.progress.table import table
 from pipeline.settings import message
 from pipeline.tracking import store, unfinished
 from pipeline.tracking.run import Run
@@ -55,25 +59,53 @@ def follow(
     What a step finds that is planned once is told of `run` too.
     """
     times = Counter(step for step, _ in plan)
+    titles = _titles(plan)
     results: list[Result] = []
     handed: dict[str, Any] = {}
-    for position, (step, seed) in enumerate(plan):
-        title = f"{step}, seed {seed}" if params.num_seeds > 1 else step
-        if position < len(done):
-            result = done[position]
-            say(f"== {title}: not run again, run {result.run_id} has finished it")
-        else:
-            say(f"== {title}")
-            going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-            own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
-            result = how[step](_own(step, params, own), parent=run)
-            if times[step] == 1:
-                run.tags({f"{step}.run_id": result.run_id})
-                run.metrics(result.metrics)
-            run.json(RESULTS, [asdict(each) for each in (*results, result)])
-        results.append(result)
-        handed |= result.handed
+    epochs = {"train": params.epochs}
+    parts = [Part(title, step, epochs.get(step, 0)) for title, (step, _) in zip(titles, plan, strict=True)]
+    with progress.steps(parts) as bar:
+        for position, (step, seed) in enumerate(plan):
+            run.progress(position, len(plan))
+            if position < len(done):
+                result = done[position]
+                say(f"== {titles[position]}: not run again, run {result.run_id} has finished it")
+                bar.ended(position, result.seconds)
+            else:
+                say(f"== {titles[position]}")
+                going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
+                own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
+                started = time.monotonic()
+                with bar.step(position):
+                    result = how[step](_own(step, params, own), parent=run)
+                if not going_on:
+                    result = replace(result, seconds=time.monotonic() - started)
+                if times[step] == 1:
+                    run.tags({f"{step}.run_id": result.run_id})
+                    run.metrics(result.metrics)
+                run.json(RESULTS, [asdict(each) for each in (*results, result)])
+            results.append(result)
+            handed |= result.handed
     return results
+
+
+def told(plan: Sequence[Planned], results: Sequence[Result]) -> str:
+    """What each step has come to, as a table for standard error: step, seconds, result and run."""
+    is_terminal = sys.stderr.isatty()
+    rows = []
+    for title, result in zip(_titles(plan), results, strict=True):
+        seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
+        what = result.summary.partition(": ")[2]
+        # A line of a terminal has no room for the id beside what it has come to.
+        rest = [f"{what}\nrun {result.run_id}"] if is_terminal else [result.run_id, what]
+        rows.append([title, seconds, *rest])
+    head = ["step", "seconds", *([] if is_terminal else ["run"]), "result"]
+    return table(head, rows, sys.stderr, wraps="result", right="seconds")
+
+
+def _titles(plan: Sequence[Planned]) -> list[str]:
+    seeds = {seed for _, seed in plan}
+    return [f"{step}, seed {seed}" if len(seeds) > 1 else step for step, seed in plan]
 
 
 def _interrupted(run_id: str, step: str) -> str:

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from pipeline.data import unlabelled
 from pipeline.data.unlabelled import Batch, Found
 from pipeline.params import PredictParams
-from pipeline.progress import answer, say
+from pipeline.progress import answer, conclude, say
 from pipeline.results import answers, calibration
 from pipeline.results.answers import Answers, Tally
 from pipeline.tracking import calibrations, runs, trained
@@ -190,10 +190,10 @@ def _conclude(
     result = "; ".join(parts)
     run.metrics(numbers)
     run.describe(name, f"**Prediction** with `{network.run_id}` — {result}")
-    say(f"prediction: {result} (run {run.id})")
+    conclude(f"prediction: {result} (run {run.id})")
     return Result(run.id, f"Prediction: {result}", numbers)
 
 
 def _say_left_out(left_out: list[tuple[str, str]]) -> None:
     for path, reason in left_out:
-        say(f"{path}: {reason}")
+        conclude(f"{path}: {reason}")

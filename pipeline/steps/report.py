@@ -1,7 +1,7 @@
 """The report as a tracked step: one page, kept with the run that it tells of."""
 
 from pipeline.params import ReportParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.report import page
 from pipeline.tracking import journal, reading, runs, store
 from pipeline.tracking.run import Run
@@ -24,7 +24,7 @@ def run(params: ReportParams, parent: Run | None = None) -> Result:
             its_run.text(FILE, content)
         summary = f"Report: {FILE} of run {run_id}, {len(content.encode()) / 1e6:.1f} MB"
         run.describe(title, summary)
-    say(summary[0].lower() + summary[1:])
+    conclude(summary[0].lower() + summary[1:])
     return Result(run.id, summary, {})
 
 

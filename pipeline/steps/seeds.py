@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from pipeline.params import TrainStepParams
-from pipeline.progress import say
+from pipeline.progress import conclude
 from pipeline.results import seeds
 from pipeline.steps import plan
 from pipeline.tracking import runs
@@ -27,7 +27,7 @@ def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
         results = plan.follow(run, planned, params, {"train": train}, done)
         summary = report(run, [(seed, result.metrics) for (_, seed), result in zip(planned, results, strict=True)])
         run.describe(title, f"**Seeds** — {summary}")
-    say(f"seeds: {summary} (run {run.id})")
+    conclude(f"\n{plan.told(planned, results)}\n\nseeds: {summary} (run {run.id})")
     return Result(run.id, f"Seeds: {summary}", {})
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import optuna
 import torch
 
+from pipeline import progress
 from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams
-from pipeline.progress import say
+from pipeline.progress import Part, conclude, say
 from pipeline.results import plots
 from pipeline.results.plots.offscreen import offscreen
 from pipeline.steps import lr_range
@@ -40,9 +41,10 @@ def run(params: SweepParams, parent: Run | None = None) -> Result:
         opened.set_user_attr("mlflow.run_id", run.id)
         _describe(run, params, setup)
         try:
-            if params.lr_range_first:
-                _narrow(opened, space, setup, run)
-            _run_workers(params, space, setup, run)
+            with progress.alone(Part("sweep", "sweep")):
+                if params.lr_range_first:
+                    _narrow(opened, space, setup, run)
+                _run_workers(params, space, setup, run)
         finally:
             _report(run, opened, params)
         return _conclude(run, opened, params)
@@ -74,7 +76,8 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: Run) -> None:
     for values in space.combinations(*space.varies("patch_size")):
         base = space.params(values)
         own = LrRangeParams(**{name: getattr(base, name) for name in RecipeParams.model_fields})
-        result = lr_range.test(replace(setup, params=own), own, parent=run)
+        with progress.aside():
+            result = lr_range.test(replace(setup, params=own), own, parent=run)
         if rate := result.metrics.get("lr_range/suggestion"):
             suggested.append(rate)
             opened.enqueue_trial({**values, "max_lr": rate}, skip_if_exists=True)
@@ -91,7 +94,7 @@ def _run_workers(params: SweepParams, space: Space, setup: Setup, run: Run) -> N
     context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(["pipeline.steps.sweep"])
     others = [
-        context.Process(target=_work, args=(params, space, store.uri(), run.id, number, own))
+        context.Process(target=_work, args=(params, space, store.uri(), run.id, number, own, progress.is_quiet()))
         for number in range(1, params.num_workers)
     ]
     try:
@@ -109,12 +112,14 @@ def _run_workers(params: SweepParams, space: Space, setup: Setup, run: Run) -> N
                 worker.join()
 
 
-def _work(params: SweepParams, space: Space, store_uri: str, run_id: str, number: int, threads: int) -> None:
+def _work(
+    params: SweepParams, space: Space, store_uri: str, run_id: str, number: int, threads: int, is_quiet: bool
+) -> None:
     interrupts.raise_once()
     store.use(store_uri)
     torch.set_num_threads(threads)
     try:
-        with runs.attached(run_id) as run:
+        with progress.quiet(is_quiet), runs.attached(run_id) as run:
             Worker(params, space, _setup(space), run, number).run()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
@@ -157,5 +162,5 @@ def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
         f"**Sweep** — {result}\n\n{winner} was the best; {run.view('compare all trials', run.id)}. "
         f"Train with it: `mlflow run . -e train -P from_study={params.study_name}`",
     )
-    say(f"sweep: {result}")
+    conclude(f"sweep: {result}")
     return Result(run.id, f"Sweep: {result}", numbers, handed=best.params)

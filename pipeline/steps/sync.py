@@ -1,7 +1,7 @@
 """What could not be sent while a tracking store was away -> that store."""
 
 from pipeline.params import SyncParams
-from pipeline.progress import say
+from pipeline.progress import conclude, say
 from pipeline.tracking import journal, runs
 from pipeline.training.events import Failure
 
@@ -18,8 +18,8 @@ def run(_: SyncParams) -> None:
             say(f"run {header['run_id']}: not sent, it stays in {folder}")
             continue
         num_runs += 1
-        say(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
+        conclude(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
     if away:
         raise Failure(away[0])
     if not num_runs:
-        say("nothing to send")
+        conclude("nothing to send")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipeline import progress
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams, TrainStepParams
-from pipeline.progress import say, show
+from pipeline.progress import Part, conclude, say, show
 from pipeline.tracking import checkpoint, runs, store, views
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run, measured
@@ -43,7 +44,9 @@ def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
         raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
     if params.resume:
         _check_same(setup, params.resume)
-    with runs.start("train", f"{params.dataset} {params.model}", parent, reopen=params.resume) as run:
+    title = f"{params.dataset} {params.model}"
+    all_of_it = progress.alone(Part("train", "train", params.epochs))
+    with all_of_it, runs.start("train", title, parent, reopen=params.resume) as run:
         if params.resume:
             max_lr = _stored_rate(params.resume)
         else:
@@ -54,7 +57,7 @@ def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
         if params.resume:
             restore(training, params.resume)
             say(f"going on with run {run.id} after update {training.history.num_steps}")
-        return _train(run, f"{params.dataset} {params.model} lr {max_lr:.3g}", setup, params, training)
+        return _train(run, f"{title} lr {max_lr:.3g}", setup, params, training)
 
 
 def _stored_rate(run_id: str) -> float:
@@ -89,7 +92,8 @@ def _suggested_lr(setup: Setup, params: TrainParams, run: Run) -> float:
 
     _say_what_differs(recipe)
     own = {name: getattr(params, name) for name in RecipeParams.model_fields}
-    lr_range.test(setup, LrRangeParams(**own), parent=run)
+    with progress.aside():
+        lr_range.test(setup, LrRangeParams(**own), parent=run)
     return _suggested_lr(setup, params, run)
 
 
@@ -140,7 +144,7 @@ def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training:
         try:
             with closing(kept(training, run, params.checkpoint_minutes, watch)) as events:
                 done = training.history.num_steps
-                for _ in show(events, name, training.steps_per_epoch, params.epochs, done):
+                for _ in show(events, training.steps_per_epoch, params.epochs, done):
                     pass
         except BaseException:
             # Also after Ctrl-C or a diverged loss the epochs that are done are worth keeping; where the machine has
@@ -213,5 +217,5 @@ def _conclude(run: Run, name: str, best: EpochEnd, uri: str) -> Result:
     run.metrics(numbers)
     curves = run.view("Curves of all trainings", views.CURVES)
     run.describe(name, f"**Training** — {result}\n\n{curves}, train and valid in one. Served model: `{uri}`")
-    say(f"training: {result} (run {run.id})")
+    conclude(f"training: {result} (run {run.id})")
     return Result(run.id, f"Training: {result}", numbers, handed={"run_id": run.id})

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 
 from pipeline.params import TrainParams, VerifyResumeParams
-from pipeline.progress import say
+from pipeline.progress import conclude, say
 from pipeline.tracking import checkpoint, machine
 from pipeline.tracking.runs import PROJECT
 from pipeline.training.events import Failure
@@ -57,7 +57,7 @@ def run(params: VerifyResumeParams) -> None:
     say(f"  {len(expected.curves)} curves, every point: {'differ' if differing else 'equal'}")
     if differing or found.curves.keys() != expected.curves.keys():
         raise Failure(f"killed {num_kills} times, the training ended as another: {', '.join(differing)}")
-    say(f"verdict: killed {num_kills} times, the training ended as the undisturbed one, to the bit")
+    conclude(f"verdict: killed {num_kills} times, the training ended as the undisturbed one, to the bit")
 
 
 class _Place:

@@ -5,6 +5,7 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.progress import say
+from pipeline.progress import meter, say
 from pipeline.sweep import costs, study, workers
 from pipeline.sweep.space import Space
 from pipeline.tracking import processes, runs, states, store
@@ -45,11 +46,18 @@ class Worker:
 
     def run(self) -> None:
         """Starts trials until the study has its number of them, and takes over those of workers that died."""
+        with meter("sweep", self._total, least=1) as self._progress:
+            self._run_all()
+
+    def _run_all(self) -> None:
         while True:
             # To look at what is left and to start a trial is one act. The system frees the lock of a process that dies.
             with self._lock:
                 workers.reclaim(self._study)
                 count = workers.count(self._study)
+                self._finished = count.finished
+                self._progress.at(count.finished, str)
+                self._parent.progress(count.finished, self._total)
                 if count.finished >= self._total:
                     return
                 if is_free := count.finished + count.running < self._total:
@@ -111,6 +119,9 @@ class Worker:
             self._is_poor(trial, epoch)  # told anew: Optuna knows them of the trial that was interrupted
         with closing(kept(training, run, params.checkpoint_minutes)) as events:
             for event in events:
+                count = f"{self._finished}/{self._total} trials  trial {trial.number}"
+                told = partial(_told, count, event.epoch, params.epochs)
+                self._progress.at(self._finished + event.epoch / params.epochs, told)
                 if isinstance(event, EpochEnd):
                     _stop_with_parent()
                     if self._is_poor(trial, event) and event.epoch < params.epochs:
@@ -152,6 +163,10 @@ def _costs(setup: Setup) -> dict[str, float]:
     assert isinstance(setup.params, TrainParams)
     model = model_outline(setup.params, len(setup.splits.classes)).to("meta")
     return costs.measure(model, setup.params.image_size)
+
+
+def _told(count: str, epoch: float, epochs: int) -> str:
+    return f"{count} epoch {epoch:.2f}/{epochs}"
 
 
 def _shown(values: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import cell, note
-from pipeline.tracking import local, states, store, views
+from pipeline.tracking import local, processes, states, store, views
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sending import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
@@ -59,6 +59,10 @@ class Run:
     def tags(self, values: Mapping[str, Any]) -> None:
         """Sets tags."""
         self._journal.append("tags", values={name: str(value) for name, value in values.items()})
+
+    def progress(self, done: int, total: int) -> None:
+        """Says how many are done of what the run consists of, for who asks how it goes."""
+        self.tags({processes.PROGRESS: f"{done}/{total}"})
 
     def describe(self, name: str, markdown: str) -> None:
         """Sets the run's name and the description that the UI shows."""

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
+from pydantic import FiniteFloat
 
 from pipeline.tracking import journal, local, processes, store, views
 from pipeline.tracking.run import Run
@@ -31,12 +32,16 @@ INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the p
 
 @dataclass(frozen=True)
 class Result:
-    """What a step hands on: its run, one line for people, its main numbers as metrics, parameters of later steps."""
+    """What a step hands on: its run, one line for people, its main numbers as metrics, parameters of later steps.
+
+    And how long it took (s); None where that is not known, as of a step that was interrupted.
+    """
 
     run_id: str
     summary: str
     metrics: dict[str, float]
     handed: dict[str, Any] = field(default_factory=dict)
+    seconds: FiniteFloat | None = None
 
 
 @contextmanager

@@ -26,6 +26,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from pipeline.progress import say
 from pipeline.tracking import views
 
+# What MLflow says of its own doings, nobody needs to know who has not asked for it.
+if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
 # What a busy or absent store answers is told here in a line of our own.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -85,6 +88,12 @@ def uri() -> str:
 def use(uri: str) -> None:
     """Keeps runs there from now on, in this process."""
     mlflow.set_tracking_uri(uri)
+
+
+def is_made() -> bool:
+    """Whether there is a store already: a local database is made when it is first asked something."""
+    database = uri().removeprefix("sqlite:///")
+    return database == uri() or Path(database).exists()
 
 
 def beside(name: str) -> Path:

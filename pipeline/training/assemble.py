@@ -1,6 +1,6 @@
 """What a recipe is made into: a range test's ladders, or a training ready to run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -81,8 +81,13 @@ def num_ladders(setup: Setup, params: LrRangeParams) -> int:
     return 1 if len(setup.splits.train) > LARGE_SET else 3
 
 
-def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
-    """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
+def climb(
+    setup: Setup, params: LrRangeParams, repeat: int, look: Callable[[float, float], None] | None = None
+) -> Curve:
+    """Ladder number `repeat` of a range test, with weights, order and augmentation of its own.
+
+    look: is told the rate and the loss of each update.
+    """
     seed = params.seed + repeat
     return range_test.climb(
         setup.model(seed),
@@ -95,4 +100,5 @@ def climb(setup: Setup, params: LrRangeParams, repeat: int) -> Curve:
         label_smoothing=params.label_smoothing,
         class_weights=setup.class_weights(),
         freeze=setup.frozen,
+        look=look,
     )

@@ -58,11 +58,12 @@ def climb(
     label_smoothing: float,
     class_weights: Tensor | None = None,
     freeze: Callable[[nn.Module], Frozen | None] | None = None,
+    look: Callable[[float, float], None] | None = None,
 ) -> Curve:
     """The losses of training while the rate climbs, until they diverge or are no numbers.
 
     A copy climbs: `model`, its buffers and the random state stay as they were, to the bit. `freeze` says what of the
-    copy does not learn.
+    copy does not learn; `look` is told the rate and the loss of each update.
     """
     climber = copy.deepcopy(model)
     optimizer = make_optimizer(climber)
@@ -91,6 +92,8 @@ def climb(
                 break
             rates.append(event.lr)
             losses.append(loss)
+            if look is not None:
+                look(event.lr, loss)
             running = smooth(np.array(losses))[-1]
             lowest = min(lowest, running)
             if len(losses) == num_steps or running > DIVERGENCE * lowest:

@@ -1,0 +1,24 @@
+"""What the terminal shows: lines, and one bar for all that is to be done; `table` is apart, as it takes longer."""
+
+from pipeline.progress.bar import Meter, Part, alone, aside, meter, steps
+from pipeline.progress.time_left import duration, left
+from pipeline.progress.training import show
+from pipeline.progress.words import answer, conclude, is_quiet, quiet, say, tell
+
+__all__ = [
+    "Meter",
+    "Part",
+    "alone",
+    "answer",
+    "aside",
+    "conclude",
+    "duration",
+    "is_quiet",
+    "left",
+    "meter",
+    "quiet",
+    "say",
+    "show",
+    "steps",
+    "tell",
+]

@@ -1,0 +1,72 @@
+"""A whole experiment in a real terminal: one bar, and a table at its end."""
+
+import re
+
+import pytest
+
+from tests.conftest import PROJECT, Workplace
+from tests.terminal import COLUMNS, Terminal
+
+EXPERIMENT = {
+    "experiment": "none",
+    "limit_train": 700,
+    "limit_test": 60,
+    "width": 8,
+    "batch_size": 8,
+    "epochs": 3,
+    "num_steps": 60,
+    "num_repeats": 1,
+    "num_images": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The terminal of an experiment that has come to its end, and where it ran."""
+    place = Workplace(tmp_path_factory.mktemp("workplace"))
+    environment = {**place.environment, "PYTHONPATH": str(PROJECT)}
+    with Terminal(place.command("main", **EXPERIMENT), cwd=place.folder, env=environment) as terminal:
+        terminal.read(300)
+        assert terminal.process.returncode == 0, terminal.text
+    return place, terminal
+
+
+@pytest.fixture(scope="module")
+def bars(ended):
+    return [line for line in ended[1].drawn if re.match(r"\d/4 .*\|.*left", line)]
+
+
+def test_one_bar_counts_all_steps_in_their_order(bars):
+    seen = list(dict.fromkeys(bar.split("|")[0].strip() for bar in bars))
+    assert seen == ["1/4 lr_range", "2/4 train", "3/4 evaluate", "4/4 explain"]
+
+
+def test_it_is_as_wide_as_the_terminal(bars):
+    assert {len(bar) for bar in bars} <= {COLUMNS - 1, COLUMNS}
+
+
+def test_the_time_left_is_that_of_the_training_too_and_unknown_steps_are_counted(bars):
+    assert "4 steps left" in bars[0]
+    of_training = [re.search(r"(\d+):(\d\d) \+ 2 steps left  epoch (\S+)/3", bar) for bar in bars]
+    told = [(60 * int(found[1]) + int(found[2]), float(found[3])) for found in of_training if found]
+    assert told
+    assert [epoch for _, epoch in told] == sorted(epoch for _, epoch in told)
+    assert told[-1][0] < 60
+    assert "1 step left" in bars[-1]
+
+
+def test_at_the_end_there_is_a_table_of_steps_and_no_bar(ended):
+    place, terminal = ended
+    end = terminal.text.rpartition("step      seconds")[2]
+    assert "|" not in end.partition("Report:")[0]
+    for step in ("lr_range", "train", "evaluate", "explain"):
+        (run,) = place.runs(step)
+        assert re.search(rf"^{step} +[\d.]+  \S", end, re.MULTILINE)
+        assert f"run {run.info.run_id}" in end
+    assert f"{place.runs('evaluate')[0].data.metrics['test/accuracy']:.2%}" in end
+    assert f"run {place.runs('main')[0].info.run_id}. Look at it with: make ui" in end
+
+
+def test_mlflow_says_nothing_of_its_own_doings(ended):
+    assert " INFO " not in ended[1].text
+    assert "WARNING" not in ended[1].text

@@ -1,0 +1,147 @@
+"""`status` beside real runs: what it tells of them, from their store alone."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from pipeline.tracking import processes
+from tests.conftest import PROJECT, Workplace
+from tests.terminal import COLUMNS, Terminal
+from tests.tracking.servers import ServedPlace, Server
+from tests.tracking.test_status import LONG, wait_for_an_epoch
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+def lines(workplace, capsys):
+    capsys.readouterr()
+    assert workplace.run("status") == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def tags_of(**more):
+    return {**processes.as_tags(processes.this()), **more}
+
+
+def test_nothing_is_under_way_and_no_store_is_made(workplace, capsys, tmp_path):
+    workplace.uri = f"sqlite:///{tmp_path}/none.db"
+    assert lines(workplace, capsys) == [f"nothing is under way in {workplace.uri}"]
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_training_under_way_then_dead(workplace, capsys):
+    process = workplace.start("train", experiment="none", **LONG)
+    run_id = wait_for_an_epoch(workplace, process)
+    time.sleep(3)  # some epochs more
+    head, row = lines(workplace, capsys)
+    assert head.split() == ["under", "way", "step", "done", "left", "run"]
+    name, step, done, left, told_id = row.split("  ")[0], *row.split()[-5:-3], *row.split()[-2:]
+    assert name.startswith("digits resnet18")
+    assert told_id == run_id
+    assert (step, done.partition("/")[2]) == ("train", "10000")
+    assert left.count(":") >= 1
+    environment = {**workplace.environment, "PYTHONPATH": str(PROJECT)}
+    command = workplace.command("status", "--follow", every_seconds=0.5)
+    with Terminal(command, cwd=workplace.folder, env=environment) as terminal:
+        assert "/10000 epochs" in terminal.read(60, until="/10000 epochs")
+        assert max(map(len, terminal.drawn)) <= COLUMNS
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        terminal.read(60)
+        assert terminal.process.returncode == 0
+    assert f"dead, its process is gone: run {run_id}" in terminal.text
+    assert workplace.client.get_run(run_id).info.status == "RUNNING"  # looking changes nothing
+
+
+def test_parts_stand_below_what_they_are_of(workplace, capsys):
+    now = int(time.time() * 1000)
+    create = workplace.client.create_run
+    whole = create("0", run_name="all", tags=tags_of(step="main", **{processes.PROGRESS: "1/4"})).info.run_id
+    inner = create("0", run_name="it", tags=tags_of(step="train", **{"mlflow.parentRunId": whole})).info.run_id
+    workplace.client.log_param(inner, "epochs", "10")
+    for epoch in (1, 2, 3):
+        workplace.client.log_metric(inner, "lr", 0.1, now - (3 - epoch) * 20_000, epoch)
+    _, first, second = lines(workplace, capsys)
+    assert first.split()[:3] == ["all", "main", "1/4"]
+    assert second.startswith("  it")
+    assert "3/10 epochs" in second
+    # Seven epochs of 20 s, of which the one under way may have begun some seconds ago.
+    left = next(word for word in second.split() if ":" in word)
+    minutes, seconds = map(int, left.split(":"))
+    assert 100 <= 60 * minutes + seconds <= 140
+    assert f"{left} + 2 steps" in first
+
+
+def test_after_one_epoch_there_is_but_a_bound(workplace, capsys):
+    run_id = workplace.client.create_run("0", run_name="it", tags=tags_of(step="trial")).info.run_id
+    workplace.client.log_param(run_id, "epochs", "3")
+    assert "0/3 epochs  " in lines(workplace, capsys)[1]
+    workplace.client.log_metric(run_id, "lr", 0.1, int(time.time() * 1000) + 9_000, 1)
+    assert "1/3 epochs  under 0:" in lines(workplace, capsys)[1]
+
+
+def test_a_study_takes_what_its_trials_took(workplace, capsys):
+    now = int(time.time() * 1000)
+    client = workplace.client
+    study = client.create_run("0", run_name="s", tags=tags_of(step="sweep", **{processes.PROGRESS: "2/6"})).info.run_id
+    for number in range(2):
+        tags = tags_of(step="trial", **{"mlflow.parentRunId": study})
+        trial = client.create_run("0", now - 100_000, tags, f"trial {number}").info.run_id
+        client.set_terminated(trial, "FINISHED", now - 40_000)
+    row = lines(workplace, capsys)[1]
+    assert "2/6 trials  4:00" in row
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"run_name": "[red]\x1b[31m\n<b>", "tags": {"step": "train"}},
+        {"run_name": "a", "tags": {"step": "[bold]"}},
+        {"run_name": "a", "tags": {"step": "sweep", processes.PROGRESS: "../../x"}},
+        {"run_name": "a", "tags": {"step": "sweep", processes.PROGRESS: "9" * 5000 + "/7"}},
+        {"run_name": "a", "tags": {"step": "main", processes.PROGRESS: "٣/٤"}},
+        {"run_name": "a", "tags": {"step": "trial", "mlflow.parentRunId": "nowhere"}},
+        {"run_name": "a", "tags": {}},
+    ],
+    ids=lambda run: repr(run)[:30],
+)
+def test_runs_of_others_are_text(workplace, capsys, run):
+    run_id = workplace.client.create_run("0", **run).info.run_id
+    workplace.client.log_param(run_id, "epochs", "x" * 30)
+    found = lines(workplace, capsys)
+    assert len(found) == 2
+    assert found[1].endswith(run_id)
+    assert "\x1b" not in found[1]
+
+
+def test_runs_that_are_parts_of_each_other_end(workplace, capsys):
+    first = workplace.client.create_run("0", run_name="a").info.run_id
+    second = workplace.client.create_run("0", run_name="b", tags={"mlflow.parentRunId": first}).info.run_id
+    workplace.client.set_tag(first, "mlflow.parentRunId", second)
+    assert len(lines(workplace, capsys)) == 3
+
+
+@pytest.mark.slow
+def test_of_a_server(tmp_path):
+    with Server(tmp_path / "server") as server:
+        place = ServedPlace(tmp_path, server.uri)
+        run_id = place.client.create_run(place.experiment_id, run_name="far", tags=tags_of(step="train")).info.run_id
+        done = subprocess.run(
+            place.command("status"),
+            cwd=place.folder,
+            env={**place.environment, "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[1].endswith(run_id)
+        server.stop()
+        done = subprocess.run(done.args, cwd=place.folder, env=place.environment, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: tracking store")
