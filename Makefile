@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 PORT ?= 5000
 
-.PHONY: help run ui test test-slow check bench
+.PHONY: help run ui test test-slow check bench screenshots gallery
 
 help: ## list these
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,12 @@ check: .venv/installed ## lint, format and types
 
 bench: .venv/installed ## speed beside other ways to train, half an hour on a quiet machine
 	python -m benchmarks
+
+screenshots: .venv/installed ## pictures of the UI and of a report, from the store here, in Chromium
+	python -m pictures.screenshots
+
+gallery: .venv/installed ## docs/gallery.md, with a picture of every experiment (CIFAR10=folder GIVEN="name=value ...")
+	python -m pictures.gallery $(CIFAR10) $(GIVEN)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

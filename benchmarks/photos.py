@@ -156,6 +156,7 @@ def row(what: str, value: float, unit: str, beside: str = "", peer: float = 0.0)
 
 def main(number: int, image_size: int) -> None:
     """Measures and prints."""
+    device.choose("cpu")  # as a training does first: it settles how memory is kept, in workers too
     common = {"dataset": "folder", "data_dir": "photos", "image_size": image_size, "batch_size": 64, "device": "cpu"}
     params = RecipeParams(**common, crop_area=0.35)
     paths = write_photos(number)

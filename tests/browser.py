@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -11,13 +10,12 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from pictures.browser import CHROMIUM, LOOK_MS
 from tests.conftest import PROJECT, Workplace
 from tests.tracking.servers import free_port
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
-LOOK_MS = 60_000  # until what is looked for must be there, on a busy machine too
 NOT_OURS = "/mlflow/users/current"  # asked for by MLflow's page, and unknown to its server without accounts
 
 

@@ -42,3 +42,10 @@ def test_help_answers_without_importing_torch_or_mlflow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[] 0\n")
     assert "--max_lr" in done.stdout
+
+
+def test_a_training_starts_without_what_only_its_results_need():
+    late = "{'matplotlib', 'scipy.stats', 'scipy.signal', 'sklearn', 'pytorch_grad_cam', 'optuna'}"
+    code = f"import sys, pipeline.steps.train; print(sorted({late} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -30,6 +30,7 @@ def load(
     limit_test: int,
     labels: str = "",
     resize: str = "crop",
+    interpolation: str = "bicubic",
     margin: int = 0,
     progress: bool = True,
 ) -> Splits:
@@ -38,6 +39,7 @@ def load(
     dataset: one of DATASETS; "folder" reads `data_dir` itself, the others are kept in it.
     valid_fraction: share of train that validates, in [0, 1). limit_train, limit_test: images, 0 for all.
     labels: a CSV file that lists the images of the folder. resize: how others become square, a key of `RESIZES`.
+    interpolation: by which images are scaled, one of `INTERPOLATIONS`.
     margin: px kept on every side of the images beside, for `Split.with_margin`.
     Raises ValueError, in one line that says what to do, for what the user can mend.
     """
@@ -49,13 +51,15 @@ def load(
         raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
     root, stored_size = Path(data_dir).expanduser(), image_size + 2 * margin
     if dataset == FOLDER:
-        decoded, listing = folders.read(root, stored_size, labels=labels, resize=resize, progress=progress)
+        decoded, listing = folders.read(
+            root, stored_size, labels=labels, resize=resize, interpolation=interpolation, progress=progress
+        )
         if TEST not in decoded.parts:
             log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
         name, flip = shown(root.resolve().name), True
         report = Report(dict(+listing.skipped), sorted([*listing.left_out, *decoded.corrupt]))
     else:
-        decoded = named.read(dataset, root, stored_size, progress=progress)
+        decoded = named.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
         name, flip, report = dataset, named.SETS[dataset].flip, Report()
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")

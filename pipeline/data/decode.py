@@ -4,10 +4,11 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Resampling
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
@@ -19,11 +20,23 @@ MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bi
 
 GREY = (128, 128, 128)  # beside a padded image
 
+# Those that torchvision's weights name.
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
 
-def decode(source: str | BinaryIO, image_size: int, resize: str = "crop") -> np.ndarray:
+
+class Scaling(NamedTuple):
+    """How an image of any size becomes a square one, as `decode` takes it."""
+
+    image_size: int
+    resize: str = "crop"
+    interpolation: str = "bicubic"
+
+
+def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interpolation: str = "bicubic") -> np.ndarray:
     """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB, square by `resize`.
 
-    `resize` is a key of `RESIZES`.
+    `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
     animation the first frame. Raises ValueError that says why for whatever cannot be read in full, and, before
     its pixels take memory, for what is larger than `MAX_PIXELS`.
@@ -31,7 +44,7 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop") -> np.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
-            return _decode(source, image_size, resize)
+            return _decode(source, image_size, resize, INTERPOLATIONS[interpolation])
     except UnidentifiedImageError:
         raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
     except Image.DecompressionBombError:
@@ -42,7 +55,7 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop") -> np.
         raise ValueError(_line(error)) from error
 
 
-def _decode(source: str | BinaryIO, image_size: int, resize: str) -> np.ndarray:
+def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
     with _opened(source) as file:
         if file.seek(0, os.SEEK_END) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
@@ -54,7 +67,7 @@ def _decode(source: str | BinaryIO, image_size: int, resize: str) -> np.ndarray:
             # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
             image.draft(None, (2 * image_size, 2 * image_size))
             ImageOps.exif_transpose(image, in_place=True)
-            return to_array(RESIZES[resize](to_rgb(image), image_size))
+            return to_array(RESIZES[resize](to_rgb(image), image_size, filtering))
 
 
 def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -79,34 +92,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def crop(image: Image.Image, image_size: int) -> Image.Image:
-    """The centred square of `image`, antialiased bicubic to `image_size` px; exact where that is its size.
+def crop(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """The centred square of `image`, antialiased to `image_size` px; exact where that is its size.
 
     The same picture as scaling the shorter side and cropping the centre, without scaling what is cropped.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = (left, top, left + side, top + side)
-    return image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=square)
+    return image.resize((image_size, image_size), filtering, box=square)
 
 
-def squash(image: Image.Image, image_size: int) -> Image.Image:
-    """All of `image`, antialiased bicubic to `image_size` px a side, whatever its shape."""
-    return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+def squash(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """All of `image`, antialiased to `image_size` px a side, whatever its shape."""
+    return image.resize((image_size, image_size), filtering)
 
 
-def pad(image: Image.Image, image_size: int) -> Image.Image:
-    """All of `image` in its own shape, antialiased bicubic to `image_size` px, in the middle of a grey square."""
+def pad(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """All of `image` in its own shape, antialiased to `image_size` px, in the middle of a grey square."""
     width, height = (max(1, round(side * image_size / max(image.size))) for side in image.size)
     square = Image.new("RGB", (image_size, image_size), GREY)
-    within = image.resize((width, height), Image.Resampling.BICUBIC)
+    within = image.resize((width, height), filtering)
     square.paste(within, ((image_size - width) // 2, (image_size - height) // 2))
     return square
 
 
-RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"crop": crop, "squash": squash, "pad": pad}
+RESIZES: dict[str, Callable[[Image.Image, int, Resampling], Image.Image]] = {"crop": crop, "squash": squash, "pad": pad}
 
 
 def to_array(image: Image.Image) -> np.ndarray:
     """RGB `image` as (3, H, W) uint8."""
-    return np.asarray(image).transpose(2, 0, 1)
+    # A channel at a time, which is three times as fast as transposing what Pillow gives as pixels.
+    planes = b"".join(image.tobytes("raw", channel) for channel in "RGB")
+    return np.frombuffer(planes, dtype=np.uint8).reshape(3, image.height, image.width)

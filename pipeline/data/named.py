@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.data import cache
 from pipeline.data.cache import TEST, TRAIN, Decoded
-from pipeline.data.decode import crop, to_array
+from pipeline.data.decode import INTERPOLATIONS, Scaling, crop, to_array
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +41,25 @@ class NamedSet:
     mirror: str = ""  # of the archive, byte for byte
 
 
-def read(name: str, data_dir: Path, image_size: int, *, progress: bool = True) -> Decoded:
-    """The set `name` scaled to `image_size` px, from the cache if it was read before, else from `data_dir`.
+def read(
+    name: str, data_dir: Path, image_size: int, *, interpolation: str = "bicubic", progress: bool = True
+) -> Decoded:
+    """The set `name` scaled to `image_size` px by `interpolation`: from the cache, or when first read from `data_dir`.
 
     What is not in `data_dir` is downloaded into it. Raises ValueError that says what to do if that fails.
     """
-    key = hashlib.sha256(f"{cache.VERSION} {name} {image_size}".encode()).hexdigest()
-    return cache.find(key) or _store(key, name, data_dir, image_size, progress)
+    # As ever where it is the usual one: what lies in caches keeps its names.
+    said = "" if interpolation == "bicubic" else f" {interpolation}"
+    key = hashlib.sha256(f"{cache.VERSION} {name} {image_size}{said}".encode()).hexdigest()
+    return cache.find(key) or _store(key, name, data_dir, Scaling(image_size, interpolation=interpolation), progress)
 
 
-def _store(key: str, name: str, data_dir: Path, image_size: int, progress: bool) -> Decoded:
+def _store(key: str, name: str, data_dir: Path, scaling: Scaling, progress: bool) -> Decoded:
     parts, classes = SETS[name].read(SETS[name], data_dir)
     digest = hashlib.sha256(name.encode())
-    with cache.Writer(key, image_size) as writer:
+    if scaling != Scaling(scaling.image_size):
+        digest.update(scaling.interpolation.encode())
+    with cache.Writer(key, scaling.image_size) as writer:
         for images, labels in parts.values():
             digest.update(np.ascontiguousarray(images).data)
             digest.update(labels.astype("<i8").tobytes())
@@ -62,7 +68,7 @@ def _store(key: str, name: str, data_dir: Path, image_size: int, progress: bool)
                 desc=f"scaling {name}",
                 disable=None if progress else True,
             ):
-                writer.append(_resized(images[start : start + RESIZED_AT_ONCE], image_size))
+                writer.append(_resized(images[start : start + RESIZED_AT_ONCE], scaling))
         part_names = {TRAIN: "train", TEST: "test"}
         return writer.commit(
             {
@@ -78,9 +84,10 @@ def _store(key: str, name: str, data_dir: Path, image_size: int, progress: bool)
         )
 
 
-def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
+def _resized(images: np.ndarray, scaling: Scaling) -> np.ndarray:
     """Grey (B, H, W) or RGB (B, H, W, 3) uint8 as (B, 3, image_size, image_size)."""
-    return np.stack([to_array(crop(Image.fromarray(image).convert("RGB"), image_size)) for image in images])
+    size, filtering = scaling.image_size, INTERPOLATIONS[scaling.interpolation]
+    return np.stack([to_array(crop(Image.fromarray(image).convert("RGB"), size, filtering)) for image in images])
 
 
 def _digits(_: NamedSet, __: Path) -> tuple[Parts, tuple[str, ...]]:

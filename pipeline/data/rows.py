@@ -58,9 +58,10 @@ def moments(images: np.ndarray) -> np.ndarray:
     exact: type[np.floating] = np.float32 if side <= EXACT_SIDE else np.float64
     sums = np.empty((len(images), 2, 3), dtype=np.int64)
     at_once = max(1, SUMMED_AT_ONCE // (3 * side**2))
+    ones = np.ones(side, dtype=exact)
     for start in range(0, len(images), at_once):
-        some = images[start : start + at_once]
-        rows = some.reshape(-1, side).astype(exact)
-        for power, each in enumerate((np.einsum("rp->r", rows), np.einsum("rp,rp->r", rows, rows))):
+        rows = images[start : start + at_once].reshape(-1, side).astype(exact)
+        for power, other in enumerate((ones, rows)):
+            each = np.vecdot(rows, other)
             sums[start : start + at_once, power] = each.reshape(-1, 3, side).sum(axis=2, dtype=np.int64)
     return sums

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.decode import Scaling
 from pipeline.data.folders import BLOCK_BYTES, decode_files
 from pipeline.data.parallel import map_blocks
 from pipeline.data.tree import scan_below, unusable
@@ -56,16 +57,24 @@ def find(asked: Sequence[str]) -> Found:
 
 
 def read(
-    paths: Sequence[str], image_size: int, batch_size: int, *, resize: str = "crop", margin: int = 0, title: str = ""
+    paths: Sequence[str],
+    image_size: int,
+    batch_size: int,
+    *,
+    resize: str = "crop",
+    interpolation: str = "bicubic",
+    margin: int = 0,
+    title: str = "",
 ) -> Iterator[Batch]:
     """The images in `paths`, in order, as batches of `batch_size` or a few more; the last one may be smaller, or empty.
 
-    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, with `margin` px on every
-    side that are then cut off. Memory holds some batches, however many files there are.
+    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, scaled by `interpolation`,
+    one of `INTERPOLATIONS`, with `margin` px on every side that are then cut off. Memory holds some batches, however
+    many files there are.
     """
-    stored_size = image_size + 2 * margin
-    block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * stored_size**2)))
-    decode_block = partial(decode_files, image_size=stored_size, resize=resize)
+    scaling = Scaling(image_size + 2 * margin, resize, interpolation)
+    block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * scaling.image_size**2)))
+    decode_block = partial(decode_files, scaling=scaling)
     centre = slice(margin, margin + image_size)
     blocks = map_blocks(decode_block, paths, block_size, title=title, worth_workers=WORTH_WORKERS)
     gathered: list[np.ndarray] = []

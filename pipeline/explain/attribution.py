@@ -1,5 +1,7 @@
 """Where a trained classifier looks: class activation maps, attention rollout, the attention of Ultimus."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -76,12 +78,8 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
     layer = next(name for name, module in model.named_modules() if module is where.layer)
-    with untouched(model):
-        _check(layer, *_forward(model, where, images), targets)
-        # The parameters are frozen, so it is the images that must want gradients, whatever the caller's mode.
-        with torch.inference_mode(False), torch.enable_grad():
-            inputs = images.detach().clone().requires_grad_()
-            maps = _run(METHODS[method](model, [where.layer], where.to_grid), inputs, targets)
+    with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
+        maps = _run(METHODS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
     if not np.isfinite(maps).all():
         raise ValueError(f"{method} at {layer} gives maps that are not finite for images {tuple(images.shape)}")
     return maps
@@ -89,8 +87,18 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
 
 def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, int]:
     """Height and width (cells) of the class activation maps of `images` before they are scaled up."""
-    with untouched(model):
-        height, width = _forward(model, where, images[:1])[1].shape[2:]
+    grids: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        grids.append(where.to_grid(output) if where.to_grid else output)
+
+    handle = where.layer.register_forward_hook(keep)
+    try:
+        with untouched(model), torch.inference_mode():
+            model(images[:1])
+    finally:
+        handle.remove()
+    height, width = grids[0].shape[2:]
     return height, width
 
 
@@ -133,16 +141,29 @@ def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
         return model.attention(images).cpu().numpy()
 
 
-def _forward(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and the activations that a map weighs."""
-    outputs: list[Tensor] = []
-    handle = where.layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+@contextmanager
+def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Iterator[None]:
+    """Within it gradients begin at `where`, so that a backward pass ends there, and `_check` sees every forward pass.
+
+    To be entered before the package places its own hooks, which are then given what it returns.
+    """
+    activations: list[Tensor] = []
+
+    def begin_here(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        # A copy, since the layer that follows may work in place, which a tensor where gradients begin does not bear.
+        begun = output.detach().requires_grad_().clone()
+        activations[:] = [where.to_grid(begun) if where.to_grid else begun]
+        return begun
+
+    def check(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+        _check(layer, logits, activations.pop(), targets)
+
+    handles = [where.layer.register_forward_hook(begin_here), model.register_forward_hook(check)]
     try:
-        with torch.inference_mode():
-            logits = model(images)
-            return logits, where.to_grid(outputs[0]) if where.to_grid else outputs[0]
+        yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _check(layer: str, logits: Tensor, activations: Tensor, targets: Tensor) -> None:

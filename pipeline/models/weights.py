@@ -34,7 +34,7 @@ class Pretrained:
     mean: PerChannel | None = None  # per channel, in [0, 1] units, as std
     std: PerChannel | None = None
     image_size: int | None = None  # px
-    interpolation: str | None = None  # by which those images were brought to that size
+    interpolation: str | None = None  # by which those images were scaled
 
 
 @dataclass(frozen=True)

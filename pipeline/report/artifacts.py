@@ -9,11 +9,17 @@ import pandas as pd
 from pipeline.results import sprite
 from pipeline.text import visible
 
+PARENTS = ("main", "seeds")  # runs of several steps, which have none of their own
+SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
 # By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": ()},
     "sweep": {"study.csv": None, "importances.csv": ("parameter",)},
-    "train": {"steps.csv": ()},
+    "train": {
+        "steps.csv": (),
+        "watch/images.csv": ("name", "class"),
+        "watch/maps.csv": ("blank",),
+    },
     "evaluate": {
         "confusion_matrix.csv": ("true",),
         "most_confused.csv": ("true", "predicted"),
@@ -28,10 +34,13 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
+    "seeds.csv": ("seed",),
     "lr_range.csv": ("repeat", "lr", "loss", "smoothed"),
     "study.csv": ("number", "state"),
     "importances.csv": ("parameter", "importance"),
     "steps.csv": ("epoch", "lr", "loss"),
+    "watch/images.csv": ("name", "class", "left", "top", "side"),
+    "watch/maps.csv": ("image", "epoch", "blank", "left", "top", "side"),
     "most_confused.csv": ("true", "predicted", "count", "share_of_true"),
     "per_class.csv": ("class", "precision", "recall", "f1", "support"),
     "reliability.csv": ("low", "high", "confidence", "accuracy", "count"),
@@ -40,11 +49,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "explain/maps.csv": ("image", "kind", "map", "blank"),
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
 }
-PICTURES = {"evaluate": ("thumbnails.webp",), "explain": ("explain/images.webp", "explain/maps.webp")}
 MATRIX = "confusion_matrix.csv"  # a column per class, which may have any name, and last the true class
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")
 
-MAX_TABLE_BYTES, MAX_PICTURE_BYTES = 64 * 2**20, sprite.MAX_BYTES
+MAX_TABLE_BYTES = 64 * 2**20
+# By step and path, the most bytes of a picture: together so many that the page can be mailed.
+PICTURES = {
+    "train": {"watch/images.webp": sprite.SLIDER_BYTES, "watch/maps.webp": sprite.SLIDER_BYTES},
+    "evaluate": {"thumbnails.webp": sprite.MAX_BYTES},
+    "explain": {"explain/images.webp": sprite.MAX_BYTES, "explain/maps.webp": sprite.MAX_BYTES},
+}
 
 
 def table(kind: str, path: str, content: str) -> pd.DataFrame:
@@ -55,7 +69,7 @@ def table(kind: str, path: str, content: str) -> pd.DataFrame:
     names = [visible(name) for name in header]
     if missing := [name for name in COLUMNS.get(path, ()) if name not in names]:
         raise ValueError(f"no column {missing[0]}")
-    texts = TABLES[kind][path]
+    texts = _tables(kind)[path]
     columns = [pd.Series(column, dtype=object) for column in zip(*rows, strict=True)] or [
         pd.Series(dtype=object) for _ in names
     ]
@@ -84,8 +98,12 @@ def picture(content: bytes) -> bytes:
 
 def paths(kind: str) -> Mapping[str, int]:
     """What a page takes of a step, with the most bytes that it may have."""
-    tables = dict.fromkeys(TABLES.get(kind, ()), MAX_TABLE_BYTES)
-    return tables | dict.fromkeys(PICTURES.get(kind, ()), MAX_PICTURE_BYTES)
+    tables = dict.fromkeys(_tables(kind), MAX_TABLE_BYTES)
+    return tables | PICTURES.get(kind, {})
+
+
+def _tables(kind: str) -> Mapping[str, tuple[str, ...] | None]:
+    return SEEDS if kind in PARENTS else TABLES.get(kind, {})
 
 
 def _numbers(column: pd.Series) -> pd.Series:

@@ -12,7 +12,7 @@ from pipeline.report.told import Step, Told
 
 HERE = Path(__file__).parent
 VENDORED = ("d3.min.js", "plot.umd.min.js")
-SCRIPTS = ("charts.js", "training.js", "results.js", "tables.js", "sweep.js")
+SCRIPTS = ("charts.js", "training.js", "watched.js", "results.js", "tables.js", "sweep.js")
 ENERGY_HOUR = 3600  # s
 
 
@@ -50,7 +50,7 @@ def build(told: Told, watts: float = 0) -> str:
 
 
 def shown(value: float | None, kind: str = "plain") -> str:
-    """A number as the page writes it: `percent`, `rate`, `count`, `seconds`, or `plain` with four digits."""
+    """A number as the page writes it: `percent`, `points`, `rate`, `count`, `seconds`, or `plain` with four digits."""
     if value is None or value != value:
         return "–"
     return FORMATS[kind](value)
@@ -68,6 +68,7 @@ def duration(seconds: float) -> str:
 FORMATS = {
     "plain": lambda value: f"{value:.4g}",
     "percent": lambda value: f"{100 * value:.2f} %",
+    "points": lambda value: f"{100 * value:.2f} points",
     "rate": lambda value: f"{value:.2e}",
     "count": lambda value: f"{value:,.0f}",
     "seconds": duration,
@@ -76,7 +77,7 @@ FORMATS = {
 
 def _asked(told: Told) -> Step:
     """The run whose parameters are the recipe: of an experiment its own, else the training's where there is one."""
-    return told.of if told.of.kind in ("main", "sweep") else told.steps.get("train", told.of)
+    return told.of if told.of.kind in ("main", "seeds", "sweep") else told.steps.get("train", told.of)
 
 
 def _source(told: Told) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 import shlex
 from dataclasses import dataclass
 
+from pydantic.fields import FieldInfo
+
 from pipeline.params import STEPS, as_text
 from pipeline.report.told import Step, Told
 from pipeline.text import visible
 
 # Where and how it was run, rather than what.
 APART = {"experiment", "resume", "storage", "run_id"}
+DECLARED_AS = {"seeds": "train"}
 OF_NO_INTEREST = {"resume", "storage"}
 
 
@@ -25,7 +28,7 @@ class Parameter:
 
 def parameters(step: Step) -> list[Parameter]:
     """Those of a run, in the order of their declaration; what is declared no more has no default and no meaning."""
-    fields = STEPS[step.kind].model_fields
+    fields = _fields(step)
     return [
         Parameter(
             visible(name),
@@ -43,7 +46,7 @@ def command(told: Told) -> str:
     step = told.of
     given = {name: _text(step, name) for name in step.params if name not in APART}
     words = [shlex.quote(visible(f"{name}={text}")) for name, text in given.items() if text is not None]
-    entry = [] if step.kind == "main" else ["-e", step.kind]
+    entry = [] if step.kind == "main" else ["-e", DECLARED_AS.get(step.kind, step.kind)]
     if step.kind in ("evaluate", "explain"):
         words.append(f"run_id={step.tags.get('train.run_id', 'latest')}")
     elif words:
@@ -51,9 +54,13 @@ def command(told: Told) -> str:
     return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])
 
 
+def _fields(step: Step) -> dict[str, FieldInfo]:
+    return STEPS[DECLARED_AS.get(step.kind, step.kind)].model_fields
+
+
 def _text(step: Step, name: str) -> str | None:
     """A parameter's value as text where it is not the default, else None."""
-    fields = STEPS[step.kind].model_fields
+    fields = _fields(step)
     value = step.params[name]
     if name not in fields or value == fields[name].default:
         return None

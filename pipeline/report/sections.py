@@ -14,8 +14,12 @@ MATRIX_CLASSES = 60  # beyond, the commonest errors alone are shown
 MOST_ROWS = 1000  # of a table on the page
 EPOCH_ROWS = 100  # of the table under the curves
 CURVE_POINTS, LADDER_POINTS = 1000, 3000
+WATCHED_MAPS = 4096  # 64 images and 60 epochs are fewer
 CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv": MOST_ROWS}
+CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
+UNCHARTED |= {"watch/images.csv"}
+ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 RATES = ("valley", "steepest", "minimum_over_10")
 
 
@@ -96,6 +100,15 @@ def errors(step: Step) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]
         yield image, own.to_dict("records")
 
 
+def watched(step: Step) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]]]:
+    """Of a training, each image that was watched, with its map after the last epoch."""
+    images, maps = (step.tables.get(f"watch/{name}.csv") for name in ("images", "maps"))
+    if images is None or maps is None or not {f"watch/{name}.webp" for name in ("images", "maps")} <= {*step.pictures}:
+        return []
+    last = {row["image"]: row for row in maps.sort_values("epoch").to_dict("records")}
+    return [(image, last[place]) for place, image in enumerate(images.to_dict("records")) if place in last]
+
+
 def sprites(told: Told) -> list[Sprite]:
     """The files of small images, each as it is embedded once."""
     return [
@@ -111,12 +124,18 @@ def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | 
         return None
     width, height = (int((places[edge] + places["side"]).max()) for edge in ("left", "top"))
     uri = f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"
-    return Sprite(path.rpartition("/")[2].removesuffix(".webp"), uri, width, height)
+    return Sprite(path.replace("/", "-").removesuffix(".webp"), uri, width, height)
 
 
 def rates(step: Step) -> list[str]:
     """The rules of a range test that gave a rate."""
     return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
+
+
+def of_seeds(told: Told) -> str:
+    """The accuracy that several seeds have come to, by its metric; empty where there is one seed alone."""
+    table = told.of.tables.get("seeds.csv", pd.DataFrame())
+    return next((name for name in ACCURACIES if name in table and f"{name}_sd" in told.of.metrics), "")
 
 
 def controls(step: Step) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 class Step:
     """What one run has left. Texts of it may hold anything that can be shown in a line."""
 
-    kind: str  # main, lr_range, sweep, train, evaluate or explain
+    kind: str  # main, seeds, lr_range, sweep, train, evaluate or explain
     run_id: str
     name: str
     seconds: float | None  # None while it runs

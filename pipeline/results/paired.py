@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+import scipy  # whose statistics come once they are used: every start of a run comes by here
 
 RESAMPLES = 9999
 VALUES_AT_A_TIME = 4_000_000  # of resamples in memory, 32 MB
@@ -34,7 +34,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> Mcnemar:
         raise ValueError(f"{len(correct_a)} and {len(correct_b)} images are not the same images")
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     told_apart = only_a + only_b
-    return Mcnemar(only_a, only_b, float(binomtest(only_a, told_apart).pvalue) if told_apart else 1.0)
+    return Mcnemar(only_a, only_b, float(scipy.stats.binomtest(only_a, told_apart).pvalue) if told_apart else 1.0)
 
 
 def difference(
@@ -50,7 +50,7 @@ def difference(
     value = float(differences.mean())
     if np.ptp(differences) == 0:
         return Difference(value, np.nan, np.nan)
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         (differences,),
         np.mean,
         n_resamples=resamples,

@@ -10,7 +10,7 @@ from PIL import Image
 
 COLUMNS = 24
 QUALITIES = (90, 70, 50, 30)  # the first that keeps to the size is taken
-MAX_BYTES = 3 * 2**19
+MAX_BYTES, SLIDER_BYTES = 5 * 2**18, 2**19  # of a file, so that a page of them can be mailed
 
 PER_CELL = 24  # images of one true and one predicted class
 
@@ -26,11 +26,11 @@ def choose(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
     return ranked.sort_values(["correct", "rank"], kind="stable").head(most).drop(columns="rank")
 
 
-def sprite(images: np.ndarray, most_side: int) -> tuple[bytes, pd.DataFrame]:
+def sprite(images: np.ndarray, most_side: int, most_bytes: int = MAX_BYTES) -> tuple[bytes, pd.DataFrame]:
     """A WebP file of `images` (N, C, H, W) uint8 beside each other, and where each lies in it.
 
-    C is 3, or 4 with opacity; H is W, and N at least 1. Larger ones are shrunk to `most_side` px. A row per image:
-    left, top and side (px).
+    C is 3, or 4 with opacity; H is W, and N at least 1. Larger ones are shrunk to `most_side` px, and quality gives way
+    to `most_bytes`. A row per image: left, top and side (px).
     """
     side = min(images.shape[-1], most_side)
     columns = min(COLUMNS, len(images))
@@ -41,12 +41,12 @@ def sprite(images: np.ndarray, most_side: int) -> tuple[bytes, pd.DataFrame]:
         tile = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
         sheet.paste(tile.resize((side, side), Image.Resampling.LANCZOS), (column * side, row * side))
     table = pd.DataFrame({"left": [c * side for _, c in places], "top": [r * side for r, _ in places], "side": side})
-    return _encoded(sheet, QUALITIES), table
+    return _encoded(sheet, QUALITIES, most_bytes), table
 
 
-def _encoded(sheet: Image.Image, qualities: Sequence[int]) -> bytes:
+def _encoded(sheet: Image.Image, qualities: Sequence[int], most_bytes: int) -> bytes:
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=qualities[0], alpha_quality=qualities[0])
-    if len(qualities) > 1 and file.tell() > MAX_BYTES:
-        return _encoded(sheet, qualities[1:])
+    if len(qualities) > 1 and file.tell() > most_bytes:
+        return _encoded(sheet, qualities[1:], most_bytes)
     return file.getvalue()

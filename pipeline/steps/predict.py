@@ -97,6 +97,7 @@ def _predict(
         told.image_size,
         batch_size(told.image_size),
         resize=told.resize,
+        interpolation=told.interpolation,
         margin=told.margin,
         title="predicting",
     )

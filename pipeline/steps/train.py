@@ -192,6 +192,7 @@ def _description(setup: Setup, event: EpochEnd) -> dict[str, object]:
         "network": {"name": setup.params.model, "options": model_options(setup.params)},
         "image_size": setup.params.image_size,
         "resize": setup.params.resize,
+        "interpolation": setup.interpolation,
         "margin": setup.params.margin,
         "classes": list(setup.splits.classes),
         "mean": list(setup.splits.mean),

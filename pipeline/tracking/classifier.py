@@ -39,8 +39,9 @@ class Classifier:
 
         Raises ValueError that says why for what cannot be read.
         """
-        size, margin = self.description.image_size, self.description.margin
-        image = decode(source, size + 2 * margin, self.description.resize)
+        told = self.description
+        size, margin = told.image_size, told.margin
+        image = decode(source, size + 2 * margin, told.resize, told.interpolation)
         return image[:, margin : margin + size, margin : margin + size]
 
     @torch.inference_mode()

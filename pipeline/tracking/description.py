@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.data.decode import Interpolation
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.settings import message
 
@@ -27,6 +28,7 @@ class Description(BaseModel):
     network: Network
     image_size: int
     resize: Resize = "crop"  # how an image that is not square becomes one of image_size + 2 * margin px
+    interpolation: Interpolation = "bicubic"  # by which it was scaled; files from before this was told have no other
     margin: int = Field(0, ge=0, le=512)  # px then cut off every side
     classes: tuple[str, ...] = Field(min_length=1)  # in the order of the logits
     mean: PerChannel  # per channel, in [0, 1] units

@@ -49,11 +49,12 @@ class Format:
 def write(classifier: Classifier, form: str, path: Path, told: Mapping[str, str]) -> str:
     """Writes `classifier`, which is on the CPU, to `path`, in a form of FORMATS. Returns the version of its language.
 
-    The file takes a batch of any size, and has `classes` (a JSON list), `image_size` (px) and `told` as metadata.
-    Raises ValueError for weights that do not fit in it.
+    The file takes a batch of any size. Its metadata are `classes` (a JSON list), `image_size` (px), the `resize` and
+    `interpolation` by which images came to that size, and `told`. Raises ValueError for weights that do not fit in it.
     """
-    size = classifier.description.image_size
-    metadata = {"classes": json.dumps(classifier.classes), "image_size": str(size), **told}
+    described, size = classifier.description, classifier.description.image_size
+    scaled = {"image_size": str(size), "resize": described.resize, "interpolation": described.interpolation}
+    metadata = {"classes": json.dumps(classifier.classes), **scaled, **told}
     # Two images: one alone would be taken for the size of every batch.
     return FORMATS[form].write(Portable(classifier), torch.zeros(2, 3, size, size, dtype=torch.uint8), path, metadata)
 

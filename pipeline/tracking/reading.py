@@ -25,7 +25,7 @@ def told(run_id: str) -> Told:
     """
     of = store.stored_run(run_id)
     kind = of.data.tags.get("step", "")
-    if kind not in ("main", *artifacts.TABLES):
+    if kind not in (*artifacts.PARENTS, *artifacts.TABLES):
         raise ValueError(
             f"run_id={run_id} is no experiment and none of its steps but {kind or 'a run of something else'}"
         )
@@ -39,8 +39,10 @@ def told(run_id: str) -> Told:
 
 def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
     """`found`, and by kind the run, those it names and those that name it, each the newest."""
-    if kind != "main":
+    if kind not in artifacts.PARENTS:
         found = {**found, kind: run}
+    elif "train.run_id" not in run.data.tags and (trainings := store.children(run.info.run_id, "train")):
+        found = _belonging(trainings[-1], "train", found)  # of several seeds the first
     for name in NAMED.get(kind, ()):
         tag = run.data.tags.get(f"{name}.run_id", "")
         if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:
@@ -62,7 +64,7 @@ def _step(run: StoredRun, kind: str) -> Step:
                 continue
             content = _content(run_id, path, folder, most_bytes)
             try:
-                if path in artifacts.TABLES[kind]:
+                if path.endswith(".csv"):
                     tables[path] = artifacts.table(kind, path, content.decode("utf-8"))
                 else:
                     pictures[path] = artifacts.picture(content)

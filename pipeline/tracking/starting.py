@@ -61,7 +61,7 @@ def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:
         raise ValueError(f"{source}: its description cannot be used ({error})") from None
     if told.network.name != model:
         raise ValueError(f"{source}: are weights of model={told.network.name}, and model={model} here")
-    return Pretrained(state, source, identity, told.classes, told.mean, told.std, told.image_size)
+    return Pretrained(state, source, identity, told.classes, told.mean, told.std, told.image_size, told.interpolation)
 
 
 def _is_described(path: Path, source: str) -> bool:

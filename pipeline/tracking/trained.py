@@ -61,7 +61,7 @@ def with_images(network: TrainedNetwork, data_dir: str = "") -> Training:
     Raises ValueError when they are gone, or others than those it was trained on.
     """
     run_id, trained, classifier = network.run_id, network.params, network.classifier
-    splits = load_splits(trained, data_dir)
+    splits = load_splits(trained, data_dir, classifier.description.interpolation)
     digest = store.stored_run(run_id).data.tags.get("data.digest")
     if digest != splits.digest:
         raise ValueError(

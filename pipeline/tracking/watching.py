@@ -6,6 +6,8 @@ They lie among the artifacts of the training, in the folder `watch`, N images of
     images.npy      (N, 3, S, S) uint8, RGB
     maps/0001.npy   after epoch 1: (N, S, S) uint8, what speaks for the true class, 255 where most does
     watch.gif       the epochs one after the other, 60 at most
+    images.webp, images.csv, maps.webp, maps.csv    the same epochs in small, and where each image and map lies: for
+                    the slider of the report
 
 Each map is scaled by itself, so that the strengths of two maps cannot be compared; one that is 0 throughout is blank.
 """
@@ -22,7 +24,7 @@ from pipeline.data import animation, augment
 from pipeline.explain import attribution
 from pipeline.params import TrainParams
 from pipeline.progress import say
-from pipeline.results import plots
+from pipeline.results import plots, slider
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
 from pipeline.training.fitting import Fitting
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FOLDER, METHOD = "watch", "gradcam"
 LARGEST_SIDE = 112  # px
-MAX_FRAMES = 60  # of the animation, for which the epochs are thinned out evenly
+MAX_FRAMES = 60  # of animation and slider, for which the epochs are thinned out evenly
 FRAME_SECONDS = 0.4
 
 
@@ -56,13 +58,13 @@ class Watch:
         self._epochs = params.epochs
         self._seconds = 0.0
         self._maps = _kept(run.id, len(training.history.epochs), self._images[:, 0].shape)
+        self._named = [
+            {"name": splits.valid.names[position], "class": splits.classes[label]}
+            for position, label in zip(positions, labels, strict=True)
+        ]
         if not training.history.epochs:
-            named = [
-                {"name": splits.valid.names[position], "class": splits.classes[label]}
-                for position, label in zip(positions, labels, strict=True)
-            ]
             run.array(f"{FOLDER}/images.npy", self._images)
-            run.json(f"{FOLDER}/index.json", {"images": named, "method": METHOD, "side": self._images.shape[-1]})
+            run.json(f"{FOLDER}/index.json", {"images": self._named, "method": METHOD, "side": self._images.shape[-1]})
 
     def __call__(self, epoch: int) -> None:
         """Keeps the maps of the network as it is now, after `epoch`."""
@@ -73,7 +75,7 @@ class Watch:
         self._seconds += time.perf_counter() - started
 
     def conclude(self, folder: Path, train_seconds: float) -> None:
-        """Logs the animation, made in `folder`, and says what watching has cost beside so many seconds of training."""
+        """Logs animation, made in `folder`, and slider; says what watching cost beside so many seconds of training."""
         if not self._maps:
             return
         started = time.perf_counter()
@@ -84,6 +86,10 @@ class Watch:
         path = folder / "watch.gif"
         animation.write_gif(path, frames, [f"epoch {epoch} of {self._epochs}" for epoch in shown], FRAME_SECONDS)
         self._run.file(path, f"{FOLDER}/{path.name}")
+        kept = {epoch: self._maps[epoch] for epoch in shown}
+        for name, (content, table) in slider.files(self._images, self._named, kept).items():
+            self._run.bytes(f"{FOLDER}/{name}.webp", content)
+            self._run.table(f"{FOLDER}/{name}.csv", table)
         self._seconds += time.perf_counter() - started
         cost = self._seconds / train_seconds
         say(f"watched {len(self._images)} images: {self._seconds:.1f} s, {cost:.1%} of the training's time")

@@ -22,6 +22,7 @@ from pipeline.training.freezing import Frozen
 
 SizeAfter = Callable[[float], int]
 
+UNTOLD = "bicubic"  # interpolation where no weights, or none that tell it, are started from
 SAMPLE = 5000  # train images, for weights that follow from them
 
 
@@ -34,6 +35,11 @@ class Setup:
     device: torch.device
     precision: str
     pretrained: Pretrained | None = None
+
+    @property
+    def interpolation(self) -> str:
+        """By which the images of `splits` were scaled."""
+        return _interpolation(self.pretrained)
 
     def model(self, seed: int) -> nn.Module:
         """A fresh network, its weights a function of `seed` where no others are given."""
@@ -108,8 +114,10 @@ class Setup:
         lines = [f"starting from {start.source}: {self._fitted(start, outline).head}"]
         if start.mean is not None:
             lines.append(f"normalised as these weights need it: mean {_numbers(start.mean)}, std {_numbers(start.std)}")
+        if start.interpolation is not None:
+            lines.append(f"images scaled as these weights need it: {start.interpolation}")
         if start.image_size not in (None, params.image_size):
-            made = f"{start.image_size} px" + (f" ({start.interpolation})" if start.interpolation else "")
+            made = f"{start.image_size} px"
             lines.append(f"image_size={params.image_size} differs from the {made} these weights were made for")
         if (frozen := self.frozen(outline, 0)) is not None:
             lines.append(_shown(frozen, outline))
@@ -147,11 +155,12 @@ class Setup:
 def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Setup:
     """Loads the data and settles device and precision. Raises ValueError for what does not fit together.
 
-    pretrained: the weights that `params` name. Where their mean and std are known, images are normalised by those.
+    pretrained: the weights that `params` name. Where it is known how they need their images scaled, and by which
+    mean and std normalised, images are.
     """
     assert (pretrained is None) == (params.weights == "none")
     where = device.choose(params.device)
-    splits = load_splits(params)
+    splits = load_splits(params, interpolation=_interpolation(pretrained))
     if len(splits.train) < params.batch_size:
         raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
     if pretrained is not None and pretrained.mean is not None and pretrained.std is not None:
@@ -159,8 +168,12 @@ def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Setup
     return Setup(params, splits, where, device.choose_precision(params.precision, where), pretrained)
 
 
-def load_splits(params: DataParams, data_dir: str = "") -> data.Splits:
-    """The splits that `params` declare, read from `data_dir` where that is given."""
+def _interpolation(start: Pretrained | None) -> str:
+    return UNTOLD if start is None or start.interpolation is None else start.interpolation
+
+
+def load_splits(params: DataParams, data_dir: str = "", interpolation: str = UNTOLD) -> data.Splits:
+    """The splits that `params` declare, read from `data_dir` where that is given, scaled by `interpolation`."""
     return data.load(
         params.dataset,
         data_dir=data_dir or params.data_dir,
@@ -170,6 +183,7 @@ def load_splits(params: DataParams, data_dir: str = "") -> data.Splits:
         limit_test=params.limit_test,
         labels=params.labels,
         resize=params.resize,
+        interpolation=interpolation,
         margin=params.margin,
     )
 

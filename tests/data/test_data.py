@@ -291,9 +291,29 @@ def test_what_was_decoded_before_margins_and_shapes_were_settings_keeps_its_dige
         paint(root / ("cat", "dog")[number % 2] / f"{number:02}.bmp", (number, 20, 7))
     assert load(root, valid_fraction=0.25).digest == BMP_DIGEST
     assert load(root, "digits", valid_fraction=0.1).digest == DIGITS_DIGEST
-    others = [{"resize": "squash"}, {"resize": "pad"}, {"margin": 1}, {"image_size": SIZE + 2}]
+    others = [
+        {"resize": "squash"},
+        {"resize": "pad"},
+        {"interpolation": "bilinear"},
+        {"margin": 1},
+        {"image_size": SIZE + 2},
+    ]
     digests = {load(root, valid_fraction=0.25, **each).digest for each in others}
-    assert len(digests) == 4 and BMP_DIGEST not in digests
+    assert len(digests) == 5 and BMP_DIGEST not in digests
+
+
+@pytest.mark.parametrize("dataset", ["folder", "digits"])
+def test_the_cache_holds_the_images_of_each_interpolation(root: Path, dataset: str) -> None:
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+        path = root / ("cat", "dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(path)
+    asked = ["bicubic", "bilinear"] * 2
+    taken = [load(root, dataset, image_size=12, interpolation=each) for each in asked]
+    pixels = [each.train.take(np.arange(len(each.train))) for each in taken]
+    assert np.array_equal(pixels[0], pixels[2]) and np.array_equal(pixels[1], pixels[3])
+    assert not np.array_equal(pixels[0], pixels[1]) and taken[0].digest != taken[1].digest
 
 
 def test_a_split_takes_the_centre_and_its_margin_when_asked(root: Path) -> None:

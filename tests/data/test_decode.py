@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import models
+from torchvision.models import get_model_weights, list_models
+from torchvision.transforms import v2
 
-from pipeline.data.decode import GREY, decode
+from pipeline.data.decode import GREY, INTERPOLATIONS, RESIZES, decode
 from pipeline.data.encode import to_png
 
 SIZE = 8
@@ -135,6 +138,24 @@ def test_an_image_that_is_not_square_is_cut_squashed_or_padded(tmp_path: Path) -
     assert squashed[0, :, 0].tolist() == [200] * 8 and squashed[1, :, 7].tolist() == [100] * 8
     assert (padded[:, :2] == GREY[0]).all() and (padded[:, 6:] == GREY[0]).all()
     assert padded[0, 2:6, 0].tolist() == [200] * 4 and padded[1, 2:6, 7].tolist() == [100] * 4
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_images_are_scaled_by_the_interpolation_that_is_named(tmp_path: Path, interpolation: str, resize: str) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(gradient(40, 40)).save(path)
+    scale = v2.Resize(SIZE, v2.InterpolationMode(interpolation), antialias=True)  # as torchvision's presets do
+    expected = np.asarray(scale(Image.open(path))).transpose(2, 0, 1)
+    assert np.array_equal(decode(str(path), SIZE, resize, interpolation), expected)
+    others = [decode(str(path), SIZE, resize, other) for other in INTERPOLATIONS if other != interpolation]
+    assert not any(np.array_equal(other, expected) for other in others)
+
+
+def test_every_interpolation_of_torchvision_s_weights_is_known() -> None:
+    networks = list_models(module=models)
+    named = {weights.transforms().interpolation.value for name in networks for weights in get_model_weights(name)}
+    assert named == {*INTERPOLATIONS}
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import unlabelled
-from pipeline.data.decode import RESIZES, decode
+from pipeline.data.decode import INTERPOLATIONS, RESIZES, decode
 from pipeline.text import shown
 from tests.data.test_hostile import broken, honest, write_hostile
 
@@ -111,8 +111,9 @@ def test_a_folder_as_bad_as_they_come_is_read_and_every_other_file_named(tmp_pat
     assert all(reason and len(reason.splitlines()) == 1 for _, reason in left_out)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("resize", RESIZES)
-def test_images_are_made_square_and_cut_as_those_of_a_training(photos, resize):
+def test_images_are_made_square_and_cut_as_those_of_a_training(photos, resize, interpolation):
     path = str(photos / "a/0.jpg")
-    (batch,) = unlabelled.read([path], 8, 4, resize=resize, margin=2)
-    assert np.array_equal(batch.images[0], decode(path, 12, resize)[:, 2:10, 2:10])
+    (batch,) = unlabelled.read([path], 8, 4, resize=resize, interpolation=interpolation, margin=2)
+    assert np.array_equal(batch.images[0], decode(path, 12, resize, interpolation)[:, 2:10, 2:10])

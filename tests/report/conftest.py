@@ -35,6 +35,7 @@ ALL = {
     "study_name": "report",
     "space": json.dumps({"max_lr": {"low": 1e-3, "high": 1e-2, "log": True}, "patch_size": [4, 8]}),
     "num_images": 3,
+    "watch_images": 3,
     "watts": 40,
 }
 RUN_NAME = "</script><script>alert(1)</script>"

@@ -1,10 +1,13 @@
 """The report as a person meets it, in a real browser."""
 
 import base64
+import io
 import os
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.report.conftest import CLASSES, RUN_NAME
 
@@ -106,6 +109,26 @@ def test_the_slider_fades_the_maps(opened):
     assert opened.page.locator("#opacity-shown").inner_text() == "0 %"
 
 
+def test_a_slider_goes_through_the_maps_of_the_epochs(opened):
+    slider, shown = opened.page.get_by_role("slider", name="After epoch"), opened.page.locator("#watched-shown")
+    maps = opened.page.locator("#watched .map svg")
+    assert maps.count() == opened.page.locator("#watched figure").count() == 3
+    assert shown.inner_text().startswith("2 of 2, ")
+    seen = {2: maps.evaluate_all("maps => maps.map((map) => map.getAttribute('viewBox'))")}
+    looks = lambda: np.asarray(Image.open(io.BytesIO(opened.page.locator(".watched").screenshot())).convert("L"), int)  # noqa: E731
+    looks()  # scrolls there
+    pictures = {2: looks()}
+    slider.press("ArrowLeft")
+    assert shown.inner_text().startswith("1 of 2, ") and slider.get_attribute("aria-valuetext") == "epoch 1"
+    assert maps.first.get_attribute("aria-label").startswith("map after epoch 1 of ")
+    seen[1] = maps.evaluate_all("maps => maps.map((map) => map.getAttribute('viewBox'))")
+    assert len({*seen[1], *seen[2]}) == 6
+    pictures[1] = looks()
+    slider.press("End")
+    again, moved = (np.abs(each - pictures[2]).mean() for each in (looks(), pictures[1]))
+    assert moved > 1 and again < moved / 10
+
+
 def test_one_cursor_reads_all_curves_by_keyboard_and_pointer(opened):
     slider, output = opened.page.locator("#epoch"), opened.page.locator("#at-epoch")
     slider.fill("2")
@@ -127,6 +150,24 @@ def test_filters_choose_among_the_trials(opened):
     assert opened.page.locator("#filtered").inner_text() == f"{trials.count()} of 3 trials chosen."
     box.check()
     assert trials.count() == 3
+
+
+def test_on_paper_charts_take_its_width_and_nothing_is_cut(browser, renamed):
+    tab = Opened(browser)
+    tab.page.goto(renamed.as_uri())
+    tab.page.wait_for_selector("#parallel-chart svg")
+    width = "document.querySelector('#loss-chart svg').getAttribute('width')"
+    on_screen = tab.page.evaluate(width)
+    tab.page.evaluate(f"addEventListener('beforeprint', () => (window.onPaper = {width}))")
+    assert tab.page.pdf(format="A4").startswith(b"%PDF")
+    assert tab.page.evaluate("window.onPaper") == "680"
+    tab.page.wait_for_function(f"{width} === '{on_screen}'")
+    tab.page.set_viewport_size({"width": 690, "height": 900})
+    tab.page.emulate_media(media="print")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 690
+    assert tab.page.locator("#sweep h3").first.evaluate("each => getComputedStyle(each).breakAfter") == "avoid"
+    assert tab.page.locator("nav, summary, .on-screen").evaluate_all("all => all.every((each) => !each.offsetWidth)")
+    tab.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -116,7 +116,8 @@ def epochs(workplace, stored, names):
 
 def test_what_charts_draw_is_what_is_stored(page, stored, read, experiment):
     tables = page.charted["tables"]
-    assert {"lr_range/lr_range.csv", "train/steps.csv", "evaluate/thumbnails.csv", "sweep/study.csv"} <= tables.keys()
+    assert {"lr_range/lr_range.csv", "train/steps.csv", "train/watch/maps.csv", "sweep/study.csv"} <= tables.keys()
+    assert "evaluate/thumbnails.csv" in tables
     workplace, _ = experiment
     for source, columns in tables.items():
         step, _, path = source.partition("/")
@@ -169,9 +170,9 @@ def test_an_experiment_has_its_report_at_its_end(experiment):
     ("step", "there", "absent"),
     [
         ("lr_range", {"range-test"}, {"training", "confusion", "sweep"}),
-        ("train", {"training", "confusion", "errors", "faithfulness"}, {"sweep"}),
+        ("train", {"training", "watched", "confusion", "errors", "faithfulness"}, {"sweep"}),
         ("evaluate", {"training", "confusion", "classes", "calibration"}, {"sweep"}),
-        ("sweep", {"sweep"}, {"training", "confusion", "range-test"}),
+        ("sweep", {"sweep"}, {"training", "watched", "confusion", "range-test"}),
     ],
 )
 def test_any_finished_run_has_a_report_without_what_it_lacks(experiment, stored, step, there, absent):
@@ -203,6 +204,8 @@ def test_what_is_no_finished_experiment_or_step_is_refused(experiment, stored, c
         ("evaluate", "thumbnails.webp", b"RIFF" + bytes(3 * 2**20)),
         ("evaluate", "per_class.csv", b"class,precision,recall,f1,support\nx,<b>,1,1,1\n"),
         ("evaluate", "confusion_matrix.csv", b"a,b,true\n1,2,a\n3,4,c\n"),
+        ("train", "watch/maps.csv", b"image,epoch,blank,left,top,side\n0,<b>,False,0,0,16\n"),
+        ("train", "watch/maps.webp", b"RIFF    WEBP" + bytes(2**19)),
         ("train", "params.json", b"[" * 100_000),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.report import page
-from pipeline.report.artifacts import MAX_PICTURE_BYTES
+from pipeline.report.artifacts import PICTURES
 from pipeline.report.told import Step, Told
 from tests.report.reader import Page
 
@@ -25,6 +25,35 @@ def test_of_a_run_that_left_nothing_the_page_says_so():
     assert [attributes["id"] for tag, attributes in told.tags if tag == "section"] == ["recipe", "source"]
 
 
+def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
+    places = {"left": [0.0, 8.0], "top": [0.0, 0.0], "side": [8.0, 8.0]}
+    images = pd.DataFrame({"name": [HOSTILE, "b"], "class": ["x", "y"], **places})
+    maps = pd.DataFrame({"image": [0.0, 7.0], "epoch": [3.0, 3.0], "blank": ["True", "False"], **places})
+    watch = {"watch/images.csv": images, "watch/maps.csv": maps}
+    pictures = dict.fromkeys(("watch/images.webp", "watch/maps.webp"), b"RIFF    WEBP")
+
+    def told(**left):
+        epochs = pd.DataFrame({"epoch": [1], "train/loss": [0.5]})
+        return Page(page.build(Told(step("main"), {"train": step("train", epochs=epochs, **left)})))
+
+    def sections(read):
+        return {attributes["id"] for tag, attributes in read.tags if tag == "section"}
+
+    whole = told(tables=watch, pictures=pictures)
+    assert "watched" in sections(whole) and "x: no positive evidence" in whole.text
+    (shown,) = [attributes["data-name"] for _, attributes in whole.tags if "data-name" in attributes]
+    assert shown == f"{HOSTILE}, true x"  # the other has no map
+    for lacking in ({}, {"tables": watch}, {"pictures": pictures}):
+        assert "training" in sections(told(**lacking)) and "watched" not in sections(told(**lacking))
+
+
+def test_the_cursor_begins_at_the_epoch_whose_weights_were_kept():
+    train = step("train", epochs=pd.DataFrame({"epoch": [1, 2, 3], "lr": 0.1}), metrics={"weights/best_epoch": 2.0})
+    html = Page(page.build(Told(step("main"), {"train": train})))
+    (slider,) = [attributes for _, attributes in html.tags if attributes.get("id") == "epoch"]
+    assert (slider["value"], slider["max"]) == ("2", "3")
+
+
 def test_the_largest_page_can_be_mailed():
     draw, most = np.random.default_rng(0), 300_000
     places = pd.DataFrame({"left": range(0, 4000, 10), "top": 0, "side": 10})
@@ -36,18 +65,27 @@ def test_the_largest_page_can_be_mailed():
     classes = [f"{i:03}" * 80 for i in range(60)]
     matrix = pd.DataFrame(draw.integers(0, 99, (60, 60)), columns=classes).assign(true=classes)
     study = pd.DataFrame({"number": range(most), "state": "COMPLETE", "value": 0.5, "max_lr": draw.random(most)})
-    picture = b"RIFF    WEBP" + bytes(MAX_PICTURE_BYTES - 12)
+    pictures = {
+        kind: {path: b"RIFF    WEBP" + bytes(most_bytes - 12) for path, most_bytes in of_kind.items()}
+        for kind, of_kind in PICTURES.items()
+    }
+    watched = [pd.concat([pd.DataFrame({"epoch": range(1, 61), "blank": "False"}), places.head(60)], axis=1)] * 64
     steps = {
         "lr_range": step("lr_range", tables={"lr_range.csv": curve}),
         "train": step(
             "train",
-            tables={"steps.csv": curve.assign(epoch=curve["repeat"])},
+            tables={
+                "steps.csv": curve.assign(epoch=curve["repeat"]),
+                "watch/images.csv": pd.concat([names.assign(**{"class": "a" * 250}), places], axis=1).head(64),
+                "watch/maps.csv": pd.concat(watched, keys=range(64), names=["image"]).reset_index("image"),
+            },
+            pictures=pictures["train"],
             epochs=pd.DataFrame({"epoch": range(most), "train/loss": 0.1, "train/accuracy": 0.1, "lr": 0.1}),
         ),
         "evaluate": step(
             "evaluate",
             tables={"confusion_matrix.csv": matrix, "thumbnails.csv": pd.concat([names, places], axis=1)},
-            pictures={"thumbnails.webp": picture},
+            pictures=pictures["evaluate"],
         ),
         "explain": step(
             "explain",
@@ -57,7 +95,7 @@ def test_the_largest_page_can_be_mailed():
                     [pd.concat([maps.head(64)] * 3, ignore_index=True), places.head(192)], axis=1
                 ),
             },
-            pictures={"explain/images.webp": picture, "explain/maps.webp": picture},
+            pictures=pictures["explain"],
         ),
         "sweep": step("sweep", tables={"study.csv": study}),
     }

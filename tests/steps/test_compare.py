@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from pipeline.tracking.run import Run
 from tests.conftest import Workplace
+from tests.report.reader import Page
 
 TINY = {"experiment": "none", "limit_train": 200, "limit_test": 80, "batch_size": 32, "width": 4, "optimizer": "sgd"}
 TINY |= {"max_lr": 0.1, "epochs": 3}
@@ -70,6 +71,26 @@ def test_seeds_are_trained_one_after_the_other_and_the_parent_tells_mean_and_spr
     assert table["seed"].tolist() == [0, 1]
     assert table["test/accuracy"].tolist() == pytest.approx(accuracies)
     assert f"2 seeds, test accuracy {np.mean(accuracies):.2%} (sd " in parent.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("step", ["main", "seeds"])
+def test_the_report_tells_mean_and_spread_and_of_one_network_the_first(workplace, parents, step):
+    if step == "seeds":
+        assert workplace.run("train", **{**TINY, "epochs": 1, "num_seeds": 2}) == 0
+    parent = parents[0] if step == "main" else workplace.runs("seeds")[0]
+    assert workplace.run("report", run_id=parent.info.run_id) == 0
+    page = Page(Path(workplace.client.download_artifacts(parent.info.run_id, "report.html")).read_text("utf-8"))
+    name = {"main": "test/accuracy", "seeds": "weights/best_valid_accuracy"}[step]
+    numbers = {source: float(value) for source, value, _ in page.numbers}
+    assert numbers[f"{step}/{name}"] == parent.data.metrics[name]
+    assert numbers[f"{step}/{name}_sd"] == parent.data.metrics[f"{name}_sd"]
+    (table,) = (table for table in page.tables if table.source == f"{step}/seeds.csv")
+    stored = workplace.table(parent.info.run_id, "seeds.csv")
+    assert [float(value) for _, value in table.rows[1][1:]] == stored[table.columns[1:]].iloc[0].tolist()
+    assert [text for text, _ in (row[0] for row in table.rows[1:])] == ["0", "1"]
+    training = workplace.below(parent, "train")[0]
+    assert training.data.params["seed"] == "0" and f"train {training.info.run_id}" in " ".join(page.text.split())
+    assert "-e train -P experiment=none" in page.text if step == "seeds" else "mlflow run . -P" in page.text
 
 
 def test_a_comparison_says_what_the_predictions_say(workplace, pair, compared):

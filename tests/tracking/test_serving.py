@@ -40,6 +40,7 @@ def saved(tmp_path_factory):
         "network": {"name": "resnet18", "options": {"width": 4}},
         "image_size": SIZE,
         "resize": "squash",
+        "interpolation": "bilinear",
         "margin": 1,
         "classes": ["a", "b", "c"],
     }
@@ -230,7 +231,7 @@ def test_what_a_proxy_is_to_keep_out_leaves_the_server_alive(server, body, conte
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif"])
 def test_photos_of_any_size_are_answered_as_their_pixels_are(server, suffix, tmp_path):
     contents = [photo(suffix, 30, 40), photo(suffix, 100, 50)]
-    pixels = [decode(io.BytesIO(content), SIZE + 2, "squash")[:, 1:-1, 1:-1] for content in contents]
+    pixels = [decode(io.BytesIO(content), SIZE + 2, "squash", "bilinear")[:, 1:-1, 1:-1] for content in contents]
     answer = post(server, records(*map(text, contents)))
     assert answer.status_code == 200, answer.text
     assert answer.json() == post(server, of(np.stack(pixels).tolist())).json()

@@ -12,7 +12,7 @@ from pipeline import models
 from pipeline.params import TrainedParams, TrainParams
 from pipeline.tracking import checkpoint, trained
 from pipeline.tracking.starting import prepare
-from pipeline.training.setup import fingerprint
+from pipeline.training.setup import fingerprint, load_splits
 from tests.conftest import Workplace
 
 TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "width": 4, "model": "resnet9"}
@@ -59,18 +59,23 @@ def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source
 
 def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept, capsys):
     state, described = checkpoint.load(kept)
-    checkpoint.save(kept, state, {**described, "mean": [0.1, 0.2, 0.3], "image_size": 24, "classes": ["a", "b"] * 5})
+    theirs = {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "image_size": 24, "classes": ["a", "b"] * 5}
+    checkpoint.save(kept, state, {**described, **theirs})
     assert place.run("train", **TRAIN, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
     told = capsys.readouterr().err
     assert "its head, of 10 other classes, is replaced by a fresh one" in told
     assert "normalised as these weights need it: mean 0.1 0.2 0.3" in told
+    assert "images scaled as these weights need it: bilinear" in told
     assert "image_size=32 differs from the 24 px these weights were made for" in told
     run = place.runs("train")[0]
-    assert checkpoint.describe(weights(place, run.info.run_id))["mean"] == [0.1, 0.2, 0.3]
+    now = checkpoint.describe(weights(place, run.info.run_id))
+    assert (now["mean"], now["interpolation"]) == ([0.1, 0.2, 0.3], "bilinear")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", place.uri)
         later = trained.find(TrainedParams(run_id=run.info.run_id))
     assert later.splits.mean == (0.1, 0.2, 0.3)
+    bilinear, bicubic = (load_splits(later.params, interpolation=each) for each in ("bilinear", "bicubic"))
+    assert later.splits.test.digest() == bilinear.test.digest() != bicubic.test.digest()
 
 
 def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys, tmp_path):

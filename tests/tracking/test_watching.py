@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from pipeline.explain import attribution
 from pipeline.models import cam_target
 from pipeline.params import TrainedParams
+from pipeline.results import plots
 from pipeline.tracking import checkpoint, trained
 from pipeline.tracking.run import Run
 from tests.conftest import Workplace
@@ -82,6 +84,22 @@ def test_the_maps_of_the_last_epoch_are_those_of_the_network_that_was_kept(workp
 def test_the_animation_has_a_frame_for_each_epoch(workplace, watched):
     with Image.open(fetched(workplace, watched) / "watch.gif") as played:
         assert played.n_frames == 3
+
+
+def test_the_slider_has_each_map_where_its_table_says(workplace, watched):
+    folder = fetched(workplace, watched)
+    table = pd.read_csv(folder / "maps.csv")
+    assert table[["epoch", "image"]].to_numpy().tolist() == [[e, i] for e in (1, 2, 3) for i in range(3)]
+    kept = [np.load(folder / "maps" / f"{row.epoch:04}.npy")[row.image] for row in table.itertuples()]
+    assert table["blank"].tolist() == [not each.any() for each in kept]
+    with Image.open(folder / "maps.webp") as sheet:
+        pixels = np.asarray(sheet.convert("RGBA"))
+    for row, expected in zip(table.itertuples(), plots.heat(np.stack(kept)), strict=True):
+        there = pixels[row.top : row.top + row.side, row.left : row.left + row.side, 3]
+        assert np.abs(there.astype(int) - expected[3]).mean() < 8  # of 255: opacity alone tells one map from another
+    images = pd.read_csv(folder / "images.csv")
+    named = json.loads((folder / "index.json").read_text())["images"]
+    assert images[["name", "class"]].astype(str).to_dict("records") == named
 
 
 def test_an_interrupted_training_goes_on_with_the_maps_it_had(workplace, watched, monkeypatch):

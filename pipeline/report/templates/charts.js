@@ -18,7 +18,9 @@ const report = (() => {
     return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
   };
 
-  // Draws into the holder of that id, where there is one, and again at each new width. `draw` takes Plot's options.
+  const PAPER = 680; // px, what A4 and Letter hold: drawn for the screen and shrunk, text would be too small to read
+
+  // Draws into the holder of that id, where there is one, and again at each new width and for paper. `draw` takes Plot's options.
   const chart = (id, draw) => {
     const holder = document.getElementById(id);
     if (!holder) return () => {};
@@ -40,6 +42,15 @@ const report = (() => {
         redraw();
       }
     }).observe(holder);
+    let shown = 0;
+    addEventListener("beforeprint", () => {
+      [shown, width] = [width, PAPER];
+      if (shown) redraw();
+    });
+    addEventListener("afterprint", () => {
+      width = shown;
+      if (shown) redraw();
+    });
     return () => width && redraw();
   };
 

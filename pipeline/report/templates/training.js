@@ -41,7 +41,8 @@
   const steps = rows("train/steps.csv");
   const slider = document.getElementById("epoch");
   if (!slider || !epochs.length) return;
-  const shared = { marginLeft: 55, marginRight: 50, x: { label: "epoch", domain: [0, d3.max(epochs, (row) => row.epoch)] } };
+  const last = d3.max(epochs, (row) => row.epoch);
+  const shared = { marginLeft: 55, marginRight: 50, x: { label: "epoch", domain: [0, last], ticks: Math.min(last, 10), tickFormat: "d" } };
   const redraws = [];
   const curves = (id, marks, y, x = {}) => {
     const holder = document.getElementById(id);
@@ -67,8 +68,8 @@
       .filter(([split]) => epochs.some((row) => row[`${split}/${quantity}`] != null))
       .flatMap(([split, stroke], i, both) => {
         const y = `${split}/${quantity}`;
-        const last = (name) => epochs.at(-1)[`${name}/${quantity}`];
-        const isUpper = both.every(([other]) => other === split || last(split) > last(other) || (last(split) === last(other) && i));
+        const end = (name) => epochs.at(-1)[`${name}/${quantity}`];
+        const isUpper = both.every(([other]) => other === split || end(split) > end(other) || (end(split) === end(other) && i));
         return [
           Plot.lineY(epochs, { x: "epoch", y, stroke, strokeWidth: 2, strokeDasharray: i ? "6 3" : null }),
           Plot.dot(epochs, { x: "epoch", y, stroke, fill: "var(--surface)", r: epochs.length > 60 ? 0 : 2.5, symbol: i ? "diamond" : "circle" }),

@@ -1,0 +1,188 @@
+"""python -m pictures.gallery [CIFAR10 [name=value ...]]   docs/gallery.md: a picture of every experiment's report
+
+CIFAR10 is a folder of class folders, train and test, for the experiments that are of it; what else is given shortens
+those, or one of them: cifar10_vit.max_lr=1e-3. An experiment is run where the store in use holds no finished run of it,
+else its newest is taken.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from pictures.browser import chromium, keep
+from pipeline.params import STEPS, as_text
+from pipeline.report import page as report
+from pipeline.report.told import Told
+from pipeline.settings import EXPERIMENTS, read_experiment, resolve
+from pipeline.tracking import reading, store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+PROJECT = EXPERIMENTS.parent
+DOCS = PROJECT / "docs"
+WATCHED = {"watch_images": "8"}  # so that the report has its slider
+WIDTH = 1500  # px, of two columns
+# The parts that are pictures, in two columns; the others are for reading.
+LAYOUT = """
+body { max-width: none; padding-bottom: 1rem; }
+nav, details, #classes, #recipe, #source, #sweep .wide, #filters, #filtered, #confusion .panel { display: none; }
+main { columns: 2; column-gap: 3rem; } section { break-inside: avoid; margin: 0 0 1.5rem; padding-top: 1rem; }
+#errors { break-inside: auto; } .errors { grid-template-columns: 1fr 1fr; }
+.errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
+"""
+PLACES = {"dataset": "folder", "data_dir": "/path/to/cifar10-jpeg"}
+OF_THE_PLACE = {"experiment", "storage"}
+NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
+HEAD = """# Gallery
+
+The report of every experiment in `experiments/`, in part: each is one page with more in it, which an experiment leaves
+among its artifacts. All of this page is made, and runs that are missing are run, by
+
+```console
+{command}
+```
+"""
+ENTRY = """
+## {name}
+
+{result}
+
+{how}, on {machine}, commit {commit}:
+
+```console
+{command}
+```
+
+![Report of {name}: {result}](gallery/{name}.png)
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An experiment file, the step that runs it, and what the gallery gives beside it."""
+
+    path: Path
+    step: str
+    given: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def flags(self) -> dict[str, str]:
+        return {"experiment": str(self.path.relative_to(PROJECT)), **self.given}
+
+
+def make(data_dir: str, shortened: Mapping[str, str]) -> None:
+    """Makes page and pictures. Raises ValueError where there is no Chromium, or an experiment fails."""
+    entries = []
+    with chromium() as browser:
+        for shown in _experiments(data_dir, shortened):
+            told = reading.told(_newest(shown) or _run(shown))
+            picture, result = _photographed(browser, told)
+            size = keep(picture, DOCS / "gallery" / f"{shown.name}.png")
+            print(f"{shown.name}: {result} ({size / 1000:.0f} kB)")
+            entries.append(_entry(shown, told, result))
+    words = [PLACES["data_dir"], *(quote(f"{name}={value}") for name, value in shortened.items())] if data_dir else []
+    head = HEAD.format(command=" ".join(["python -m pictures.gallery", *words]))
+    (DOCS / "gallery.md").write_text(head + "".join(entries), encoding="utf-8")
+
+
+def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]:
+    for path in sorted(EXPERIMENTS.glob("*.yaml")):
+        content = read_experiment(path)
+        step = "sweep" if "space" in content and "steps" not in content else "main"
+        declared = resolve(step, {"experiment": str(path)})
+        given = dict(WATCHED) if step == "main" and getattr(declared, "valid_fraction", 0) else {}
+        if content.get("dataset") == "cifar10" and data_dir:
+            own = {name.removeprefix(f"{path.stem}."): value for name, value in shortened.items()}
+            given |= {**PLACES, "data_dir": data_dir, **own}
+        yield Shown(path, step, {name: value for name, value in given.items() if name in STEPS[step].model_fields})
+
+
+def _newest(shown: Shown) -> str | None:
+    """The newest finished run of the experiment, whatever it was given beside it."""
+    for run in store.finished_runs(shown.step):
+        if "mlflow.parentRunId" not in run.data.tags:
+            with store.scratch() as folder:
+                params = store.read_json(str(run.info.run_id), "params.json", folder)
+            if params.get("experiment") == shown.flags["experiment"]:
+                return str(run.info.run_id)
+    return None
+
+
+def _run(shown: Shown) -> str:
+    words = [word for name, value in shown.flags.items() for word in (f"--{name}", value)]
+    done = subprocess.run([sys.executable, "-m", "pipeline", shown.step, *words], cwd=PROJECT, check=False)
+    if done.returncode or (run_id := _newest(shown)) is None:
+        raise ValueError(f"{shown.name}: its run ended with exit status {done.returncode}")
+    return run_id
+
+
+def _photographed(browser: "Browser", told: Told) -> tuple[bytes, str]:
+    """A picture of the report, and the sentence it begins with."""
+    context = browser.new_context(viewport={"width": WIDTH, "height": 800}, color_scheme="light")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        file.write_text(report.build(told), encoding="utf-8")
+        page = context.new_page()
+        page.goto(file.as_uri())
+        page.add_style_tag(content=LAYOUT)
+        page.locator(".chart svg").first.wait_for()
+        page.wait_for_timeout(500)  # until all charts are drawn in their new width
+        result = page.locator(".result").inner_text()
+        picture = page.screenshot(full_page=True)
+    context.close()
+    return picture, result
+
+
+def _entry(shown: Shown, told: Told, result: str) -> str:
+    """What the gallery says of an experiment, from what its own run has kept."""
+    changed = _changed(shown, told)
+    shorter = [text for name, text in changed.items() if name not in NOT_SHORTER]
+    given = {name: as_text(PLACES.get(name, told.of.params[name])) for name in changed}
+    entry = [] if shown.step == "main" else ["-e", shown.step]
+    words = [f"-P {quote(f'{name}={value}')}" for name, value in given.items()]
+    tags = {name: value for step in (*told.steps.values(), told.of) for name, value in step.tags.items()}
+    return ENTRY.format(
+        name=shown.name,
+        result=result,
+        how=f"**Shortened** ({'; '.join(shorter)})" if shorter else "In full",
+        machine=tags.get("machine", "a machine that was not recorded"),
+        commit=tags.get("git.commit", "unknown")[:7],
+        command=" ".join(["mlflow run .", *entry, "-P", f"experiment={shown.flags['experiment']}", *words]),
+    )
+
+
+def _changed(shown: Shown, told: Told) -> dict[str, str]:
+    """By name, each parameter that the run has otherwise than the experiment's file, in words."""
+    declared = resolve(shown.step, {"experiment": str(shown.path)}).model_dump(mode="json")
+    return {
+        name: f"`{name}={as_text(value)}`, not `{as_text(declared[name])}`"
+        for name, value in told.of.params.items()
+        if name in declared.keys() - OF_THE_PLACE and value != declared[name]
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Makes the gallery. Returns 0, or 2 where something is missing or mistaken, with one line on stderr."""
+    data_dir, *given = arguments or [""]
+    try:
+        if wrong := [word for word in given if "=" not in word]:
+            raise ValueError(f"{wrong[0]}: expected name=value")
+        make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

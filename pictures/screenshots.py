@@ -1,0 +1,149 @@
+"""python -m pictures.screenshots   docs/screenshots: MLflow's UI and a report, as the store in use has them"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from pictures.browser import LOOK_MS, chromium, keep
+from pipeline.report import page as report
+from pipeline.tracking import reading, store, views
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from playwright.sync_api import Browser, Page
+
+PROJECT = Path(__file__).resolve().parent.parent
+FOLDER = PROJECT / "docs" / "screenshots"
+START_SECONDS = 90
+SETTLE_MS = 2500  # until charts stand still
+UI_SIZE, PAGE_SIZE, PHONE_SIZE = (1400, 800), (1200, 1500), (360, 1500)  # px
+# As on a second visit: on the first, MLflow's assistant takes a quarter of the page.
+SECOND_VISIT = "if (location.host) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+
+
+def make(folder: Path = FOLDER) -> list[Path]:
+    """Makes all pictures. Raises ValueError where there is no Chromium, or nothing finished to show."""
+    with chromium() as browser:
+        experiment, study = _newest("main", "train.run_id"), _newest("sweep")
+        pictures = list(_of_report(browser, experiment.info.run_id))
+        with _ui() as url:
+            pictures += _of_ui(browser, url, experiment, study)
+    return [_kept(folder / f"{name}.png", content) for name, content in pictures]
+
+
+def _newest(step: str, tag: str = "") -> "Run":
+    """The newest finished run of `step` that has the tag."""
+    for run in store.finished_runs(step):
+        if not tag or tag in run.data.tags:
+            return run
+    command = {"main": "make run", "sweep": "mlflow run . -P experiment=experiments/sweep_vit.yaml"}[step]
+    raise ValueError(f"{store.uri()} holds no finished {step}{' with a training' if tag else ''}: {command}")
+
+
+def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
+    """Light, dark, and on a telephone."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        file.write_text(report.build(reading.told(run_id)), encoding="utf-8")
+        for name, scheme, (width, height) in (
+            ("report", "light", PAGE_SIZE),
+            ("report_dark", "dark", PAGE_SIZE),
+            ("report_360px", "light", PHONE_SIZE),
+        ):
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page = context.new_page()
+            page.goto(file.as_uri())
+            page.locator(".chart svg").first.wait_for()
+            yield name, page.screenshot()
+            context.close()
+
+
+def _of_ui(browser: "Browser", url: str, experiment: "Run", study: "Run") -> Iterator[tuple[str, bytes]]:
+    width, height = UI_SIZE
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(LOOK_MS)
+    context.add_init_script(SECOND_VISIT)
+    page, place, key = context.new_page(), experiment.info.experiment_id, study.info.run_id
+    training = experiment.data.tags["train.run_id"]
+    charts = f"{url}#/experiments/{place}/runs?{views.LAYOUT}&compareRunsMode=CHART&viewStateShareKey="
+    yield "runs", _seen(page, url + views.link(place, views.RESULTS), "test/accuracy")
+    metrics = views.run_link(place, training).replace(training, f"{training}/model-metrics")
+    yield "training", _seen(page, url + metrics, "valid/accuracy")
+    yield "curves", _seen(page, charts + views.CURVES, "train/loss vs valid/loss")
+    yield "sweep", _seen(page, charts + key, "Parallel Coordinates")
+    context.close()
+
+
+def _seen(page: "Page", address: str, text: str) -> bytes:
+    """What is seen there, once the text is."""
+    page.goto("about:blank")  # else a change behind the # alone loads nothing
+    page.goto(address)
+    page.get_by_text(text).first.wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    return page.screenshot()
+
+
+@contextlib.contextmanager
+def _ui() -> Iterator[str]:
+    """The address of the UI on the store in use: its own where it is a server, else one that `make ui` starts."""
+    if store.uri().startswith("http"):
+        yield f"{store.uri().rstrip('/')}/"
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        ["make", "--assume-old", ".venv/installed", "ui", f"PORT={port}"],
+        cwd=PROJECT,
+        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        _wait(lambda: requests.get(url, timeout=5).ok)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _wait(is_there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.RequestException):
+            if is_there():
+                return
+        time.sleep(0.3)
+    raise ValueError(f"MLflow's UI did not answer within {START_SECONDS} s")
+
+
+def _kept(path: Path, picture: bytes) -> Path:
+    size = keep(picture, path)
+    print(f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: {size / 1000:.0f} kB")
+    return path
+
+
+def main() -> int:
+    """Makes the pictures. Returns 0, or 2 where something is missing, with one line on stderr."""
+    try:
+        make()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
