@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ from mlflow import MlflowClient
 from pipeline.__main__ import main
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+# Stores in memory, where there is room: SQLite waits for the disk at every commit, and these tests commit all the time.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 class Workplace:

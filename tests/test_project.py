@@ -161,6 +161,7 @@ def test_range_test_and_training_alone(workplace, experiment, step):
     assert step("lr_range").data.params["optimizer"] == "adamw"
 
 
+@pytest.mark.slow
 def test_evaluate_explain_and_export_take_the_newest_training(workplace, experiment, step):
     newest = step("train").info.run_id
     commands = {
@@ -175,6 +176,7 @@ def test_evaluate_explain_and_export_take_the_newest_training(workplace, experim
         assert step(name).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_new_images_are_predicted_by_the_newest_training(workplace, experiment, step, tmp_path):
     for number in range(3):
         noise = np.random.default_rng(number).integers(0, 256, (50, 40, 3), dtype=np.uint8)
@@ -189,6 +191,7 @@ def test_new_images_are_predicted_by_the_newest_training(workplace, experiment, 
     assert predictions["path"].tolist() == [f"{tmp_path}/{number}.jpg" for number in range(3)]
 
 
+@pytest.mark.slow
 def test_report_is_made_of_the_newest_experiment_and_left_with_it(workplace, experiment, step):
     done = workplace.mlflow_run("report")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -15,7 +15,7 @@ from pipeline.tracking.journal import replay
 from pipeline.tracking.sending import Sender
 from tests.conftest import Workplace
 
-WRITERS, EPOCHS = 8, 25
+EPOCHS = 25
 
 
 @pytest.fixture
@@ -40,10 +40,11 @@ def write(folder: Path, uri: str, number: int) -> str:
             return run.id
 
 
-def test_eight_processes_that_write_to_one_sqlite_store_at_a_time_lose_nothing(place):
+@pytest.mark.parametrize("num_writers", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_that_write_to_one_sqlite_store_at_a_time_lose_nothing(place, num_writers):
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WRITERS, mp_context=spawn) as pool:
-        ids = list(pool.map(write, [place.folder] * WRITERS, [place.uri] * WRITERS, range(WRITERS)))
+    with ProcessPoolExecutor(num_writers, mp_context=spawn) as pool:
+        ids = list(pool.map(write, [place.folder] * num_writers, [place.uri] * num_writers, range(num_writers)))
     for number, run_id in enumerate(ids):
         run = place.client.get_run(run_id)
         assert run.info.status == "FINISHED"
