@@ -279,6 +279,21 @@ def test_explanations_lay_each_map_over_its_image():
     render(figure)
 
 
+@pytest.mark.parametrize(("count", "across"), [(1, 1), (2, 1), (8, 2), (16, 3)])
+def test_explanations_fit_a_screen(count, across):
+    figure = explained(np.random.default_rng(1).random((count, 8, 6)), count)
+    shape = figure.axes[0].get_subplotspec().get_gridspec()
+    assert (shape.nrows, shape.ncols) == (-(-count // across), 4 * across - 1)
+    width, height = figure.get_size_inches()
+    assert count < 2 or 1.4 < width / height < 1.6
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [title for title in titles if title.startswith("true")] == [
+        f"true {i}\npredicted x 0.9" for i in range(count)
+    ]
+    assert titles.count("for the true class") == min(across, count)
+    assert sum(len(axes.images) == 2 for axes in figure.axes) == 2 * count
+
+
 def test_heat_hides_the_picture_nowhere_and_is_clear_where_there_is_none():
     opacity = explained(np.ones((2, 8, 6))).axes[1].images[1].get_cmap()(np.linspace(0, 1, 11))[:, 3]
     assert opacity[0] == 0

@@ -14,6 +14,7 @@ from pipeline.results.plots.style import SMALL, colour_bar, fit, sheet
 
 MAX_COLUMNS, MIN_COLUMNS = 8, 4  # of a gallery
 CELL = 1.6  # inches a side of an image
+SCREEN, GAP = 1.5, 0.2  # width by height of what is seen at a time; between images in a row, in cells
 CELL_CHARACTERS = 26  # beside each other in a cell
 WATCHED_SIDE, WATCHED_GAP = 96, 2  # px of a watched image, at least half of it, and between two
 
@@ -55,11 +56,11 @@ def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
 def explanations(
     images: np.ndarray, panels: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str
 ) -> Figure:
-    """A row per image (N, 3, H, W) uint8: the image, then each panel's map (N, H, W) in [0, 1] laid over it.
+    """Each image (N, 3, H, W) uint8, and beside it each panel's map (N, H, W) in [0, 1] laid over it.
 
     A map that is zero throughout is said to be so, over the image alone. N is at least 1.
     """
-    figure, grid = _rows(images, captions, title, [heading for heading, _ in panels])
+    figure, grid = _groups(images, captions, title, [heading for heading, _ in panels])
     scale = Normalize(0, 1)
     for row, image in enumerate(images):
         for axes, (_, maps) in zip(grid[row, 1:], panels, strict=True):
@@ -68,22 +69,22 @@ def explanations(
                 axes.imshow(maps[row], cmap=HEAT, norm=scale, interpolation="nearest")
             else:
                 _remark(axes, "no positive\nevidence")
-    colour_bar(figure, ScalarMappable(scale, HEAT), grid, "relevance within the image", **_beside(len(images)))
+    colour_bar(figure, ScalarMappable(scale, HEAT), grid, "relevance within the image", **_beside(figure))
     return figure
 
 
 def attention_matrices(images: np.ndarray, matrices: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """A row per image (N, 3, H, W) uint8: the image, then its K attention matrices, `matrices` (N, K, M, M) >= 0.
+    """Each image (N, 3, H, W) uint8, and beside it its K attention matrices, `matrices` (N, K, M, M) >= 0.
 
     All share one scale of colours. N is at least 1.
     """
     headings = [f"block {block + 1}" for block in range(matrices.shape[1])]
-    figure, grid = _rows(images, captions, title, headings)
+    figure, grid = _groups(images, captions, title, headings)
     scale = Normalize(0, matrices.max())
     for axes, matrix in zip(grid[:, 1:].flat, matrices.reshape(-1, *matrices.shape[2:]), strict=True):
         axes.imshow(matrix, cmap="viridis", norm=scale, interpolation="nearest")
     mappable = ScalarMappable(scale, "viridis")
-    colour_bar(figure, mappable, grid, "attention from row to column", **_beside(len(images)))
+    colour_bar(figure, mappable, grid, "attention from row to column", **_beside(figure))
     return figure
 
 
@@ -103,22 +104,40 @@ def watched(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     return tiles.transpose(0, 2, 1, 3, 4).reshape(2 * height, count * width, 3)
 
 
-def _rows(
+def _groups(
     images: np.ndarray, captions: Sequence[str], title: str, headings: Sequence[str]
 ) -> tuple[Figure, np.ndarray]:
-    """A grid of axes, a row per image: the image under its caption, then one column, still empty, per heading."""
-    rows, columns = len(images), 1 + len(headings)
-    figure = sheet(1.2 + (CELL + 0.3) * columns, 0.5 + (CELL + 0.4) * rows, title)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
+    """Axes (N, 1 + M): of each image itself, under its caption, and beside it one, still empty, per heading.
+
+    So many images stand in a row as make the sheet fit a screen.
+    """
+    count, columns = len(images), 1 + len(headings)
+    across = min(range(1, count + 1), key=lambda n: abs(math.log(_width(n * columns) / _height(count, n) / SCREEN)))
+    rows = math.ceil(count / across)
+    figure = sheet(_width(across * columns), _height(count, across), title)
+    between = [*[1] * columns, GAP]
+    ratios = (between * across)[:-1]
+    every = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
+    for axes in every.flat:
         axes.set_axis_off()
+    places = [place for place in range(len(ratios)) if (place + 1) % len(between)]
+    grid = every[:, places].reshape(rows * across, columns)[:count]
     for axes, image, caption in zip(grid[:, 0], images, captions, strict=True):
         _show(axes, image)
         lines = [fit(line, CELL_CHARACTERS + 4) for line in caption.splitlines()]
         axes.set_title("\n".join(lines), size=SMALL - 1, pad=3)
-    for axes, heading in zip(grid[0, 1:], headings, strict=True):
-        axes.set_title(fit(heading, CELL_CHARACTERS), size=SMALL, pad=3)
+    for group in grid[:across]:
+        for axes, heading in zip(group[1:], headings, strict=True):
+            axes.set_title(fit(heading, CELL_CHARACTERS), size=SMALL, pad=3)
     return figure, grid
+
+
+def _width(columns: int) -> float:
+    return 1.2 + (CELL + 0.3) * columns
+
+
+def _height(count: int, across: int) -> float:
+    return 0.5 + (CELL + 0.4) * math.ceil(count / across)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
@@ -136,6 +155,6 @@ def _remark(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, size=SMALL, bbox=box)
 
 
-def _beside(rows: int) -> dict[str, float]:
-    """The layout of a colour bar some two rows high beside `rows` rows."""
-    return {"shrink": min(1.0, 2.5 / rows), "aspect": 20, "pad": 0.02}
+def _beside(figure: Figure) -> dict[str, float]:
+    """The layout of a colour bar some five inches high."""
+    return {"shrink": min(1.0, 5 / figure.get_figheight()), "aspect": 20, "pad": 0.02}
