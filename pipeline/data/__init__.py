@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "folder"
 DATASETS = (*named.SETS, FOLDER)
-NAMED = 10  # files left out, and classes without a test image, in the log
+NAMED = 10  # files left out, and classes of too few images, in the log
 
 
 def load(
@@ -74,20 +74,22 @@ def load(
         limit_test=limit_test,
         margin=margin,
     )
-    _name_untested_classes(splits)
+    _name_classes_of_too_few(splits)
     return splits
 
 
-def _name_untested_classes(splits: Splits) -> None:
+def _name_classes_of_too_few(splits: Splits) -> None:
     trained, tested = (np.bincount(each.labels, minlength=len(splits.classes)) for each in (splits.train, splits.test))
-    for what, where in (
-        ("one train image and no test image of", (tested == 0) & (trained == 1)),
-        ("no test image of", (tested == 0) & (trained > 1)),
+    unfounded = "what is said of it rests on nothing"
+    for what, where, so in (
+        ("one train image and no test image of", (tested == 0) & (trained == 1), unfounded),
+        ("no test image of", (tested == 0) & (trained > 1), unfounded),
+        ("one train image of", (tested > 0) & (trained == 1), "little can be learned of it"),
     ):
         names = [splits.classes[label] for label in np.flatnonzero(where)]
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            log.warning("%s class %s%s: what is said of it rests on nothing", what, ", ".join(names[:NAMED]), more)
+            log.warning("%s class %s%s: %s", what, ", ".join(names[:NAMED]), more, so)
 
 
 def _warn(left_out: Sequence[tuple[str, str]]) -> None:

@@ -93,7 +93,9 @@ def test_no_group_is_in_two_splits_and_other_groups_are_other_data(root: Path) -
     assert load(root, labels="labels.csv", valid_fraction=0.2).digest != splits.digest
 
 
-def test_classes_without_a_test_image_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_without_a_test_image_or_with_one_to_train_on_are_named(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = plant(root, 20)
     for number in range(4):
         paint(root / f"{number}.png", (9, 9, number))
@@ -106,6 +108,11 @@ def test_classes_without_a_test_image_are_named(root: Path, caplog: pytest.LogCa
         "one train image and no test image of class emu",
         "no test image of class fox",
     ]
+    caplog.clear()
+    write(root, [["path", "label", "split"], ["1.png", "emu", "test"], *([*row, "train"] for row in rows[:41])])
+    load(root, labels="labels.csv", valid_fraction=0)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "one train image of class emu: little can be learned of it" in warnings
 
 
 HEADER = ["path", "label", "split", "group"]
