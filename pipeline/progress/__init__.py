@@ -3,7 +3,7 @@
 from pipeline.progress.bar import Meter, Part, alone, aside, meter, steps
 from pipeline.progress.time_left import duration, left
 from pipeline.progress.training import show
-from pipeline.progress.words import answer, conclude, is_quiet, quiet, say, tell
+from pipeline.progress.words import answer, conclude, is_quiet, quiet, say, screen, tell
 
 __all__ = [
     "Meter",
@@ -18,6 +18,7 @@ __all__ = [
     "meter",
     "quiet",
     "say",
+    "screen",
     "show",
     "steps",
     "tell",

@@ -142,17 +142,19 @@ class _Whole:
 
     def _left(self) -> tuple[float, int]:
         """Seconds that are known to be left, and the number of steps of which that is not known."""
-        current, *later = self._parts[self._position :]
-        waiting = [self._expected(part) for part in later]
-        if self._meter is None:
-            expected = self._spent.get(current.step)
-            waiting.append(None if expected is None else max(0.0, expected - (time.monotonic() - self._started)))
-        else:
-            waiting.append(self._meter.seconds_left)
-            if self._is_aside:
-                waiting.append(self._expected(current))
+        later = [self._expected(part) for part in self._parts[self._position + 1 :]]
+        waiting = [self._left_of_step(), *later]
         is_all_there_is = len(self._parts) == 1 and not self._is_aside
         return sum(filter(None, waiting)), 0 if is_all_there_is else waiting.count(None)
+
+    def _left_of_step(self) -> float | None:
+        """Seconds of the step under way; None where that is not known."""
+        current = self._parts[self._position]
+        if self._meter is None:
+            expected = self._spent.get(current.step)
+            return None if expected is None else max(0.0, expected - (time.monotonic() - self._started))
+        seconds, itself = self._meter.seconds_left, self._expected(current) if self._is_aside else 0.0
+        return None if seconds is None or itself is None else seconds + itself
 
     def _expected(self, part: Part) -> float | None:
         """Seconds of a step that has not begun; None where that is not known."""

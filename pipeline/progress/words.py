@@ -15,17 +15,17 @@ from pipeline.text import visible
 TO_AN_EMPTY_LINE = "\r\x1b[K"  # where another process's bar may stand
 
 _is_quiet = False
-_depth = 0  # of what an end is not the end of all
+_depth = 0  # how many things are under way whose end is not that of all
 
 
 class _NoTerminal:
     """A stream that nobody takes for a terminal to draw on, whatever it is."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self.behind = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.behind, name)
 
     def isatty(self) -> bool:
         return False
@@ -48,6 +48,11 @@ def quiet(asked: bool = True) -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         _is_quiet = before
+
+
+def screen() -> Any:
+    """Standard error as it is, also where nothing is to draw on it."""
+    return getattr(sys.stderr, "behind", sys.stderr)
 
 
 def is_quiet() -> bool:

@@ -1,6 +1,5 @@
 """Steps in order under one parent run, each kept once it is finished: an experiment, or several seeds of a training."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -91,16 +90,16 @@ def follow(
 
 def told(plan: Sequence[Planned], results: Sequence[Result]) -> str:
     """What each step has come to, as a table for standard error: step, seconds, result and run."""
-    is_terminal = sys.stderr.isatty()
+    stream = progress.screen()
     rows = []
     for title, result in zip(_titles(plan), results, strict=True):
         seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
         what = result.summary.partition(": ")[2]
         # A line of a terminal has no room for the id beside what it has come to.
-        rest = [f"{what}\nrun {result.run_id}"] if is_terminal else [result.run_id, what]
+        rest = [f"{what}\nrun {result.run_id}"] if stream.isatty() else [result.run_id, what]
         rows.append([title, seconds, *rest])
-    head = ["step", "seconds", *([] if is_terminal else ["run"]), "result"]
-    return table(head, rows, sys.stderr, wraps="result", right="seconds")
+    head = ["step", "seconds", *([] if stream.isatty() else ["run"]), "result"]
+    return table(head, rows, stream, wraps="result", right="seconds")
 
 
 def _titles(plan: Sequence[Planned]) -> list[str]:

@@ -26,7 +26,7 @@ def _look() -> tuple[str, bool]:
     if not found:
         return f"nothing is under way in {store.uri()}", False
     is_terminal = sys.stdout.isatty()
-    rows = [_row(found, position, is_terminal) for position in range(len(found))]
+    rows = [_row(found, each, is_terminal) for each in found]
     head = HEAD if is_terminal else [*HEAD, "run"]
     told = [table(head, rows, sys.stdout, wraps=HEAD[0])]
     if is_terminal:
@@ -35,24 +35,22 @@ def _look() -> tuple[str, bool]:
     return "\n".join(told), not all(each.is_dead for each in found)
 
 
-def _row(found: Sequence[UnderWay], position: int, is_terminal: bool) -> list[str]:
-    each = found[position]
-    info = each.run.info
-    name = f"{'  ' * each.depth}{info.run_name}"
-    done = f"{each.done}/{each.total} {each.unit}s" if each.unit else ""
-    row = [name, each.run.data.tags.get("step", ""), done, _left(found, position)]
+def _row(found: Sequence[UnderWay], each: UnderWay, is_terminal: bool) -> list[str]:
+    info, far = each.run.info, each.progress
+    done = f"{far.done}/{far.total} {each.unit}s" if far.total else ""
+    row = [f"{'  ' * each.depth}{info.run_name}", each.run.data.tags.get("step", ""), done, _left(found, each)]
     return row if is_terminal else [*row, info.run_id]
 
 
-def _left(found: Sequence[UnderWay], position: int) -> str:
-    each = found[position]
+def _left(found: Sequence[UnderWay], each: UnderWay) -> str:
+    far = each.progress
     if each.is_dead:
         return "dead"
     if each.unit == "step":
         # What is known of the step under way, and the steps after it.
-        inner = next((part for part in found if part.run.data.tags.get(PARENT) == each.run.info.run_id), None)
-        seconds = inner.seconds_left if inner is not None and not inner.is_bound else None
-        return left(seconds or 0.0, each.total - each.done - (seconds is not None))
-    if each.seconds_left is None:
+        parts = [part.progress for part in found if part.run.data.tags.get(PARENT) == each.run.info.run_id]
+        seconds = parts[0].seconds_left if parts and not parts[0].is_bound else None
+        return left(seconds or 0.0, far.total - far.done - (seconds is not None))
+    if far.seconds_left is None:
         return ""
-    return f"{'under ' if each.is_bound else ''}{left(each.seconds_left, 0)}"
+    return f"{'under ' if far.is_bound else ''}{left(far.seconds_left, 0)}"

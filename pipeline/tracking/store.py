@@ -92,8 +92,8 @@ def use(uri: str) -> None:
 
 def is_made() -> bool:
     """Whether there is a store already: a local database is made when it is first asked something."""
-    database = uri().removeprefix("sqlite:///")
-    return database == uri() or Path(database).exists()
+    database = uri().removeprefix("sqlite:///").partition("?")[0]
+    return not uri().startswith("sqlite:///") or Path(database).exists()
 
 
 def beside(name: str) -> Path:

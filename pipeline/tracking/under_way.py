@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
+from typing import NamedTuple
 
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
@@ -16,18 +17,24 @@ PARENT = "mlflow.parentRunId"
 RECENT = 100  # trials that tell how long one takes
 
 
+class Progress(NamedTuple):
+    """How far something is, in units of its own."""
+
+    done: int
+    total: int  # 0 where it is not known
+    seconds_left: float | None = None  # None where that is not known
+    is_bound: bool = False  # whether it is less than that
+
+
 @dataclass(frozen=True)
 class UnderWay:
-    """A run that has not ended, and how far it is."""
+    """A run that has not ended."""
 
     run: StoredRun
     depth: int  # of those that it is a part of
-    unit: str = ""  # what it consists of; empty where that is not known
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None  # None where that is not known
-    is_bound: bool = False  # whether it is less than that
-    is_dead: bool = False  # its process is gone
+    is_dead: bool  # its process is gone
+    unit: str  # what it consists of; empty where that is not known
+    progress: Progress
 
 
 def runs() -> list[UnderWay]:
@@ -64,73 +71,56 @@ def _in_order(found: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, int]]:
 
 
 def _told(client: store.Client, run: StoredRun, depth: int) -> UnderWay:
-    is_dead = processes.is_dead(run.data.tags)
-    how = HOW.get(run.data.tags.get("step", ""))
-    if how is None:
-        return UnderWay(run, depth, is_dead=is_dead)
-    unit, count, time_left = how
-    done, total = count(client, run)
-    if not total:
-        return UnderWay(run, depth, is_dead=is_dead)
-    seconds, is_bound = (None, False) if is_dead else time_left(client, run, done, total)
-    return UnderWay(run, depth, unit, done, total, seconds, is_bound, is_dead)
+    unit, how_far = HOW.get(run.data.tags.get("step", ""), ("", _unknown))
+    return UnderWay(run, depth, processes.is_dead(run.data.tags), unit, how_far(client, run))
 
 
-def _epochs(client: store.Client, run: StoredRun) -> tuple[int, int]:
-    return len(_ends(client, run)), _number(run.data.params.get("epochs", ""))
+def _unknown(client: store.Client, run: StoredRun) -> Progress:
+    return Progress(0, 0)
 
 
-def _tagged(client: store.Client, run: StoredRun) -> tuple[int, int]:
+def _epochs(client: store.Client, run: StoredRun) -> Progress:
+    """Of what epochs took the middle one counts: a run that went on after a while has a long one."""
+    total = _number(run.data.params.get("epochs", ""))
+    points = {point.step: point.timestamp / 1000 for point in client.get_metric_history(run.info.run_id, "lr")}
+    ends = [points[epoch] for epoch in sorted(points)]
+    still = total - len(ends)
+    if not ends:
+        return Progress(0, total)
+    if len(ends) == 1:  # what came before it is counted as well
+        return Progress(1, total, still * max(0.0, ends[0] - run.info.start_time / 1000), is_bound=True)
+    each = median(later - earlier for earlier, later in pairwise(ends))
+    return Progress(len(ends), total, max(0.0, still * each - min(each, time.time() - ends[-1])))
+
+
+def _trials(client: store.Client, run: StoredRun) -> Progress:
+    """What trials took, for as many workers as there are trials under way."""
+    done, total, *_ = _tagged(client, run)
+    conditions = f"tags.`{PARENT}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
+    experiments, order = [run.info.experiment_id], ["attributes.end_time DESC"]
+    ended = client.search_runs(experiments, f"{conditions} = 'FINISHED'", order_by=order, max_results=RECENT)
+    if not ended:
+        return Progress(done, total)
+    running = client.search_runs(experiments, f"{conditions} = 'RUNNING'")
+    each = fmean((trial.info.end_time - trial.info.start_time) / 1000 for trial in ended)
+    behind = [min(each, time.time() - trial.info.start_time / 1000) for trial in running]
+    return Progress(done, total, max(0.0, (total - done) * each - sum(behind)) / max(1, len(running)))
+
+
+def _tagged(client: store.Client, run: StoredRun) -> Progress:
     done, _, total = run.data.tags.get(processes.PROGRESS, "").partition("/")
-    return _number(done), _number(total)
+    return Progress(_number(done), _number(total))
 
 
 def _number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
-def _ends(client: store.Client, run: StoredRun) -> list[float]:
-    """When each epoch so far ended (s)."""
-    points = {point.step: point for point in client.get_metric_history(run.info.run_id, "lr")}
-    return [points[step].timestamp / 1000 for step in sorted(points)]
-
-
-def _of_epochs(client: store.Client, run: StoredRun, done: int, total: int) -> tuple[float | None, bool]:
-    """What epochs take, of which the middle one counts: a run that went on after a while has a long one."""
-    ends = _ends(client, run)
-    if not ends:
-        return None, False
-    if len(ends) == 1:  # what came before it is counted as well
-        return (total - done) * max(0.0, ends[0] - run.info.start_time / 1000), True
-    each = median(later - earlier for earlier, later in pairwise(ends))
-    return max(0.0, (total - done) * each - min(each, time.time() - ends[-1])), False
-
-
-def _of_trials(client: store.Client, run: StoredRun, done: int, total: int) -> tuple[float | None, bool]:
-    """What trials took, for as many workers as there are trials under way."""
-    conditions = f"tags.`{PARENT}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
-    experiments, order = [run.info.experiment_id], ["attributes.end_time DESC"]
-    ended = client.search_runs(experiments, f"{conditions} = 'FINISHED'", order_by=order, max_results=RECENT)
-    running = client.search_runs(experiments, f"{conditions} = 'RUNNING'")
-    if not ended:
-        return None, False
-    each = fmean((trial.info.end_time - trial.info.start_time) / 1000 for trial in ended)
-    now = time.time()
-    behind = [min(each, now - trial.info.start_time / 1000) for trial in running]
-    return max(0.0, (total - done) * each - sum(behind)) / max(1, len(running)), False
-
-
-def _unknown(*_: object) -> tuple[None, bool]:
-    return None, False
-
-
-Count = Callable[[store.Client, StoredRun], tuple[int, int]]
-TimeLeft = Callable[[store.Client, StoredRun, int, int], tuple[float | None, bool]]
-# By a run's step: what it consists of, how that is counted, and what is known of the time left.
-HOW: dict[str, tuple[str, Count, TimeLeft]] = {
-    "train": ("epoch", _epochs, _of_epochs),
-    "trial": ("epoch", _epochs, _of_epochs),
-    "sweep": ("trial", _tagged, _of_trials),
-    "seeds": ("step", _tagged, _unknown),
-    "main": ("step", _tagged, _unknown),
+# By a run's step: what it consists of, and how far it is.
+HOW: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
+    "train": ("epoch", _epochs),
+    "trial": ("epoch", _epochs),
+    "sweep": ("trial", _trials),
+    "seeds": ("step", _tagged),
+    "main": ("step", _tagged),
 }

@@ -1,0 +1,108 @@
+"""What the bar says is left, of steps in order, on a terminal that is not there."""
+
+import contextlib
+import io
+import re
+import time
+
+import pytest
+
+from pipeline import progress
+from pipeline.progress import Part, bar, time_left
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+    def last(self):
+        """What the bar shows now."""
+        return [line.strip() for line in re.split("[\r\n]", self.getvalue()) if "|" in line][-1]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """All is drawn, and rates are believed early."""
+    monkeypatch.setattr(time_left, "MEASURED_SECONDS", 0.05)
+    monkeypatch.setattr(bar, "REFRESH_SECONDS", 0)
+
+
+def on_screen():
+    return contextlib.redirect_stderr(Screen())
+
+
+def go(meter, units, seconds=0.02):
+    for _ in range(units):
+        time.sleep(seconds)
+        meter.advance(lambda: "told")
+
+
+TRAININGS = [Part("lr_range", "lr_range"), *(Part(f"train, seed {seed}", "train", epochs=100) for seed in range(2))]
+
+
+def test_a_range_test_tells_what_trainings_will_take():
+    with on_screen() as screen, progress.steps([*TRAININGS, Part("evaluate", "evaluate")]) as whole:
+        assert screen.last().endswith("| 4 steps left")
+        with whole.step(0), progress.meter("lr_range", 20, per_epoch=10) as meter:
+            go(meter, 1)
+            assert screen.last().endswith("| 4 steps left  told")
+            go(meter, 9)
+            found = re.search(r"(\d+):(\d+) \+ 1 step left  told$", screen.last())
+            # Two trainings of 1,000 updates of at least 0.02 s.
+            assert 40 <= 60 * int(found[1]) + int(found[2]) < 400
+            assert screen.last().startswith("1/4 lr_range")
+
+
+def test_a_second_training_takes_what_the_first_took():
+    with on_screen() as screen, progress.steps(TRAININGS) as whole:
+        whole.ended(0, 3.0)
+        whole.ended(1, 90.0)
+        with whole.step(2):
+            assert re.search(r"^3/3 train, seed 1 \|.*\| 1:(29|30) left$", screen.last())
+
+
+def test_one_step_alone_counts_no_steps():
+    with on_screen() as screen, progress.meter("train", 100) as meter:
+        go(meter, 1)
+        assert re.fullmatch(r"train \|.*\| told", screen.last())
+        go(meter, 9)
+        assert re.search(r"\| 0:\d\d left  told$", screen.last())
+
+
+def test_what_a_step_needs_first_moves_no_bar_and_leaves_the_step():
+    with on_screen() as screen, progress.alone(Part("train", "train", epochs=50)):
+        with progress.aside(), progress.meter("lr_range", 10, per_epoch=10) as meter:
+            go(meter, 1)
+            assert "| 1 step left" in screen.last()
+            go(meter, 9)
+            assert "#" not in screen.last()
+            seconds = re.search(r"\| 0:(\d\d) left", screen.last())
+            assert int(seconds[1]) >= 10  # 500 updates
+        with progress.meter("train", 10) as meter:
+            go(meter, 10)
+            assert "#" in screen.last()
+    assert re.search(r"\r +\r$", screen.getvalue())  # it is wiped away
+
+
+def test_lines_stand_above_the_bar():
+    with on_screen() as screen, progress.alone(Part("train", "train")):
+        progress.say("a line")
+        assert screen.last().startswith("train |")
+    assert "\r\x1b[Ka line\n" in screen.getvalue()
+
+
+def test_quiet_on_a_terminal_draws_nothing_and_knows_its_width():
+    with on_screen() as screen, progress.quiet():
+        assert progress.screen() is screen
+        with progress.meter("train", 2) as meter:
+            go(meter, 2)
+        assert screen.getvalue() == ""
+        progress.conclude("the end")
+    assert screen.getvalue() == "the end\n"
+
+
+def test_without_a_terminal_nothing_is_drawn(capsys):
+    with progress.steps(TRAININGS) as whole, whole.step(0), progress.meter("lr_range", 2, per_epoch=1) as meter:
+        go(meter, 2)
+        progress.say("a line")
+    assert capsys.readouterr().err == "a line\n"
