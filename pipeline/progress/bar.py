@@ -132,6 +132,7 @@ class _Whole:
 
     def close(self) -> None:
         """Takes the bar away."""
+        self._bar.clear()  # tqdm, which did not draw it by its own count, would leave it
         self._bar.close()
 
     def _share(self) -> float:

@@ -81,7 +81,7 @@ def test_what_a_step_needs_first_moves_no_bar_and_leaves_the_step():
         with progress.meter("train", 10) as meter:
             go(meter, 10)
             assert "#" in screen.last()
-    assert re.search(r"\r +\r$", screen.getvalue())  # it is wiped away
+    assert re.search(r"\r +\r+$", screen.getvalue())  # it is wiped away
 
 
 def test_lines_stand_above_the_bar():
@@ -89,6 +89,15 @@ def test_lines_stand_above_the_bar():
         progress.say("a line")
         assert screen.last().startswith("train |")
     assert "\r\x1b[Ka line\n" in screen.getvalue()
+
+
+def test_what_follows_the_bar_begins_a_line(monkeypatch):
+    monkeypatch.setattr(bar, "REFRESH_SECONDS", 0.5)
+    with on_screen() as screen:
+        with progress.alone(Part("train", "train")):
+            pass
+        assert screen.last().startswith("train |")
+    assert screen.getvalue().endswith(" \r")
 
 
 def test_quiet_on_a_terminal_draws_nothing_and_knows_its_width():
