@@ -110,6 +110,18 @@ def test_quiet_on_a_terminal_draws_nothing_and_knows_its_width():
     assert screen.getvalue() == "the end\n"
 
 
+def test_in_quiet_the_end_of_a_part_is_not_said(capsys):
+    with progress.quiet():
+        with progress.steps(TRAININGS) as whole, whole.step(0):
+            progress.conclude("of a step")
+        with progress.alone(TRAININGS[1]):
+            with progress.aside():
+                progress.conclude("of what a step needs first")
+            progress.conclude("of all")
+        progress.say("a line")
+    assert capsys.readouterr().err == "of all\n"
+
+
 def test_without_a_terminal_nothing_is_drawn(capsys):
     with progress.steps(TRAININGS) as whole, whole.step(0), progress.meter("lr_range", 2, per_epoch=1) as meter:
         go(meter, 2)

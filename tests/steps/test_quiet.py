@@ -26,11 +26,6 @@ def test_with_false_it_is_as_without(workplace, capsys):
     assert "epoch 1/1" in capsys.readouterr().err
 
 
-def test_a_range_test_on_the_way_is_not_the_result(workplace, capsys):
-    assert workplace.run("train", "--quiet", **TRAIN, seed=7, num_seeds=2, lr_decay=0.9) in (0, 2)
-    assert "range test:" not in capsys.readouterr().err
-
-
 def test_an_experiment_says_its_table(workplace, capsys):
     steps = "train,evaluate"
     assert workplace.run("main", "--quiet", **TRAIN, max_lr=0.01, steps=steps) == 0
