@@ -33,11 +33,11 @@ LAYOUT = """
 body { max-width: none; padding-bottom: 1rem; }
 nav, details, #classes, #recipe, #source, #sweep .wide, #filters, #filtered, #confusion .panel { display: none; }
 main { columns: 2; column-gap: 3rem; } section { break-inside: avoid; margin: 0 0 1.5rem; padding-top: 1rem; }
-#errors { break-inside: auto; } .errors { grid-template-columns: 1fr 1fr; }
+.errors { grid-template-columns: 1fr 1fr; }
 .errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
 """
 PLACES = {"dataset": "folder", "data_dir": "/path/to/cifar10-jpeg"}
-OF_THE_PLACE = {"experiment", "storage"}
+NOT_GIVEN = {"experiment", "storage", "study_name"}  # they follow from the file, or from the place
 NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
 HEAD = """# Gallery
 
@@ -99,8 +99,8 @@ def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         content = read_experiment(path)
         step = "sweep" if "space" in content and "steps" not in content else "main"
-        declared = resolve(step, {"experiment": str(path)})
-        given = dict(WATCHED) if step == "main" and getattr(declared, "valid_fraction", 0) else {}
+        has_validation = resolve(step, {"experiment": str(path)}).model_dump()["valid_fraction"] > 0
+        given = dict(WATCHED) if step == "main" and has_validation else {}
         if content.get("dataset") == "cifar10" and data_dir:
             own = {name.removeprefix(f"{path.stem}."): value for name, value in shortened.items()}
             given |= {**PLACES, "data_dir": data_dir, **own}
@@ -167,7 +167,7 @@ def _changed(shown: Shown, told: Told) -> dict[str, str]:
     return {
         name: f"`{name}={as_text(value)}`, not `{as_text(declared[name])}`"
         for name, value in told.of.params.items()
-        if name in declared.keys() - OF_THE_PLACE and value != declared[name]
+        if name in declared.keys() - NOT_GIVEN and value != declared[name]
     }
 
 
