@@ -90,8 +90,9 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
             size = keep(picture, DOCS / "gallery" / f"{shown.name}.png")
             print(f"{shown.name}: {result} ({size / 1000:.0f} kB)")
             entries.append(_entry(shown, told, result))
-    words = [PLACES["data_dir"], *(quote(f"{name}={value}") for name, value in shortened.items())] if data_dir else []
-    head = HEAD.format(command=" ".join(["python -m pictures.gallery", *words]))
+    given = " ".join(quote(f"{name}={value}") for name, value in shortened.items())
+    command = f'make gallery CIFAR10={PLACES["data_dir"]} GIVEN="{given}"' if data_dir else "make gallery"
+    head = HEAD.format(command=command)
     (DOCS / "gallery.md").write_text(head + "".join(entries), encoding="utf-8")
 
 
