@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from pictures.browser import chromium, keep
+from pictures.browser import chromium, keep, status
 from pipeline.params import STEPS, as_text
 from pipeline.report import page as report
 from pipeline.report.told import Told
@@ -172,18 +172,13 @@ def _changed(shown: Shown, told: Told) -> dict[str, str]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Makes the gallery. Returns 0, or 2 where something is missing or mistaken, with one line on stderr."""
+def main(arguments: Sequence[str]) -> None:
+    """Makes the gallery. Raises ValueError for what is mistaken, too."""
     data_dir, *given = arguments or [""]
-    try:
-        if wrong := [word for word in given if "=" not in word]:
-            raise ValueError(f"{wrong[0]}: expected name=value")
-        make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if wrong := [word for word in given if "=" not in word]:
+        raise ValueError(f"{wrong[0]}: expected name=value")
+    make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status(lambda: main(sys.argv[1:])))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import requests
 
-from pictures.browser import LOOK_MS, chromium, keep
+from pictures.browser import LOOK_MS, chromium, keep, status
 from pipeline.report import page as report
 from pipeline.tracking import reading, store, views
 
@@ -143,15 +143,5 @@ def _kept(path: Path, picture: bytes) -> Path:
     return path
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Makes the pictures. Returns 0, or 2 where something is missing, with one line on stderr."""
-    try:
-        make(asked=arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status(lambda: make(asked=sys.argv[1:])))

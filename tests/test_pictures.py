@@ -17,35 +17,27 @@ DOCS = PROJECT / "docs"
 SHORTENED = {"epochs": "2", "num_trials": "5", "limit_train": "2000"}
 
 
-@pytest.mark.parametrize("made", [screenshots.main, lambda: gallery.main([])])
-def test_without_chromium_it_is_refused_in_one_line(monkeypatch, capsys, made):
+@pytest.mark.parametrize("make", [screenshots.make, lambda: gallery.main([])])
+def test_without_chromium_it_is_refused_in_one_line(monkeypatch, capsys, make):
     monkeypatch.setattr(browser, "CHROMIUM", None)
-    assert made() == 2
+    assert browser.status(make) == 2
     assert capsys.readouterr() == ("", "error: no Chromium on this machine: apt-get install chromium\n")
 
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_store_with_nothing_to_show_is_refused_in_one_line(monkeypatch, capsys, tmp_path):
+def test_a_store_with_nothing_to_show_is_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", Workplace(tmp_path).uri)
-    assert screenshots.main() == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("holds no finished main with a training: make run")
+    with pytest.raises(ValueError, match=r"holds no finished main with a training: make run$"):
+        screenshots.make(tmp_path)
+    with pytest.raises(ValueError, match=f"^{'0' * 32} is no finished main in sqlite:"):
+        screenshots.make(tmp_path, ["0" * 32])
 
 
-@needs_chromium
-@pytest.mark.browser
-def test_a_run_that_is_not_there_is_refused_in_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", Workplace(tmp_path).uri)
-    assert screenshots.main(["0" * 32]) == 2
-    assert f"error: {'0' * 32} is no finished main in sqlite:" in capsys.readouterr().err
-
-
-def test_what_else_is_given_is_told_from_what_it_should_be(capsys):
-    assert gallery.main(["/path", "epochs"]) == 2
-    assert capsys.readouterr().err == "error: epochs: expected name=value\n"
+def test_what_else_is_given_is_told_from_what_it_should_be():
+    with pytest.raises(ValueError, match=r"^epochs: expected name=value$"):
+        gallery.main(["/path", "epochs"])
 
 
 def told(shown):
