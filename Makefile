@@ -32,8 +32,8 @@ check: .venv/installed ## lint, format and types
 bench: .venv/installed ## speed beside other ways to train, half an hour on a quiet machine
 	python -m benchmarks
 
-screenshots: .venv/installed ## pictures of the UI and of a report, from the store here, in Chromium
-	python -m pictures.screenshots
+screenshots: .venv/installed ## pictures of the UI and of a report, from the store here, in Chromium (OF="experiment sweep", run ids)
+	python -m pictures.screenshots $(OF)
 
 gallery: .venv/installed ## docs/gallery.md, with a picture of every experiment (CIFAR10=folder GIVEN="name=value ...")
 	python -m pictures.gallery $(CIFAR10) $(GIVEN)

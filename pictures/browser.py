@@ -4,7 +4,8 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,16 @@ def chromium() -> Iterator["Browser"]:
             yield browser
         finally:
             browser.close()
+
+
+def status(make: Callable[[], object]) -> int:
+    """The exit status of making pictures: 0, or 2 where something is missing or mistaken, with one line on stderr."""
+    try:
+        make()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def keep(picture: bytes, path: Path) -> int:

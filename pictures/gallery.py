@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from pictures.browser import chromium, keep
+from pictures.browser import chromium, keep, status
 from pipeline.params import STEPS, as_text
 from pipeline.report import page as report
 from pipeline.report.told import Told
@@ -33,11 +33,11 @@ LAYOUT = """
 body { max-width: none; padding-bottom: 1rem; }
 nav, details, #classes, #recipe, #source, #sweep .wide, #filters, #filtered, #confusion .panel { display: none; }
 main { columns: 2; column-gap: 3rem; } section { break-inside: avoid; margin: 0 0 1.5rem; padding-top: 1rem; }
-#errors { break-inside: auto; } .errors { grid-template-columns: 1fr 1fr; }
+.errors { grid-template-columns: 1fr 1fr; }
 .errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
 """
 PLACES = {"dataset": "folder", "data_dir": "/path/to/cifar10-jpeg"}
-OF_THE_PLACE = {"experiment", "storage"}
+NOT_GIVEN = {"experiment", "storage", "study_name"}  # they follow from the file, or from the place
 NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
 HEAD = """# Gallery
 
@@ -90,8 +90,9 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
             size = keep(picture, DOCS / "gallery" / f"{shown.name}.png")
             print(f"{shown.name}: {result} ({size / 1000:.0f} kB)")
             entries.append(_entry(shown, told, result))
-    words = [PLACES["data_dir"], *(quote(f"{name}={value}") for name, value in shortened.items())] if data_dir else []
-    head = HEAD.format(command=" ".join(["python -m pictures.gallery", *words]))
+    given = " ".join(quote(f"{name}={value}") for name, value in shortened.items())
+    command = f'make gallery CIFAR10={PLACES["data_dir"]} GIVEN="{given}"' if data_dir else "make gallery"
+    head = HEAD.format(command=command)
     (DOCS / "gallery.md").write_text(head + "".join(entries), encoding="utf-8")
 
 
@@ -99,8 +100,8 @@ def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         content = read_experiment(path)
         step = "sweep" if "space" in content and "steps" not in content else "main"
-        declared = resolve(step, {"experiment": str(path)})
-        given = dict(WATCHED) if step == "main" and getattr(declared, "valid_fraction", 0) else {}
+        has_validation = resolve(step, {"experiment": str(path)}).model_dump()["valid_fraction"] > 0
+        given = dict(WATCHED) if step == "main" and has_validation else {}
         if content.get("dataset") == "cifar10" and data_dir:
             own = {name.removeprefix(f"{path.stem}."): value for name, value in shortened.items()}
             given |= {**PLACES, "data_dir": data_dir, **own}
@@ -167,22 +168,17 @@ def _changed(shown: Shown, told: Told) -> dict[str, str]:
     return {
         name: f"`{name}={as_text(value)}`, not `{as_text(declared[name])}`"
         for name, value in told.of.params.items()
-        if name in declared.keys() - OF_THE_PLACE and value != declared[name]
+        if name in declared.keys() - NOT_GIVEN and value != declared[name]
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Makes the gallery. Returns 0, or 2 where something is missing or mistaken, with one line on stderr."""
+def main(arguments: Sequence[str]) -> None:
+    """Makes the gallery. Raises ValueError for what is mistaken, too."""
     data_dir, *given = arguments or [""]
-    try:
-        if wrong := [word for word in given if "=" not in word]:
-            raise ValueError(f"{wrong[0]}: expected name=value")
-        make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if wrong := [word for word in given if "=" not in word]:
+        raise ValueError(f"{wrong[0]}: expected name=value")
+    make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status(lambda: main(sys.argv[1:])))

@@ -1,4 +1,7 @@
-"""python -m pictures.screenshots   docs/screenshots: MLflow's UI and a report, as the store in use has them"""
+"""python -m pictures.screenshots [experiment [sweep]]   docs/screenshots: MLflow's UI and a report of the store in use
+
+The two are the ids of finished runs; those that are not given are the newest.
+"""
 
 import contextlib
 import os
@@ -8,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import requests
 
-from pictures.browser import LOOK_MS, chromium, keep
+from pictures.browser import LOOK_MS, chromium, keep, status
 from pipeline.report import page as report
 from pipeline.tracking import reading, store, views
 
@@ -26,26 +29,35 @@ PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "docs" / "screenshots"
 START_SECONDS = 90
 SETTLE_MS = 2500  # until charts stand still
-UI_SIZE, PAGE_SIZE, PHONE_SIZE = (1400, 800), (1200, 1500), (360, 1500)  # px
+UI_SIZE = (1400, 800)  # px
+REPORTS: dict[str, tuple[Literal["light", "dark"], int]] = {  # by picture: colours, and width (px)
+    "report": ("light", 1200),
+    "report_dark": ("dark", 1200),
+    "report_360px": ("light", 360),
+}
+REPORT_HEIGHT = 1500  # px
 # As on a second visit: on the first, MLflow's assistant takes a quarter of the page.
 SECOND_VISIT = "if (location.host) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
 
-def make(folder: Path = FOLDER) -> list[Path]:
+def make(folder: Path = FOLDER, asked: Sequence[str] = ()) -> list[Path]:
     """Makes all pictures. Raises ValueError where there is no Chromium, or nothing finished to show."""
     with chromium() as browser:
-        experiment, study = _newest("main", "train.run_id"), _newest("sweep")
+        named = dict(zip(("main", "sweep"), asked, strict=False))
+        experiment, study = _finished("main", named, "train.run_id"), _finished("sweep", named)
         pictures = list(_of_report(browser, experiment.info.run_id))
         with _ui() as url:
             pictures += _of_ui(browser, url, experiment, study)
     return [_kept(folder / f"{name}.png", content) for name, content in pictures]
 
 
-def _newest(step: str, tag: str = "") -> "Run":
-    """The newest finished run of `step` that has the tag."""
+def _finished(step: str, named: Mapping[str, str], tag: str = "") -> "Run":
+    """The finished run of `step` that is `named`, or the newest, which has the tag."""
     for run in store.finished_runs(step):
-        if not tag or tag in run.data.tags:
+        if named.get(step, run.info.run_id) == run.info.run_id and (not tag or tag in run.data.tags):
             return run
+    if step in named:
+        raise ValueError(f"{named[step]} is no finished {step} in {store.uri()}{' with a training' if tag else ''}")
     command = {"main": "make run", "sweep": "mlflow run . -P experiment=experiments/sweep_vit.yaml"}[step]
     raise ValueError(f"{store.uri()} holds no finished {step}{' with a training' if tag else ''}: {command}")
 
@@ -55,12 +67,8 @@ def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
         file.write_text(report.build(reading.told(run_id)), encoding="utf-8")
-        for name, scheme, (width, height) in (
-            ("report", "light", PAGE_SIZE),
-            ("report_dark", "dark", PAGE_SIZE),
-            ("report_360px", "light", PHONE_SIZE),
-        ):
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        for name, (scheme, width) in REPORTS.items():
+            context = browser.new_context(viewport={"width": width, "height": REPORT_HEIGHT}, color_scheme=scheme)
             page = context.new_page()
             page.goto(file.as_uri())
             page.locator(".chart svg").first.wait_for()
@@ -135,15 +143,5 @@ def _kept(path: Path, picture: bytes) -> Path:
     return path
 
 
-def main() -> int:
-    """Makes the pictures. Returns 0, or 2 where something is missing, with one line on stderr."""
-    try:
-        make()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status(lambda: make(asked=sys.argv[1:])))

@@ -2,10 +2,14 @@
 
 import itertools
 
+import mlflow
 import psutil
 import pytest
 import requests
+from PIL import Image
 
+from pictures import browser, gallery, screenshots
+from pipeline.tracking import reading
 from tests.browser import Ui, Window, needs_chromium, window
 from tests.conftest import Workplace
 
@@ -114,3 +118,24 @@ def test_models_are_ranked_by_their_accuracy_on_their_images(ui, experiment):
     with window(ui.url, width=4000) as view:
         view.open(RUNS.replace("runs", "models"), "test/accuracy", "valid/accuracy", str(accuracy)[:6], "digits")
         assert view.complaints == []
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_screenshots_are_of_what_the_store_holds(ui, experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(screenshots, "SETTLE_MS", 500)
+    mlflow.set_tracking_uri(ui.url)
+    try:
+        made = screenshots.make(tmp_path)
+        told = reading.told(run_of(experiment, "main").info.run_id)
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert {path.stem for path in made} == {path.stem for path in screenshots.FOLDER.glob("*.png")}
+    for path in made:
+        assert path.stat().st_size < browser.MAX_BYTES
+        with Image.open(path) as picture:
+            assert picture.width in (1400, 1200, 360) and len(picture.convert("RGB").getcolors()) > 30
+    with browser.chromium() as chromium:
+        picture, result = gallery._photographed(chromium, told)
+    assert f"{experiment.runs('main')[0].data.metrics['test/accuracy']:.2%}".replace("%", " %") in result
+    assert browser.keep(picture, tmp_path / "gallery.png") <= browser.MAX_BYTES

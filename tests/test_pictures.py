@@ -1,0 +1,75 @@
+"""What docs/ shows: made of runs as they are, or refused in one line; and there for every experiment."""
+
+import re
+import shlex
+from itertools import pairwise
+
+import pytest
+
+from pictures import browser, gallery, screenshots
+from pipeline.params import STEPS
+from pipeline.report.told import Step, Told
+from pipeline.settings import EXPERIMENTS, resolve
+from tests.browser import needs_chromium
+from tests.conftest import PROJECT, Workplace
+
+DOCS = PROJECT / "docs"
+SHORTENED = {"epochs": "2", "num_trials": "5", "limit_train": "2000"}
+
+
+@pytest.mark.parametrize("make", [screenshots.make, lambda: gallery.main([])])
+def test_without_chromium_it_is_refused_in_one_line(monkeypatch, capsys, make):
+    monkeypatch.setattr(browser, "CHROMIUM", None)
+    assert browser.status(make) == 2
+    assert capsys.readouterr() == ("", "error: no Chromium on this machine: apt-get install chromium\n")
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_a_store_with_nothing_to_show_is_refused_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", Workplace(tmp_path).uri)
+    with pytest.raises(ValueError, match=r"holds no finished main with a training: make run$"):
+        screenshots.make(tmp_path)
+    with pytest.raises(ValueError, match=f"^{'0' * 32} is no finished main in sqlite:"):
+        screenshots.make(tmp_path, ["0" * 32])
+
+
+def test_what_else_is_given_is_told_from_what_it_should_be():
+    with pytest.raises(ValueError, match=r"^epochs: expected name=value$"):
+        gallery.main(["/path", "epochs"])
+
+
+def told(shown):
+    """What a run of the experiment would have left of its parameters."""
+    params = resolve(shown.step, shown.flags).model_dump(mode="json")
+    return Told(
+        Step(shown.step, "0" * 32, "a name", 1.0, params, {}, {"machine": "a machine", "git.commit": "abc"}), {}
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_command_beside_a_picture_asks_for_what_was_run(path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    (shown,) = (each for each in gallery._experiments("/of/mine", SHORTENED) if each.path == path)
+    entry = gallery._entry(shown, told(shown), "98 % right")
+    command = shlex.split(re.search(r"^mlflow run .*$", entry, re.M)[0])
+    step = command[command.index("-e") + 1] if "-e" in command else "main"
+    flags = dict(word.split("=", 1) for flag, word in pairwise(command) if flag == "-P")
+    asked, ran = resolve(step, flags), resolve(shown.step, shown.flags)
+    differing = {name for name in STEPS[step].model_fields if getattr(asked, name) != getattr(ran, name)}
+    is_cifar10 = path.stem not in ("digits", "sweep_vit")
+    assert differing == ({"data_dir"} if is_cifar10 else set())
+    assert "/of/mine" not in entry and "98 % right" in entry and "a machine" in entry
+    assert ("**Shortened** (" in entry, "`epochs=2`, not `" in entry) == (is_cifar10, is_cifar10)
+
+
+def test_every_experiment_is_in_the_gallery_and_every_picture_is_small():
+    text = (DOCS / "gallery.md").read_text()
+    names = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    assert set(re.findall(r"\]\(gallery/(\w+)\.png\)", text)) == set(re.findall(r"^## (\w+)$", text, re.M)) == names
+    readme = (PROJECT / "README.md").read_text()
+    linked = {DOCS / f"gallery/{name}.png" for name in names}
+    linked |= {PROJECT / path for path in re.findall(r"\]\((docs/\w+/\w+\.png)\)", readme)}
+    assert {*DOCS.glob("*/*.png")} <= linked
+    assert max(path.stat().st_size for path in linked) <= browser.MAX_BYTES
