@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.data import groups
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
+from pipeline.data.rows import prefetch
 
 TEST_FRACTION = 0.2  # of a set that comes without a test part
 # Of every split, whatever the run's seed: runs are compared on the same validation and test images.
@@ -37,10 +38,12 @@ class Split:
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """A copy of the images at `positions` in the split: (B, 3, H, W) uint8."""
+        rows = self.rows[positions]
+        prefetch(self.source, rows)
         if not self.margin:
-            return self.source[self.rows[positions]]
+            return self.source[rows]
         centre = slice(self.margin, -self.margin)
-        return self.source[self.rows[positions], :, centre, centre]
+        return self.source[rows, :, centre, centre]
 
     def with_margin(self) -> Self:
         """The same rows, of which all that is stored is taken."""

@@ -1,9 +1,12 @@
 """Image sets: what is read, how it is split, and that a second start reads the same from the cache."""
 
+import ctypes
 import logging
+import mmap
 import os
 import shutil
 import struct
+import time
 import urllib.error
 import zlib
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data import cache, folders, parallel
-from pipeline.data.rows import Rows
+from pipeline.data.rows import Rows, prefetch
 from pipeline.data.splits import hold_out, limit
 
 SIZE = 8
@@ -341,6 +344,36 @@ def test_moments_are_exact_also_of_white_images(side: int, cache_home: Path) -> 
         moments = writer.commit(fields).moments
     pixels = images.astype(np.int64)
     assert np.array_equal(moments, np.stack([pixels.sum((2, 3)), (pixels**2).sum((2, 3))], 1))
+
+
+def test_rows_that_are_asked_for_come_from_the_disk_and_no_others(tmp_path: Path) -> None:
+    side, number = 128, 400
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (number, 3, side, side), dtype=np.uint8))
+    images = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    with (tmp_path / "images.npy").open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident(images).any():
+        pytest.skip("this disk is memory itself")
+    asked = np.array([7, 300, 150])
+    prefetch(images, asked)
+    deadline = time.monotonic() + 10
+    while not resident(images)[asked].all() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    there = np.flatnonzero(resident(images))
+    assert {*asked} <= {*there} and len(there) < number / 4
+
+
+def resident(images: np.ndarray) -> np.ndarray:
+    """Which of `images`, a memory map, lie in memory: the page in the middle of each, (N,) bool."""
+    libc, pages = ctypes.CDLL(None, use_errno=True), np.zeros(1, dtype=np.uint8)
+    there = []
+    for image in images:
+        middle = (image.ctypes.data + image.nbytes // 2) // mmap.PAGESIZE * mmap.PAGESIZE
+        found = libc.mincore(ctypes.c_void_p(middle), ctypes.c_size_t(1), ctypes.c_void_p(pages.ctypes.data))
+        assert found == 0, os.strerror(ctypes.get_errno())
+        there.append(bool(pages[0] & 1))
+    return np.array(there)
 
 
 def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
