@@ -6,11 +6,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from pipeline import models
+from pipeline.models.stages import head
 from pipeline.tracking import exported
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.description import parse
+from tests.models.test_backbones import HEAVY, LIGHT
 
 SIZE = 16
 CLASSES = ["a", "=b", "<c>"]
@@ -74,6 +77,27 @@ def test_torch_alone_loads_what_torch_exports(name, tmp_path):
         np.testing.assert_allclose(model(torch.from_numpy(IMAGES[:number])).detach(), expected[:number], atol=1e-5)
     assert json.loads(told["classes"]) == CLASSES and told["image_size"] == str(SIZE)
     assert version == f"torch {torch.__version__}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [*LIGHT.items(), *HEAVY.items()])
+def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_path):
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=len(CLASSES), image_size=size)
+    nn.init.normal_(head(model)[1].weight, std=0.1)  # that of a vision transformer starts at zero
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, size, size), dtype=np.uint8)
+    described = {"network": {"name": name, "options": {}}, "image_size": size, "classes": CLASSES}
+    trained = Classifier(model, parse({**described, "mean": [0.5] * 3, "std": [0.25] * 3}))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # statistics of these images: fresh ones would make all alike
+    with torch.no_grad():
+        model.train()(trained.normalise(torch.from_numpy(images)))
+    model.eval()
+    assert trained.probabilities(images).std(axis=0).max() > exported.TOLERANCE  # else any file would do
+    for form, suffix in (("onnx", "onnx"), ("torch_export", "pt2")):
+        exported.write(trained, form, tmp_path / f"model.{suffix}", {})
+        assert exported.difference(trained, form, tmp_path / f"model.{suffix}", images) <= exported.TOLERANCE
 
 
 def test_a_file_of_other_weights_is_found_out(tmp_path):
