@@ -80,9 +80,14 @@ def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
     """`args`, where a switch that stands alone is true: MLflow passes on none without its value."""
     given = []
     for word, following in zip_longest(args, args[1:]):
-        is_alone = following is None or following.lower() not in TRUTH_VALUES
+        is_alone = following is None or following.startswith("-") or _is_no_value(word, following)
         given.append(f"{word}=true" if word in switches and is_alone else word)
     return given
+
+
+def _is_no_value(switch: str, word: str) -> bool:
+    """Whether `word` behind a switch of the terminal is something else, such as a photo; a step's own take any."""
+    return switch.removeprefix("--") in TerminalParams.model_fields and word.lower() not in TRUTH_VALUES
 
 
 def _parameters(params: type[Declared]) -> list[click.Parameter]:
