@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.data.batches import TrainBatches
+from pipeline.training import attention
 from pipeline.training.compiling import compiled
 from pipeline.training.device import autocast
 from pipeline.training.events import EpochEnd, Failure, StepEnd
@@ -115,7 +116,8 @@ def train_step(
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
     `class_weights` (C,) weigh each label in the loss.
     """
-    with autocast(images.device, precision):
+    tokens = getattr(forward, "seq_length", None)  # of torchvision's vision transformers, compiled or not
+    with autocast(images.device, precision), attention.kernel(tokens, images.device, precision):
         logits = forward(images)
     loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
     loss.backward()
