@@ -53,7 +53,7 @@ def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) 
     try:
         return COMMANDS[step](**values)
     except ValidationError as error:
-        raise ValueError(_one_line(error, path, from_file.keys() - flags.keys())) from None
+        raise ValueError(one_line(error, path, from_file.keys() - flags.keys())) from None
 
 
 def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[str, Any]) -> Declared:
@@ -67,7 +67,7 @@ def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[st
     try:
         now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
     except ValidationError as error:
-        raise ValueError(f"resume={run_id}: {_one_line(error, None, ())}") from None
+        raise ValueError(f"resume={run_id}: {one_line(error)}") from None
     if differing := differences(stored, now):
         raise ValueError(f"resume={run_id}: {'; '.join(differing)}")
     return now
@@ -97,7 +97,7 @@ def terminal(flags: Mapping[str, str]) -> TerminalParams:
     try:
         return TerminalParams(**flags)
     except ValidationError as error:
-        raise ValueError(_one_line(error, None, ())) from None
+        raise ValueError(one_line(error)) from None
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -128,6 +128,19 @@ def message(detail: ErrorDetails) -> str:
     return text
 
 
+def one_line(error: ValidationError, path: Path | None = None, from_file: Iterable[str] = ()) -> str:
+    """What is wrong with parameters, each named with its value, and with those `from_file` the experiment file."""
+    problems: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        problems.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
+    lines = []
+    for name, details in problems.items():
+        source = f"experiment {path}: " if name in from_file else ""
+        problem = " or ".join(dict.fromkeys(message(detail) for detail in details))
+        lines.append(f"{source}{name}={details[0]['input']}: {problem}" if name else problem)
+    return "; ".join(lines)
+
+
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     asked = flags.get("experiment", "auto")
     if asked not in ("auto", "none"):
@@ -150,15 +163,3 @@ def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
 
 def _shown(path: Path) -> str:
     return str(path.relative_to(EXPERIMENTS.parent)) if path.is_relative_to(EXPERIMENTS) else str(path)
-
-
-def _one_line(error: ValidationError, path: Path | None, from_file: Iterable[str]) -> str:
-    problems: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors():
-        problems.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
-    lines = []
-    for name, details in problems.items():
-        source = f"experiment {path}: " if name in from_file else ""
-        problem = " or ".join(dict.fromkeys(message(detail) for detail in details))
-        lines.append(f"{source}{name}={details[0]['input']}: {problem}" if name else problem)
-    return "; ".join(lines)

@@ -8,7 +8,15 @@ from pipeline.params.compare import CompareParams
 from pipeline.params.declared import Declared, Params, as_text, comma_separated
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
-from pipeline.params.recipe import SIZES, DataParams, DatasetName, DeviceParams, ModelParams, RecipeParams, Resize
+from pipeline.params.recipe import (
+    INTERDEPENDENT,
+    DataParams,
+    DatasetName,
+    DeviceParams,
+    ModelParams,
+    RecipeParams,
+    Resize,
+)
 from pipeline.params.report import ReportParams
 from pipeline.params.terminal import StatusParams, TerminalParams
 from pipeline.params.trained import CamMethod, EvaluateParams, ExplainParams, ExportParams, PredictParams, TrainedParams
@@ -23,7 +31,7 @@ from pipeline.params.training import (
 
 __all__ = [
     "COMMANDS",
-    "SIZES",
+    "INTERDEPENDENT",
     "STEPS",
     "TOOLS",
     "CamMethod",

@@ -11,10 +11,13 @@ from pipeline.params.networks import OWN, ModelName
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 Resize = Literal["crop", "squash", "pad"]
 
-# Parameters that only some values of one another allow, as RecipeParams checks.
 FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
 ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evaluation takes
-SIZES = ("model", "image_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze", "unfreeze_epoch")
+# Parameters that only some values of one another allow, as RecipeParams and TrainParams check.
+INTERDEPENDENT = (
+    *("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding"),
+    *("optimizer", "normalise_weights", "weights", "freeze", "unfreeze_epoch", "epochs"),
+)
 
 
 class DeviceParams(Params):
@@ -79,7 +82,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, DeviceParams, Seed
         0.9,
         ge=0,
         le=0.94,
-        description="centre of the momentum cycle (beta1 for adamw): +0.05 at its ends, -0.05 at the peak",
+        description="centre of the momentum cycle (beta1 of adamw alone): +0.05 at its ends, -0.05 at the peak",
     )
     weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
     bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, over that of all others")

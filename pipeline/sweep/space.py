@@ -6,12 +6,13 @@ from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.params import SIZES, TrainParams
-from pipeline.settings import message, nearest
+from pipeline.params import INTERDEPENDENT, TrainParams
+from pipeline.settings import message, nearest, one_line
 
-# Trials are compared on the same images, so what decides on those is no part of a space; nor is what moves no result.
+# Trials are compared on the same images, in one number format, so what decides on those is no part of a space; nor is
+# what moves no result.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")
-APART = ("experiment", "from_study", "storage", *IMAGES)
+APART = ("experiment", "from_study", "storage", "precision", *IMAGES)
 MACHINE = ("device", "data_dir", "compile")  # may differ between the machines of one study
 SCHEDULE = ("epochs", "pct_start", "div_factor", "final_div_factor", "anneal")
 
@@ -84,7 +85,7 @@ class Space:
         try:
             return TrainParams(**{**self.base.model_dump(), **values})
         except ValidationError as error:
-            raise ValueError("; ".join(message(detail) for detail in error.errors())) from None
+            raise ValueError(one_line(error)) from None
 
     def grid(self) -> dict[str, list[Any]]:
         """Every value of every parameter. Raises ValueError where those are endless, or not all always drawn."""
@@ -157,12 +158,13 @@ def parse(given: Mapping[str, Any], base: TrainParams) -> Space:
         _check_condition(space, name, entry, list(space.entries)[:position])
     if base.max_lr == "auto" and "max_lr" not in space.entries:
         raise ValueError("max_lr=auto: in a sweep, give max_lr or put it into the space")
-    sizes = next(space.combinations(*space.varies(*SIZES)))
-    for combination in space.combinations(*space.varies(*SIZES)):
+    together = space.varies(*INTERDEPENDENT)
+    some = next(space.combinations(*together))
+    for combination in space.combinations(*together):
         _check(space, combination)
-    for name in space.entries.keys() - set(SIZES):
+    for name in space.entries.keys() - set(INTERDEPENDENT):
         for value in _values(name, space.entries[name]):
-            _check(space, {**sizes, name: value}, name)
+            _check(space, {**some, name: value})
     return space
 
 
@@ -203,11 +205,11 @@ def _check_condition(space: Space, name: str, entry: Choices | Range, earlier: l
             raise ValueError(f"space.{name}.when: {asked} is never {value} (it is {', '.join(map(str, possible))})")
 
 
-def _check(space: Space, values: Mapping[str, Any], name: str = "") -> None:
+def _check(space: Space, values: Mapping[str, Any]) -> None:
     try:
         space.params(values)
     except ValueError as error:
-        raise ValueError(f"space: {f'{name}={values[name]}: ' if name else ''}{error}") from None
+        raise ValueError(f"space: {error}") from None
 
 
 def _values(name: str, entry: Choices | Range) -> list[Any]:

@@ -57,11 +57,23 @@ def test_a_patch_size_that_does_not_divide_is_allowed_where_it_is_never_used():
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer": ["adamw", "muon"], "normalise_weights": {"choices": ["on"], "when": {"optimizer": "muon"}}},
+        {"model": ["vit", "resnet18"], "first_size": {"choices": [16], "when": {"model": "resnet18"}}},
+    ],
+)
+def test_what_no_trial_would_refuse_is_allowed(given):
+    assert list(space(given).entries) == list(given)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({}, "nothing to vary"),
         ({"patch_size": [4, 5]}, "patch_size=5 does not divide image_size=32 (divisors: 1, 2, 4, 8, 16, 32)"),
         ({"patch_size": {"low": 2, "high": 4}}, "patch_size=3 does not divide"),
+        ({"heads": [3, 0]}, "space: heads=0: should be greater than or equal to 1"),
         ({"heads": [3, 4], "dim": [192, 100]}, "heads=3 does not divide dim=100"),
         ({"image_size": [32, 36], "patch_size": [4, 8]}, "patch_size=8 does not divide image_size=36"),
         ({"max_lr": [0.1, -1]}, "space: max_lr=-1.0: should be greater than 0"),
@@ -79,6 +91,16 @@ def test_a_patch_size_that_does_not_divide_is_allowed_where_it_is_never_used():
         ({"optimizer": ["sgd", "adam"]}, "space: optimizer=adam"),
         ({"maxlr": [1]}, "no parameter of training is called maxlr; did you mean max_lr?"),
         ({"dataset": ["digits", "mnist"]}, "dataset is the same for all trials"),
+        ({"precision": ["fp32", "bf16"]}, "precision is the same for all trials"),
+        (
+            {"optimizer": ["muon", "sgd"], "normalise_weights": ["off", "on"]},
+            "normalise_weights=on is of optimizer=muon, not of sgd",
+        ),
+        ({"model": ["resnet18", "vit"], "first_size": [16]}, "first_size: a vit takes images of one size only"),
+        (
+            {"weights": ["run:" + 32 * "0"], "freeze": [1], "epochs": [4, 12], "unfreeze_epoch": [2, 8]},
+            "unfreeze_epoch=8 must be at most epochs=4",
+        ),
         (
             {"seed": [1, 2], "dim": {"choices": [96], "when": {"sed": 1}}},
             "no parameter is called sed; did you mean seed?",
