@@ -59,19 +59,24 @@ def outline(name: str, *, num_classes: int, image_size: int, **options: int) -> 
         return build(name, num_classes=num_classes, image_size=image_size, **options)
 
 
-def check_size(name: str, image_size: int, batch: int) -> None:
-    """Raises ValueError where torchvision's network `name` cannot train on `batch` images of that size (px)."""
-    if name in MODELS:
-        return  # of our own, the parameters know
+def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **options: int) -> None:
+    """Raises ValueError where the network `name` cannot train on `batch` images of that size (px), nor of `first_size`.
 
-    def refusal(size: int, batch: int) -> str:
-        return outlines.refusal(partial(build, name, num_classes=2, image_size=size), size, batch)
+    `options` are those of `build`.
+    """
 
-    if refusal(image_size, 2):
+    def refusal(size: int, batch: int, built_for: int = 0) -> str:
+        built = partial(build, name, num_classes=2, image_size=built_for or size, **options)
+        return outlines.refusal(built, size, batch)
+
+    # Which sizes those of our own take, the parameters know.
+    if name not in MODELS and refusal(image_size, 2):
         fitting = (f"the next is {size}" for size in range(image_size + 1, LARGEST + 1) if not refusal(size, 2))
         smaller = "a smaller one may do"
         raise ValueError(f"image_size={image_size} is none that {name} takes: {next(fitting, smaller)}")
-    if batch == 1 and (reason := refusal(image_size, 1)):
+    if first_size and (reason := refusal(first_size, 2, image_size)):
+        raise ValueError(f"first_size={first_size} is none that {name} takes ({reason})")
+    if batch == 1 and (reason := refusal(min(image_size, first_size or image_size), 1, image_size)):
         raise ValueError(f"batch_size leaves a last batch of one image, which {name} cannot train on ({reason})")
 
 

@@ -22,12 +22,14 @@ def stages(model: nn.Module) -> list[Stage]:
     """The stages from the images on, without the head; together with the head's they hold every parameter once.
 
     A child with children of its own is a stage, as are the children of those in OPENED. Bare layers make one together,
-    up to a pooling; those without a matrix, such as a last norm, belong to the stage before them.
+    up to a pooling; those without a matrix, such as a last norm, belong to the stage before them. What has no
+    parameters, such as a dropout, goes with what it feeds.
     """
     last = head(model)[1]
     found: list[Stage] = []
     is_open = False  # to a further bare layer
     loose: list[nn.Parameter] = []  # of the model itself, such as a class token
+    feeding: list[nn.Module] = []  # the next part
     for name, part in _parts(model, "", loose):
         if part is last:
             continue
@@ -35,12 +37,15 @@ def stages(model: nn.Module) -> list[Stage]:
         own = list(part.parameters())
         if not own:
             is_open = is_open and "Pool" not in type(part).__name__
-        elif found and is_bare and (is_open or all(parameter.ndim <= 1 for parameter in own)):
-            found[-1].modules.append(part)
+            feeding.append(part)
+            continue
+        if found and is_bare and (is_open or all(parameter.ndim <= 1 for parameter in own)):
             found[-1].parameters.extend(own)
         else:
-            found.append(Stage(name, [part], own))
+            found.append(Stage(name, [], own))
             is_open = is_bare
+        found[-1].modules.extend([*feeding, part])
+        feeding.clear()
     found[0].parameters.extend(loose)
     return found
 

@@ -29,7 +29,7 @@ class Frozen:
     def begin(self, epoch: int) -> None:
         """Freezes or thaws; call it once the model is in training mode.
 
-        What is frozen evaluates: its batch norms keep their statistics, and drops nothing.
+        What is frozen evaluates: its batch norms keep their statistics, and it drops nothing.
         """
         frozen = self.holds(epoch)
         for parameter in self._learning:

@@ -131,15 +131,16 @@ def train_step(
 def predict(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) float32 and labels (N,) of all batches, on the CPU; the model's mode stays as it was."""
-    was_training = model.training
+    """Logits (N, C) float32 and labels (N,) of all batches, on the CPU; every module's mode stays as it was."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     logits, labels = [], []
     for images, targets in batches:
         with autocast(images.device, precision):
             logits.append(model(images).float())
         labels.append(targets)
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
 

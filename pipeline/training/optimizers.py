@@ -49,8 +49,9 @@ class MuonWithAdamW(Optimizer):
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalises an update's matrix. torch's
     takes matrices only, so it is handed each kernel as its (out, in x h x w) view. First and last layer, embeddings,
     norms and biases go to AdamW, as its authors advise. Muon's updates are scaled to AdamW's size (arXiv:2502.16982),
-    so that one rate serves both. With `normalise_weights`, each kernel is scaled to the norm sqrt(out) before an update
-    (Jordan's record for CIFAR-10 does so): no rate is then too large for a norm that follows, nor does it shrink.
+    so that one rate serves both; the momentum that a schedule cycles is Muon's alone, and AdamW's beta1 stays. With
+    `normalise_weights`, each kernel is scaled to the norm sqrt(out) before an update (Jordan's record for CIFAR-10
+    does so): no rate is then too large for a norm that follows, nor does it shrink.
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
@@ -74,7 +75,7 @@ class MuonWithAdamW(Optimizer):
         )
         self._adamw = AdamW(_groups(rest, settings, factors), lr=lr, betas=(momentum, 0.999))
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {"lr": lr, "momentum": momentum})
-        # One list of groups, shared: what a schedule writes here, both optimizers read.
+        # One list of groups, shared: the rates that a schedule writes here, both optimizers read.
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 
     @torch.no_grad()
@@ -82,8 +83,8 @@ class MuonWithAdamW(Optimizer):
         """Updates every parameter with a gradient."""
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
-        if self._normalise:
-            learning = [matrix for matrix in self._matrices if matrix.grad is not None]
+        learning = [matrix for matrix in self._matrices if matrix.grad is not None]
+        if self._normalise and learning:
             norms = torch._foreach_norm(learning)
             factors = [len(matrix) ** 0.5 / norm for matrix, norm in zip(learning, norms, strict=True)]
             torch._foreach_mul_(learning, factors)
@@ -161,8 +162,10 @@ def _group(parameters: list[Tensor], lr: float, factor: float, weight_decay: flo
 
 def _hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    ends = {id(layers[0]), id(layers[-1])}
-    return [p for p in _learning(model) if p.ndim in (2, 4) and id(p) not in ends]
+    attentions = [module.in_proj_weight for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    # Tables, such as those of relative positions, are of two dimensions too, but multiply nothing.
+    hidden = {id(weight) for weight in [*layers, *attentions]} - {id(layers[0]), id(layers[-1])}
+    return [parameter for parameter in _learning(model) if id(parameter) in hidden]
 
 
 def _as_matrix(tensor: Tensor, like: Tensor | None = None) -> Tensor:

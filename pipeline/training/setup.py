@@ -16,7 +16,7 @@ from pipeline.data import augment, policies
 from pipeline.data.batches import Place, TrainBatches, derive_seed
 from pipeline.models import weights
 from pipeline.models.weights import Fitted, Pretrained
-from pipeline.params import DataParams, ModelParams, RecipeParams
+from pipeline.params import DataParams, ModelParams, RecipeParams, TrainParams
 from pipeline.training import class_weights, device, optimizers
 from pipeline.training.freezing import Frozen
 
@@ -107,7 +107,9 @@ class Setup:
         Raises ValueError where weights, network and parameters do not fit together; takes no memory for that.
         """
         params, start = self.params, self.pretrained
-        models.check_size(params.model, params.image_size, (len(self.splits.train) - 1) % params.batch_size + 1)
+        last_batch = (len(self.splits.train) - 1) % params.batch_size + 1
+        first_size = params.first_size if isinstance(params, TrainParams) else 0
+        models.check_size(params.model, params.image_size, last_batch, first_size, **model_options(params))
         if start is None:
             return []
         outline = model_outline(params, len(self.splits.classes))

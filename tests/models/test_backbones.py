@@ -149,6 +149,18 @@ def test_a_last_batch_of_one_image_is_refused_where_batch_norms_cannot_take_it()
     with pytest.raises(ValueError, match="last batch of one image"):
         models.check_size("mobilenet_v2", 32, batch=1)
     models.check_size("mobilenet_v2", 64, batch=1)
+    with pytest.raises(ValueError, match="last batch of one image, which resnet9 cannot train on"):
+        models.check_size("resnet9", 8, batch=1, width=8)
+    models.check_size("resnet9", 16, batch=1, width=8)
+    with pytest.raises(ValueError, match="last batch of one image"):
+        models.check_size("resnet9", 16, batch=1, first_size=8, width=8)
+    models.check_size("vit", 30, batch=1, patch_size=5)
+
+
+def test_a_first_size_that_a_network_cannot_take_is_refused():
+    models.check_size("resnet50", 64, batch=8, first_size=32)
+    with pytest.raises(ValueError, match=r"^first_size=32 is none that vit_b_16 takes"):
+        models.check_size("vit_b_16", 64, batch=8, first_size=32)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

@@ -42,6 +42,15 @@ def test_with_the_backbone_frozen_the_head_alone_learns():
     assert moved(before, training.state_dict()["model"]) == {"head"}
 
 
+def test_what_is_frozen_drops_nothing_and_the_head_still_does():
+    model = models.outline("vgg11", num_classes=2, image_size=32).train()
+    Frozen(model, None, 0).begin(1)
+    assert {name: layer.training for name, layer in model.classifier.named_children() if "Drop" in str(layer)} == {
+        "2": False,
+        "5": True,
+    }
+
+
 def test_what_never_learns_is_not_thawed():
     model = small("fast")
     frozen = Frozen(model, 2, until_epoch=2)

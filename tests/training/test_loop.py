@@ -87,14 +87,16 @@ def test_golden_losses():
 GOLDEN = [1.97112, 1.79056, 1.17982, 1.00841, 1.35951]
 
 
-def test_evaluation_is_right_with_a_ragged_last_batch_and_leaves_the_mode():
+def test_evaluation_is_right_with_a_ragged_last_batch_and_leaves_the_modes():
     model, split = network().train(), squares(33)
+    next(model.children()).eval()  # as what is frozen is
+    modes = [module.training for module in model.modules()]
     logits, labels = loop.predict(model, Valid(split, 8))
     with torch.no_grad():
         whole = copy.deepcopy(model).eval()(plain(torch.from_numpy(split.source), None, None, None)[0])
     torch.testing.assert_close(logits, whole)
     assert labels.tolist() == split.labels.tolist()
-    assert model.training
+    assert [module.training for module in model.modules()] == modes
 
 
 def test_validation_does_not_change_the_training():

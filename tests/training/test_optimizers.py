@@ -64,6 +64,14 @@ def test_muon_takes_hidden_kernels_and_matrices_alone():
     )
 
 
+def test_muon_leaves_tables_to_adamw():
+    model = network()
+    model.register_parameter("relative_positions", nn.Parameter(torch.randn(49, 3)))
+    optimizer = optimizers.build("muon", model, lr=0.02, momentum=0.9, weight_decay=0.0)
+    assert (49, 3) not in [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
+    assert (49, 3) in [tuple(p.shape) for group in optimizer.param_groups[1:] for p in group["params"]]
+
+
 def test_muon_s_update_of_a_kernel_does_not_depend_on_its_memory_format():
     plain, last = network(), network().to(memory_format=torch.channels_last)
     for model in (plain, last):
@@ -128,6 +136,17 @@ def test_rates_of_biases_keep_their_ratio_through_a_cycle_and_a_ladder(name):
             optimizer.step()
             schedule.step()
     assert rates(optimizer)[True] == pytest.approx(1)
+
+
+def test_normalising_kernels_none_of_which_learn_does_nothing():
+    model = network()
+    optimizer = optimizers.build("muon", model, lr=0.1, momentum=0.9, weight_decay=0.5, normalise_weights=True)
+    for layer in (model[3], model[6]):
+        layer.weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    train(model, optimizer, steps=2)
+    assert torch.equal(model[3].weight, before["3.weight"])
+    assert not torch.equal(model[7].weight, before["7.weight"])
 
 
 def test_what_does_not_learn_is_left_alone():
