@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 
 from pipeline.params import TrainParams, VerifyResumeParams
+from pipeline.params.fine_tuning import FILES
 from pipeline.progress import conclude, say
 from pipeline.tracking import checkpoint, machine
 from pipeline.tracking.runs import PROJECT
@@ -76,6 +77,8 @@ class _Place:
         }
         given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
         values = {**params.model_dump(include=set(given)), "data_dir": str(Path(params.data_dir).resolve())}
+        if params.weights.endswith(FILES):
+            values["weights"] = str(Path(params.weights).resolve())
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
     def train_to_the_end(self) -> Times:
@@ -106,8 +109,11 @@ class _Place:
     def left(self) -> Left:
         """What is left now, the predictions of an evaluation included."""
         self._end(self._start("evaluate"))
-        (training,) = self._client.search_runs(["0"], "tags.step = 'train'")
-        (evaluation,) = self._client.search_runs(["0"], "tags.step = 'evaluate'")
+        # The newest: one killed before its first state has begun anew, one killed after its end has come to it twice.
+        training, evaluation = (
+            self._client.search_runs(["0"], f"tags.step = '{step}' and attributes.status = 'FINISHED'")[0]
+            for step in ("train", "evaluate")
+        )
         files = {
             "weights/best.safetensors": training,
             "weights/last.safetensors": training,

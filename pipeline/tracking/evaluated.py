@@ -46,7 +46,7 @@ def find(asked: str) -> list[Evaluated]:
         return [_read(run)]
     if step == "train":
         _check_finished(run)
-        return [_read(_evaluation_of(asked))]
+        return [_read(_evaluation_of(run))]
     if step not in ABOVE:
         raise ValueError(
             f"runs: {asked} is no training, evaluation or experiment but {step or 'a run of something else'}"
@@ -54,7 +54,7 @@ def find(asked: str) -> list[Evaluated]:
     trainings = [each for each in store.children(asked, "train") if each.info.status == "FINISHED"]
     if not trainings:
         raise ValueError(f"runs: {asked} has no FINISHED training below it")
-    return [_read(_evaluation_of(each.info.run_id)) for each in reversed(trainings)]
+    return [_read(_evaluation_of(each)) for each in reversed(trainings)]
 
 
 def epochs(train_run_id: str) -> pd.DataFrame:
@@ -73,8 +73,9 @@ def _check_finished(run: store.StoredRun) -> None:
         raise ValueError(f"runs: {run.info.run_id} is not FINISHED but {run.info.status}")
 
 
-def _evaluation_of(train_run_id: str) -> store.StoredRun:
-    found = store.finished_runs("evaluate", {"train.run_id": train_run_id})
+def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
+    train_run_id = str(training.info.run_id)
+    found = store.finished_runs("evaluate", {"train.run_id": train_run_id}, beside=training)
     if not found:
         raise ValueError(f"training {train_run_id} has no evaluation; make one: {_command(train_run_id)}")
     return found[0]

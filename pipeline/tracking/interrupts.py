@@ -30,15 +30,15 @@ def raise_once() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within, an interrupt waits for the next `pause`, or for 4 seconds if none comes."""
+    """Within, an interrupt waits for the next `pause` or the end, however that comes, or for 4 seconds."""
     global _held, _pending
     _held, _pending = True, None
     try:
         yield
-        pause()
     finally:
-        _held, _pending = False, None
+        _held = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+        pause()
 
 
 def waiting() -> bool:
@@ -48,8 +48,10 @@ def waiting() -> bool:
 
 def pause() -> None:
     """Raises the interrupt that waits."""
-    if _pending is not None:
-        raise _pending
+    global _pending
+    if (kind := _pending) is not None:
+        _pending = None
+        raise kind
 
 
 def _interrupt(number: int, _: object) -> None:

@@ -7,6 +7,7 @@ there once it is acknowledged. An entry is sent twice when its answer was lost: 
 import json
 import logging
 import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tenacity import RetryError, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set, wait_exponential
 
 from pipeline.tracking import local, processes
@@ -45,7 +47,6 @@ class Journal:
         with replacing(self.folder / HEADER) as path:
             path.write_text(json.dumps({"run_id": run_id, "uri": uri, **processes.this()}), encoding="utf-8")
         self._file = (self.folder / ENTRIES).open("a", encoding="utf-8")
-        self._written = 0
         self._send = send
         self._outbox = _Outbox(self.folder, send)
         self._changed = threading.Condition()
@@ -64,7 +65,6 @@ class Journal:
         self._file.flush()
         sync(self.folder / ENTRIES)
         with self._changed:
-            self._written += 1
             self._changed.notify_all()
 
     def file(self, name: str) -> Path:
@@ -80,7 +80,7 @@ class Journal:
     def flush(self, seconds: float) -> bool:
         """Waits until all is sent, at most so long. Returns whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._outbox.sent >= self._written, seconds)
+            return self._changed.wait_for(lambda: not self._outbox.has_more(), seconds)
 
     def close(self) -> bool:
         """Stops sending. Returns whether all was sent; then nothing of the journal is left."""
@@ -89,7 +89,7 @@ class Journal:
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
         self._file.close()
-        if self._outbox.sent < self._written:
+        if self._outbox.has_more():
             (self.folder / CLOSED).touch()
             left_behind.append(self.folder)
             return False
@@ -110,7 +110,7 @@ class Journal:
             if self._ended.is_set():
                 return
             try:
-                if self._outbox.sent < self._written:
+                if self._outbox.has_more():
                     retrying(self._outbox.send_next)
                 if time.monotonic() - signed > processes.SIGN_SECONDS:
                     signed = time.monotonic()
@@ -122,7 +122,7 @@ class Journal:
                 self._changed.notify_all()
 
     def _has_work(self) -> bool:
-        return self._ended.is_set() or self._outbox.sent < self._written
+        return self._ended.is_set() or self._outbox.has_more()
 
 
 class _Outbox:
@@ -135,12 +135,13 @@ class _Outbox:
         self._position = folder / SENT
         self.sent, self._offset = _read_position(self._position)
 
+    def has_more(self) -> bool:
+        """Whether an entry waits: the file alone knows, since an interrupt may come between writing and counting."""
+        return bool(self._next())
+
     def send_next(self) -> bool:
         """Sends an entry. Returns whether there was one. Raises Transient or OSError where it may succeed later."""
-        with (self._folder / ENTRIES).open("rb") as file:
-            file.seek(self._offset)
-            line = file.readline()
-        if not line.endswith(b"\n"):  # nothing, or what a killed process was writing
+        if not (line := self._next()):
             return False
         try:
             self._send(self._folder, _entry(line))
@@ -153,6 +154,12 @@ class _Outbox:
         self._position.write_text(f"{self.sent} {self._offset}", encoding="ascii")
         return True
 
+    def _next(self) -> bytes:
+        with (self._folder / ENTRIES).open("rb") as file:
+            file.seek(self._offset)
+            line = file.readline()
+        return line if line.endswith(b"\n") else b""  # nothing, or what a killed process was writing
+
 
 def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
     """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
@@ -161,23 +168,33 @@ def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
         header = _header(folder)
         if header is None or not ((folder / CLOSED).exists() or processes.is_dead(header)):
             continue
-        if _leads_elsewhere(folder, header):
-            log.warning("%s is no journal of this project: left as it is", folder)
-            continue
-        yield folder, header
+        with suppress(FileNotFoundError):  # another process has sent it meanwhile
+            if _leads_elsewhere(folder, header):
+                log.warning("%s is no journal of this project: left as it is", folder)
+            else:
+                yield folder, header
 
 
 def replay(folder: Path, send: Send) -> int:
     """Sends what is left in a journal and removes it. Returns how many entries; what is refused is logged.
 
-    Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
+    Of several processes that try to, one does, and the others wait for it. Raises Transient or OSError where the rest
+    may be sent later; what was sent is not sent again.
     """
-    outbox = _Outbox(folder, send)
-    before = outbox.sent
-    while outbox.send_next():
-        pass
-    shutil.rmtree(folder)
-    return outbox.sent - before
+    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
+        if not folder.exists():
+            return 0
+        outbox = _Outbox(folder, send)
+        before = outbox.sent
+        while outbox.send_next():
+            pass
+        shutil.rmtree(folder)
+        return outbox.sent - before
+
+
+def begun(folder: Path) -> int:
+    """When a journal was begun, in ns since 1970."""
+    return int(folder.name.split("-")[1])
 
 
 def _is_worth_another_try(error: BaseException) -> bool:

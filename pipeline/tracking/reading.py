@@ -48,7 +48,7 @@ def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[s
         if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:
             found = _belonging(named, name, found)
     for name in NAMING.get(kind, ()):
-        if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id})):
+        if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id}, beside=run)):
             found = {**found, name: naming[0]}
     return found
 

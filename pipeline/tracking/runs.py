@@ -3,7 +3,9 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +29,7 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REOPENED = f"{processes.UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
 
@@ -48,10 +51,11 @@ class Result:
 def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> Iterator[Run]:
     """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
 
-    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it.
+    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it. A run
+    that another process still has under way is joined, and left for that one to end.
 
     It ends FINISHED, or what its `status` was set to; FAILED, with the message as tag `error`, on an exception; KILLED
-    on Ctrl-C or SIGTERM.
+    on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used.
     """
     client = store.Client()
     experiment_id = store.experiment_id()
@@ -60,14 +64,20 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run_id = reopen
-        for old in {"error", "pipeline.status"} & client.get_run(reopen).data.tags.keys():
-            client.delete_tag(reopen, old)
-        client.update_run(reopen, status="RUNNING", name=name)
         if launched:
             link = views.run_link(experiment_id, reopen)
             client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
+        before = client.get_run(reopen)
+        if before.info.status == "RUNNING" and not processes.is_dead(before.data.tags):
+            with attached(reopen) as run:
+                yield run
+            return
+        for old in {"error", "pipeline.status"} & before.data.tags.keys():
+            client.delete_tag(reopen, old)
+        client.update_run(reopen, status="RUNNING", name=name)
+        tags[REOPENED] = str(time.time_ns())
     elif launched is None:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id
@@ -78,7 +88,11 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
         client.update_run(launched, name=name)
     if reopen or launched:
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    run = Run(run_id, experiment_id)
+    try:
+        run = Run(run_id, experiment_id)
+    except OSError as error:
+        client.set_terminated(run_id, "FAILED")
+        raise ValueError(f"no room in {local.folder(run_id)} for what a run keeps: {store.first_line(error)}") from None
     try:
         yield run
         is_sent = run.flush()
@@ -164,6 +178,11 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
 
 def _replay(folder: Path, header: Mapping[str, str]) -> int:
     try:
+        tags = store.stored_run(header["run_id"]).data.tags if store.is_there(header["run_id"]) else {}
+        if (reopened := tags.get(REOPENED, "")).isdecimal() and journal.begun(folder) < int(reopened):
+            # Another machine went on from what had arrived, and has told the rest again.
+            shutil.rmtree(folder, ignore_errors=True)
+            return 0
         return journal.replay(folder, Sender(header["run_id"], header["uri"]))
     except (journal.Transient, OSError) as error:
         raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None

@@ -115,7 +115,7 @@ def _state(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
 
 
 def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
-    store.delete_artifacts(run_id, states.ARTIFACTS)
+    store.delete_artifacts(client.get_run(run_id), states.ARTIFACTS)
     client.set_tag(run_id, states.STEP_TAG, "")
 
 

@@ -23,16 +23,22 @@ def save(run_id: str, tree: Any, step: int) -> str:
 
 def newest(run_id: str) -> Any:
     """The newest state that can be read, of this disk or of the run's artifacts; None where there is none."""
-    here = {slot(run_id, name): step_of(slot(run_id, name)) for name in SLOTS}
-    tag = store.stored_run(run_id).data.tags.get(STEP_TAG, "")
+    found = {slot(run_id, name): step_of(slot(run_id, name)) for name in SLOTS}
+    sent = store.stored_run(run_id).data.tags.get(STEP_TAG, "")
     with store.scratch() as folder:
-        if tag.isdecimal() and int(tag) > max(here.values()):
-            here |= _fetched(run_id, folder)
-        for path in sorted((path for path, step in here.items() if step >= 0), key=lambda path: -here[path]):
+        is_asked = sent.isdecimal() and int(sent) > max(found.values())
+        if is_asked:
+            found |= _fetched(run_id, folder)
+        while found:
+            path = max(found, key=lambda path: found[path])
             try:
-                return checkpoint.load_tree(path)[0]
+                if found.pop(path) >= 0:
+                    return checkpoint.load_tree(path)[0]
             except ValueError as error:
-                log.warning("a kept state is damaged (%s): going on from the one before", error)
+                log.warning("a kept state is damaged (%s): going on from another", error)
+                if sent and not is_asked:
+                    found |= _fetched(run_id, folder)
+                    is_asked = True
     return None
 
 

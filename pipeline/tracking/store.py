@@ -43,7 +43,10 @@ class Client:
 
     def __init__(self) -> None:
         self._uri = uri()
-        self._client = MlflowClient(self._uri)
+        try:
+            self._client = MlflowClient(self._uri)
+        except MlflowException as error:  # an address or a database that is none of this MLflow's
+            raise _unusable(error) from None
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -119,7 +122,12 @@ def experiment_id() -> str:
     try:
         experiment = _experiment(client)
     except MlflowException as error:
-        raise ValueError(f"tracking store {uri()}: {first_line(error)}") from None
+        raise _unusable(error) from None
+    if experiment.lifecycle_stage != "active":
+        raise ValueError(
+            f"experiment {experiment.name} is deleted: `mlflow experiments restore "
+            f"--experiment-id {experiment.experiment_id}` brings it back"
+        )
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri().startswith("http"):
         raise ValueError(
             f"experiment {experiment.name} was made by a server that keeps its artifacts: set MLFLOW_TRACKING_URI to "
@@ -131,16 +139,17 @@ def experiment_id() -> str:
     return str(experiment.experiment_id)
 
 
-def finished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
-    """The experiment's FINISHED runs of `step` that have all of `tags`, newest first."""
+def finished_runs(step: str, tags: Mapping[str, str] | None = None, beside: StoredRun | None = None) -> list[StoredRun]:
+    """The FINISHED runs of `step` that have all of `tags`, newest first: the experiment's, and those of `beside`'s."""
     client = Client()
+    experiments = {experiment_id(), *([] if beside is None else [beside.info.experiment_id])}
     wanted = {"step": step, **(tags or {})}
     conditions = [
         "attributes.status = 'FINISHED'",
         *(f"tags.`{name}` = '{value}'" for name, value in wanted.items()),
     ]
     order = ["attributes.start_time DESC"]
-    return list(client.search_runs([experiment_id()], " and ".join(conditions), order_by=order))
+    return list(client.search_runs([*experiments], " and ".join(conditions), order_by=order))
 
 
 def unfinished_runs(step: str) -> list[StoredRun]:
@@ -153,14 +162,17 @@ def unfinished_runs(step: str) -> list[StoredRun]:
 def children(run_id: str, step: str) -> list[StoredRun]:
     """The runs of `step` below a run, newest first."""
     conditions = f"tags.mlflow.parentRunId = '{run_id}' and tags.step = '{step}'"
-    return list(Client().search_runs([experiment_id()], conditions, order_by=["attributes.start_time DESC"]))
+    experiments = [stored_run(run_id).info.experiment_id]
+    return list(Client().search_runs(experiments, conditions, order_by=["attributes.start_time DESC"]))
 
 
 def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
-    """The run of that id, which parameter `named` gave. Raises ValueError when there is none."""
+    """The run of that id, which parameter `named` gave. Raises ValueError when there is none, or the store is away."""
     try:
         return Client().get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if is_transient(error):
+            raise _unusable(error) from None
         raise ValueError(f"{named}={run_id}: no such run in {uri()}") from None
 
 
@@ -188,9 +200,9 @@ def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
     return content
 
 
-def delete_artifacts(run_id: str, path: str) -> None:
+def delete_artifacts(run: StoredRun, path: str) -> None:
     """Removes a run's artifact folder, where its store allows that."""
-    repository = get_artifact_repository(stored_run(run_id).info.artifact_uri)
+    repository = get_artifact_repository(run.info.artifact_uri)
     with suppress(NotImplementedError, FileNotFoundError):
         repository.delete_artifacts(path)
 
@@ -205,6 +217,10 @@ def scratch() -> Iterator[Path]:
 def first_line(error: BaseException) -> str:
     """The error's first line, or its name where it has no text."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _unusable(error: MlflowException) -> ValueError:
+    return ValueError(f"tracking store {uri()}: {first_line(error)}")
 
 
 def _experiment(client: Client) -> Any:

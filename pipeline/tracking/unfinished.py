@@ -1,5 +1,6 @@
 """Runs that did not come to their end, and which of them a `resume` means."""
 
+from contextlib import suppress
 from typing import Any
 
 from mlflow.entities import Run as StoredRun
@@ -34,8 +35,9 @@ def same(step: str, params: Declared) -> str:
     """The id of the newest run of these parameters that can go on; empty where there is none."""
     runs.send_leftovers()
     for run in _candidates(step):
-        if not _obstacle(run) and not differences(_params(run), params):
-            return str(run.info.run_id)
+        with suppress(ValueError):  # parameters of another version, or none that can be read: others than these
+            if not _obstacle(run) and not differences(_params(run), params):
+                return str(run.info.run_id)
     return ""
 
 
@@ -48,6 +50,8 @@ def _candidates(step: str) -> list[StoredRun]:
 def _obstacle(run: StoredRun) -> str:
     """Why the run cannot go on; empty where it can."""
     tags = run.data.tags
+    if run.info.lifecycle_stage != "active":
+        return "it is deleted"
     if run.info.status == "FINISHED":
         return "it is FINISHED"
     if run.info.status == "RUNNING" and not processes.is_dead(tags):

@@ -1,6 +1,7 @@
 """What is logged is in the store, once and harmless, whoever else writes there and whoever chose the names."""
 
 import contextlib
+import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipeline.tracking import runs, store
+from pipeline.tracking import journal, runs, store
 from pipeline.tracking.journal import replay
 from pipeline.tracking.sending import Sender
 from tests.conftest import Workplace
@@ -65,6 +66,7 @@ def test_an_entry_sent_twice_is_there_once(place):
         again = Path(shutil.copytree(journal, place.folder / "again"))
     (again / "sent").unlink()  # as if it had been killed before it could note what was taken
     assert replay(again, Sender(run.id, place.uri)) == 5
+    assert replay(again, Sender(run.id, place.uri)) == 0  # another process was faster
     stored = place.client.get_run(run.id)
     assert len(place.client.get_metric_history(run.id, "loss")) == 1
     assert stored.data.params == {"epochs": "3"}
@@ -94,3 +96,86 @@ def test_a_description_holds_no_html(place):
         run.describe("study <b>", "**Sweep** of <script>alert(1)</script>\n\nsecond \x1b[31mline")
     note = place.client.get_run(run.id).data.tags["mlflow.note.content"]
     assert note == "**Sweep** of &lt;script&gt;alert(1)&lt;/script&gt;\n\nsecond \\x1b[31mline"
+
+
+def test_an_interrupt_while_something_is_logged_leaves_it_and_a_true_status(place, monkeypatch):
+    sync = journal.sync
+
+    def interrupted(path):
+        monkeypatch.setattr(journal, "sync", sync)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), runs.start("train", "cut short") as run:
+        monkeypatch.setattr(journal, "sync", interrupted)
+        run.metrics({"loss": 1.0})
+    stored = place.client.get_run(run.id)
+    assert stored.info.status == "KILLED"
+    assert stored.data.metrics == {"loss": 1.0}
+    assert not list(place.folder.glob("state/**/journal-*"))
+
+
+def test_a_run_under_way_is_joined_and_left_for_its_own_process_to_end(place):
+    with runs.start("sweep", "first") as first:
+        with pytest.raises(KeyboardInterrupt), runs.start("sweep", "second", reopen=first.id) as second:
+            assert second.id == first.id
+            second.metrics({"loss": 1.0})
+            second.flush()
+            raise KeyboardInterrupt
+        assert place.client.get_run(first.id).info.status == "RUNNING"
+    stored = place.client.get_run(first.id)
+    assert stored.info.status == "FINISHED"
+    assert stored.info.run_name == "first"
+    assert stored.data.metrics == {"loss": 1.0}
+    assert "error" not in stored.data.tags
+
+
+def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_since(place):
+    def epochs(numbers):
+        for epoch in numbers:
+            run.metrics({"loss": 1 / epoch}, step=epoch)
+
+    with pytest.raises(KeyboardInterrupt), runs.start("train", "here") as run:
+        epochs((1, 2))
+        run.flush()
+        (kept,) = place.folder.glob("state/classifier-pipeline/runs/*/journal-*")
+        left = Path(shutil.copytree(kept, place.folder / kept.name))
+        raise KeyboardInterrupt
+    with runs.start("train", "there", reopen=run.id) as run:
+        epochs((3, 4))
+    kept.parent.mkdir()
+    unsent = [{"kind": "metrics", "at": 1, "values": {"loss": 0.3}, "step": 3, "model_of": ""}]
+    unsent += [{"kind": "status", "at": 1, "status": "KILLED"}]
+    with (left / "entries.jsonl").open("a") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in unsent)
+    (left / "closed").touch()
+    left.rename(kept)
+    ((folder, header),) = journal.leftovers()
+    assert runs.complete(folder, header) == 0
+    assert not kept.exists()
+    assert place.client.get_run(run.id).info.status == "FINISHED"
+    assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2, 3, 4]
+
+
+def test_no_room_for_what_waits_to_be_sent_is_one_line_and_a_failed_run(place, monkeypatch):
+    (place.folder / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(place.folder / "file"))
+    with (
+        pytest.raises(ValueError, match=r"^no room in .*file/classifier-pipeline/runs"),
+        runs.start("train", "roomless"),
+    ):
+        pass
+    assert [run.info.status for run in place.runs("train")] == ["FAILED"]
+
+
+def test_what_belongs_to_a_run_is_found_from_another_experiment(place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "photos")
+    with runs.start("main", "photos") as parent, runs.start("train", "photos", parent) as training:
+        pass
+    with runs.start("evaluate", "photos") as evaluation:
+        evaluation.tags({"train.run_id": training.id})
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert [run.info.run_id for run in store.children(parent.id, "train")] == [training.id]
+    wanted = {"train.run_id": training.id}
+    assert not store.finished_runs("evaluate", wanted)
+    (found,) = store.finished_runs("evaluate", wanted, beside=store.stored_run(training.id))
+    assert found.info.run_id == evaluation.id
