@@ -18,7 +18,7 @@ from pictures.browser import chromium, keep, status
 from pipeline.params import STEPS, as_text
 from pipeline.report import page as report
 from pipeline.report.told import Told
-from pipeline.settings import EXPERIMENTS, read_experiment, resolve
+from pipeline.settings import EXPERIMENTS, nearest, read_experiment, resolve
 from pipeline.tracking import reading, store
 
 if TYPE_CHECKING:
@@ -177,6 +177,11 @@ def main(arguments: Sequence[str]) -> None:
     data_dir, *given = arguments or [""]
     if wrong := [word for word in given if "=" not in word]:
         raise ValueError(f"{wrong[0]}: expected name=value")
+    known = {*STEPS["main"].model_fields, *STEPS["sweep"].model_fields}
+    for word in given:
+        name = word.partition("=")[0].rpartition(".")[2]
+        if name not in known:
+            raise ValueError(f"{word}: no parameter is called {name}{nearest(name, known)}")
     make(data_dir and str(Path(data_dir).resolve()), dict(word.split("=", 1) for word in given))
 
 

@@ -1,6 +1,7 @@
 """Image sets by name or from a folder -> train, validation and test splits of uint8 images."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def load(
         raise ValueError(f"valid_fraction={valid_fraction:g} must be at least 0 and less than 1")
     if image_size < 1 or limit_train < 0 or limit_test < 0:
         raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
-    root, stored_size = Path(data_dir).expanduser(), image_size + 2 * margin
+    # A Path raises where there is no such user, or a folder may not be entered.
+    root, stored_size = Path(os.path.expanduser(data_dir)), image_size + 2 * margin  # noqa: PTH111
     if dataset == FOLDER:
         decoded, listing = folders.read(
             root, stored_size, labels=labels, resize=resize, interpolation=interpolation, progress=progress

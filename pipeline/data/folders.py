@@ -50,34 +50,37 @@ def read(
     manifest = _hash(cache.VERSION, image_size, *listing.files, *used)
     decoded = cache.recall(manifest)
     if decoded is None:
-        digest = _content_digest(root, listing.files, progress)
+        digest, all_opened = _content_digest(root, listing.files, progress)
         digest = _hash(digest, *used) if used else digest
         key = _hash(cache.VERSION, image_size, digest)
         decoded = cache.find(key) or _decode(root, listing, scaling, key, digest, progress)
-        cache.remember(manifest, key)
+        if all_opened:  # what could not be, may be the next time, with nothing about the file changed
+            cache.remember(manifest, key)
     for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
     return decoded, listing
 
 
-def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> str:
-    """A hash of all paths, parts, labels and bytes."""
+def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, bool]:
+    """A hash of all paths, parts, labels and bytes, and whether every file could be opened."""
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118, as Path objects would double the time
     blocks = map_blocks(_hash_files, paths, FILES_HASHED_AT_ONCE, title="reading files", progress=progress)
-    hashes = (digest for block in blocks for digest in block)
-    return _hash(*((file[:3], digest) for file, digest in zip(files, hashes, strict=True)))
+    hashes = [each for block in blocks for each in block]
+    digest = _hash(*((file[:3], hashed) for file, (hashed, _) in zip(files, hashes, strict=True)))
+    return digest, all(is_opened for _, is_opened in hashes)
 
 
-def _hash_files(paths: Sequence[str]) -> list[str]:
+def _hash_files(paths: Sequence[str]) -> list[tuple[str, bool]]:
     return [_hash_file(path) for path in paths]
 
 
-def _hash_file(path: str) -> str:
+def _hash_file(path: str) -> tuple[str, bool]:
+    """The hash of the file's bytes and True, or why it cannot be opened and False."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest(), True
     except OSError as error:
-        return f"{error.strerror}"
+        return f"{error.strerror}", False
 
 
 def _decode(root: Path, listing: Listing, scaling: Scaling, key: str, digest: str, progress: bool) -> Decoded:

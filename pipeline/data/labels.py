@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -26,9 +27,9 @@ def read_labels(root: Path, table: str) -> Listing:
     raises ValueError, naming the line, for a table that is not to be trusted: a row of another length, a path twice or
     outside `root`, a group in two splits.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
-    listing, table_path = Listing(), root / Path(table).expanduser()
+    listing, table_path = Listing(), root / os.path.expanduser(table)  # noqa: PTH111 - a Path raises where there is no such user
     lines: dict[str, int] = {}
     part_of_group: dict[str, int] = {}
     for line, row in _rows(table_path):

@@ -59,7 +59,7 @@ def scan(root: Path) -> Listing:
     Links are followed wherever they lead, but not back. Files that are hidden, or whose suffix is of no image, are only
     counted, as there may be thousands; others that cannot be used are named.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
     listing = Listing()
     for part, prefix in _part_folders(root):

@@ -35,7 +35,8 @@ def find(looks: Looks, parts: np.ndarray, eligible: np.ndarray, similarity: floa
             rest = images[twins < 0]
             nearest, alike = _nearest(features, rest, places[earlier])
             bits = (hashes[rest] != hashes[nearest]).sum(1)
-            close = (alike >= similarity) & (bits <= MOST_BITS)
+            # Of two others, too, the cosine may round to 1.
+            close = (alike >= similarity) & (bits <= MOST_BITS) & (similarity < 1)
             found += [
                 _rows(images[twins >= 0], twins[twins >= 0], "exact", 1.0, 0),
                 _rows(rest[close], nearest[close], "near", alike[close], bits[close]),

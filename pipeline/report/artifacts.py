@@ -63,7 +63,10 @@ PICTURES = {
 
 def table(kind: str, path: str, content: str) -> pd.DataFrame:
     """The table that a step of that kind has left at `path`. Raises ValueError for what is none."""
-    header, *rows = list(csv.reader(io.StringIO(content))) or [[]]
+    try:
+        header, *rows = list(csv.reader(io.StringIO(content))) or [[]]
+    except csv.Error as error:
+        raise ValueError(f"not CSV ({error})") from None
     if any(len(row) != len(header) for row in rows):
         raise ValueError("rows of different lengths")
     names = [visible(name) for name in header]

@@ -48,7 +48,7 @@ def command(told: Told) -> str:
     words = [shlex.quote(visible(f"{name}={text}")) for name, text in given.items() if text is not None]
     entry = [] if step.kind == "main" else ["-e", DECLARED_AS.get(step.kind, step.kind)]
     if step.kind in ("evaluate", "explain"):
-        words.append(f"run_id={step.tags.get('train.run_id', 'latest')}")
+        words.append(shlex.quote(visible(f"run_id={step.tags.get('train.run_id', 'latest')}")))
     elif words:
         words.insert(0, "experiment=none")
     return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])

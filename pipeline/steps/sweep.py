@@ -80,7 +80,10 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: Run) -> None:
             result = lr_range.test(replace(setup, params=own), own, parent=run)
         if rate := result.metrics.get("lr_range/suggestion"):
             suggested.append(rate)
-            opened.enqueue_trial({**values, "max_lr": rate}, skip_if_exists=True)
+            if space.allows("max_lr", rate):
+                opened.enqueue_trial({**values, "max_lr": rate}, skip_if_exists=True)
+            else:
+                say(f"the suggested {rate:.2e} is not tried: it is not in the space")
     low, high = study.narrow(opened, space, suggested)
     say(f"max_lr of the other trials: {low:.2e} to {high:.2e}")
 

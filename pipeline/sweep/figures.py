@@ -22,8 +22,10 @@ RATES_PER_DECADE = 2  # columns of the table of patch size and rate
 def trials(study: optuna.Study) -> pd.DataFrame:
     """A row per trial: number, state, values, parameters, duration (s), costs, run."""
     table = study.trials_dataframe(attrs=("number", "state", "value", "params", "duration", "user_attrs"))
+    if table.empty:
+        return table
     table = table.drop(columns=["user_attrs_process"], errors="ignore")
-    table["duration"] = table["duration"].dt.total_seconds()
+    table["duration"] = pd.to_timedelta(table["duration"]).dt.total_seconds()  # of none that has ended, plain None
     return table.rename(columns=lambda name: name.removeprefix("params_").removeprefix("user_attrs_"))
 
 

@@ -102,6 +102,12 @@ class Space:
         """Those of `names` that are in the space."""
         return [name for name in names if name in self.entries]
 
+    def allows(self, name: str, value: float) -> bool:
+        """Whether `value` lies in the range of `name`."""
+        entry = self.entries[name]
+        assert isinstance(entry, Range)
+        return entry.low <= value <= entry.high
+
     def narrowed(self, name: str, low: float, high: float) -> "Space":
         """The same space with the range of `name` cut to what lies between `low` and `high`."""
         entry = self.entries[name]

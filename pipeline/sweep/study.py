@@ -26,6 +26,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long
 BUSY_SECONDS = 60  # how long a writer waits for another to be done with a sqlite file
 NARROWED_FACTOR = 5.0  # how far trials may go from the rates that range tests suggest
 STARTUP_TRIALS = 5  # before the median is asked
+MOST_TRIALS = 1_000_000  # of a study, whose number seeds are made of
 DIRECTIONS = {
     "valid/accuracy": StudyDirection.MAXIMIZE,
     "valid/loss": StudyDirection.MINIMIZE,
@@ -100,8 +101,9 @@ def open_or_create(
         )
         there = notes.read(study).declared
     with quiet():
-        # Another seed after each start, or a study that goes on would be given the same suggestions again.
-        seed = params.seed + len(study.get_trials(deepcopy=False)) + worker
+        # Another seed after each start, or a study that goes on would be given the same suggestions again; and another
+        # for each worker, of none that starts later.
+        seed = params.seed + len(study.get_trials(deepcopy=False)) + MOST_TRIALS * worker
         study.sampler = SAMPLERS[params.sampler](seed, space)
     if not there:
         study.set_user_attr("declared", declared)

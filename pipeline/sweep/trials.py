@@ -70,9 +70,10 @@ class Worker:
         try:
             self._study.optimize(self._try, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:
-            for trial in self._study.get_trials(states=(TrialState.FAIL,))[-1:]:
-                is_mine = trial.user_attrs.get("process") == processes.this()
-                if is_mine and not workers.is_finished(trial):
+            failed = self._study.get_trials(states=(TrialState.FAIL,))
+            mine = [trial for trial in failed if trial.user_attrs.get("process") == processes.this()]
+            for trial in mine[-1:]:
+                if not workers.is_finished(trial):
                     workers.try_again(self._study, trial)
             raise
 

@@ -1,6 +1,7 @@
 """A recipe with the weights it starts from: torchvision's, those of a file, or those of an earlier run."""
 
 import hashlib
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -39,7 +40,7 @@ def _find(params: RecipeParams) -> Pretrained | None:
             return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
     if OF_TORCHVISION.fullmatch(asked):
         return of_torchvision(params.model, asked)
-    path = Path(asked).expanduser()
+    path = Path(os.path.expanduser(asked))  # noqa: PTH111 - a Path raises where there is no such user
     try:
         with path.open("rb") as file:
             identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"

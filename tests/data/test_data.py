@@ -289,6 +289,22 @@ def test_the_digest_tells_sets_sizes_and_limits_apart(root: Path) -> None:
     assert len({*digests}) == 5 and {len(digest) for digest in digests} == {32}
 
 
+def test_a_file_that_could_not_be_opened_is_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    plant(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.hashlib, "file_digest", broken)
+        without = load(root).digest
+    assert load(root).digest != without
+
+
+def test_a_folder_of_a_user_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="data_dir=~nobody-of-that-name/photos is not a folder"):
+        load(Path("~nobody-of-that-name/photos"))
+
+
 def test_what_was_decoded_before_margins_and_shapes_were_settings_keeps_its_digest(root: Path) -> None:
     for number in range(12):
         paint(root / ("cat", "dog")[number % 2] / f"{number:02}.bmp", (number, 20, 7))

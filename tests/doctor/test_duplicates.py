@@ -57,6 +57,12 @@ def test_a_changed_copy_is_a_near_duplicate_and_nothing_else_is(change):
     assert table["similarity"][0] >= 0.85
 
 
+def test_at_a_similarity_of_one_there_are_exact_copies_alone():
+    images = scenes(200)
+    table = found(np.concatenate([images, images[3:4], images[4:5] ^ 1]), np.zeros(202, dtype=int), similarity=1)
+    assert table[["image", "twin", "kind"]].to_numpy().tolist() == [[200, 3, "exact"]]
+
+
 def test_test_images_in_train_come_first_then_other_splits_exact_ones_before_near_ones():
     images = scenes(12)
     near = images[0] ^ 1

@@ -35,6 +35,12 @@ def test_an_evaluation_is_repeated_on_the_same_training():
     assert recipe.command(Told(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
 
 
+def test_no_tag_puts_a_command_into_the_line_to_be_copied():
+    of = step("evaluate")
+    of.tags["train.run_id"] = "x; rm -rf ~"
+    assert shlex.split(recipe.command(Told(of, {})))[-1] == "run_id=x; rm -rf ~"
+
+
 def test_what_is_not_as_by_default_is_marked():
     listed = {each.name: each for each in recipe.parameters(step("train", width=16, checkpoint_minutes=10))}
     assert set(listed) == set(STEPS["train"].model_fields)

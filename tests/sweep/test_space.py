@@ -42,6 +42,11 @@ def test_ranges_are_drawn_within_their_bounds_on_their_scale():
     assert {each["dim"] for each in draws} == {48, 72, 96}
 
 
+def test_a_range_says_what_lies_in_it():
+    declared = space({"max_lr": {"low": 1e-4, "high": 3e-2, "log": True}})
+    assert [declared.allows("max_lr", rate) for rate in (1e-4, 1e-2, 3e-2, 8e-2)] == [True, True, True, False]
+
+
 def test_a_condition_decides_whether_a_parameter_is_drawn():
     declared = space(CONDITIONAL)
     assert draw(declared, model="vit", patch_size=2) == {"model": "vit", "patch_size": 2}

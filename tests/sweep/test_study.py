@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.sweep import study, workers
+from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes
 
@@ -103,6 +103,22 @@ def test_a_study_that_goes_on_is_given_fresh_suggestions(storage):
         rates.append(trial.params["max_lr"])
         mine.tell(trial, 0.5)
     assert len(set(rates)) == 4
+
+
+def test_workers_that_begin_later_suggest_something_else(storage):
+    params = SweepParams(storage=storage, study_name="mine", model="vit", sampler="random")
+    declared = parse(SPACE, TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields}))
+    rates = [suggest(study.open_or_create(params, declared, "digest", "fp32", worker)).params for worker in (1, 0)]
+    rates.append(suggest(study.open_or_create(params, declared, "digest", "fp32", 0)).params)
+    assert len({each["max_lr"] for each in rates}) == 3
+
+
+def test_a_study_no_trial_of_which_has_ended_has_its_table(storage):
+    mine = opened(storage)
+    assert figures.trials(mine).empty
+    mine.enqueue_trial({"max_lr": 0.1, "patch_size": 4})
+    suggest(mine)
+    assert figures.trials(mine)[["state", "max_lr"]].to_numpy().tolist() == [["RUNNING", 0.1]]
 
 
 def test_the_same_seed_suggests_the_same(tmp_path):
