@@ -1,6 +1,7 @@
-"""How long a start takes, in a process of its own: the imports alone, up to the first update, up to the splits.
+"""How long a start takes, in a process of its own: the imports alone, up to the first update, the splits alone.
 
-python -m benchmarks.start_up imports | first_update | splits <folder>   prints seconds since the process began
+python -m benchmarks.start_up imports | first_update   prints seconds since the process began
+python -m benchmarks.start_up splits <folder>          prints seconds that reading them took, after the imports
 """
 
 import sys

@@ -13,6 +13,7 @@ from pipeline.tracking.starting import prepare
 from pipeline.training import range_test
 from pipeline.training.assemble import climb, fitting, num_ladders
 from pipeline.training.events import EpochEnd
+from pipeline.training.loop import Diverged
 
 FACTORS = (1 / 10, 1 / 3, 1, 3, 10)
 
@@ -22,6 +23,8 @@ def main(arguments: list[str]) -> None:
     flags = {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
     params = cast(TrainParams, resolve("train", flags))
     setup = prepare(params)
+    if setup.splits.valid is None:
+        sys.exit("valid_fraction=0: rates are compared on the validation split")
     recipe = {name: getattr(params, name) for name in RecipeParams.model_fields}
     ladder = LrRangeParams(**recipe)
     curves = [climb(setup, ladder, repeat) for repeat in range(num_ladders(setup, ladder))]
@@ -32,14 +35,14 @@ def main(arguments: list[str]) -> None:
     print("| max_lr | of the suggestion | validation accuracy | loss | seconds |\n|---|---|---|---|---|")
     for factor in FACTORS:
         started = time.perf_counter()
-        *_, end = fitting(setup, params, factor * suggestion.lr).events()
-        assert isinstance(end, EpochEnd)
+        try:
+            *_, end = fitting(setup, params, factor * suggestion.lr).events()
+            assert isinstance(end, EpochEnd)
+            reached = f"{end.valid_accuracy:.2%} | {end.valid_loss:.4f}"
+        except Diverged:
+            reached = "diverged |"
         seconds = time.perf_counter() - started
-        print(
-            f"| {factor * suggestion.lr:.2e} | x {factor:.2g} | {end.valid_accuracy:.2%} | {end.valid_loss:.4f} "
-            f"| {seconds:.0f} |",
-            flush=True,
-        )
+        print(f"| {factor * suggestion.lr:.2e} | x {factor:.2g} | {reached} | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airb
 
 def pipeline(model: str, laps: Laps, tracking: bool = True, compile: str = "off") -> None:
     """`python -m pipeline train`, from the first update on: its events, recorded as it records them."""
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path.cwd()}/mlflow.db"
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{Path.cwd()}/mlflow.db", "XDG_STATE_HOME": str(Path.cwd())}
     from pipeline.tracking import runs
     from pipeline.tracking.keeping import kept
     from pipeline.training.assemble import fitting
