@@ -1,4 +1,4 @@
-"""Evaluation as a tracked step: the one place where the test split is read."""
+"""Evaluation as a tracked step: what the network makes of the test split."""
 
 from dataclasses import replace
 
