@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Networks this small gain nothing from more threads, and tests that run side by side lose.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Networks this small gain nothing from more threads, and tests that run side by side lose. That results are equal to
+# the bit is promised of CPUs alone.
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 import mlflow
 import pytest
@@ -39,13 +40,6 @@ class Workplace:
             "XDG_STATE_HOME": str(folder / "state"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        for name in (
-            "MLFLOW_TRACKING_URI",
-            "MLFLOW_RUN_ID",
-            "MLFLOW_EXPERIMENT_ID",
-            "MLFLOW_EXPERIMENT_NAME",
-        ):
-            self.environment.pop(name, None)
 
     def mlflow_run(self, entry_point: str, **params: object) -> subprocess.CompletedProcess:
         """`mlflow run PROJECT -e entry_point -P name=value ...` to its end."""
@@ -104,6 +98,17 @@ class Workplace:
         for item in self.client.list_artifacts(run_id, folder or None):
             found |= self.artifacts(run_id, item.path) if item.is_dir else {item.path}
         return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment_of_its_own(tmp_path_factory):
+    """Folders, store and words of MLflow's are not those of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL"):
+            patch.delenv(f"MLFLOW_{name}", raising=False)
+        for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ def random_resized_crop(images: Tensor, size: int, least_area: float, generator:
     """A random window of each image at `size` x `size` px, bilinear: (B, 3, size, size) uint8.
 
     It has a share of the image's area between `least_area`, in (0, 1], and 1, and 3/4 to 4/3 of its shape (Szegedy et
-    al. 2014, arXiv:1409.4842), but for what of it would lie outside the image: of a share above 3/4 up to 13 %.
+    al. 2014, arXiv:1409.4842). One that is then longer than the image is cut to it, which takes 13 % at most, and of
+    shares above 3/4 alone.
     Without antialiasing, which scaling down little does not need. images: (B, 3, H, W) uint8.
     """
     draws = torch.rand((4, len(images)), generator=generator, device=images.device)

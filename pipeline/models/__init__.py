@@ -60,7 +60,7 @@ def outline(name: str, *, num_classes: int, image_size: int, **options: int) -> 
 
 
 def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **options: int) -> None:
-    """Raises ValueError where the network `name` cannot train on `batch` images of that size (px), nor of `first_size`.
+    """Raises ValueError where the network `name` cannot train on `batch` images of that size (px) or of `first_size`.
 
     `options` are those of `build`.
     """

@@ -13,10 +13,11 @@ Resize = Literal["crop", "squash", "pad"]
 
 FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
 ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evaluation takes
-# Parameters that only some values of one another allow, as RecipeParams and TrainParams check.
+# Parameters that only some values of one another allow, as RecipeParams and TrainParams check; the networks' first.
 INTERDEPENDENT = (
-    *("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding"),
-    *("optimizer", "normalise_weights", "weights", "freeze", "unfreeze_epoch", "epochs"),
+    ("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze"),
+    ("weights", "freeze", "unfreeze_epoch", "epochs"),
+    ("optimizer", "normalise_weights"),
 )
 
 

@@ -78,7 +78,7 @@ class _Place:
         given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
         values = {**params.model_dump(include=set(given)), "data_dir": str(Path(params.data_dir).resolve())}
         if params.weights.endswith(FILES):
-            values["weights"] = str(Path(params.weights).resolve())
+            values["weights"] = str(Path(params.weights).expanduser().resolve())
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
     def train_to_the_end(self) -> Times:

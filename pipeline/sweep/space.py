@@ -1,5 +1,6 @@
 """What a sweep may vary, and how: training parameters as choices and ranges, in Optuna's words."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
@@ -164,13 +165,14 @@ def parse(given: Mapping[str, Any], base: TrainParams) -> Space:
         _check_condition(space, name, entry, list(space.entries)[:position])
     if base.max_lr == "auto" and "max_lr" not in space.entries:
         raise ValueError("max_lr=auto: in a sweep, give max_lr or put it into the space")
-    together = space.varies(*INTERDEPENDENT)
-    some = next(space.combinations(*together))
-    for combination in space.combinations(*together):
-        _check(space, combination)
-    for name in space.entries.keys() - set(INTERDEPENDENT):
-        for value in _values(name, space.entries[name]):
-            _check(space, {**some, name: value})
+    networks, *others = (space.varies(*names) for names in INTERDEPENDENT)
+    possible = list(space.combinations(*networks))
+    for values in possible:
+        _check(space, values)
+    for names in (*others, *([name] for name in space.entries.keys() - {*networks, *itertools.chain(*others)})):
+        for values in space.combinations(*names):
+            network = next((each for each in possible if each | values == values | each), {})
+            _check(space, {**network, **values})
     return space
 
 

@@ -101,8 +101,8 @@ def open_or_create(
         )
         there = notes.read(study).declared
     with quiet():
-        # Another seed after each start, or a study that goes on would be given the same suggestions again; and another
-        # for each worker, of none that starts later.
+        # Another seed after each start, or a study that goes on would be given the same suggestions again; workers'
+        # seeds lie so far apart that none meets another's of a later start.
         seed = params.seed + len(study.get_trials(deepcopy=False)) + MOST_TRIALS * worker
         study.sampler = SAMPLERS[params.sampler](seed, space)
     if not there:

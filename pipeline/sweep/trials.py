@@ -28,7 +28,7 @@ from pipeline.training.setup import Setup, model_outline
 
 POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
 # What the study's own set-up was made for.
-PREPARED = ("image_size", "resize", "margin", "model", "weights", "freeze")
+PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 
 

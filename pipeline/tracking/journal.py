@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,19 @@ class Transient(Exception):
 
 
 class Journal:
-    """The entries of one run from this process, sent while it goes on with its work."""
+    """The entries of one run from this process, sent while it goes on with its work.
 
-    def __init__(self, run_id: str, uri: str, send: Send) -> None:
+    With `signs`, the run is told from time to time that its process lives.
+    """
+
+    def __init__(self, run_id: str, uri: str, send: Send, signs: bool = True) -> None:
         self.folder = local.folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
         (self.folder / FILES).mkdir(parents=True)
         with replacing(self.folder / HEADER) as path:
             path.write_text(json.dumps({"run_id": run_id, "uri": uri, **processes.this()}), encoding="utf-8")
         self._file = (self.folder / ENTRIES).open("a", encoding="utf-8")
         self._send = send
+        self._signs = signs
         self._outbox = _Outbox(self.folder, send)
         self._changed = threading.Condition()
         self._ended = threading.Event()
@@ -112,7 +116,7 @@ class Journal:
             try:
                 if self._outbox.has_more():
                     retrying(self._outbox.send_next)
-                if time.monotonic() - signed > processes.SIGN_SECONDS:
+                if self._signs and time.monotonic() - signed > processes.SIGN_SECONDS:
                     signed = time.monotonic()
                     with suppress(Exception):  # the next one will do
                         self._send(self.folder, {"kind": "tags", "values": processes.as_tags(processes.sign_of_life())})
@@ -128,8 +132,9 @@ class Journal:
 class _Outbox:
     """The entries of a journal's folder, sent one by one from the first that was not acknowledged."""
 
-    def __init__(self, folder: Path, send: Send) -> None:
+    def __init__(self, folder: Path, send: Send, unwanted: Collection[str] = ()) -> None:
         self.refused: list[str] = []
+        self._unwanted = unwanted
         self._folder = folder
         self._send = send
         self._position = folder / SENT
@@ -137,14 +142,19 @@ class _Outbox:
 
     def has_more(self) -> bool:
         """Whether an entry waits: the file alone knows, since an interrupt may come between writing and counting."""
-        return bool(self._next())
+        try:
+            return bool(self._next())
+        except OSError:  # to send it is tried until that can be told
+            return True
 
     def send_next(self) -> bool:
         """Sends an entry. Returns whether there was one. Raises Transient or OSError where it may succeed later."""
         if not (line := self._next()):
             return False
         try:
-            self._send(self._folder, _entry(line))
+            entry = _entry(line)
+            if entry["kind"] not in self._unwanted:
+                self._send(self._folder, entry)
         except Exception as error:
             if _is_worth_another_try(error):
                 raise
@@ -175,16 +185,16 @@ def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
                 yield folder, header
 
 
-def replay(folder: Path, send: Send) -> int:
-    """Sends what is left in a journal and removes it. Returns how many entries; what is refused is logged.
+def replay(folder: Path, send: Send, unwanted: Collection[str] = ()) -> int:
+    """Sends what is left in a journal, but for the `unwanted` kinds, and removes it. Returns how many entries it was.
 
-    Of several processes that try to, one does, and the others wait for it. Raises Transient or OSError where the rest
-    may be sent later; what was sent is not sent again.
+    What is refused is logged. Of several processes of a machine that try to, one does, and the others wait for it.
+    Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
     """
     with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
         if not folder.exists():
             return 0
-        outbox = _Outbox(folder, send)
+        outbox = _Outbox(folder, send, unwanted)
         before = outbox.sent
         while outbox.send_next():
             pass

@@ -24,15 +24,16 @@ TELLING_SECONDS = 5  # of waiting for the store before a person is told
 class Run:
     """One MLflow run by its id; several can be written to at a time, from any thread.
 
-    What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`.
+    What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`. A run that is
+    not this process's `own` is not told that its process lives.
     """
 
-    def __init__(self, run_id: str, experiment_id: str) -> None:
+    def __init__(self, run_id: str, experiment_id: str, is_own: bool = True) -> None:
         self.id = run_id
         self._experiment_id = experiment_id
         self.status = "FINISHED"  # with which it ends, unless by an exception
         self._sender = Sender(run_id, store.uri())
-        self._journal = Journal(run_id, store.uri(), self._sender)
+        self._journal = Journal(run_id, store.uri(), self._sender, signs=is_own)
 
     @property
     def told(self) -> list[str]:

@@ -3,24 +3,24 @@
 import errno
 import logging
 import os
-import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from pydantic import FiniteFloat
 
 from pipeline.tracking import journal, local, processes, store, views
 from pipeline.tracking.run import Run
-from pipeline.tracking.sending import PACKAGE, Sender
+from pipeline.tracking.sending import PACKAGE, SEND, Sender
 from pipeline.training import device
 from pipeline.training.events import Failure
 
@@ -30,6 +30,7 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 PROJECT = PACKAGE.parent
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REOPENED = f"{processes.UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
+JOINED = ("sweep", "trial")  # steps of several processes; a trial's run is gone on with once its worker is given up
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
 
@@ -51,11 +52,12 @@ class Result:
 def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> Iterator[Run]:
     """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
 
-    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it. A run
+    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it. A sweep
     that another process still has under way is joined, and left for that one to end.
 
     It ends FINISHED, or what its `status` was set to; FAILED, with the message as tag `error`, on an exception; KILLED
-    on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used.
+    on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used, and
+    for a run to reopen that is still running.
     """
     client = store.Client()
     experiment_id = store.experiment_id()
@@ -64,18 +66,22 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run_id = reopen
+        send_leftovers(reopen)
+        before = client.get_run(reopen)
+        is_under_way = before.info.status == "RUNNING" and not processes.is_dead(before.data.tags)
+        if is_under_way and step not in JOINED:
+            raise ValueError(f"run {reopen} is still running")
         if launched:
             link = views.run_link(experiment_id, reopen)
             client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
-        before = client.get_run(reopen)
-        if before.info.status == "RUNNING" and not processes.is_dead(before.data.tags):
+        if is_under_way and step == "sweep":
             with attached(reopen) as run:
                 yield run
+            _end_if_left(client, reopen)
             return
-        for old in {"error", "pipeline.status"} & before.data.tags.keys():
-            client.delete_tag(reopen, old)
+        _clear(client, before)
         client.update_run(reopen, status="RUNNING", name=name)
         tags[REOPENED] = str(time.time_ns())
     elif launched is None:
@@ -89,10 +95,10 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     if reopen or launched:
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     try:
-        run = Run(run_id, experiment_id)
-    except OSError as error:
+        run = _opened(run_id, experiment_id)
+    except ValueError:
         client.set_terminated(run_id, "FAILED")
-        raise ValueError(f"no room in {local.folder(run_id)} for what a run keeps: {store.first_line(error)}") from None
+        raise
     try:
         yield run
         is_sent = run.flush()
@@ -102,6 +108,27 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             raise Failure(advice) from error
         raise
     run.end(run.status, store.PATIENCE_SECONDS if is_sent else 0)
+
+
+def _opened(run_id: str, experiment_id: str, is_own: bool = True) -> Run:
+    try:
+        return Run(run_id, experiment_id, is_own)
+    except OSError as error:
+        reason = f"{store.first_line(error)}; XDG_STATE_HOME moves it"
+        raise ValueError(f"what a run logs cannot be kept in {local.folder(run_id)} ({reason})") from None
+
+
+def _clear(client: store.Client, stored: StoredRun) -> None:
+    for old in {"error", "pipeline.status"} & stored.data.tags.keys():
+        client.delete_tag(stored.info.run_id, old)
+
+
+def _end_if_left(client: store.Client, run_id: str) -> None:
+    """Ends well a run whose own process has gone before it did."""
+    stored = client.get_run(run_id)
+    if stored.info.status in ("KILLED", "FAILED") or processes.is_dead(stored.data.tags):
+        _clear(client, stored)
+        client.set_terminated(run_id, "FINISHED")
 
 
 def _close(run: Run, error: BaseException) -> None:
@@ -135,7 +162,7 @@ def _is_full(error: BaseException) -> bool:
 @contextmanager
 def attached(run_id: str) -> Iterator[Run]:
     """A run that another process started and will end."""
-    run = Run(run_id, store.experiment_id())
+    run = _opened(run_id, store.experiment_id(), is_own=False)
     try:
         yield run
         run.flush()
@@ -177,20 +204,29 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
 
 
 def _replay(folder: Path, header: Mapping[str, str]) -> int:
+    unwanted: Collection[str] = ()
+    stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
+    if stored is not None and _is_gone_on_with(stored, since=journal.begun(folder)):
+        if stored.info.status == "RUNNING":
+            return 0  # until it has ended, nobody knows what is still wanted
+        if stored.info.status == "FINISHED":
+            # All of a training was told again; of a sweep, whose trials went on, only how it ended.
+            unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
     try:
-        tags = store.stored_run(header["run_id"]).data.tags if store.is_there(header["run_id"]) else {}
-        if (reopened := tags.get(REOPENED, "")).isdecimal() and journal.begun(folder) < int(reopened):
-            # Another machine went on from what had arrived, and has told the rest again.
-            shutil.rmtree(folder, ignore_errors=True)
-            return 0
-        return journal.replay(folder, Sender(header["run_id"], header["uri"]))
+        return journal.replay(folder, Sender(header["run_id"], header["uri"]), unwanted)
     except (journal.Transient, OSError) as error:
         raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
 
 
+def _is_gone_on_with(stored: StoredRun, since: int) -> bool:
+    """Whether another process reopened the run after that time (ns), when what was told until then had arrived."""
+    reopened = stored.data.tags.get(REOPENED, "")
+    return reopened.isdecimal() and int(reopened) > since
+
+
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
-    with suppress(MlflowException):
+    with suppress(MlflowException, ValueError):
         store.Client().set_tag(run_id, "error", message)
 
 

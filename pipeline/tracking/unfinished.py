@@ -35,9 +35,11 @@ def same(step: str, params: Declared) -> str:
     """The id of the newest run of these parameters that can go on; empty where there is none."""
     runs.send_leftovers()
     for run in _candidates(step):
-        with suppress(ValueError):  # parameters of another version, or none that can be read: others than these
-            if not _obstacle(run) and not differences(_params(run), params):
-                return str(run.info.run_id)
+        if not _obstacle(run):
+            stored = _params(run)
+            with suppress(ValueError):  # of another version, and so others than these
+                if not differences(stored, params):
+                    return str(run.info.run_id)
     return ""
 
 

@@ -113,6 +113,16 @@ def test_workers_that_begin_later_suggest_something_else(storage):
     assert len({each["max_lr"] for each in rates}) == 3
 
 
+@pytest.mark.parametrize("sampler", sorted(study.SAMPLERS.keys() - {"grid"}))
+def test_every_sampler_suggests_what_the_space_holds(storage, sampler):
+    for number in range(3):
+        mine = opened(storage, sampler=sampler)
+        trial = mine.ask()
+        drawn = parse(SPACE, TrainParams(model="vit", max_lr=0.1)).suggest(trial)
+        assert 1e-3 <= drawn["max_lr"] <= 1
+        mine.tell(trial, number)
+
+
 def test_a_study_no_trial_of_which_has_ended_has_its_table(storage):
     mine = opened(storage)
     assert figures.trials(mine).empty

@@ -4,7 +4,8 @@ import contextlib
 import json
 import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -74,6 +75,22 @@ def test_an_entry_sent_twice_is_there_once(place):
     assert place.artifacts(run.id) == {"folder/told.txt", "params.json"}
 
 
+def test_of_several_that_send_one_journal_one_does(place):
+    sent = []
+
+    def send(folder, entry):
+        time.sleep(0.02)
+        sent.append(entry["step"])
+
+    folder = place.folder / "journal-1-0"
+    folder.mkdir()
+    with (folder / "entries.jsonl").open("w") as file:
+        file.writelines(json.dumps({"kind": "metrics", "step": step}) + "\n" for step in range(10))
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(replay, [folder] * 3, [send] * 3)) == [0, 0, 10]
+    assert sent == list(range(10))
+
+
 def test_a_table_keeps_its_numbers_and_starts_no_formula(place):
     table = pd.DataFrame({"name": ["=1+1", None, "-0.5"], "loss": [-0.5, 0.25, None], "@SUM(A1)": ["a\rb", "c", "d"]})
     with runs.start("train", "test") as run:
@@ -114,7 +131,30 @@ def test_an_interrupt_while_something_is_logged_leaves_it_and_a_true_status(plac
     assert not list(place.folder.glob("state/**/journal-*"))
 
 
-def test_a_run_under_way_is_joined_and_left_for_its_own_process_to_end(place):
+@pytest.mark.parametrize("step", ["train", "main"])
+def test_a_run_under_way_is_not_gone_on_with(place, step):
+    with runs.start(step, "first") as first:
+        with (
+            pytest.raises(ValueError, match=f"run {first.id} is still running"),
+            runs.start(step, "2", reopen=first.id),
+        ):
+            pass
+        assert place.client.get_run(first.id).info.status == "RUNNING"
+
+
+def test_a_sweep_that_was_joined_ends_well_though_who_began_it_was_interrupted(place):
+    first = contextlib.ExitStack()
+    run = first.enter_context(runs.start("sweep", "first"))
+    with runs.start("sweep", "second", reopen=run.id):
+        with pytest.raises(KeyboardInterrupt), first:
+            raise KeyboardInterrupt
+        assert place.client.get_run(run.id).info.status == "KILLED"
+    stored = place.client.get_run(run.id)
+    assert stored.info.status == "FINISHED"
+    assert "error" not in stored.data.tags
+
+
+def test_a_sweep_under_way_is_joined_and_left_for_its_own_process_to_end(place):
     with runs.start("sweep", "first") as first:
         with pytest.raises(KeyboardInterrupt), runs.start("sweep", "second", reopen=first.id) as second:
             assert second.id == first.id
@@ -150,17 +190,17 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
     (left / "closed").touch()
     left.rename(kept)
     ((folder, header),) = journal.leftovers()
-    assert runs.complete(folder, header) == 0
+    assert runs.complete(folder, header) == 2
     assert not kept.exists()
     assert place.client.get_run(run.id).info.status == "FINISHED"
     assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2, 3, 4]
 
 
-def test_no_room_for_what_waits_to_be_sent_is_one_line_and_a_failed_run(place, monkeypatch):
+def test_no_place_for_what_waits_to_be_sent_is_one_line_and_a_failed_run(place, monkeypatch):
     (place.folder / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(place.folder / "file"))
     with (
-        pytest.raises(ValueError, match=r"^no room in .*file/classifier-pipeline/runs"),
+        pytest.raises(ValueError, match=r"^what a run logs cannot be kept in .*file/classifier-pipeline/runs"),
         runs.start("train", "roomless"),
     ):
         pass

@@ -110,8 +110,9 @@ def test_leaving_the_loop_is_leaving_the_training():
     for event in events:
         if event.step == 2:
             break
-    events.close()
     weights = copy.deepcopy(model.state_dict())
+    assert not torch.equal(weights["0.weight"], network().state_dict()["0.weight"])
+    events.close()
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -1,0 +1,67 @@
+"""What parameters declare is what trains."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.synthetic import splits
+from pipeline.params import LrRangeParams, TrainParams
+from pipeline.training import assemble
+from pipeline.training.assemble import climb, fitting, num_ladders
+from pipeline.training.setup import Setup
+
+SMALL = {"model": "resnet9", "width": 4, "batch_size": 16, "optimizer": "sgd", "crop_padding": 0, "flip": "off"}
+
+
+def setup(params, num_images=64):
+    return Setup(params, splits(num_images), torch.device("cpu"), "fp32")
+
+
+def seen(params):
+    """The batches that a training takes, normalised images by update."""
+    batches = []
+    training = fitting(setup(params), params, 0.01)
+    model = training.evaluated
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].clone()))
+    list(training.events())
+    return batches
+
+
+def test_images_grow_after_their_share_of_the_updates():
+    params = TrainParams(**SMALL, epochs=2, first_size=16, first_share=0.5)
+    assert [batch.shape[-1] for batch in seen(params)] == [16] * 4 + [32] * 4
+
+
+def test_alternating_flips_mirror_each_image_every_other_time():
+    plain = TrainParams(**SMALL, epochs=2)
+    flipped = plain.model_copy(update={"flip": "alternate"})
+    for one, other in zip(*(torch.cat(seen(params)).split(64) for params in (plain, flipped)), strict=True):
+        assert {bool(torch.equal(a, b)) for a, b in zip(one, other, strict=True)} == {True, False}
+    first, second = torch.cat(seen(flipped)).split(64)
+    mirrored = {row.numpy().tobytes() for row in first.flip(-1).contiguous()}
+    assert all(row.numpy().tobytes() in mirrored for row in second)
+
+
+def test_batch_norms_take_their_momentum():
+    model = setup(TrainParams(**SMALL, norm_momentum=0.4)).model(0)
+    assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.4}
+
+
+def test_the_range_test_weighs_classes_as_training_does():
+    recipe = {**SMALL, "num_steps": 20, "lr_min": 1e-4, "lr_max": 1e-2}
+    losses = {}
+    for weights in ("none", "balanced"):
+        params = LrRangeParams(**recipe, class_weights=weights)
+        known = setup(params)
+        known.splits.train.labels[:] = np.repeat(np.arange(10), [55, *[1] * 9])
+        losses[weights] = climb(known, params, 0).loss
+    assert not np.allclose(losses["none"], losses["balanced"], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("num_images", "ladders"), [(assemble.LARGE_SET, 3), (assemble.LARGE_SET + 1, 1)])
+def test_large_sets_have_one_ladder(num_images, ladders):
+    params = LrRangeParams()
+    assert num_ladders(setup(params, num_images), params) == ladders
+    asked = LrRangeParams(num_repeats=2)
+    assert num_ladders(setup(asked, num_images), asked) == 2
