@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import sqlite3
+import tempfile
 import threading
 import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -682,6 +683,7 @@ class Liar(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def liar(ground, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(ground.workplace.folder))  # where what it sends would lie
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneLiar", (Liar,), {}))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -693,12 +695,13 @@ def liar(ground, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../../../../home/x", "/tmp/x", "a/../../../x", "..%2f..%2fx", "..\\x", "%252e%252e/x"]
+    "name",
+    ["../../../home/x", "{ground}/home/x", "a/../../../../home/x", "..%2f..%2f..%2fhome%2fx", "..\\x", "%252e%252e/x"],
 )
 @pytest.mark.parametrize("is_dir", [False, True])
 def test_a_server_that_lists_what_lies_elsewhere(ground, liar, capsys, name, is_dir):
-    liar.listed = [{"path": name, "is_dir": is_dir, "file_size": 2}]
-    ground.refused(capsys, "evaluate", run_id=liar.run_id)
+    liar.listed = [{"path": name.format(ground=ground.folder), "is_dir": is_dir, "file_size": 2}]
+    assert "params.json cannot be read" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
 
 def test_a_server_whose_files_are_pickles(ground, liar, capsys):

@@ -121,7 +121,7 @@ def test_the_run_tells_what_it_was(workplace, tracked, photos):
 
 
 def test_noise_is_flagged_and_validation_is_not_and_the_calibration_is_computed_once(
-    workplace, tracked, photos, noise, read, capsys
+    workplace, tracked, photos, noise, read, capsys, tmp_path
 ):
     assert workplace.run("predict", images=noise, maps="true", num_shown=3) == 0
     noisy = workplace.runs("predict")[0]
@@ -136,6 +136,12 @@ def test_noise_is_flagged_and_validation_is_not_and_the_calibration_is_computed_
         assert run.data.metrics["calibration/temperature"] == tracked.data.metrics["calibration/temperature"]
     assert "calibrating" not in capsys.readouterr().err
     assert "contact_sheet.png" in workplace.artifacts(noisy.info.run_id)
+    assert workplace.run("predict", images=noise, num_shown=3) == 0
+    sheets = [
+        Path(workplace.client.download_artifacts(run.info.run_id, "contact_sheet.png", str(tmp_path))).read_bytes()
+        for run in (noisy, workplace.runs("predict")[0])
+    ]
+    assert sheets[0] != sheets[1]  # with maps, and without
     assert "contact_sheet.png" not in workplace.artifacts(familiar.info.run_id)
     # A temperature is a power of the probabilities.
     columns = ["confidence", *(f"probability_{place}" for place in range(2, 6))]

@@ -169,6 +169,19 @@ def test_evaluation_wants_a_finished_training(workplace, capsys):
     assert "is not FINISHED but KILLED" in capsys.readouterr().err
 
 
+def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
+    assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
+    curves = {}
+    for method in ("gradcam", "layercam"):
+        assert workplace.run("explain", method=method, num_images=4) == 0
+        (run, *_) = workplace.runs("explain")
+        path = workplace.client.download_artifacts(run.info.run_id, "explain/faithfulness.csv", str(tmp_path))
+        table = pd.read_csv(path)
+        assert method in set(table["source"])
+        curves[method] = table[table["source"] == method]["confidence"].to_numpy()
+    assert not np.allclose(*curves.values())
+
+
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd"}
