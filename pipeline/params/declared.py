@@ -12,7 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Declared(BaseModel):
     """Frozen, validated on construction; text such as `1e-3` is read as its type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,  # of all commands one is given, and its schema alone is needed
+    )
 
 
 class Params(Declared):
