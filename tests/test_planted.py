@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -546,7 +547,7 @@ def test_a_complete_trial_without_a_value(ground, study, capsys):
 def journal(ground, trained):
     """Makes a journal that some process left behind, of a training's run; gone after the test."""
     runs = Path(ground.workplace.environment["XDG_STATE_HOME"]) / "classifier-pipeline" / "runs"
-    folder = runs / trained / "journal-1-planted"
+    folder = runs / trained / f"journal-{time.time_ns()}-planted"
 
     def left(*entries, **header):
         (folder / "files").mkdir(parents=True)

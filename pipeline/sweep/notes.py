@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
-from optuna.exceptions import OptunaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -12,8 +11,7 @@ from pipeline.params import TrainParams
 from pipeline.settings import message, nearest
 
 APART = {"objectives", "data", "precision"}  # of what is declared: shared by the trials, and no parameters
-# Optuna's, reading it, or writing where it may not.
-STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, SQLAlchemyError, OptunaError)
+STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, SQLAlchemyError)  # Optuna's, reading it
 
 RunId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 

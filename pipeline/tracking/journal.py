@@ -203,8 +203,9 @@ def replay(folder: Path, send: Send, unwanted: Collection[str] = ()) -> int:
 
 
 def begun(folder: Path) -> int:
-    """When a journal was begun, in ns since 1970."""
-    return int(folder.name.split("-")[1])
+    """When a journal was begun, in ns since 1970; of one with another name, now."""
+    told = folder.name.split("-")[1]
+    return int(told) if told.isdecimal() else time.time_ns()
 
 
 def _is_worth_another_try(error: BaseException) -> bool:
