@@ -2,7 +2,7 @@
 
 from pipeline.params import SyncParams
 from pipeline.progress import conclude, say
-from pipeline.tracking import journal, runs
+from pipeline.tracking import journal, leftovers
 from pipeline.training.events import Failure
 
 
@@ -12,7 +12,7 @@ def run(_: SyncParams) -> None:
     num_runs = 0
     for folder, header in list(journal.leftovers()):
         try:
-            num_sent = runs.complete(folder, header)
+            num_sent = leftovers.complete(folder, header)
         except ValueError as error:
             away.append(str(error))
             say(f"run {header['run_id']}: not sent, it stays in {folder}")

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.params import SweepParams
 from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import Space
-from pipeline.tracking import processes, runs, store
+from pipeline.tracking import leftovers, processes, store
 
 GOES_ON_WITH = "goes_on_with"  # the run of an earlier trial, whose worker died
 MAX_RETRIES = 2  # of one trial whose workers die
@@ -69,7 +69,7 @@ def reclaim(study: optuna.Study) -> None:
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
     if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
-        runs.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
+        leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
     try_again(study, trial)
 
 

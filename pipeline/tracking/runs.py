@@ -6,10 +6,9 @@ import os
 import subprocess
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,9 +17,9 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from pydantic import FiniteFloat
 
-from pipeline.tracking import journal, local, processes, store, views
+from pipeline.tracking import leftovers, local, processes, store, views
 from pipeline.tracking.run import Run
-from pipeline.tracking.sending import PACKAGE, SEND, Sender
+from pipeline.tracking.sending import PACKAGE
 from pipeline.training import device
 from pipeline.training.events import Failure
 
@@ -29,7 +28,6 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REOPENED = f"{processes.UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
 JOINED = ("sweep", "trial")  # steps of several processes; a trial's run is gone on with once its worker is given up
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
@@ -61,12 +59,12 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     """
     client = store.Client()
     experiment_id = store.experiment_id()
-    _mark_dead_runs(client, experiment_id)
+    leftovers.close_dead_runs(experiment_id)
     tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.as_tags(processes.this())}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run_id = reopen
-        send_leftovers(reopen)
+        leftovers.send(reopen)
         before = client.get_run(reopen)
         is_under_way = before.info.status == "RUNNING" and not processes.is_dead(before.data.tags)
         if is_under_way and step not in JOINED:
@@ -83,7 +81,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             return
         _clear(client, before)
         client.update_run(reopen, status="RUNNING", name=name)
-        tags[REOPENED] = str(time.time_ns())
+        tags[leftovers.REOPENED] = str(time.time_ns())
     elif launched is None:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id
@@ -170,75 +168,10 @@ def attached(run_id: str) -> Iterator[Run]:
         run.release()
 
 
-def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
-    """Closes a run whose process no longer can, once what it left unsent is sent."""
-    send_leftovers(run_id)
-    client = store.Client()
-    for name, value in {"error": message, **(tags or {})}.items():
-        client.set_tag(run_id, name, value)
-    client.set_terminated(run_id, "FAILED")
-
-
-def send_leftovers(run_id: str = "") -> None:
-    """Sends what processes that are gone have left unsent, of one run or all, to the store in use.
-
-    Raises ValueError when it is away.
-    """
-    for folder, header in journal.leftovers(run_id):
-        if header["uri"] == store.uri():
-            _replay(folder, header)
-
-
-def complete(folder: Path, header: Mapping[str, str]) -> int:
-    """Sends what is left of a journal to its own store, and closes its run where no process will.
-
-    Returns how many entries were sent. Raises ValueError when the store is away.
-    """
-    store.use(header["uri"])
-    num_sent = _replay(folder, header)
-    stored = store.stored_run(header["run_id"])
-    if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
-        fail(header["run_id"], _ended(stored.data.tags))
-    local.remove_if_empty(header["run_id"])
-    return num_sent
-
-
-def _replay(folder: Path, header: Mapping[str, str]) -> int:
-    unwanted: Collection[str] = ()
-    stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
-    if stored is not None and _is_gone_on_with(stored, since=journal.begun(folder)):
-        if stored.info.status == "RUNNING":
-            return 0  # until it has ended, nobody knows what is still wanted
-        if stored.info.status == "FINISHED":
-            # All of a training was told again; of a sweep, whose trials went on, only how it ended.
-            unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
-    try:
-        return journal.replay(folder, Sender(header["run_id"], header["uri"]), unwanted)
-    except (journal.Transient, OSError) as error:
-        raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
-
-
-def _is_gone_on_with(stored: StoredRun, since: int) -> bool:
-    """Whether another process reopened the run after that time (ns), when what was told until then had arrived."""
-    reopened = stored.data.tags.get(REOPENED, "")
-    return reopened.isdecimal() and int(reopened) > since
-
-
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException, ValueError):
         store.Client().set_tag(run_id, "error", message)
-
-
-def _mark_dead_runs(client: store.Client, experiment_id: str) -> None:
-    for stored in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        tags = stored.data.tags
-        if processes.is_dead(tags):
-            fail(stored.info.run_id, _ended(tags))
-
-
-def _ended(tags: Mapping[str, str]) -> str:
-    return f"process {processes.of_tags(tags).get('process.pid')} ended without closing the run"
 
 
 def _code_tags() -> dict[str, str]:

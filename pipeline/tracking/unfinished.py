@@ -7,7 +7,7 @@ from mlflow.entities import Run as StoredRun
 
 from pipeline.params import Declared
 from pipeline.settings import differences
-from pipeline.tracking import processes, runs, states, store
+from pipeline.tracking import leftovers, processes, states, store
 
 SERIES = {"train": "seeds"}  # what several runs of a step stand under, which goes on as the step does
 
@@ -17,7 +17,7 @@ def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
 
     Raises ValueError when there is none, or it cannot go on.
     """
-    runs.send_leftovers()
+    leftovers.send()
     if asked == "latest":
         for run in _candidates(step):
             if not _obstacle(run):
@@ -33,7 +33,7 @@ def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
 
 def same(step: str, params: Declared) -> str:
     """The id of the newest run of these parameters that can go on; empty where there is none."""
-    runs.send_leftovers()
+    leftovers.send()
     for run in _candidates(step):
         if not _obstacle(run):
             stored = _params(run)

@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipeline.tracking import journal, runs, store
+from pipeline.tracking import journal, leftovers, runs, store
 from pipeline.tracking.journal import replay
 from pipeline.tracking.sending import Sender
 from tests.conftest import Workplace
@@ -190,7 +190,7 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
     (left / "closed").touch()
     left.rename(kept)
     ((folder, header),) = journal.leftovers()
-    assert runs.complete(folder, header) == 2
+    assert leftovers.complete(folder, header) == 2
     assert not kept.exists()
     assert place.client.get_run(run.id).info.status == "FINISHED"
     assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2, 3, 4]

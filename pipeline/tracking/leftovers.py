@@ -1,0 +1,77 @@
+"""What processes that are gone have left: runs that nobody closed, and what is still to be sent."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from mlflow.entities import Run as StoredRun
+
+from pipeline.tracking import journal, local, processes, store
+from pipeline.tracking.sending import SEND, Sender
+
+REOPENED = f"{processes.UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
+
+
+def close_dead_runs(experiment_id: str) -> None:
+    """Closes the experiment's runs whose processes ended without a word."""
+    for stored in store.Client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        tags = stored.data.tags
+        if processes.is_dead(tags):
+            fail(stored.info.run_id, _ended(tags))
+
+
+def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
+    """Closes a run whose process no longer can, once what it left unsent is sent."""
+    send(run_id)
+    client = store.Client()
+    for name, value in {"error": message, **(tags or {})}.items():
+        client.set_tag(run_id, name, value)
+    client.set_terminated(run_id, "FAILED")
+
+
+def send(run_id: str = "") -> None:
+    """Sends what processes that are gone have left unsent, of one run or all, to the store in use.
+
+    Raises ValueError when it is away.
+    """
+    for folder, header in journal.leftovers(run_id):
+        if header["uri"] == store.uri():
+            _replay(folder, header)
+
+
+def complete(folder: Path, header: Mapping[str, str]) -> int:
+    """Sends what is left of a journal to its own store, and closes its run where no process will.
+
+    Returns how many entries were sent. Raises ValueError when the store is away.
+    """
+    store.use(header["uri"])
+    num_sent = _replay(folder, header)
+    stored = store.stored_run(header["run_id"])
+    if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
+        fail(header["run_id"], _ended(stored.data.tags))
+    local.remove_if_empty(header["run_id"])
+    return num_sent
+
+
+def _replay(folder: Path, header: Mapping[str, str]) -> int:
+    unwanted: Collection[str] = ()
+    stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
+    if stored is not None and _is_gone_on_with(stored, since=journal.begun(folder)):
+        if stored.info.status == "RUNNING":
+            return 0  # until it has ended, nobody knows what is still wanted
+        if stored.info.status == "FINISHED":
+            # All of a training was told again; of a sweep, whose trials went on, only how it ended.
+            unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
+    try:
+        return journal.replay(folder, Sender(header["run_id"], header["uri"]), unwanted)
+    except (journal.Transient, OSError) as error:
+        raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
+
+
+def _is_gone_on_with(stored: StoredRun, since: int) -> bool:
+    """Whether another process reopened the run after that time (ns), when what was told until then had arrived."""
+    reopened = stored.data.tags.get(REOPENED, "")
+    return reopened.isdecimal() and int(reopened) > since
+
+
+def _ended(tags: Mapping[str, str]) -> str:
+    return f"process {processes.of_tags(tags).get('process.pid')} ended without closing the run"
