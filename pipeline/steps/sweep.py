@@ -25,7 +25,7 @@ from pipeline.training import compiling, machine
 from pipeline.training.events import Failure
 from pipeline.training.setup import Setup
 
-INTERRUPTED = 130  # exit status of a worker
+FAILED, INTERRUPTED = 1, 130  # exit statuses of a worker
 
 
 def run(params: SweepParams, parent: Run | None = None) -> Result:
@@ -33,6 +33,11 @@ def run(params: SweepParams, parent: Run | None = None) -> Result:
     if params.study_name == "auto":
         name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
         params = params.model_copy(update={"study_name": name})
+    with study.answering(params.storage, Failure):
+        return _run(params, parent)
+
+
+def _run(params: SweepParams, parent: Run | None) -> Result:
     space = parse(params.space, TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields}))
     setup = _setup(space)
     opened = study.open_or_create(params, space, setup.splits.digest, setup.precision)
@@ -122,8 +127,11 @@ def _work(
     store.use(store_uri)
     torch.set_num_threads(threads)
     try:
-        with progress.quiet(is_quiet), runs.attached(run_id) as run:
+        with progress.quiet(is_quiet), study.answering(params.storage, Failure), runs.attached(run_id) as run:
             Worker(params, space, _setup(space), run, number).run()
+    except Failure as error:
+        say(f"worker {number} of the sweep: {error}")
+        raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 

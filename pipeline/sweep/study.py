@@ -3,10 +3,11 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
@@ -78,6 +79,20 @@ def connect(url: str) -> RDBStorage:
         raise ValueError(f"storage={url}: {store.first_line(error)}") from None
 
 
+@contextlib.contextmanager
+def answering(storage: str, error: type[Exception]) -> Iterator[None]:
+    """Within, a storage that fails is an `error` in one line."""
+    try:
+        yield
+    except (StorageInternalError, AssertionError) as failed:
+        # Where a trial's end cannot be stored, Optuna asserts that it was, on the way out.
+        trouble = failed.__context__ if isinstance(failed, AssertionError) else failed
+        if not isinstance(trouble, StorageInternalError):
+            raise
+        reason = store.first_line(trouble.__cause__ or trouble)
+        raise error(f"storage={without_password(storage_url(storage))}: {reason}") from None
+
+
 def open_or_create(
     params: SweepParams, space: Space, data_digest: str, precision: str, worker: int = 0
 ) -> optuna.Study:
@@ -91,7 +106,7 @@ def open_or_create(
     declared = json.loads(json.dumps(shared))  # as the storage gives it back
     storage = connect(storage_url(params.storage))
     pruner = PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs)
-    with quiet(), notes.checked(params.study_name):
+    with quiet(), answering(params.storage, ValueError), notes.checked(params.study_name):
         study = optuna.create_study(
             study_name=params.study_name,
             storage=storage,

@@ -190,6 +190,13 @@ def test_a_storage_that_cannot_be_had_is_one_line_without_its_password(url, part
     assert "secret" not in str(error.value)
 
 
+def test_a_storage_that_may_only_be_read_is_refused_in_one_line(tmp_path, storage):
+    opened(storage)
+    with pytest.raises(ValueError, match="readonly database") as error:
+        opened(f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true")
+    assert "\n" not in str(error.value)
+
+
 def test_only_trials_of_one_schedule_and_one_objective_are_pruned(storage):
     assert isinstance(opened(storage).pruner, optuna.pruners.HyperbandPruner)
 

@@ -8,10 +8,12 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -243,6 +245,26 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
             assert runs[run_id].data.tags["optuna.trial"] == str(trial.number)
     assert epochs
     assert all(points == list(range(1, len(points) + 1)) for points in epochs.values())
+
+
+def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_it_is_back(workplace):
+    space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
+    command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 1}
+    assert workplace.run("sweep", **command) == 0
+    command["num_trials"] = 2
+    with closing(sqlite3.connect(workplace.folder / "optuna.db")) as database:
+        database.execute("CREATE TRIGGER broken BEFORE INSERT ON trial_values BEGIN INSERT INTO gone VALUES (1); END")
+    process = workplace.start("sweep", **command)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1].startswith("error: storage=sqlite:///")
+    assert "no such table: main.gone" in err
+    assert "Traceback" not in err
+    assert workplace.runs("sweep")[0].info.status == "FAILED"
+    with closing(sqlite3.connect(workplace.folder / "optuna.db")) as database:
+        database.execute("DROP TRIGGER broken")
+    assert workplace.run("sweep", **command) == 0
+    assert sum(state == "COMPLETE" for _, state in finished(workplace, "mine").elements()) == 2
 
 
 @pytest.mark.slow
