@@ -15,7 +15,7 @@ from pipeline.training.assemble import climb, fitting, num_ladders
 from pipeline.training.events import EpochEnd
 from pipeline.training.loop import Diverged
 
-FACTORS = (1 / 10, 1 / 3, 1, 3, 10)
+FACTORS = (1 / 3, 1, 3, 10, 30)
 
 
 def main(arguments: list[str]) -> None:
