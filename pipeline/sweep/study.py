@@ -178,11 +178,11 @@ def best(name: str, storage: str) -> dict[str, Any]:
     """
     url = storage_url(storage)
     opened = connect(url)
-    with notes.checked(name):
+    with answering(storage, ValueError), notes.checked(name):
         known = optuna.get_all_study_names(opened)
     if name not in known:
         raise ValueError(f"from_study={name}: no such study in {without_password(url)} (studies: {', '.join(known)})")
-    with notes.checked(name):
+    with answering(storage, ValueError), notes.checked(name):
         study = optuna.load_study(study_name=name, storage=opened)
         noted = notes.read(study)
         trials = completed(study)

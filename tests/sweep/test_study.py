@@ -2,6 +2,8 @@
 
 import multiprocessing
 import re
+import sqlite3
+from contextlib import closing
 
 import optuna
 import pytest
@@ -194,6 +196,15 @@ def test_a_storage_that_may_only_be_read_is_refused_in_one_line(tmp_path, storag
     opened(storage)
     with pytest.raises(ValueError, match="readonly database") as error:
         opened(f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true")
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_that_cannot_be_read_has_no_best_in_one_line(tmp_path, storage):
+    opened(storage)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
+        database.execute("ALTER TABLE trials RENAME COLUMN state TO gone")
+    with pytest.raises(ValueError, match="no such column") as error:
+        study.best("mine", storage)
     assert "\n" not in str(error.value)
 
 
