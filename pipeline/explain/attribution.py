@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models import VisionTransformer
 
+from pipeline.data.batches import batch_size
 from pipeline.models import CamTarget, untouched
 from pipeline.models.ultimus import Ultimus
 from pipeline.models.vit import tokens_to_grid
-
-SCORE_BATCH_SIZE = 256
 
 
 class _SignedEigenCAM(EigenCAM):
@@ -51,7 +50,7 @@ class _BatchedScoreCAM(ScoreCAM):
         masks = interpolate(channels, image.shape[1:], mode="bilinear")
         low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
         masks = (masks - low) / (high - low).clamp_min(1e-8)
-        scores = [target(self.model(image * some)) for some in masks.split(SCORE_BATCH_SIZE)]
+        scores = [target(self.model(image * some)) for some in masks.split(batch_size(image.shape[-1]))]
         return torch.cat(scores).softmax(0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from pipeline.data.batches import batch_size
 from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
 from pipeline.results import metrics, plots, sprite
@@ -17,7 +18,7 @@ from pipeline.training import loop
 from pipeline.training.assemble import Normalised
 from pipeline.training.views import Views
 
-BATCH_SIZE = 512
+LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and their side (px)
 
@@ -50,7 +51,8 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
 def _probabilities(training: Training, model: nn.Module) -> np.ndarray:
     splits = training.splits
     where = next(model.parameters()).device
-    logits, _ = loop.predict(model, Normalised(splits, splits.test, BATCH_SIZE, where), training.precision)
+    size = batch_size(training.params.image_size, LARGEST_BATCH)
+    logits, _ = loop.predict(model, Normalised(splits, splits.test, size, where), training.precision)
     return logits.double().softmax(1).numpy()
 
 

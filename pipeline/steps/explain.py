@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from pipeline import models
+from pipeline.data.batches import batch_size
 from pipeline.explain import attribution, faithfulness
 from pipeline.explain.faithfulness import Faithfulness
 from pipeline.models.ultimus import Ultimus
@@ -24,7 +25,7 @@ from pipeline.tracking.trained import Training
 from pipeline.training import loop
 from pipeline.training.assemble import Normalised
 
-BATCH_SIZE = 512
+LARGEST_BATCH = 512
 SMALL_SIDE = 160  # px, of the images and maps kept for the report
 
 ATTENTION: dict[type[nn.Module], Callable[..., np.ndarray]] = {
@@ -67,7 +68,8 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
 def _choose(training: Training, num_images: int) -> list[Chosen]:
     """The most confident errors, and as many hits spread evenly over the test split."""
     labels = training.splits.test.labels
-    batches = Normalised(training.splits, training.splits.test, BATCH_SIZE, _device(training))
+    size = batch_size(training.params.image_size, LARGEST_BATCH)
+    batches = Normalised(training.splits, training.splits.test, size, _device(training))
     logits, _ = loop.predict(training.classifier.model, batches, training.precision)
     probabilities = logits.softmax(1).numpy()
     predicted = probabilities.argmax(1)

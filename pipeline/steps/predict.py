@@ -9,6 +9,7 @@ import torch
 from scipy.special import softmax
 
 from pipeline.data import unlabelled
+from pipeline.data.batches import batch_size
 from pipeline.data.unlabelled import Batch, Found
 from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
@@ -18,7 +19,7 @@ from pipeline.tracking import calibrations, runs, trained
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.trained import TrainedNetwork
-from pipeline.training.calibrating import Calibration, batch_size, calibrate, look
+from pipeline.training.calibrating import Calibration, calibrate, look
 
 NAMED_CLASSES = 5  # in the summary
 LEFT_OUT = "named in left_out.csv"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline import models
 from pipeline.data import augment
+from pipeline.data.batches import batch_size
 from pipeline.data.decode import decode
 from pipeline.models.outlines import other_tables
 from pipeline.tracking import checkpoint, description
@@ -45,10 +46,11 @@ class Classifier:
         return image[:, margin : margin + size, margin : margin + size]
 
     @torch.inference_mode()
-    def probabilities(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
         where = next(self.model.parameters()).device
-        batches = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8)).split(batch_size)
+        pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
+        batches = pixels.split(batch_size(pixels.shape[-1]))
         return torch.cat([self.model(self.normalise(batch.to(where))).softmax(1).cpu() for batch in batches]).numpy()
 
     def table(self, images: np.ndarray) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import Split, Splits
+from pipeline.data.batches import batch_size
 from pipeline.models.features import with_features
 from pipeline.results import calibration, novelty
 from pipeline.results.calibration import Temperature
@@ -15,7 +16,6 @@ from pipeline.training.assemble import Normalised
 from pipeline.training.device import autocast
 
 SAMPLE = 10_000  # train images whose features are taken
-BATCH_PIXELS, LARGEST_BATCH = 2**22, 256
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,6 @@ def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, 
     with autocast(images.device, precision):
         logits, features = with_features(model, images)
     return logits.float().cpu().numpy(), features.cpu().numpy()
-
-
-def batch_size(image_size: int) -> int:
-    """How many images of `image_size` px go through a network at a time: fewer of larger ones, to bound memory."""
-    return max(1, min(LARGEST_BATCH, BATCH_PIXELS // image_size**2))
 
 
 def _look_at_all(

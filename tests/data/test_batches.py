@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.batches import Batches, TrainBatches, derive_seed
+from pipeline.data.batches import Batches, TrainBatches, batch_size, derive_seed
 from pipeline.params import RecipeParams
 from pipeline.training.setup import prepare
 from tests.small import plain, squares
@@ -66,6 +66,11 @@ def test_two_epochs_of_alternating_flips_show_every_image_both_ways():
                 mirrored.setdefault(label, []).append(flag)
     assert all(first != second and first == third for first, second, third in mirrored.values())
     assert 10 < sum(first for first, *_ in mirrored.values()) < 40
+
+
+def test_of_larger_images_fewer_are_looked_at_at_a_time():
+    assert [batch_size(side) for side in (32, 128, 224, 1024, 4096)] == [256, 256, 83, 4, 1]
+    assert [batch_size(side, largest=512) for side in (32, 224)] == [512, 83]
 
 
 def test_a_batch_knows_how_much_of_the_training_lies_before_it():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.conftest import Workplace
 
@@ -167,6 +168,19 @@ def test_evaluation_wants_a_finished_training(workplace, capsys):
     workplace.client.set_terminated(training, "KILLED")
     assert workplace.run("explain", run_id=training) == 2
     assert "is not FINISHED but KILLED" in capsys.readouterr().err
+
+
+def test_large_images_go_through_the_network_few_at_a_time(workplace):
+    large = {"model": "resnet9", "width": 1, "image_size": 256, "precision": "fp32"}
+    large |= {"limit_train": 40, "limit_test": 70, "steps": "train"}
+    assert workplace.run("main", **{**TINY, **large}) == 0
+    at_once = []
+    hook = register_module_forward_pre_hook(lambda module, inputs: at_once.append(len(inputs[0])))
+    try:
+        assert workplace.run("evaluate") == 0
+    finally:
+        hook.remove()
+    assert max(at_once) == 64  # of 70; small ones go 512 at a time
 
 
 def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
