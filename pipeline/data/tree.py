@@ -12,7 +12,16 @@ from pipeline.data.cache import TEST, TRAIN, VALID
 from pipeline.data.decode import SUFFIXES
 from pipeline.text import shown
 
-PART_OF = {"train": TRAIN, "val": VALID, "valid": VALID, "validation": VALID, "test": TEST}
+# By the names, in any case, of folders and in tables.
+PART_OF = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALID,
+    "valid": VALID,
+    "validation": VALID,
+    "test": TEST,
+    "testing": TEST,
+}
 
 
 class ImageFile(NamedTuple):
@@ -107,16 +116,18 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
 
 def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
     """(part, its folder relative to `root`); a tree without train/ is all train."""
-    present = {name: part for name, part in PART_OF.items() if _has_folders(root, name)}
-    if not present:
-        yield TRAIN, ""
-        return
-    if "train" not in present:
-        raise ValueError(f"data_dir={root} has {'/, '.join(present)}/ but no train/ with a sub-folder per class")
-    if len(valid := [name for name, part in present.items() if part == VALID]) > 1:
-        raise ValueError(f"data_dir={root} has several validation sets ({', '.join(valid)}): leave one")
-    for name, part in present.items():
-        yield part, name
+    present: dict[int, str] = {}
+    for name, entry in _entries(root, "", Listing()):
+        part = PART_OF.get(name.lower())
+        if part is None or not entry.is_dir() or not _has_folders(root, name):
+            continue
+        if part in present:
+            raise ValueError(f"data_dir={root} has {present[part]}/ and {name}/, which mean the same: leave one")
+        present[part] = name
+    if present and TRAIN not in present:
+        found = "/, ".join(present.values())
+        raise ValueError(f"data_dir={root} has {found}/ but no train/ with a sub-folder per class")
+    yield from sorted(present.items()) or [(TRAIN, "")]
 
 
 def _has_folders(root: Path, name: str) -> bool:

@@ -75,6 +75,14 @@ def test_a_tree_with_parts_keeps_them(root: Path) -> None:
     }
 
 
+def test_parts_go_by_their_names_in_any_case(root: Path) -> None:
+    plant(root / "Training", 6)
+    plant(root / "TEST", 3, start=100)
+    splits = load(root)
+    assert (splits.classes, len(splits.train), len(splits.test)) == (("cat", "dog"), 12, 6)
+    assert first_pixels(splits.test)["TEST/dog/0101.png"] == (101, 100, 7)
+
+
 def test_a_flat_tree_is_split_by_class(root: Path) -> None:
     plant(root, 20)
     splits = load(root, valid_fraction=0.25)
@@ -247,7 +255,7 @@ def _class_broken_in_train(root: Path) -> None:
         (_one_class, r"one class \(cat\)"),
         (_stray_class, "no usable train image of fox"),
         (_no_train, "has test/ but no train/"),
-        (_two_validations, r"several validation sets \(val, valid\)"),
+        (_two_validations, "has val/ and valid/, which mean the same"),
         (_all_broken, "none of its 2 files is a readable image"),
         (_class_broken_in_train, "no usable train image of fox"),
     ],
