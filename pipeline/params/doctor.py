@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.recipe import DataParams, DeviceParams, SeedParams
+from pipeline.params.recipe import DataParams, DeviceParams, FlipParams, SeedParams
 
 
-class DoctorParams(DataParams, DeviceParams, SeedParams):
+class DoctorParams(DataParams, FlipParams, DeviceParams, SeedParams):
     """What is wrong with an image set, before a training is spent: duplicates, leaks, suspect labels, odd images."""
 
     near_similarity: float = Field(

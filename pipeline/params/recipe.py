@@ -72,7 +72,14 @@ class ModelParams(Params):
     heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
 
 
-class RecipeParams(DataParams, ModelParams, FineTuningParams, DeviceParams, SeedParams):
+class FlipParams(Params):
+    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
+        "auto",
+        description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
+    )
+
+
+class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, DeviceParams, SeedParams):
     """What range test and training must share for the one's suggestion to hold for the other."""
 
     batch_size: int = Field(128, ge=1, description="images per update")
@@ -102,10 +109,6 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, DeviceParams, Seed
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
     crop_area: float = Field(
         0.0, ge=0, le=1, description="least share of an image in a random resized crop, taken instead (0: off)"
-    )
-    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
-        "auto",
-        description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
     )
     augment: Literal["basic", "trivial", "rand"] = Field(
         "basic", description="crop, flip and cutout alone; TrivialAugmentWide or RandAugment after crop and flip"

@@ -197,6 +197,7 @@ def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_
         replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
         folds=params.label_folds,
         epochs=None if params.label_epochs == "auto" else params.label_epochs,
+        flip=params.flip,
         seed=params.seed,
         device=patient.device,
         precision=device.choose_precision(params.precision, patient.device),

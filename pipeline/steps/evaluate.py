@@ -26,6 +26,8 @@ THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and th
 def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     """Evaluates the training that `params` name on its test split."""
     training = trained.find(params)
+    if params.views > 1 and training.params.flip == "off":
+        raise ValueError(f"views={params.views} mirrors images, which training {training.run_id} did not (flip=off)")
     if params.views > 1 and not training.splits.flip:
         raise ValueError(f"views={params.views}: a mirrored image of {training.splits.name} is of no class")
     name, test_digest = f"{training.params.dataset} {training.params.model} evaluation", training.splits.test.digest()

@@ -41,6 +41,11 @@ class Setup:
         """By which the images of `splits` were scaled."""
         return _interpolation(self.pretrained)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether its images are mirrored: on request, or where a mirrored one still belongs to its class."""
+        return self.params.flip != "off" and (self.params.flip != "auto" or self.splits.flip)
+
     def model(self, seed: int) -> nn.Module:
         """A fresh network, its weights a function of `seed` where no others are given."""
         with torch.random.fork_rng():
@@ -142,7 +147,7 @@ class Setup:
             images = augment.random_crop(images, params.crop_padding, generator)
         if params.flip == "alternate":
             images = augment.flip(images, place.mirrored)
-        elif params.flip == "on" or (params.flip == "auto" and self.splits.flip):
+        elif self.mirrors:
             images = augment.random_flip(images, generator)
         if params.augment != "basic":
             images = policies.apply(params.augment, images)

@@ -7,6 +7,7 @@ from pipeline.data import Report, Split, Splits
 from pipeline.doctor import cross_validation, labels
 
 SIDE = 32
+OPTIONS = {"seed": 0, "device": torch.device("cpu"), "precision": "fp32"}
 
 
 def two_kinds(num_images, wrong, seed=0):
@@ -28,8 +29,7 @@ def test_swapped_labels_are_found_by_networks_that_never_saw_them():
     wrong = [5, 40, 77, 102]
     splits = two_kinds(120, wrong)
     filled, held_out = np.zeros((120, 2)), []
-    options = {"folds": 3, "epochs": 6, "seed": 0, "device": torch.device("cpu"), "precision": "fp32"}
-    for held, probabilities in cross_validation.probabilities(splits, **options):
+    for held, probabilities in cross_validation.probabilities(splits, folds=3, epochs=6, flip="auto", **OPTIONS):
         filled[held] = probabilities
         held_out += held.tolist()
     assert sorted(held_out) == list(range(120))
@@ -38,6 +38,15 @@ def test_swapped_labels_are_found_by_networks_that_never_saw_them():
     assert {*wrong} <= {*table["image"]}
     assert {*table["image"][:4]} == {*wrong}
     assert (table["suggested"] == 1 - table["given"])[:4].all()
+
+
+def test_classes_that_are_one_another_s_mirror_images_are_told_apart_where_nothing_is_mirrored():
+    splits = two_kinds(120, [])
+    ramp = np.broadcast_to(np.linspace(40, 215, SIDE), (3, SIDE, SIDE))
+    for image, label in zip(splits.train.source, splits.train.labels, strict=True):
+        image[:] = ramp[..., :: 1 - 2 * label]
+    folds = list(cross_validation.probabilities(splits, folds=2, epochs=4, flip="off", **OPTIONS))
+    assert all((said.argmax(1) == splits.train.labels[held]).all() for held, said in folds)
 
 
 def test_labels_that_all_agree_are_not_suspect():

@@ -150,6 +150,13 @@ def test_views_are_refused_where_a_mirror_image_is_of_no_class(workplace, capsys
     assert "views=2: a mirrored image of digits is of no class" in capsys.readouterr().err
 
 
+def test_views_are_refused_where_the_training_mirrored_nothing(workplace, photos, capsys):
+    folder = {**TINY, "dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
+    assert workplace.run("main", **{**folder, "steps": "train", "flip": "off"}) == 0
+    assert workplace.run("evaluate", views=2) == 2
+    assert "views=2 mirrors images" in capsys.readouterr().err
+
+
 def test_evaluation_refuses_images_that_have_changed_since_the_training(workplace, photos, capsys):
     folder = {**TINY, "dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**folder, "steps": "train"}) == 0
