@@ -23,7 +23,7 @@ from pipeline.training.freezing import Frozen
 SizeAfter = Callable[[float], int]
 
 UNTOLD = "bicubic"  # interpolation where no weights, or none that tell it, are started from
-SAMPLE = 5000  # train images, for weights that follow from them
+SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # train images at most, for weights that follow from them: fewer large ones
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ class Setup:
     def _sample(self) -> Tensor:
         """Normalised train images from all over the split, (N, 3, H, W)."""
         train = self.splits.train
-        rows = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)
+        number = min(SAMPLE, SAMPLE_PIXELS // self.params.image_size**2, len(train))
+        rows = np.linspace(0, len(train) - 1, number).astype(np.int64)
         return augment.normalise(torch.from_numpy(train.take(rows)), self.splits.mean, self.splits.std)
 
     def _augment(self, images: Tensor, labels: Tensor, place: Place, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks.synthetic import splits
+from pipeline import models
 from pipeline.params import LrRangeParams, TrainParams
 from pipeline.training import assemble
 from pipeline.training.assemble import climb, fitting, num_ladders
@@ -46,6 +47,15 @@ def test_alternating_flips_mirror_each_image_every_other_time():
 def test_batch_norms_take_their_momentum():
     model = setup(TrainParams(**SMALL, norm_momentum=0.4)).model(0)
     assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.4}
+
+
+def test_weights_that_follow_from_images_take_no_more_memory_for_large_ones(monkeypatch):
+    taken = []
+    monkeypatch.setattr(models, "fit_to_images", lambda name, model, images: taken.append(images.shape))
+    for side in (32, 128):
+        params = TrainParams(model="fast", image_size=side, width=4)
+        Setup(params, splits(400, size=side), torch.device("cpu"), "fp32").model(0)
+    assert [shape[0] for shape in taken] == [400, 312]
 
 
 def test_the_range_test_weighs_classes_as_training_does():
