@@ -27,7 +27,8 @@ MAX_ARMS = 6  # as many as there are colours that the colour-blind can tell apar
 ALPHA = 0.05
 TITLE_CHARACTERS = 120
 OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
-OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", "data.digest")  # tags of a training worth a row
+DATA = "data.digest"
+OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training worth a row
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,19 @@ def _arms(found: Sequence[Evaluated]) -> list[Compared]:
 
 
 def _recipe(each: Evaluated) -> dict[str, str]:
-    """What makes a training another than one of another seed: parameters, and whose weights were evaluated."""
+    """What makes a training another than one of another seed: parameters, images, and whose weights were evaluated."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
-    return {**{name: visible(as_text(getattr(each.params, name))) for name in names}, "checkpoint": each.checkpoint}
+    shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
+    return {**shown, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
 
 
 def _differing(firsts: Sequence[Evaluated]) -> dict[str, list[str]]:
     """Parameters of which the arms have not all the same, and what each has."""
     rows = [_recipe(each) for each in firsts]
     found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
+    told = [name for name in found if name != DATA]  # such as image_size, with which the images are others too
+    if len({tuple(row[name] for name in told) for row in rows}) == len(rows):
+        found.pop(DATA, None)
     return found or {"seed": [str(each.params.seed) for each in firsts]}
 
 

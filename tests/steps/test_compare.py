@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.stats import binomtest
 
 from pipeline.tracking.run import Run
@@ -142,6 +143,27 @@ def test_seeds_of_one_recipe_are_one_arm(workplace, parents, capsys):
     assert "compare/B/p_value" not in numbers
     assert len(workplace.table(run.info.run_id, "mcnemar_B.csv")) == 4
     assert "(mean of 2 seeds)" in capsys.readouterr().err
+
+
+def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 10)):
+        for label, name in enumerate(("dark", "light")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 128, (16, 16, 3), dtype=np.uint8) + 127 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    recipe = {**TWICE, "dataset": "folder", "data_dir": tmp_path, "image_size": 16, "batch_size": 8, "epochs": 1}
+    recipe |= {"limit_train": 0, "limit_test": 0}
+    assert workplace.run("main", **recipe) == 0
+    (tmp_path / "train/dark/0.png").rename(tmp_path / "train/light/mended.png")
+    assert workplace.run("main", **recipe) == 0
+    after, before = workplace.runs("main")[:2]
+    assert workplace.compare(before.info.run_id, after.info.run_id, num_images=0) == 0
+    run = workplace.runs("compare")[0]
+    assert {"compare/A/accuracy", "compare/B/over_seeds_low"} <= run.data.metrics.keys()
+    assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["data.digest"]
 
 
 def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, parents):
