@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.laps import Laps
 from pipeline import models
+from pipeline.data.batches import batch_size
 from pipeline.data.decode import decode as decode_file
 from pipeline.training import device
-from pipeline.training.calibrating import LARGEST_BATCH
 
 IMAGE_SIZE = 32  # px, as the network takes them
 PHOTO = (640, 480)  # px, as they lie on the disk
@@ -46,7 +46,7 @@ def predict(laps: Laps, folder: Path) -> None:
 def decode(laps: Laps, folder: Path) -> None:
     """Nothing but decoding and scaling, in a DataLoader with a worker per core."""
     photos = _Photos(sorted(map(str, folder.rglob("*.jpg"))))
-    loader = DataLoader(photos, LARGEST_BATCH, num_workers=os.cpu_count() or 1, persistent_workers=True)
+    loader = DataLoader(photos, batch_size(IMAGE_SIZE), num_workers=os.cpu_count() or 1, persistent_workers=True)
     while True:
         laps(sum(len(images) for images in loader))
 
@@ -59,7 +59,7 @@ def forward(laps: Laps, folder: Path) -> None:
     images = torch.randn(num_images, 3, IMAGE_SIZE, IMAGE_SIZE)
     while True:
         with torch.inference_mode(), device.autocast(where, device.choose_precision("auto", where)):
-            for batch in images.split(LARGEST_BATCH):
+            for batch in images.split(batch_size(IMAGE_SIZE)):
                 network(batch.to(where)).cpu()
         laps(num_images)
 

@@ -25,6 +25,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
 
 
+class DiskError(ValueError):
+    """A file could not be read, whatever it holds."""
+
+
 class Scaling(NamedTuple):
     """How an image of any size becomes a square one, as `decode` takes it."""
 
@@ -38,8 +42,8 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
 
     `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
-    animation the first frame. Raises ValueError that says why for whatever cannot be read in full, and, before
-    its pixels take memory, for what is larger than `MAX_PIXELS`.
+    animation the first frame. Raises ValueError that says why for whatever cannot be read in full (DiskError where
+    that is not the file's fault), and, before its pixels take memory, for what is larger than `MAX_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
@@ -50,7 +54,9 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels, or a decompression bomb that claims to be") from None
     except OSError as error:
-        raise ValueError(_line(error.strerror or error)) from error
+        # Pillow's own, of a file cut short and the like, have no number.
+        kind = ValueError if error.errno is None else DiskError
+        raise kind(_line(error.strerror or error)) from error
     except Exception as error:  # on broken files decoders raise anything, from MemoryError to SyntaxError
         raise ValueError(_line(error)) from error
 

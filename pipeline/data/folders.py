@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.data import cache
 from pipeline.data.cache import Block, Decoded, put
-from pipeline.data.decode import Scaling, decode
+from pipeline.data.decode import DiskError, Scaling, decode
 from pipeline.data.labels import read_labels
 from pipeline.data.parallel import map_blocks
 from pipeline.data.rows import Rows
@@ -50,24 +50,24 @@ def read(
     manifest = _hash(cache.VERSION, image_size, *listing.files, *used)
     decoded = cache.recall(manifest)
     if decoded is None:
-        digest, all_opened = _content_digest(root, listing.files, progress)
+        digest, opened = _content_digest(root, listing.files, progress)
         digest = _hash(digest, *used) if used else digest
         key = _hash(cache.VERSION, image_size, digest)
-        decoded = cache.find(key) or _decode(root, listing, scaling, key, digest, progress)
-        if all_opened:  # what could not be, may be the next time, with nothing about the file changed
+        decoded = cache.find(key) or _decode(root, listing, scaling, key, digest, opened, progress)
+        if all(opened):  # what could not be, may be the next time, with nothing about the file changed
             cache.remember(manifest, key)
     for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
     return decoded, listing
 
 
-def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, bool]:
-    """A hash of all paths, parts, labels and bytes, and whether every file could be opened."""
+def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, list[bool]]:
+    """A hash of all paths, parts, labels and bytes, and whether each file could be opened."""
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118, as Path objects would double the time
     blocks = map_blocks(_hash_files, paths, FILES_HASHED_AT_ONCE, title="reading files", progress=progress)
     hashes = [each for block in blocks for each in block]
     digest = _hash(*((file[:3], hashed) for file, (hashed, _) in zip(files, hashes, strict=True)))
-    return digest, all(is_opened for _, is_opened in hashes)
+    return digest, [is_opened for _, is_opened in hashes]
 
 
 def _hash_files(paths: Sequence[str]) -> list[tuple[str, bool]]:
@@ -83,18 +83,23 @@ def _hash_file(path: str) -> tuple[str, bool]:
         return f"{error.strerror}", False
 
 
-def _decode(root: Path, listing: Listing, scaling: Scaling, key: str, digest: str, progress: bool) -> Decoded:
-    """Decodes the files of `listing` into the cache entry `key`."""
+def _decode(
+    root: Path, listing: Listing, scaling: Scaling, key: str, digest: str, opened: Sequence[bool], progress: bool
+) -> Decoded:
+    """Decodes the files of `listing`, of which some could not be `opened` before, into the cache entry `key`."""
     files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
     block_size = max(1, BLOCK_BYTES // (3 * scaling.image_size**2))
-    errors: list[str | None] = []
+    errors: list[ValueError | None] = []
     with cache.Writer(key, scaling.image_size) as writer:
         store = partial(_store, rows=writer.rows, start=writer.start, scaling=scaling)
         numbered = [*enumerate(paths)]
         for block, block_errors in map_blocks(store, numbered, block_size, title="decoding", progress=progress):
             writer.took(block)
             errors += block_errors
+        for file, error, was_opened in zip(files, errors, opened, strict=True):
+            if was_opened and isinstance(error, DiskError):  # not left out for good: the entry goes by contents
+                raise ValueError(f"data_dir={root}: {shown(file.path)} can no longer be read ({error}): start again")
         usable = [file for file, error in zip(files, errors, strict=True) if error is None]
         if not usable:
             raise ValueError(f"data_dir={root}: none of its {len(files)} files is a readable image")
@@ -108,7 +113,7 @@ def _decode(root: Path, listing: Listing, scaling: Scaling, key: str, digest: st
                 "classes": [shown(name) for name in classes],
                 "digest": digest,
                 "groups": _numbers(usable, listing.groups) if listing.groups else None,
-                "corrupt": [(shown(file.path), error) for file, error in zip(files, errors, strict=True) if error],
+                "corrupt": [(shown(file.path), str(error)) for file, error in zip(files, errors, strict=True) if error],
             }
         )
 
@@ -122,7 +127,7 @@ def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarra
 
 def _store(
     numbered: Sequence[tuple[int, str]], rows: Rows, start: int, scaling: Scaling
-) -> tuple[Block, list[str | None]]:
+) -> tuple[Block, list[ValueError | None]]:
     """Puts the readable images among `numbered` paths into `rows`, and says, per path, what was wrong with it.
 
     Here in the worker: a pipe to one process that writes for all would cost as much as writing.
@@ -132,19 +137,19 @@ def _store(
     return put(rows, images, start + numbered[0][0] * 3 * scaling.image_size**2), errors
 
 
-def decode_files(paths: Sequence[str], scaling: Scaling) -> tuple[np.ndarray, list[str | None]]:
+def decode_files(paths: Sequence[str], scaling: Scaling) -> tuple[np.ndarray, list[ValueError | None]]:
     """The readable images of `paths` (B, 3, S, S) uint8 and, per path, what was wrong with it."""
     # Filled image by image: to stack a list of them takes NumPy ten times as long.
     images = np.empty((len(paths), 3, scaling.image_size, scaling.image_size), dtype=np.uint8)
     number = 0
-    errors: list[str | None] = []
+    errors: list[ValueError | None] = []
     for path in paths:
         try:
             images[number] = decode(path, *scaling)
             number += 1
             errors.append(None)
         except ValueError as error:
-            errors.append(str(error))
+            errors.append(type(error)(str(error)))  # without its traceback, which holds on to pixels
     return images[:number], errors
 
 

@@ -78,7 +78,7 @@ def read(
     centre = slice(margin, margin + image_size)
     blocks = map_blocks(decode_block, paths, block_size, title=title, worth_workers=WORTH_WORKERS)
     gathered: list[np.ndarray] = []
-    errors: list[str | None] = []
+    errors: list[ValueError | None] = []
     start = 0
     for images, block_errors in blocks:
         gathered.append(images[..., centre, centre])
@@ -91,12 +91,12 @@ def read(
         yield _batch(paths[start:], gathered, errors)
 
 
-def _batch(paths: Sequence[str], images: list[np.ndarray], errors: list[str | None]) -> Batch:
+def _batch(paths: Sequence[str], images: list[np.ndarray], errors: list[ValueError | None]) -> Batch:
     told = [(shown(path), error) for path, error in zip(paths, errors, strict=True)]
     return Batch(
         [path for path, error in told if error is None],
         np.concatenate(images),
-        [(path, error) for path, error in told if error is not None],
+        [(path, str(error)) for path, error in told if error is not None],
     )
 
 

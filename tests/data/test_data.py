@@ -22,6 +22,7 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data import cache, folders, parallel
+from pipeline.data.decode import decode
 from pipeline.data.rows import Rows, prefetch
 from pipeline.data.splits import hold_out, limit
 
@@ -307,6 +308,25 @@ def test_a_file_that_could_not_be_opened_is_tried_again(root: Path, monkeypatch:
         patch.setattr(folders.hashlib, "file_digest", broken)
         without = load(root).digest
     assert load(root).digest != without
+
+
+@pytest.mark.parametrize("worth_workers", [1, 1000])
+def test_a_file_that_the_disk_takes_away_meanwhile_is_not_left_out_for_good(
+    root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch, worth_workers: int
+) -> None:
+    def away(path: str, *_: Any) -> np.ndarray:
+        return decode(path.replace("cat/0003", "cat/away"), SIZE)
+
+    plant(root)
+    monkeypatch.setattr(parallel, "WORTH_WORKERS", worth_workers)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=r"0003.png can no longer be read \(No such"),
+    ):
+        patch.setattr(folders, "decode", away)
+        load(root)
+    assert not [*cache_home.iterdir()]
+    assert load(root).report.left_out == []
 
 
 def test_a_folder_of_a_user_that_there_is_not_is_refused() -> None:
