@@ -5,8 +5,9 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
+UNFINISHED = "making-"  # first in the names of what is not whole yet
+ABANDONED = 3600.0  # s without a write, after which whoever began it is taken to have been killed
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,8 @@ class Writer:
     """Stores one entry block by block, so that a set larger than memory can be stored.
 
     A context: the entry appears whole at `commit`, and whatever ends the context earlier leaves nothing
-    behind. A disk that cannot take it raises ValueError.
+    behind; after kill -9 or a power cut, the next writer an hour later removes it. A disk that cannot take it raises
+    ValueError.
     """
 
     def __init__(self, key: str, image_size: int) -> None:
@@ -82,9 +86,14 @@ class Writer:
     def __enter__(self) -> Self:
         with _disk_errors():
             folder().mkdir(parents=True, exist_ok=True)
-            self._staging = Path(tempfile.mkdtemp(prefix="making-", dir=folder()))
+            _remove_abandoned()
+            self._staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder()))
             self.rows = Rows(self._staging / "images.npy", self._image_size)
-            self.start = self.rows.make(0)  # the byte at which the first image goes
+            try:
+                self.start = self.rows.make(0)  # the byte at which the first image goes
+            except BaseException:
+                shutil.rmtree(self._staging, ignore_errors=True)
+                raise
         return self
 
     def __exit__(
@@ -150,9 +159,16 @@ def recall(manifest: str) -> Decoded | None:
 def remember(manifest: str, key: str) -> None:
     """Ties `manifest` to the entry `key`."""
     with _disk_errors():
-        with tempfile.NamedTemporaryFile("w", prefix="making-", dir=folder(), delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", prefix=UNFINISHED, dir=folder(), delete=False) as file:
             file.write(key)
         Path(file.name).replace(folder() / f"{manifest}.key")
+
+
+def _remove_abandoned() -> None:
+    for path in folder().glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # gone already: other starts look for it too
+            if time.time() - max(each.stat().st_mtime for each in (path, *path.glob("*"))) > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _Fields(BaseModel):

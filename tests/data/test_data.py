@@ -546,6 +546,17 @@ def test_an_interrupted_start_leaves_nothing(root: Path, cache_home: Path, monke
     assert not [*cache_home.iterdir()]
 
 
+def test_what_a_killed_start_has_left_is_removed_and_what_another_is_at_is_not(root: Path, cache_home: Path) -> None:
+    plant_parts(root)
+    for name, age in (("making-killed", 2 * cache.ABANDONED), ("making-under-way", 60)):
+        (cache_home / name).mkdir(parents=True)
+        (cache_home / name / "images.npy").write_bytes(b"half")
+        for path in (cache_home / name / "images.npy", cache_home / name):
+            os.utime(path, (time.time() - age,) * 2)
+    load(root)
+    assert [path.name for path in cache_home.glob("making-*")] == ["making-under-way"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line_and_leaves_nothing(root: Path, cache_home: Path) -> None:
     with pytest.raises(ValueError, match=r"No space left.*XDG_CACHE_HOME"), cache.Writer("key", SIZE) as writer:
