@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
@@ -124,13 +125,13 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
     import torchvision
 
     make = getattr(torchvision.datasets, named.torchvision_name)
-    try:
-        return [make(data_dir, **option) for option in options]
-    except Exception as error:  # not there, not what its checksum says, or a file that no reader of theirs takes
-        log.debug("%s in %s: %s", named.torchvision_name, data_dir, error)
+    if at_hand := _at_hand(make, data_dir, options):
+        return at_hand
     where = f"{named.archives} in {data_dir}"
     try:
-        with _socket_timeout(STALLED_SECONDS):
+        with _alone(named, data_dir), _socket_timeout(STALLED_SECONDS):
+            if fetched_meanwhile := _at_hand(make, data_dir, options):
+                return fetched_meanwhile
             _fetch_from_mirror(named, make, data_dir)
             return [make(data_dir, download=True, **option) for option in options]
     except Exception as error:
@@ -139,6 +140,31 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
             f"{named.torchvision_name} is not at hand and cannot be fetched ({reason}): put {where}, "
             "or use dataset=digits or dataset=folder, which need no network"
         ) from error
+
+
+def _at_hand(make: Any, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
+    """torchvision's datasets as they lie in `data_dir`; none where that cannot be."""
+    try:
+        return [make(data_dir, **option) for option in options]
+    except Exception as error:  # not there, not what its checksum says, or a file that no reader of theirs takes
+        log.debug("%s in %s: %s", make.__name__, data_dir, error)
+        return []
+
+
+@contextmanager
+def _alone(named: NamedSet, data_dir: Path) -> Iterator[None]:
+    """Within it no other start fetches the set: two that write one file spoil it for each other."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(data_dir / f".{named.torchvision_name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info("waiting for another start, which fetches %s", named.torchvision_name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fetch_from_mirror(named: NamedSet, make: Any, data_dir: Path) -> None:

@@ -1,6 +1,8 @@
 """Image sets: what is read, how it is split, and that a second start reads the same from the cache."""
 
 import ctypes
+import gzip
+import hashlib
 import logging
 import mmap
 import os
@@ -11,13 +13,17 @@ import time
 import urllib.error
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from pipeline import data
@@ -640,6 +646,40 @@ def test_a_torchvision_set_at_hand_is_used_and_then_comes_from_the_cache(mnist: 
     shutil.rmtree(mnist)
     second = load(mnist, "mnist", image_size=32)
     assert second.digest == first.digest and first_pixels(second.train) == first_pixels(first.train)
+
+
+def test_two_first_starts_fetch_a_set_once(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archives = {f"{raw.name}.gz": gzip.compress(raw.read_bytes()) for raw in (mnist / "MNIST/raw").iterdir()}
+    asked: list[str] = []
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.lstrip("/"))
+            content = archives[asked[-1]]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with suppress(ConnectionError):  # torchvision first looks where an address leads, and reads nothing
+                self.wfile.write(content[:20])
+                time.sleep(0.1)
+                self.wfile.write(content[20:])
+
+        def log_message(self, *_: Any) -> None: ...
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server, ThreadPoolExecutor(3) as pool:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        pool.submit(server.serve_forever)
+        alone = load(tmp_path / "alone", "mnist")
+        asked_alone = sorted(asked)
+        asked.clear()
+        shutil.rmtree(cache.folder())
+        both = pool.map(lambda _: load(tmp_path / "both", "mnist"), range(2))
+        assert {each.digest for each in both} == {alone.digest}
+        server.shutdown()
+    assert {*asked_alone} == {*archives} and sorted(asked) == asked_alone
 
 
 @pytest.mark.parametrize(
