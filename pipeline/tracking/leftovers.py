@@ -8,8 +8,6 @@ from mlflow.entities import Run as StoredRun
 from pipeline.tracking import journal, local, processes, store
 from pipeline.tracking.sending import SEND, Sender
 
-REOPENED = f"{processes.UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
-
 
 def close_dead_runs(experiment_id: str) -> None:
     """Closes the experiment's runs whose processes ended without a word."""
@@ -69,7 +67,7 @@ def _replay(folder: Path, header: Mapping[str, str]) -> int:
 
 def _is_gone_on_with(stored: StoredRun, since: int) -> bool:
     """Whether another process reopened the run after that time (ns), when what was told until then had arrived."""
-    reopened = stored.data.tags.get(REOPENED, "")
+    reopened = stored.data.tags.get(processes.REOPENED, "")
     return reopened.isdecimal() and int(reopened) > since
 
 

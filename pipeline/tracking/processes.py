@@ -9,6 +9,7 @@ import psutil
 SIGN_SECONDS, SILENT_SECONDS = 60, 300
 UNSEEN = "mlflow."  # MLflow's UI shows no tag that begins so
 PROGRESS = f"{UNSEEN}progress"  # tag of a run of several steps or trials: how many are done, of how many
+REOPENED = f"{UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
 
 
 def this() -> dict[str, str]:

@@ -81,7 +81,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             return
         _clear(client, before)
         client.update_run(reopen, status="RUNNING", name=name)
-        tags[leftovers.REOPENED] = str(time.time_ns())
+        tags[processes.REOPENED] = str(time.time_ns())
     elif launched is None:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id

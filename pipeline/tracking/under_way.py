@@ -94,11 +94,15 @@ def _epochs(client: store.Client, run: StoredRun) -> Progress:
 
 
 def _trials(client: store.Client, run: StoredRun) -> Progress:
-    """What trials took, for as many workers as there are trials under way."""
+    """What trials took, for as many workers as there are trials under way.
+
+    One that was gone on with is left out: its time holds the pause.
+    """
     done, total, *_ = _tagged(client, run)
     conditions = f"tags.`{PARENT}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
     experiments, order = [run.info.experiment_id], ["attributes.end_time DESC"]
-    ended = client.search_runs(experiments, f"{conditions} = 'FINISHED'", order_by=order, max_results=RECENT)
+    recent = client.search_runs(experiments, f"{conditions} = 'FINISHED'", order_by=order, max_results=RECENT)
+    ended = [trial for trial in recent if processes.REOPENED not in trial.data.tags]
     if not ended:
         return Progress(done, total)
     running = client.search_runs(experiments, f"{conditions} = 'RUNNING'")

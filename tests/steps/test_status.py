@@ -95,6 +95,11 @@ def test_a_study_takes_what_its_trials_took(workplace, capsys):
         client.set_terminated(trial, "FINISHED", now - 40_000)
     row = lines(workplace, capsys)[1]
     assert "2/6 trials  4:00" in row
+    tags = tags_of(step="trial", **{"mlflow.parentRunId": study, processes.REOPENED: str(10**6 * (now - 50_000))})
+    resumed = client.create_run("0", now - 36_000_000, tags, "interrupted in the evening").info.run_id
+    client.set_terminated(resumed, "FINISHED", now)
+    client.set_tag(study, processes.PROGRESS, "3/6")
+    assert "3/6 trials  3:00" in lines(workplace, capsys)[1]
 
 
 @pytest.mark.parametrize(
