@@ -32,6 +32,7 @@ def build(told: Told, watts: float = 0) -> str:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stay in their order
     environment.tests["number"] = lambda value: isinstance(value, int | float)
     scripts = [_text("vendor", name) for name in VENDORED] + [_text("templates", name) for name in SCRIPTS]
+    seconds = sections.seconds(told)
     return environment.get_template("page.html").render(
         told=told,
         steps=told.steps,
@@ -44,7 +45,7 @@ def build(told: Told, watts: float = 0) -> str:
         parameters=recipe.parameters(_asked(told)),
         command=recipe.command(told),
         watts=watts,
-        energy=watts * sections.seconds(told) / ENERGY_HOUR,
+        energy=None if seconds is None else watts * seconds / ENERGY_HOUR,
         sections=sections,
     )
 

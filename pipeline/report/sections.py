@@ -143,6 +143,7 @@ def controls(step: Step) -> list[str]:
     return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
 
 
-def seconds(told: Told) -> float:
-    """Duration of the steps together (s)."""
-    return sum(step.seconds or 0 for step in told.steps.values())
+def seconds(told: Told) -> float | None:
+    """Duration of the steps together (s); None where that of one is not known."""
+    known = [step.seconds for step in told.steps.values() if step.seconds is not None]
+    return sum(known) if len(known) == len(told.steps) else None

@@ -14,7 +14,7 @@ class Step:
     kind: str  # main, seeds, lr_range, sweep, train, evaluate or explain
     run_id: str
     name: str
-    seconds: float | None  # None while it runs
+    seconds: float | None  # None where that is not known: while it runs, and of a run that was gone on with
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]

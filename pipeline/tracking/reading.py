@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.report import artifacts
 from pipeline.report.told import Step, Told
 from pipeline.text import visible
-from pipeline.tracking import store
+from pipeline.tracking import processes, store
 
 # Steps that a run names by the tag `<step>.run_id`, and where there is no such tag, steps that name it by theirs.
 NAMED = {"main": ("lr_range", "sweep", "train", "evaluate", "explain"), "train": ("lr_range",)}
@@ -54,7 +54,7 @@ def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[s
 
 
 def _step(run: StoredRun, kind: str) -> Step:
-    run_id, info = str(run.info.run_id), run.info
+    run_id = str(run.info.run_id)
     tables, pictures = {}, {}
     with store.scratch() as folder:
         params = store.read_json(run_id, "params.json", folder)
@@ -73,8 +73,8 @@ def _step(run: StoredRun, kind: str) -> Step:
     return Step(
         kind=kind,
         run_id=run_id,
-        name=visible(info.run_name or kind),
-        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        name=visible(run.info.run_name or kind),
+        seconds=_seconds(run),
         params={visible(name): value for name, value in params.items()},
         metrics={visible(name): float(value) for name, value in run.data.metrics.items()},
         tags={name: visible(value) for name, value in run.data.tags.items()},
@@ -82,6 +82,13 @@ def _step(run: StoredRun, kind: str) -> Step:
         pictures=pictures,
         epochs=_epochs(run) if kind == "train" else pd.DataFrame(),
     )
+
+
+def _seconds(run: StoredRun) -> float | None:
+    # Of a run that was gone on with, the start is that of the first part, and nothing tells of the pause.
+    if not run.info.end_time or processes.REOPENED in run.data.tags:
+        return None
+    return float((run.info.end_time - run.info.start_time) / 1000)
 
 
 def _listed(run_id: str, folders: set[str]) -> set[str]:

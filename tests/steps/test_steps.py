@@ -1,12 +1,16 @@
 """Whole experiments in this process: every architecture, a folder of photos, and one step on the run of another."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pipeline.tracking.run import Run
 from tests.conftest import Workplace
+from tests.report.reader import Page
 
 TINY = {
     "experiment": "none",
@@ -224,3 +228,23 @@ def test_without_validation_the_run_says_so(workplace, capsys):
     )
     assert "no validation split" in capsys.readouterr().err
     assert "valid/loss" not in workplace.runs("train")[0].data.metrics
+
+
+def report_of(workplace, run):
+    file = Path(workplace.client.download_artifacts(run.info.run_id, "report.html", str(workplace.folder)))
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def test_of_what_was_gone_on_with_after_a_pause_the_report_says_neither_time_nor_energy(workplace, monkeypatch):
+    def stop(self, event, beside=None, record=Run.record):
+        record(self, event, beside)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", stop)
+        assert workplace.run("main", **{**TINY, "epochs": 2, "steps": "train", "watts": 40}) == 130
+    assert workplace.run("main", resume="latest") == 0
+    page = report_of(workplace, *workplace.runs("main"))
+    assert not [source for source, *_ in page.numbers if source.endswith(" seconds")]
+    assert "train not known, as it was gone on with after a pause" in page.text
+    assert "not known, as the time is not" in page.text
