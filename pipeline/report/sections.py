@@ -21,6 +21,7 @@ UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "expl
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 RATES = ("valley", "steepest", "minimum_over_10")
+PARENT = "mlflow.parentRunId"  # tag: the run that one is a part of
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,22 @@ def controls(step: Step) -> list[str]:
     return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
 
 
+def timed(told: Told) -> list[Step]:
+    """The steps whose times add up: of a training's range test, only one that is a step beside it.
+
+    The time of the training holds that of one within it, and one that was found there took none.
+    """
+    train = told.steps.get("train")
+    every = told.steps.values()
+    return [step for step in every if step.kind != "lr_range" or train is None or _are_beside(step, train)]
+
+
+def _are_beside(one: Step, other: Step) -> bool:
+    return PARENT in one.tags and one.tags[PARENT] == other.tags.get(PARENT)
+
+
 def seconds(told: Told) -> float | None:
     """Duration of the steps together (s); None where that of one is not known."""
-    known = [step.seconds for step in told.steps.values() if step.seconds is not None]
-    return sum(known) if len(known) == len(told.steps) else None
+    every = timed(told)
+    known = [step.seconds for step in every if step.seconds is not None]
+    return sum(known) if len(known) == len(every) else None

@@ -248,3 +248,16 @@ def test_of_what_was_gone_on_with_after_a_pause_the_report_says_neither_time_nor
     assert not [source for source, *_ in page.numbers if source.endswith(" seconds")]
     assert "train not known, as it was gone on with after a pause" in page.text
     assert "not known, as the time is not" in page.text
+
+
+def test_the_report_counts_no_range_test_that_ran_within_the_training_or_was_found(workplace):
+    quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width", "epochs")}
+    for _ in ("with a range test within", "with that one found"):
+        assert workplace.run("train", **quick, batch_size=16, optimizer="sgd") == 0
+        (training, *_) = workplace.runs("train")
+        assert workplace.run("report", run_id=training.info.run_id, watts=3600) == 0
+        page = report_of(workplace, training)
+        ((source, seconds, _),) = [number for number in page.numbers if number[0].endswith(" seconds")]
+        assert source == "train seconds"
+        assert f"about {float(seconds):.3g} Wh" in page.text
+        assert "range-test" in {attributes["id"] for tag, attributes in page.tags if tag == "section"}
