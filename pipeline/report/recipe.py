@@ -49,7 +49,7 @@ def command(told: Told) -> str:
     entry = [] if step.kind == "main" else ["-e", DECLARED_AS.get(step.kind, step.kind)]
     if step.kind in ("evaluate", "explain"):
         words.append(shlex.quote(visible(f"run_id={step.tags.get('train.run_id', 'latest')}")))
-    elif words:
+    else:  # even where all is as by default: without it, a file of experiments/ may be taken
         words.insert(0, "experiment=none")
     return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])
 

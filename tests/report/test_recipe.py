@@ -1,6 +1,8 @@
 import shlex
 from itertools import pairwise
 
+import pytest
+
 from pipeline.params import STEPS
 from pipeline.report import recipe
 from pipeline.report.told import Step, Told
@@ -28,6 +30,11 @@ def test_the_command_asks_for_the_same_parameters_again():
     assert again == STEPS["main"](experiment="none", **given, steps="train,evaluate")
     of = step("train", width=16, flip="on")
     assert asked_again(Told(of, {"train": of})) == STEPS["train"](experiment="none", width=16, flip="on")
+
+
+@pytest.mark.parametrize("kind", ["main", "lr_range", "sweep", "train"])
+def test_of_the_defaults_alone_the_command_takes_no_experiment_file(kind):
+    assert asked_again(Told(step(kind), {})) == STEPS[kind](experiment="none")
 
 
 def test_an_evaluation_is_repeated_on_the_same_training():
