@@ -9,8 +9,8 @@ from pipeline.params import STEPS, as_text
 from pipeline.report.told import Step, Told
 from pipeline.text import visible
 
-# Where and how it was run, rather than what.
-APART = {"experiment", "resume", "storage", "run_id"}
+# Where and how it was run, rather than what; and a study, whose values stand among the others and may be others by now.
+APART = {"experiment", "resume", "storage", "run_id", "from_study"}
 DECLARED_AS = {"seeds": "train"}
 OF_NO_INTEREST = {"resume", "storage"}
 

@@ -14,13 +14,13 @@ def step(kind, **params):
     return Step(kind, "0" * 32, "a name", 1.0, given.model_dump(mode="json"), {}, {"train.run_id": "1" * 32})
 
 
-def asked_again(told):
+def asked_again(told, best_of=None):
     """The parameters that the command stands for, as the command line would read them."""
     words = shlex.split(recipe.command(told))
     assert words[:3] == ["mlflow", "run", "."]
     flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
     entry = words[words.index("-e") + 1] if "-e" in words else "main"
-    return resolve(entry, flags)
+    return resolve(entry, flags, best_of)
 
 
 def test_the_command_asks_for_the_same_parameters_again():
@@ -35,6 +35,12 @@ def test_the_command_asks_for_the_same_parameters_again():
 @pytest.mark.parametrize("kind", ["main", "lr_range", "sweep", "train"])
 def test_of_the_defaults_alone_the_command_takes_no_experiment_file(kind):
     assert asked_again(Told(step(kind), {})) == STEPS[kind](experiment="none")
+
+
+def test_the_command_asks_for_the_values_that_a_study_had_and_not_for_those_it_has():
+    of = step("train", from_study="a study", max_lr=0.3)  # its best width was the default
+    again = asked_again(Told(of, {"train": of}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
+    assert again == STEPS["train"](experiment="none", max_lr=0.3)
 
 
 def test_an_evaluation_is_repeated_on_the_same_training():
