@@ -41,8 +41,10 @@ def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[s
     """`found`, and by kind the run, those it names and those that name it, each the newest."""
     if kind not in artifacts.PARENTS:
         found = {**found, kind: run}
-    elif "train.run_id" not in run.data.tags and (trainings := store.children(run.info.run_id, "train")):
-        found = _belonging(trainings[-1], "train", found)  # of several seeds the first
+    elif "train.run_id" not in run.data.tags:
+        trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
+        if trainings:
+            found = _belonging(trainings[-1], "train", found)  # of several seeds the first
     for name in NAMED.get(kind, ()):
         tag = run.data.tags.get(f"{name}.run_id", "")
         if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:

@@ -18,7 +18,7 @@ TWICE = {**TINY, "num_seeds": 2, "steps": "train,evaluate"}
 
 
 class Series(Workplace):
-    """A workplace that tells a run's tables, and the runs below another, oldest first."""
+    """A workplace that tells a run's tables and report, and the runs below another, oldest first."""
 
     def table(self, run_id, name):
         return pd.read_csv(self.client.download_artifacts(run_id, name, str(self.folder)))
@@ -26,6 +26,11 @@ class Series(Workplace):
     def below(self, parent, step):
         found = [run for run in self.runs(step) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
         return found[::-1]
+
+    def report(self, run):
+        assert self.run("report", run_id=run.info.run_id) == 0
+        file = self.client.download_artifacts(run.info.run_id, "report.html", str(self.folder))
+        return Page(Path(file).read_text("utf-8"))
 
     def compare(self, *runs, **params):
         return self.run("compare", runs=",".join(runs), **params)
@@ -79,8 +84,7 @@ def test_the_report_tells_mean_and_spread_and_of_one_network_the_first(workplace
     if step == "seeds":
         assert workplace.run("train", **{**TINY, "epochs": 1, "num_seeds": 2}) == 0
     parent = parents[0] if step == "main" else workplace.runs("seeds")[0]
-    assert workplace.run("report", run_id=parent.info.run_id) == 0
-    page = Page(Path(workplace.client.download_artifacts(parent.info.run_id, "report.html")).read_text("utf-8"))
+    page = workplace.report(parent)
     name = {"main": "test/accuracy", "seeds": "weights/best_valid_accuracy"}[step]
     numbers = {source: float(value) for source, value, _ in page.numbers}
     assert numbers[f"{step}/{name}"] == parent.data.metrics[name]
@@ -232,3 +236,21 @@ def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeyp
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["weights/best_valid_accuracy_sd"] >= 0
     assert len(place.table(parent.info.run_id, "seeds.csv")) == 2
+
+
+def test_the_report_of_a_series_tells_of_a_first_seed_that_was_started_anew(tmp_path, monkeypatch):
+    place = Series(tmp_path)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "dataset", stop)  # before a state is kept
+        assert place.run("train", **{**TINY, "epochs": 1, "num_seeds": 2}) == 130
+    assert place.run("train", resume="latest") == 0
+    (parent,) = place.runs("seeds")
+    killed, first, _ = place.below(parent, "train")
+    assert (killed.info.status, first.info.status, first.data.params["seed"]) == ("KILLED", "FINISHED", "0")
+    page = place.report(parent)
+    assert "training" in {attributes["id"] for tag, attributes in page.tags if tag == "section"}
+    assert f"train {first.info.run_id}" in " ".join(page.text.split())
