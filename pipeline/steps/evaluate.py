@@ -43,8 +43,7 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
         )
         splits = training.splits
         run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
-        with_views = _with_views(run, training, params.views) if params.views > 1 else ""
-        result = _report(run, name, training, params.top_k, with_views)
+        result = _report(run, name, training, params.top_k, params.views)
         if params.register_as:
             run.register(params.register_as, training.run_id, test_digest)
     return replace(result, summary="\n".join([result.summary, *run.told]))
@@ -58,21 +57,23 @@ def _probabilities(training: Training, model: nn.Module) -> np.ndarray:
     return logits.double().softmax(1).numpy()
 
 
-def _with_views(run: Run, training: Training, views: int) -> str:
-    """Logs the accuracy with so many views of each image, beside the plain one, and says it."""
+def _with_views(training: Training, views: int) -> tuple[dict[str, float], str]:
+    """The accuracy with so many views of each image, and what is said of it beside the plain one; of one, neither."""
+    if views == 1:
+        return {}, ""
     labels = training.splits.test.labels
     correct = _probabilities(training, Views(training.classifier.model, views)).argmax(1) == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
-    run.metrics(numbers, model_of=training.run_id)
-    plain, low, high = numbers.values()
-    return f"; with {views} views of each image {plain:.2%} ({low:.2%} to {high:.2%})"
+    share, low, high = numbers.values()
+    return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
 
 
-def _report(run: Run, name: str, training: Training, top_k: int, with_views: str) -> Result:
+def _report(run: Run, name: str, training: Training, top_k: int, views: int) -> Result:
     probabilities = _probabilities(training, training.classifier.model)
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
-    summary = metrics.summary(labels, probabilities, top_k)
+    with_views, told_of_views = _with_views(training, views)
+    summary = {**metrics.summary(labels, probabilities, top_k), **with_views}
     run.metrics(summary, model_of=training.run_id)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -107,7 +108,7 @@ def _report(run: Run, name: str, training: Training, top_k: int, with_views: str
         f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
         f"macro F1 {summary['test/macro_f1']:.4f}, balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
-        f"ECE {summary['test/ece']:.4f}{with_views}"
+        f"ECE {summary['test/ece']:.4f}{told_of_views}"
     )
     evaluated = run.link("this training", training.run_id)
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of {evaluated} — {result}")
