@@ -21,6 +21,7 @@ from pipeline.__main__ import main
         (["evaluate", "--run_id", "../../x"], ["run_id=../../x"]),
         (["main", "--steps", "lr_range,tran"], ["steps=tran", "did you mean train?"]),
         (["main", "--steps", "evaluate", "--num_seeds", "2"], ["num_seeds=2: no training is among the steps evaluate"]),
+        (["main", "--steps", "sweep", "--storage", "optuna.db"], ["storage=optuna.db: is no URL"]),
         (["compare"], ["--runs"]),
         (["compare", "--runs", "a,b"], ["runs=a", "should match pattern"]),
     ],

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.compare import CompareParams
-from pipeline.params.declared import Declared, Params, as_text, comma_separated
+from pipeline.params.declared import Declared, Params, as_text, comma_separated, without_password
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import (
@@ -62,6 +62,7 @@ __all__ = [
     "TrainedParams",
     "VerifyResumeParams",
     "as_text",
+    "without_password",
 ]
 
 StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain", "export"]

@@ -44,6 +44,17 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+def without_password(url: str) -> str:
+    """The URL of a database, fit to be shown. Raises ValueError where it is none."""
+    from sqlalchemy.engine import make_url  # here, as most commands are given none
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        raise ValueError("is no URL of a database, such as sqlite:///optuna.db") from None
+
+
 def on_or_off(value: Any) -> Any:
     """`value`, with a bare on or off, which YAML reads as true and false, as the word again."""
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
-from pipeline.params.declared import Params, comma_separated, from_json, on_or_off
+from pipeline.params.declared import Params, comma_separated, from_json, on_or_off, without_password
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
@@ -14,6 +14,18 @@ class StudyParams(Params):
     storage: str = Field(
         "auto", min_length=1, description="Optuna storage (URL); auto: optuna.db beside MLflow's own database"
     )
+
+    @field_validator("storage")
+    @classmethod
+    def storage_is_a_url(cls, storage: str) -> str:
+        if storage != "auto":
+            without_password(storage)
+        return storage
+
+    @field_serializer("storage")
+    def storage_without_password(self, storage: str) -> str:
+        # What is dumped is kept with runs and shown in reports: the password stays where it was typed.
+        return storage if storage == "auto" else without_password(storage)
 
 
 class TrainParams(RecipeParams, StudyParams):

@@ -9,7 +9,7 @@ import optuna
 import torch
 
 from pipeline import progress
-from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams
+from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams, without_password
 from pipeline.progress import Part, conclude, say
 from pipeline.results import plots
 from pipeline.results.plots.offscreen import offscreen
@@ -67,7 +67,7 @@ def _setup(space: Space) -> Setup:
 
 
 def _describe(run: Run, params: SweepParams, setup: Setup) -> None:
-    run.params({**params.model_dump(), "storage": study.without_password(study.storage_url(params.storage))})
+    run.params({**params.model_dump(), "storage": without_password(study.storage_url(params.storage))})
     run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
     run.tags({"device": setup.device, "data.digest": setup.splits.digest, "machine": machine.describe(setup.device)})
     run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")

@@ -13,10 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.params import SweepParams
+from pipeline.params import SweepParams, without_password
 from pipeline.sweep import notes
 from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
@@ -56,11 +55,6 @@ def storage_url(asked: str) -> str:
     return f"sqlite:///{store.beside('optuna.db')}" if asked == "auto" else asked
 
 
-def without_password(url: str) -> str:
-    """The URL, fit to be shown."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
 def connect(url: str) -> RDBStorage:
     """The storage at `url`, its tables made where there are none. Raises ValueError when it cannot be had."""
     try:
@@ -74,7 +68,7 @@ def connect(url: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=take_over,
             )
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
-        with contextlib.suppress(SQLAlchemyError):
+        with contextlib.suppress(ValueError):
             url = without_password(url)
         raise ValueError(f"storage={url}: {store.first_line(error)}") from None
 

@@ -182,6 +182,18 @@ def test_an_experiment_s_run_keeps_no_password_of_the_study_s_database(workplace
     assert "secret" not in told + str(run.data.params) + str(run.data.tags)
 
 
+def test_no_run_keeps_the_password_of_a_database_that_parameters_came_from(workplace, tmp_path):
+    asked = {**QUICK, "width": 4, "max_lr": 0.01, "storage": "postgresql+psycopg://optuna:secret@database/optuna"}
+    assert workplace.run("main", **asked | {"epochs": 1}, steps="train") == 0
+    assert workplace.run("train", **asked, num_seeds=2, device="cuda") == 2  # a series, which keeps them at its start
+    (series,), (experiment,), (training,) = map(workplace.runs, ("seeds", "main", "train"))
+    kept = [(run, "params.json") for run in (series, experiment, training)]
+    for run, name in [*kept, (experiment, "report.html")]:
+        told = Path(workplace.client.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
+        assert "optuna:***@database" in told
+        assert "secret" not in told + str(run.data.params) + str(run.data.tags)
+
+
 def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys):
     hopeless = {**GRID, "space": json.dumps({"max_lr": [1000], "width": [4]})}
     assert workplace.run("sweep", **hopeless) == 1
