@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pipeline.params import MainParams, SweepParams, TrainParams
+from pipeline.params import MainParams, without_password
 from pipeline.progress import conclude
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
@@ -28,7 +28,6 @@ RUN: Steps = {
 
 # The first that is there tells what an experiment has come to.
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
-OF_SWEEPS = SweepParams.model_fields.keys() - TrainParams.model_fields.keys()
 
 
 def run(params: MainParams) -> Result:
@@ -38,7 +37,7 @@ def run(params: MainParams) -> Result:
     done = plan.finished(params.resume)
     with runs.start("main", title, reopen=params.resume) as run:
         if not params.resume:
-            run.params(_shown(params))
+            run.params(_kept(params))
             run.tags({"dataset": params.dataset, "model": params.model})
         results = plan.follow(run, planned, params, RUN, done)
         summary = _summary(run, planned, results)
@@ -79,9 +78,7 @@ def _described(run: Run, planned: Sequence[Planned], results: Sequence[Result], 
     return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 
 
-def _shown(params: MainParams) -> dict[str, Any]:
-    """The parameters of the experiment's own run: a database's password stays where it was typed."""
-    if "sweep" not in params.steps:
-        return params.model_dump(exclude={"resume"} | OF_SWEEPS)
-    storage = study.without_password(study.storage_url(params.storage))
-    return {**params.model_dump(exclude={"resume"}), "storage": storage}
+def _kept(params: MainParams) -> dict[str, Any]:
+    """The parameters of the experiment's own run: wherever it goes on, its study is where it was."""
+    kept = params.model_dump(exclude={"resume"})
+    return kept | {"storage": without_password(study.storage_url(params.storage))} if "sweep" in params.steps else kept

@@ -20,7 +20,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from tests.conftest import Workplace
+from tests.conftest import PROJECT, Workplace
 
 QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
 # A grid, so that any number of workers tries the same; the highest rate diverges.
@@ -192,6 +192,17 @@ def test_no_run_keeps_the_password_of_a_database_that_parameters_came_from(workp
         told = Path(workplace.client.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
         assert "optuna:***@database" in told
         assert "secret" not in told + str(run.data.params) + str(run.data.tags)
+
+
+@pytest.mark.parametrize("resume", ["auto", "latest"])
+def test_an_experiment_that_does_not_run_the_sweep_of_its_file_goes_on(workplace, resume):
+    file = str(PROJECT / "experiments/sweep_vit.yaml")
+    short = {**QUICK, **VIT, "experiment": file, "steps": "train", "patch_size": 16, "max_lr": 0.01, "epochs": 1}
+    asked = {**short, "storage": "postgresql+psycopg://optuna:secret@database/optuna"}
+    assert workplace.run("main", **asked, device="cuda") == 2  # which is not there
+    assert workplace.run("main", **asked, device="cpu", resume=resume) == 0
+    (run,) = workplace.runs("main")
+    assert run.info.status == "FINISHED"
 
 
 def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys):
