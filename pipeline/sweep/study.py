@@ -92,23 +92,32 @@ def open_or_create(
 ) -> optuna.Study:
     """The study that `params` name, new or as its trials so far left it.
 
-    Raises ValueError when it was declared otherwise, naming the difference: its trials could not be compared.
+    Raises ValueError when it is of something else, or was declared otherwise, naming the difference: its trials could
+    not be compared.
     """
     shared = {**space.declared(), "objectives": params.objectives, "data": data_digest, "precision": precision}
     if params.lr_range_first and (params.sampler == "grid" or not isinstance(space.entries.get("max_lr"), Range)):
         raise ValueError("lr_range_first: max_lr must be a range in the space, and the sampler no grid")
     declared = json.loads(json.dumps(shared))  # as the storage gives it back
+    directions = [DIRECTIONS[objective] for objective in params.objectives]
     storage = connect(storage_url(params.storage))
     pruner = PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs)
     with quiet(), answering(params.storage, ValueError), notes.checked(params.study_name):
         study = optuna.create_study(
             study_name=params.study_name,
             storage=storage,
-            directions=[DIRECTIONS[objective] for objective in params.objectives],
+            directions=directions,
             pruner=pruner,
             load_if_exists=True,
         )
+        # Before the notes: a worker that opened it at the same time notes what it declares, and only then tries.
+        num_trials = len(study.get_trials(deepcopy=False))
         there = notes.read(study).declared
+    if not there and (num_trials or study.directions != directions):
+        raise ValueError(
+            f"study_name={params.study_name}: a study of that name is there that this project did not make: "
+            "choose another study_name, or another storage"
+        )
     with quiet():
         # Another seed after each start, or a study that goes on would be given the same suggestions again; workers'
         # seeds lie so far apart that none meets another's of a later start.

@@ -156,6 +156,24 @@ def test_another_declaration_under_the_same_name_is_refused_with_the_difference(
     assert "choose another study_name" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("directions", "num_trials"), [(["minimize"], 0), (["maximize", "minimize"], 0), (["maximize"], 1)]
+)
+def test_a_study_of_something_else_under_the_same_name_is_refused_and_left_as_it_is(storage, directions, num_trials):
+    theirs = optuna.create_study(study_name="mine", storage=storage, directions=directions)
+    for _ in range(num_trials):
+        theirs.tell(suggest(theirs), 0.5)
+    with pytest.raises(ValueError, match=r"^study_name=mine: .* did not make: choose another study_name"):
+        opened(storage)
+    assert (len(theirs.trials), theirs.user_attrs) == (num_trials, {})
+
+
+def test_a_study_that_another_worker_has_only_just_created_is_shared(storage):
+    optuna.create_study(study_name="mine", storage=storage, direction="maximize")  # it has yet to note what it declares
+    opened(storage).tell(suggest(opened(storage)), 0.5)
+    assert len(opened(storage).trials) == 1
+
+
 def test_the_best_is_a_complete_trial_with_all_it_was_trained_with(storage):
     mine = opened(storage, epochs=5)
     for rate, patch_size, value in [(0.1, 2, 0.7), (0.2, 4, 0.9), (0.3, 2, 0.8)]:
