@@ -1,5 +1,6 @@
 """Trials of a study: each a OneCycle training under an MLflow run of its own, reported epoch by epoch."""
 
+import math
 import multiprocessing
 import tempfile
 import time
@@ -130,6 +131,9 @@ class Worker:
                         break
         epochs = training.history.epochs
         measured |= _objectives(epochs[-1]) | {"train_seconds": sum(epoch.seconds for epoch in epochs)}
+        for name in self._params.objectives:
+            if not math.isfinite(measured[name]):
+                raise Failure(f"{name} became {measured[name]}")
         trial.set_user_attr("train_seconds", measured["train_seconds"])
         trial.set_user_attr("images_per_second", epochs[-1].images_per_second)
         run.metrics({"train_seconds": measured["train_seconds"]})

@@ -19,7 +19,9 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
+from pipeline import models
 from tests.conftest import PROJECT, Workplace
 
 QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
@@ -211,6 +213,21 @@ def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: study grid has no complete trial (1 failed; first error: the loss became")
     assert workplace.runs("sweep")[0].info.status == "FAILED"
+
+
+def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
+    weights = models.build("resnet18", num_classes=10, image_size=32, width=4).state_dict()
+    # Training takes the variances of its own batches, and validation these, of which there is no root.
+    weights |= {name: -1e9 * value for name, value in weights.items() if name.endswith("running_var")}
+    save_file(weights, workplace.folder / "broken.safetensors")
+    space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
+    params = {**QUICK, "epochs": 1, "width": 4, "weights": "broken.safetensors", "objectives": "valid/loss"}
+    params |= {"space": space, "num_trials": 2, "study_name": "broken"}
+    sweep = multiprocessing.get_context("fork").Process(target=workplace.run, args=("sweep",), kwargs=params)
+    sweep.start()
+    sweep.join(60)
+    sweep.kill()
+    assert [trial.user_attrs.get("error") for trial in trials_of(workplace, "broken")] == ["valid/loss became nan"] * 2
 
 
 @pytest.mark.parametrize(
