@@ -28,8 +28,10 @@ class Notes(BaseModel):
 
     def parameters(self, tried: Mapping[str, Any]) -> dict[str, Any]:
         """Those of a training with the values a trial has tried. Raises ValueError for others."""
-        told = {**self.declared, **self.machine, **tried}
-        found = {name: value for name, value in told.items() if name not in APART and not name.startswith("space.")}
+        shared = {
+            name: value for name, value in self.declared.items() if name not in APART and not name.startswith("space.")
+        }
+        found = {**shared, **self.machine, **tried}
         for name in found:
             if name not in TrainParams.model_fields:
                 raise ValueError(f"no parameter of training is called {name}{nearest(name, TrainParams.model_fields)}")

@@ -13,8 +13,8 @@ from pipeline.settings import message, nearest, one_line
 # Trials are compared on the same images, in one number format, so what decides on those is no part of a space; nor is
 # what moves no result.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")
-APART = ("experiment", "from_study", "storage", "precision", *IMAGES)
-MACHINE = ("device", "data_dir", "compile")  # may differ between the machines of one study
+APART = ("experiment", "from_study", "storage", *IMAGES)
+MACHINE = ("device", "precision", "data_dir", "compile")  # as asked for, may differ between a study's machines
 SCHEDULE = ("epochs", "pct_start", "div_factor", "final_div_factor", "anneal")
 
 

@@ -186,6 +186,15 @@ def test_the_best_is_a_complete_trial_with_all_it_was_trained_with(storage):
     assert TrainParams(**best).batch_size == 128
 
 
+def test_the_best_comes_with_the_number_format_that_was_asked_for(storage):
+    mine = opened(storage, precision="fp32")
+    mine.tell(suggest(mine), 0.5)
+    assert study.best("mine", storage)["precision"] == "fp32"
+    older = {name: value for name, value in mine.user_attrs["machine"].items() if name != "precision"}
+    mine.set_user_attr("machine", older)
+    assert "precision" not in study.best("mine", storage)
+
+
 def test_a_study_without_a_complete_trial_has_no_best(storage):
     fail(opened(storage), error="x")
     with pytest.raises(ValueError, match=r"from_study=mine: no trial of it is complete"):
