@@ -119,11 +119,7 @@ class Space:
     def declared(self) -> dict[str, Any]:
         """Entries and fixed parameters as plain data: what the trials of one study share."""
         own = {name: entry.model_dump(exclude_defaults=True) for name, entry in self.entries.items()}
-        fixed = {
-            name: value
-            for name, value in self.base.model_dump().items()
-            if name not in {"experiment", "from_study", "storage", *MACHINE, *own}
-        }
+        fixed = self.base.model_dump(exclude={"experiment", "from_study", "storage", *MACHINE, *own})
         return {**fixed, **{f"space.{name}": entry for name, entry in own.items()}}
 
     def combinations(self, *names: str) -> Iterator[dict[str, Any]]:
@@ -163,8 +159,10 @@ def parse(given: Mapping[str, Any], base: TrainParams) -> Space:
     space = Space({name: _entry(name, value) for name, value in given.items()}, base)
     for position, (name, entry) in enumerate(space.entries.items()):
         _check_condition(space, name, entry, list(space.entries)[:position])
-    if base.max_lr == "auto" and "max_lr" not in space.entries:
-        raise ValueError("max_lr=auto: in a sweep, give max_lr or put it into the space")
+    without = next((each for each in space.combinations(*space.varies("max_lr")) if "max_lr" not in each), None)
+    if base.max_lr == "auto" and without is not None:
+        where = " for " + ", ".join(f"{name}={value}" for name, value in without.items()) if without else ""
+        raise ValueError(f"max_lr=auto: in a sweep, give max_lr or put it into the space{where}")
     networks, *others = (space.varies(*names) for names in INTERDEPENDENT)
     possible = list(space.combinations(*networks))
     for values in possible:

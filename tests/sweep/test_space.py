@@ -125,6 +125,13 @@ def test_a_rate_must_come_from_somewhere():
         space({"patch_size": [4]}, max_lr="auto")
 
 
+def test_a_rate_must_come_from_somewhere_for_every_trial():
+    conditional = {**CONDITIONAL, "max_lr": {"choices": [0.1], "when": {"model": "vit"}}}
+    with pytest.raises(ValueError, match=r"^max_lr=auto: .* put it into the space for model=resnet18$"):
+        space(conditional, max_lr="auto")
+    assert space(conditional).params({"model": "resnet18"}).max_lr == 0.01
+
+
 @pytest.mark.parametrize(
     "given",
     [{"max_lr": {"low": 1e-3, "high": 1, "log": True}}, {"seed": [1], "dim": {"choices": [96], "when": {"seed": 1}}}],
