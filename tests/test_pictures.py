@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pictures import browser, gallery, screenshots
-from pipeline.params import STEPS
+from pipeline.params import STEPS, as_text
 from pipeline.report.told import Step, Told
 from pipeline.settings import EXPERIMENTS, resolve
 from tests.browser import needs_chromium
@@ -62,6 +62,15 @@ def test_the_command_beside_a_picture_asks_for_what_was_run(path, monkeypatch):
     assert differing == ({"data_dir"} if is_cifar10 else set())
     assert "/of/mine" not in entry and "98 % right" in entry and "a machine" in entry
     assert ("**Shortened** (" in entry, "`epochs=2`, not `" in entry) == (is_cifar10, is_cifar10)
+
+
+def test_the_gallery_tells_what_the_files_of_its_experiments_say():
+    for entry in (DOCS / "gallery.md").read_text().split("\n## ")[1:]:
+        name = entry.partition("\n")[0]
+        step = "sweep" if "-e sweep" in entry else "main"
+        declared = resolve(step, {"experiment": str(EXPERIMENTS / f"{name}.yaml")})
+        for parameter, told in re.findall(r"`(\w+)=[^`]*`, not `([^`]*)`", entry):
+            assert told == as_text(getattr(declared, parameter)), (name, parameter)
 
 
 def test_every_experiment_is_in_the_gallery_and_every_picture_is_small():

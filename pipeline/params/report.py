@@ -6,7 +6,7 @@ from pipeline.params.declared import Params
 
 
 class ReportParams(Params):
-    """One page, in one file, of all that a finished run has left: an experiment's, a sweep's or that of a step."""
+    """One page, in one file, of what a finished experiment has left, or a step of one but doctor and export."""
 
     run_id: str = Field(
         "latest",
