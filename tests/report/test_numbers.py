@@ -68,6 +68,7 @@ def test_each_number_is_the_stored_one_and_is_shown_rightly(page, stored, read):
             scale = 100 if text.endswith("%") else 1
             assert shown == pytest.approx(scale * float(value), rel=6e-3, abs=0.0051 if scale == 100 else 0), source
     assert seen == set(STEPS)
+    assert {f"{step} seconds" for step in STEPS} <= {source for source, *_ in page.numbers}
     assert {"evaluate/test/accuracy", "evaluate/test/accuracy_low", "lr_range/lr_range/steepest"} <= {
         source for source, *_ in page.numbers
     }
