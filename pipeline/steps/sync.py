@@ -7,19 +7,19 @@ from pipeline.training.events import Failure
 
 
 def run(_: SyncParams) -> None:
-    """Sends every journal that no process writes any more. Raises Failure where a store is still away."""
-    away = []
+    """Sends every journal that no process writes any more. Raises Failure where a store cannot take one."""
+    unsent = []
     num_runs = 0
     for folder, header in list(journal.leftovers()):
         try:
             num_sent = leftovers.complete(folder, header)
         except ValueError as error:
-            away.append(str(error))
+            unsent.append(str(error))
             say(f"run {header['run_id']}: not sent, it stays in {folder}")
             continue
         num_runs += 1
         conclude(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
-    if away:
-        raise Failure(away[0])
+    if unsent:
+        raise Failure("; ".join(dict.fromkeys(unsent)))
     if not num_runs:
         conclude("nothing to send")

@@ -68,8 +68,9 @@ def reclaim(study: optuna.Study) -> None:
 
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
-    if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
-        leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
+    with contextlib.suppress(ValueError):  # a store that is away: the next start closes the run
+        if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
+            leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
     try_again(study, trial)
 
 

@@ -202,6 +202,11 @@ def replay(folder: Path, send: Send, unwanted: Collection[str] = ()) -> int:
         return outbox.sent - before
 
 
+def is_sent(folder: Path) -> bool:
+    """Whether nothing that a journal holds is left to send."""
+    return not _Outbox(folder, lambda *_: None).has_more()
+
+
 def begun(folder: Path) -> int:
     """When a journal was begun, in ns since 1970; of one with another name, now."""
     told = folder.name.split("-")[1]

@@ -29,24 +29,33 @@ def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> No
 def send(run_id: str = "") -> None:
     """Sends what processes that are gone have left unsent, of one run or all, to the store in use.
 
-    Raises ValueError when it is away.
+    What is of a run that it does not hold stays. Raises ValueError when it is away.
     """
     for folder, header in journal.leftovers(run_id):
-        if header["uri"] == store.uri():
+        if header["uri"] == store.uri() and store.is_there(header["run_id"]):
             _replay(folder, header)
 
 
 def complete(folder: Path, header: Mapping[str, str]) -> int:
     """Sends what is left of a journal to its own store, and closes its run where no process will.
 
-    Returns how many entries were sent. Raises ValueError when the store is away.
+    Returns how many entries were sent. Raises ValueError when the store is away, and where it would refuse them all,
+    as it does not hold the run, or holds it as deleted.
     """
+    run_id = header["run_id"]
     store.use(header["uri"])
+    is_there = store.is_there(run_id)
+    if not is_there and not journal.is_sent(folder):
+        raise ValueError(
+            f"run {run_id} is not in {header['uri']}, or deleted there: `mlflow runs restore --run-id {run_id}` brings "
+            f"it back; whoever has no use for it any more may remove {folder}"
+        )
     num_sent = _replay(folder, header)
-    stored = store.stored_run(header["run_id"])
-    if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
-        fail(header["run_id"], _ended(stored.data.tags))
-    local.remove_if_empty(header["run_id"])
+    if is_there:
+        stored = store.stored_run(run_id)
+        if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
+            fail(run_id, _ended(stored.data.tags))
+    local.remove_if_empty(run_id)
     return num_sent
 
 

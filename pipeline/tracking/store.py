@@ -106,10 +106,12 @@ def beside(name: str) -> Path:
 
 
 def is_there(run_id: str) -> bool:
-    """Whether the store holds that run, and not as deleted."""
+    """Whether the store holds that run, and not as deleted. Raises ValueError when it is away."""
     try:
         return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException:
+    except MlflowException as error:
+        if is_transient(error):
+            raise _unusable(error) from None
         return False
 
 

@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipeline.tracking import journal, leftovers, runs, store
+from pipeline.tracking import journal, leftovers, processes, runs, store
 from pipeline.tracking.journal import replay
 from pipeline.tracking.sending import Sender
 from tests.conftest import Workplace
@@ -194,6 +194,46 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
     assert not kept.exists()
     assert place.client.get_run(run.id).info.status == "FINISHED"
     assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2, 3, 4]
+
+
+def left_behind(place, run_id, uri, *entries):
+    """A journal that a process which is gone has left so."""
+    folder = place.folder / "state" / "classifier-pipeline" / "runs" / run_id / "journal-1-0"
+    folder.mkdir(parents=True)
+    (folder / "header.json").write_text(json.dumps({"run_id": run_id, "uri": uri}))
+    (folder / "entries.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (folder / "closed").touch()
+    return folder
+
+
+def test_what_is_unsent_outlives_a_database_that_does_not_know_its_run(place, capsys):
+    (place.folder / "elsewhere").mkdir()
+    elsewhere = Workplace(place.folder / "elsewhere")
+    run_id = elsewhere.client.create_run("0", tags={"step": "train"}).info.run_id
+    journal = left_behind(place, run_id, place.uri, {"kind": "metrics", "at": 1, "values": {"loss": 0.5}, "step": 1})
+    assert place.run("train", resume="latest") == 2
+    assert place.run("sync") == 1
+    assert f"run {run_id} is not in {place.uri}" in capsys.readouterr().err.splitlines()[-1]
+    journal.joinpath("header.json").write_text(json.dumps({"run_id": run_id, "uri": elsewhere.uri}))
+    assert place.run("sync") == 0
+    assert elsewhere.client.get_run(run_id).data.metrics == {"loss": 0.5}
+    assert not journal.exists()
+
+
+def test_what_is_unsent_of_a_deleted_run_waits_until_it_is_restored(place, capsys):
+    gone = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}
+    run_id, other_id = (place.client.create_run("0", tags=gone).info.run_id for _ in range(2))
+    left_behind(place, run_id, place.uri, {"kind": "metrics", "at": 1, "values": {"loss": 0.5}, "step": 1})
+    nothing_left = left_behind(place, other_id, place.uri)
+    for deleted in (run_id, other_id):
+        place.client.delete_run(deleted)
+    assert place.run("sync") == 1
+    assert f"`mlflow runs restore --run-id {run_id}` brings it back" in capsys.readouterr().err.splitlines()[-1]
+    assert not nothing_left.exists()
+    place.client.restore_run(run_id)
+    assert place.run("sync") == 0
+    stored = place.client.get_run(run_id)
+    assert (stored.info.status, stored.data.metrics) == ("FAILED", {"loss": 0.5})
 
 
 def test_no_place_for_what_waits_to_be_sent_is_one_line_and_a_failed_run(place, monkeypatch):
