@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -10,6 +11,7 @@ SIGN_SECONDS, SILENT_SECONDS = 60, 300
 UNSEEN = "mlflow."  # MLflow's UI shows no tag that begins so
 PROGRESS = f"{UNSEEN}progress"  # tag of a run of several steps or trials: how many are done, of how many
 REOPENED = f"{UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux alone
 
 
 def this() -> dict[str, str]:
@@ -18,7 +20,7 @@ def this() -> dict[str, str]:
     return {
         "process.host": socket.gethostname(),
         "process.pid": str(process.pid),
-        "process.started": str(process.create_time()),
+        "process.started": f"{boot} {_after_boot(process):.2f}" if (boot := _boot()) else str(process.create_time()),
     }
 
 
@@ -44,6 +46,23 @@ def is_dead(process: Mapping[str, str]) -> bool:
         seen = process.get("process.seen", "")
         return seen.isdecimal() and time.time() - int(seen) > SILENT_SECONDS
     try:
-        return abs(psutil.Process(int(process["process.pid"])).create_time() - float(process["process.started"])) >= 1
+        now = psutil.Process(int(process["process.pid"]))
+        boot, _, started = process["process.started"].rpartition(" ")
+        if boot:
+            return boot != _boot() or abs(_after_boot(now) - float(started)) >= 1
+        return abs(now.create_time() - float(started)) >= 1  # of an earlier version, or where boots have no ids
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return True
+
+
+def _boot() -> str:
+    """The id of this start of the machine; empty where starts have none."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _after_boot(process: psutil.Process) -> float:
+    """When a process started (s); unlike the time since 1970, no step of the clock moves it."""
+    return process.create_time() - psutil.boot_time()

@@ -1,10 +1,15 @@
 """A run's status is true, whatever ended it."""
 
+import os
+import re
 import signal
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
+from pipeline.tracking import processes
 from tests.conftest import Workplace
 
 LONG = {
@@ -86,3 +91,22 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, step, params,
     assert err.count("\n") == 1
     assert part in err
     assert workplace.runs() == []
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="of Linux")
+def test_a_step_of_the_clock_or_an_earlier_version_makes_no_live_process_dead(tmp_path, monkeypatch):
+    told = processes.this()
+    started = psutil.Process().create_time()
+    earlier = {**{name: told[name] for name in ("process.host", "process.pid")}, "process.started": str(started)}
+    assert not processes.is_dead(earlier)
+    assert processes.is_dead({**earlier, "process.started": str(started - 5)})
+    # What Linux tells once the clock was set: another moment of boot.
+    (tmp_path / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
+    stat = Path("/proc/stat").read_text()
+    (tmp_path / "stat").write_text(re.sub(r"(?<=btime )\d+", lambda found: str(int(found[0]) + 3600), stat))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert psutil.Process().create_time() == pytest.approx(started + 3600)
+    assert processes.this() == told
+    assert not processes.is_dead(processes.as_tags(told))
+    seconds = told["process.started"].split()[-1]
+    assert processes.is_dead({**told, "process.started": f"an-earlier-boot {seconds}"})
