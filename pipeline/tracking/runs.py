@@ -57,9 +57,36 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used, and
     for a run to reopen that is still running.
     """
+    try:
+        experiment_id = store.experiment_id()
+        leftovers.close_dead_runs(experiment_id)
+        run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
+    except MlflowException as error:
+        raise store.unusable(error) from None
+    if is_joined:
+        with attached(run_id) as run:
+            yield run
+        _end_if_left(store.Client(), run_id)
+        return
+    try:
+        run = _opened(run_id, experiment_id)
+    except ValueError:
+        store.Client().set_terminated(run_id, "FAILED")
+        raise
+    try:
+        yield run
+        is_sent = run.flush()
+    except BaseException as error:
+        _close(run, error)
+        if (advice := _advice(error, run_id)) is not None:
+            raise Failure(advice) from error
+        raise
+    run.end(run.status, store.PATIENCE_SECONDS if is_sent else 0)
+
+
+def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen: str) -> tuple[str, bool]:
+    """The id of the run of `step`, RUNNING now, and whether it is a sweep that another process has under way."""
     client = store.Client()
-    experiment_id = store.experiment_id()
-    leftovers.close_dead_runs(experiment_id)
     tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.as_tags(processes.this())}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
@@ -75,10 +102,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
         if is_under_way and step == "sweep":
-            with attached(reopen) as run:
-                yield run
-            _end_if_left(client, reopen)
-            return
+            return reopen, True
         _clear(client, before)
         client.update_run(reopen, status="RUNNING", name=name)
         tags[processes.REOPENED] = str(time.time_ns())
@@ -92,20 +116,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
         client.update_run(launched, name=name)
     if reopen or launched:
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    try:
-        run = _opened(run_id, experiment_id)
-    except ValueError:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    try:
-        yield run
-        is_sent = run.flush()
-    except BaseException as error:
-        _close(run, error)
-        if (advice := _advice(error, run_id)) is not None:
-            raise Failure(advice) from error
-        raise
-    run.end(run.status, store.PATIENCE_SECONDS if is_sent else 0)
+    return run_id, False
 
 
 def _opened(run_id: str, experiment_id: str, is_own: bool = True) -> Run:

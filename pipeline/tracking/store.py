@@ -46,14 +46,14 @@ class Client:
         try:
             self._client = MlflowClient(self._uri)
         except MlflowException as error:  # an address or a database that is none of this MLflow's
-            raise _unusable(error) from None
+            raise unusable(error) from None
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
 
         def patiently(*arguments: Any, **named: Any) -> Any:
             retrying = Retrying(
-                retry=retry_if_exception(is_transient),
+                retry=retry_if_exception(_may_pass),
                 stop=stop_after_delay(PATIENCE_SECONDS if self._uri in _answered else 0),
                 wait=wait_exponential(0.5, max=8),
                 before_sleep=_say_once,
@@ -76,6 +76,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return error.response.status_code >= 500 or error.response.status_code == 429
     return isinstance(error, requests.RequestException)
+
+
+def _may_pass(error: BaseException) -> bool:
+    # Of a database that may only be read MLflow says what it says of a busy one.
+    return is_transient(error) and "readonly database" not in str(error)
 
 
 def _say_once(state: RetryCallState) -> None:
@@ -111,7 +116,7 @@ def is_there(run_id: str) -> bool:
         return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
         if is_transient(error):
-            raise _unusable(error) from None
+            raise unusable(error) from None
         return False
 
 
@@ -124,7 +129,7 @@ def experiment_id() -> str:
     try:
         experiment = _experiment(client)
     except MlflowException as error:
-        raise _unusable(error) from None
+        raise unusable(error) from None
     if experiment.lifecycle_stage != "active":
         raise ValueError(
             f"experiment {experiment.name} is deleted: `mlflow experiments restore "
@@ -174,7 +179,7 @@ def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
         return Client().get_run(run_id)
     except MlflowException as error:
         if is_transient(error):
-            raise _unusable(error) from None
+            raise unusable(error) from None
         raise ValueError(f"{named}={run_id}: no such run in {uri()}") from None
 
 
@@ -221,8 +226,9 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _unusable(error: MlflowException) -> ValueError:
-    return ValueError(f"tracking store {uri()}: {first_line(error)}")
+def unusable(error: MlflowException) -> ValueError:
+    """What the store answered, in one line; where a database said no, in its own words."""
+    return ValueError(f"tracking store {uri()}: {first_line(getattr(error.__cause__, 'orig', error))}")
 
 
 def _experiment(client: Client) -> Any:

@@ -2,11 +2,12 @@
 
 import sqlite3
 import subprocess
+import time
 
 import mlflow
 import pytest
 
-from pipeline.tracking import unfinished
+from pipeline.tracking import store, unfinished
 from tests.conftest import PROJECT, Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
@@ -42,6 +43,20 @@ def test_a_database_of_another_version(workplace):
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     database.close()
     assert "tracking store sqlite:///" in refusal(workplace, **TRAIN)
+
+
+def test_a_database_that_may_only_be_read_is_refused_at_once(workplace):
+    uri = f"sqlite:///file:{workplace.folder}/mlflow.db?mode=ro&uri=true"
+    begun = time.monotonic()
+    line = refusal(workplace, environment={"MLFLOW_TRACKING_URI": uri}, **TRAIN)
+    assert line == f"error: tracking store {uri}: attempt to write a readonly database"
+    assert time.monotonic() - begun < store.PATIENCE_SECONDS / 2
+    assert workplace.runs() == []
+
+
+def test_a_run_that_the_store_does_not_know(workplace):
+    line = refusal(workplace, environment={"MLFLOW_RUN_ID": "0" * 32}, **TRAIN)
+    assert line.startswith(f"error: tracking store {workplace.uri}: Run with id={'0' * 32} not found")
 
 
 def test_a_deleted_experiment(workplace):
