@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.tracking.watching import Watch
 
 NOT_OF_ONE_TRAINING = {"resume", "num_seeds"}
+SUGGESTION = "lr_range/suggestion"  # metric of a range test
 EXAMPLES = 2  # images stored beside the served model
 
 
@@ -80,21 +81,29 @@ def _suggested_lr(setup: Setup, params: TrainParams, run: Run) -> float:
     recipe = setup.recipe()
     same = store.finished_runs("lr_range", {"recipe": fingerprint(recipe)})
     for test in same:
-        if "lr_range/suggestion" in test.data.metrics:
-            run.tags({"lr_range.run_id": test.info.run_id})
-            rate = test.data.metrics["lr_range/suggestion"]
-            say(f"max_lr {rate:.2e}, from range test {test.info.run_id}")
-            return float(rate)
+        if SUGGESTION in test.data.metrics:
+            return _taken(run, test.info.run_id, test.data.metrics[SUGGESTION])
     if same:
-        reason = same[0].data.tags.get("no_suggestion", "")
-        raise ValueError(f"the range test of this recipe has no suggestion ({reason}): give max_lr")
+        raise _without_suggestion(same[0].data.tags.get("no_suggestion", ""))
     from pipeline.steps import lr_range  # here, as it draws too
 
     _say_what_differs(recipe)
     own = {name: getattr(params, name) for name in RecipeParams.model_fields}
     with progress.aside():
-        lr_range.test(setup, LrRangeParams(**own), parent=run)
-    return _suggested_lr(setup, params, run)
+        result = lr_range.test(setup, LrRangeParams(**own), parent=run)
+    if SUGGESTION in result.metrics:
+        return _taken(run, result.run_id, result.metrics[SUGGESTION])
+    raise _without_suggestion(result.summary.split(": ", 2)[-1])
+
+
+def _taken(run: Run, test_id: str, rate: float) -> float:
+    run.tags({"lr_range.run_id": test_id})
+    say(f"max_lr {rate:.2e}, from range test {test_id}")
+    return float(rate)
+
+
+def _without_suggestion(reason: str) -> ValueError:
+    return ValueError(f"the range test of this recipe has no suggestion ({reason}): give max_lr")
 
 
 def _say_what_differs(recipe: dict[str, object]) -> None:

@@ -28,7 +28,8 @@ def kept(
     between two updates. `look` is called with each epoch that ends, before its state is kept, so that a training that
     goes on has looked at every epoch behind it.
     """
-    logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")}
+    is_begun = training.history.num_steps > 0  # else nothing is logged, and a store that is away need not be asked
+    logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
     for epoch in training.history.epochs:
         if epoch.epoch not in logged:
             run.record(epoch)

@@ -1,9 +1,11 @@
 """A tracking server that is away, hangs or fails costs a training nothing, and afterwards has every point once."""
 
+import contextlib
 import itertools
 import json
 import logging
 import signal
+import sqlite3
 import statistics
 import time
 
@@ -12,7 +14,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
-from pipeline.tracking import registry
+from pipeline.steps import lr_range
+from pipeline.tracking import journal, registry, store
+from pipeline.tracking.run import Run
+from tests.conftest import Workplace
 from tests.tracking.servers import Door, ServedPlace, Server
 
 log = logging.getLogger(__name__)
@@ -149,6 +154,23 @@ def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tm
     assert place.run("sync") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "nothing to send"
     assert everything(place, run.info.run_id) == stored
+
+
+def test_a_training_has_its_rate_though_the_store_goes_as_its_range_test_ends(tmp_path, monkeypatch):
+    place = Workplace(tmp_path)
+    # Two minutes of patience are not what is tested, nor what other tests have left unsent.
+    monkeypatch.setattr(store, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(Run.flush, "__defaults__", (1,))
+    monkeypatch.setattr(journal, "left_behind", [])
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        monkeypatch.setattr(lr_range, "conclude", lambda _: database.execute("BEGIN EXCLUSIVE"))
+        assert place.run("train", **{**TRAIN, "max_lr": "auto"}, epochs=2) == 0
+    assert place.run("sync") == 0
+    (test,) = place.runs("lr_range")
+    (training,) = place.runs("train")
+    assert (test.info.status, training.info.status) == ("FINISHED", "FINISHED")
+    assert training.data.tags["lr_range.run_id"] == test.info.run_id
+    assert float(training.data.params["max_lr"]) == test.data.metrics["lr_range/suggestion"]
 
 
 @pytest.mark.slow
