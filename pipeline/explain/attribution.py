@@ -20,6 +20,10 @@ from pipeline.models.ultimus import Ultimus
 from pipeline.models.vit import tokens_to_grid
 
 
+class NotFinite(ValueError):
+    """The logits or the maps of a network are no numbers."""
+
+
 class _SignedEigenCAM(EigenCAM):
     """Eigen-CAM with its sign settled: the end of the principal component that reaches further is bright.
 
@@ -69,8 +73,8 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
 
     `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64. Strengths
     of two images cannot be compared. A blank map (see `is_blank`) stays zero. The model is left as it was.
-    Raises ValueError for an unknown method, a target without a logit, a layer that yields no grid, and logits
-    or maps that are not finite.
+    Raises ValueError for an unknown method, a target without a logit, a layer that yields no grid, and NotFinite
+    for logits or maps that are not finite.
     """
     if method not in METHODS:
         raise ValueError(f"no attribution method is called {method!r} (methods: {', '.join(METHODS)})")
@@ -80,7 +84,7 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
         maps = _run(METHODS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
     if not np.isfinite(maps).all():
-        raise ValueError(f"{method} at {layer} gives maps that are not finite for images {tuple(images.shape)}")
+        raise NotFinite(f"{method} at {layer} gives maps that are not finite for images {tuple(images.shape)}")
     return maps
 
 
@@ -170,7 +174,7 @@ def _check(layer: str, logits: Tensor, activations: Tensor, targets: Tensor) -> 
     if activations.ndim != 4:
         raise ValueError(f"layer {layer} yields {tuple(activations.shape)}, not (B, C, h, w)")
     if not logits.isfinite().all():
-        raise ValueError("the model's logits are not finite")
+        raise NotFinite("the model's logits are not finite")
     classes = logits.shape[1]
     if wrong := [target for target in targets.tolist() if not 0 <= target < classes]:
         raise ValueError(f"target {wrong[0]} is no class of a model with {classes} logits")

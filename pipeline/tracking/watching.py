@@ -67,9 +67,13 @@ class Watch:
             run.json(f"{FOLDER}/index.json", {"images": self._named, "method": METHOD, "side": self._images.shape[-1]})
 
     def __call__(self, epoch: int) -> None:
-        """Keeps the maps of the network as it is now, after `epoch`."""
+        """Keeps the maps of the network as it is now, after `epoch`; of one whose weights are no numbers none."""
         started = time.perf_counter()
-        maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, METHOD)
+        try:
+            maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, METHOD)
+        except attribution.NotFinite as error:  # the training itself says where it diverged
+            say(f"no maps of epoch {epoch}: {error}")
+            return
         self._maps[epoch] = np.rint(255 * maps[:, :: self._step, :: self._step]).astype(np.uint8)
         self._run.array(f"{FOLDER}/maps/{epoch:04}.npy", self._maps[epoch])
         self._seconds += time.perf_counter() - started

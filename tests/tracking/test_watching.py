@@ -125,3 +125,13 @@ def test_an_interrupted_training_goes_on_with_the_maps_it_had(workplace, watched
 def test_without_a_validation_split_there_is_nothing_to_watch(workplace, capsys):
     assert workplace.run("train", **{**TRAIN, "valid_fraction": 0}, watch_images=3) == 2
     assert "watch_images=3: there is no validation split" in capsys.readouterr().err
+
+
+def test_a_watched_training_that_diverges_says_where(workplace, capsys):
+    # One update an epoch, and no norms: after the first the network's answers are no numbers.
+    diverging = {"model": "squeezenet1_1", "batch_size": 180, "max_lr": 1000, "div_factor": 1}
+    diverging |= {"optimizer": "adamw", "ema_decay": 0, "mixup": 0}
+    assert workplace.run("train", **{**TRAIN, **diverging}, watch_images=3) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert "no maps of epoch 1: the model's logits are not finite" in told
+    assert told[-1].startswith("error: the loss became nan at step 1 with lr")
