@@ -36,8 +36,9 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     other_id = _evaluation(client, holder.run_id or "", test_digest, evaluation_id)
     if other_id is None:
         why = f"not compared: version {champion}, the champion, has no evaluation on the same test images"
-        advice = f". `-e evaluate -P run_id={holder.run_id}` makes one where they are its own" if holder.run_id else ""
-        return _told(version, why + advice)
+        if _experiment(client, holder.run_id or ""):
+            why += f". `-e evaluate -P run_id={holder.run_id}` makes one where they are its own"
+        return _told(version, why)
     only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
     counts = (
         f"{only_here} test images are right here alone, {only_there} in version {champion} alone "
@@ -98,6 +99,7 @@ def _evaluation(client: MlflowClient, train_run_id: str, test_digest: str, other
     """The newest evaluation on those images of what a training serves, of its experiment or that of the other run."""
     if not re.fullmatch(r"[0-9a-f]{32}", train_run_id):
         return None
+    experiments = {place for run_id in (train_run_id, other_id) if (place := _experiment(client, run_id))}
     wanted: dict[str, Any] = {
         "attributes.status": "FINISHED",
         "tags.step": "evaluate",
@@ -105,10 +107,19 @@ def _evaluation(client: MlflowClient, train_run_id: str, test_digest: str, other
         "tags.`test.digest`": test_digest,
         "params.checkpoint": "best",
     }
-    experiments = {client.get_run(run_id).info.experiment_id for run_id in (train_run_id, other_id)}
     query = " and ".join(f"{name} = '{value}'" for name, value in wanted.items())
     found = client.search_runs(list(experiments), query, max_results=1, order_by=["attributes.start_time DESC"])
     return str(found[0].info.run_id) if found else None
+
+
+def _experiment(client: MlflowClient, run_id: str) -> str:
+    """The experiment of a run; empty where there is none, or none any more, as after `mlflow gc`."""
+    try:
+        return str(client.get_run(run_id).info.experiment_id) if run_id else ""
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
 
 
 def _correct(client: MlflowClient, *evaluation_ids: str) -> list[np.ndarray]:

@@ -2,6 +2,8 @@
 
 import mlflow
 import pytest
+from click.testing import CliRunner
+from mlflow.cli import gc
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
 from pipeline.tracking import registry
@@ -99,6 +101,16 @@ def test_on_other_test_images_nothing_is_compared_until_the_champion_is_evaluate
     contest.evaluate(wrong=range(10), digest="e" * 32)
     contest.training = newer
     assert "version 2, champion: 10 test images are right here alone" in contest.evaluate(digest="e" * 32)
+
+
+def test_a_champion_whose_training_is_gone_from_the_store_is_not_compared(place, contest):
+    contest.enter(wrong=range(10))
+    for run_id in (contest.evaluation, contest.training):
+        place.client.delete_run(run_id)
+        done = CliRunner().invoke(gc, ["--backend-store-uri", place.uri, "--run-ids", run_id])
+        assert done.exit_code == 0, done.output
+    assert contest.enter().endswith("not compared: version 1, the champion, has no evaluation on the same test images")
+    assert contest.champion == "1"
 
 
 def test_doing_it_again_changes_nothing_and_says_the_same(contest):
