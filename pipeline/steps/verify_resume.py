@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 
 from pipeline.params import TrainParams, VerifyResumeParams
-from pipeline.params.fine_tuning import FILES
+from pipeline.params.fine_tuning import FILES, RUN
 from pipeline.progress import conclude, say
 from pipeline.tracking import checkpoint, machine
 from pipeline.tracking.runs import PROJECT
@@ -24,6 +25,7 @@ from pipeline.training.events import Failure
 
 TIMINGS = {"images_per_second"}  # metrics of the clock, not of the result
 KILLED_AS_IT_STARTS = 0.2  # of the kills; the others hit the training itself
+ELSEWHERE = {"MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"}  # what leads runs to another place
 TRAINS = re.compile(r"^(epoch|going on)", re.MULTILINE)  # what the terminal shows then
 
 
@@ -43,8 +45,13 @@ class Left(NamedTuple):
 
 def run(params: VerifyResumeParams) -> None:
     """Trains once undisturbed and once killed `num_kills` times, and compares. Raises Failure where they differ."""
+    if params.weights.startswith(RUN):
+        raise ValueError(
+            f"weights={params.weights}: trainings are tried in a store of their own, which holds no other run; give a "
+            "file of its weights"
+        )
     with tempfile.TemporaryDirectory(prefix="pipeline-verify-") as folder:
-        whole, killed = (_Place(Path(folder) / name, params) for name in ("undisturbed", "killed"))
+        whole, killed = (Place(Path(folder) / name, params) for name in ("undisturbed", "killed"))
         say("training undisturbed")
         times = whole.train_to_the_end()
         expected = whole.left()
@@ -67,7 +74,7 @@ def differences(expected: Left, found: Left) -> list[str]:
     return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
-class _Place:
+class Place:
     """A folder with a tracking store of its own, and the training that is done there."""
 
     def __init__(self, folder: Path, params: VerifyResumeParams) -> None:
@@ -76,45 +83,45 @@ class _Place:
         self._log = folder / "log"
         self._client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in ELSEWHERE},
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
             "PYTHONPATH": str(PROJECT),
             "XDG_STATE_HOME": str(folder / "state"),
         }
         given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
-        values = {**params.model_dump(include=set(given)), "data_dir": str(Path(params.data_dir).resolve())}
+        values = {**params.model_dump(include=set(given)), "data_dir": _absolute(params.data_dir)}
         if params.weights.endswith(FILES):
-            values["weights"] = str(Path(params.weights).expanduser().resolve())
+            values["weights"] = _absolute(params.weights)
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
     def train_to_the_end(self) -> Times:
         """Trains undisturbed."""
         begun = time.monotonic()
-        process = self._train()
-        shown = self._wait_until_it_trains(process)
-        self._end(process)
+        with self._training() as process:
+            shown = self._wait_until_it_trains(process)
+            self._end(process)
         return Times(shown - begun, time.monotonic() - shown)
 
     def train_killed(self, num_kills: int, times: Times, chance: random.Random) -> int:
         """Trains to the end, killed so many times on the way; returns how often, fewer where the end came first."""
         for kills in range(num_kills):
-            process = self._train()
-            if chance.random() < KILLED_AS_IT_STARTS:
-                moment = time.monotonic() + chance.uniform(0, times.start_up)
-            else:
-                moment = self._wait_until_it_trains(process) + chance.uniform(0, 2 * times.training / num_kills)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, moment - time.monotonic()))
-                self._end(process)
-                return kills
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._end(self._train())
+            with self._training() as process:
+                if chance.random() < KILLED_AS_IT_STARTS:
+                    moment = time.monotonic() + chance.uniform(0, times.start_up)
+                else:
+                    moment = self._wait_until_it_trains(process) + chance.uniform(0, 2 * times.training / num_kills)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, moment - time.monotonic()))
+                    self._end(process)
+                    return kills
+        with self._training() as process:
+            self._end(process)
         return num_kills
 
     def left(self) -> Left:
         """What is left now, the predictions of an evaluation included."""
-        self._end(self._start("evaluate"))
+        with self._started("evaluate") as process:
+            self._end(process)
         # The newest: one killed before its first state has begun anew, one killed after its end has come to it twice.
         training, evaluation = (
             self._client.search_runs(["0"], f"tags.step = '{step}' and attributes.status = 'FINISHED'")[0]
@@ -134,12 +141,14 @@ class _Place:
         }
         return Left(digests, curves)
 
-    def _train(self) -> "subprocess.Popen[bytes]":
-        return self._start("train", "--experiment", "none", "--resume", "auto", *self._flags)
+    def _training(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+        return self._started("train", "--experiment", "none", "--resume", "auto", *self._flags)
 
-    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+    @contextmanager
+    def _started(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A process with a session of its own, killed with all of it where that is left before it ends."""
         with self._log.open("wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", *words],
                 cwd=self._folder,
                 env=self._environment,
@@ -147,6 +156,12 @@ class _Place:
                 stderr=log,
                 start_new_session=True,
             )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _wait_until_it_trains(self, process: "subprocess.Popen[bytes]") -> float:
         while process.poll() is None and not TRAINS.search(self._log.read_text(encoding="utf-8")):
@@ -160,3 +175,7 @@ class _Place:
     def _digest(self, run_id: str, name: str) -> str:
         path = Path(self._client.download_artifacts(run_id, name, str(self._folder)))
         return checkpoint.digest(path) if path.suffix == ".safetensors" else sha256(path.read_bytes()).hexdigest()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).resolve())  # noqa: PTH111 - a Path raises where there is no such user

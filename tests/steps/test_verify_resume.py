@@ -1,9 +1,18 @@
 """The trial of resuming: what it compares, and that it comes to its verdict."""
 
+import signal
+import time
+
+import numpy as np
+import psutil
 import pytest
+from PIL import Image
 
-from pipeline.steps.verify_resume import Left, differences
+from pipeline.params import VerifyResumeParams
+from pipeline.steps.verify_resume import Left, Place, differences
 
+TINY = {"experiment": "none", "limit_train": 300, "limit_test": 100, "width": 4, "batch_size": 32, "epochs": 40}
+TINY |= {"max_lr": 0.01}
 EXPECTED = Left({"weights": "a", "steps.csv": "b"}, {"loss": [(1, 0.5), (2, 0.25)]})
 
 
@@ -22,9 +31,43 @@ def test_whatever_differs_is_named(found, names):
     assert differences(EXPECTED, found) == names
 
 
+def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_where_they_lie(tmp_path, monkeypatch):
+    for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "RUN_ID"):
+        monkeypatch.setenv(f"MLFLOW_{name}", "7")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for position in range(60):
+        path = tmp_path / "photos" / "ab"[position % 2] / f"{position}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), 4 * position, np.uint8)).save(path)
+    folder = {"dataset": "folder", "data_dir": "~/photos", "limit_train": 0, "limit_test": 0, "epochs": 1}
+    place = Place(tmp_path / "place", VerifyResumeParams(**{**TINY, **folder, "batch_size": 8}))
+    place.train_to_the_end()
+    assert len(place.left().curves["train/loss"]) == 1
+
+
+def test_its_training_ends_with_it(workplace):
+    process = workplace.start("verify_resume", **TINY)
+    deadline = time.monotonic() + 120
+    while not (trainings := psutil.Process(process.pid).children()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    left = [training for training in trainings if training.is_running()]
+    for training in left:
+        training.kill()
+    assert (process.returncode, left) == (143, [])
+
+
+def test_weights_of_a_run_are_refused_first(workplace, capsys):
+    assert workplace.run("verify_resume", **TINY, weights=f"run:{'0' * 32}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a store of their own, which holds no other run; give a file of its weights" in line
+
+
 @pytest.mark.slow
 def test_a_training_killed_twice_ends_as_an_undisturbed_one(workplace, capsys):
-    tiny = {"limit_train": 300, "limit_test": 100, "width": 4, "batch_size": 32, "epochs": 40}
-    assert workplace.run("verify_resume", experiment="none", **tiny, num_kills=2) == 0
+    assert workplace.run("verify_resume", **TINY, num_kills=2) == 0
     out = capsys.readouterr().out
     assert "times, the training ended as the undisturbed one, to the bit" in out
