@@ -31,6 +31,7 @@ def test_whatever_differs_is_named(found, names):
     assert differences(EXPECTED, found) == names
 
 
+@pytest.mark.slow
 def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_where_they_lie(tmp_path, monkeypatch):
     for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "RUN_ID"):
         monkeypatch.setenv(f"MLFLOW_{name}", "7")
