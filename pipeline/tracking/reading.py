@@ -26,9 +26,8 @@ def told(run_id: str) -> Told:
     of = store.stored_run(run_id)
     kind = of.data.tags.get("step", "")
     if kind not in (*artifacts.PARENTS, *artifacts.TABLES):
-        raise ValueError(
-            f"run_id={run_id} is no experiment and none of its steps but {kind or 'a run of something else'}"
-        )
+        kinds = ", ".join((*artifacts.PARENTS, *artifacts.TABLES))
+        raise ValueError(f"run_id={run_id} is {kind or 'a run of something else'}, and reports are of {kinds}")
     try:
         found = _belonging(of, kind, {})
         steps = {name: _step(found[name], name) for name in artifacts.TABLES if name in found}

@@ -195,7 +195,7 @@ def test_what_is_no_finished_experiment_or_step_is_refused(experiment, stored, c
     assert workplace.run("report", run_id="0" * 32) == 2
     assert "no such run" in capsys.readouterr().err
     assert workplace.run("report", run_id=trial) == 2
-    assert "none of its steps but trial" in capsys.readouterr().err
+    assert "is trial, and reports are of main, seeds, lr_range" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
