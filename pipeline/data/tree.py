@@ -22,6 +22,7 @@ PART_OF = {
     "test": TEST,
     "testing": TEST,
 }
+MLFLOWS = ("mlruns", "mlartifacts")  # where it is started it keeps runs in these folders, their pictures included
 
 
 class ImageFile(NamedTuple):
@@ -66,7 +67,7 @@ def scan(root: Path) -> Listing:
     """The files below `root`, sorted by part and path.
 
     Links are followed wherever they lead, but not back. Files that are hidden, or whose suffix is of no image, are only
-    counted, as there may be thousands; others that cannot be used are named.
+    counted, as there may be thousands; others that cannot be used are named. MLflow's folders are no classes.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
@@ -74,7 +75,9 @@ def scan(root: Path) -> Listing:
     for part, prefix in _part_folders(root):
         above = {_identity(root.stat()), _identity((root / prefix).stat())}
         for path, entry in _entries(root, prefix, listing):
-            if entry.is_dir():
+            if entry.name in MLFLOWS:
+                listing.skipped["MLflow's own"] += 1
+            elif entry.is_dir():
                 if part == TRAIN:
                     listing.train_folders.append(entry.name)
                 _scan_class(root, path, part, entry.name, listing, above.copy())

@@ -141,9 +141,15 @@ def test_what_is_no_image_is_counted_and_what_should_be_one_is_named(root: Path)
     (root / "train/cat/notes.txt").write_text("two cats")
     (root / "train/dog/empty.jpg").touch()
     (root / "train/labels.csv").write_text("a,b")
+    plant(root / "train/mlruns/0/artifacts", 1)
     os.mkfifo(root / "train/dog/pipe.png")
     splits = load(root)
-    assert splits.report.skipped == {"hidden": 3, "not an image": 1, "outside a class folder": 1}
+    assert splits.report.skipped == {
+        "hidden": 3,
+        "not an image": 1,
+        "outside a class folder": 1,
+        "MLflow's own": 1,
+    }
     assert splits.report.left_out == [
         ("train/dog/empty.jpg", "empty"),
         ("train/dog/pipe.png", "a pipe, socket or device"),

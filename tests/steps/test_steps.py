@@ -79,6 +79,15 @@ def test_a_folder_of_photos_is_trained_on_and_what_cannot_be_read_is_named(workp
     assert table["class"].tolist() == ["$dog", "a cat", "émeu"]
 
 
+def test_pictures_of_runs_that_lie_among_the_photos_are_no_class_of_them(photos, tmp_path):
+    place = Workplace(photos)
+    place.environment |= {name: str(tmp_path / name) for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME")}
+    folder = {"dataset": "folder", "data_dir": ".", "image_size": 8, "limit_train": 0, "limit_test": 0}
+    assert place.run("main", **{**TINY, **folder, "batch_size": 24, "steps": "train,evaluate"}) == 0
+    assert [*photos.glob("mlruns/**/*.png")]
+    assert "test/accuracy" in place.runs("evaluate")[0].data.metrics
+
+
 @pytest.fixture
 def listed(tmp_path):
     """Photos that are not square in one folder, a table of them, few of the second class, taken in series of four."""
