@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from pipeline.data import cache, folders, named
 from pipeline.data.cache import TEST
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
+from pipeline.data.tree import in_words
 from pipeline.text import shown
 
 __all__ = ["DATASETS", "Report", "Split", "Splits", "load"]
@@ -59,13 +59,13 @@ def load(
         if TEST not in decoded.parts:
             log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
         name, flip = shown(root.resolve().name), True
-        report = Report(dict(+listing.skipped), sorted([*listing.left_out, *decoded.corrupt]))
+        report = Report(dict(+listing.skipped), dict(listing.unread), sorted([*listing.left_out, *decoded.corrupt]))
     else:
         decoded = named.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
         name, flip, report = dataset, named.SETS[dataset].flip, Report()
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
-    _warn(report.left_out)
+    _warn(report)
     splits = divide(
         decoded,
         name,
@@ -94,8 +94,10 @@ def _name_classes_of_too_few(splits: Splits) -> None:
             log.warning("%s class %s%s: %s", what, ", ".join(names[:NAMED]), more, so)
 
 
-def _warn(left_out: Sequence[tuple[str, str]]) -> None:
-    for path, reason in left_out[:NAMED]:
+def _warn(report: Report) -> None:
+    for path, reason in report.left_out[:NAMED]:
         log.warning("%s left out: %s", path, reason)
-    if len(left_out) > NAMED:
-        log.warning("and %d more files left out", len(left_out) - NAMED)
+    if len(report.left_out) > NAMED:
+        log.warning("and %d more files left out", len(report.left_out) - NAMED)
+    if report.unread:
+        log.warning("photos left out: %s", in_words(report.unread))

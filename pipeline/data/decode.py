@@ -12,6 +12,8 @@ from PIL.Image import Resampling
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+# Of photos, by the names that telephones, cameras and scanners give them, in formats that are not read.
+UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 
 # Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
 MAX_PIXELS = 128 * 2**20

@@ -60,9 +60,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Report:
-    """What loading left out: counts by reason of what nobody would miss, and (path, reason) of each other file."""
+    """What loading left out: counts of what nobody would miss and of photos not read; (path, reason) of other files."""
 
     skipped: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[tuple[str, str]] = ()
 
 

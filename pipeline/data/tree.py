@@ -3,13 +3,13 @@
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.data.cache import TEST, TRAIN, VALID
-from pipeline.data.decode import SUFFIXES
+from pipeline.data.decode import SUFFIXES, UNREAD
 from pipeline.text import shown
 
 # By the names, in any case, of folders and in tables.
@@ -42,6 +42,7 @@ class Listing:
     files: list[ImageFile] = field(default_factory=list)
     train_folders: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)  # files that nobody would miss, by why
+    unread: Counter[str] = field(default_factory=Counter)  # photos in formats that are not read, by what to do
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
     groups: dict[str, str] = field(default_factory=dict)  # path -> what it must stay together with
 
@@ -83,6 +84,8 @@ def scan(root: Path) -> Listing:
                 _scan_class(root, path, part, entry.name, listing, above.copy())
             else:
                 listing.skipped["outside a class folder"] += 1
+    if not listing.files and listing.unread:
+        raise ValueError(f"data_dir={root} has no images but {in_words(listing.unread)}")
     if not listing.files:
         first = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
         raise ValueError(
@@ -98,6 +101,11 @@ def scan_below(root: Path) -> Listing:
     _scan_class(root, "", TRAIN, "", listing, set())
     listing.files.sort()
     return listing
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """`counts` in words, such as `2 hidden, 1,412 not an image`; empty where all are 0."""
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def unusable(status: os.stat_result) -> str:
@@ -161,10 +169,13 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
 
 
 def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> None:
-    if not entry.name.lower().endswith(SUFFIXES):
-        listing.skipped["not an image"] += 1
-    else:
+    name = entry.name.lower()
+    if name.endswith(SUFFIXES):
         listing.add(file, entry.stat)
+    elif name.endswith(UNREAD):
+        listing.unread[f".{name.rpartition('.')[2]} (not read: convert them to JPEG)"] += 1
+    else:
+        listing.skipped["not an image"] += 1
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:

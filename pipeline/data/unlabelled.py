@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.data.decode import Scaling
 from pipeline.data.folders import BLOCK_BYTES, decode_files
 from pipeline.data.parallel import map_blocks
-from pipeline.data.tree import scan_below, unusable
+from pipeline.data.tree import in_words, scan_below, unusable
 from pipeline.text import shown
 
 FILES_IN_A_BLOCK = 16  # at most: photographs take long to decode, and a few should keep every core busy
@@ -28,6 +28,7 @@ class Found:
     paths: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
     skipped: Counter[str] = field(default_factory=Counter)  # files in folders that nobody would miss, by why
+    unread: Counter[str] = field(default_factory=Counter)  # photos there in formats that are not read, by what to do
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ def find(asked: Sequence[str]) -> Found:
     """
     found = Found()
     for name in asked:
-        before = len(found.paths)
+        before, unread_before = len(found.paths), found.unread.copy()
         _add(os.path.expanduser(name), found)  # noqa: PTH111 - a Path raises where there is no such user
+        if len(found.paths) == before and (unread := found.unread - unread_before):
+            raise ValueError(f"images: {name} has no image but {in_words(unread)}")
         if len(found.paths) == before:
             first = "".join(f" ({path}: {reason})" for path, reason in found.left_out[-1:])
             raise ValueError(f"images: {name} has no image{first}")
@@ -119,6 +122,7 @@ def _add_folder(folder: Path, found: Found) -> None:
     found.paths += (os.path.join(folder, file.path) for file in listing.files)  # noqa: PTH118 - many
     found.left_out += ((f"{shown(str(folder))}/{path}", reason) for path, reason in listing.left_out)
     found.skipped += listing.skipped
+    found.unread += listing.unread
 
 
 def _add_matches(pattern: str, found: Found) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.data import FOLDER, Split, Splits
 from pipeline.data.headers import sizes
+from pipeline.data.tree import in_words
 from pipeline.doctor import cross_validation, duplicates, labels, looks, oddities
 from pipeline.doctor.looks import Looks
 from pipeline.params import DoctorParams
@@ -108,14 +109,18 @@ def _counts(run: Run, patient: Patient) -> Finding:
     }
     table = pd.concat([pd.DataFrame({"class": patient.splits.classes}), pd.DataFrame(counts)], axis=1)
     run.table("class_counts.csv", table)
-    train, left_out = counts["train"], patient.splits.report.left_out
+    train, report = counts["train"], patient.splits.report
+    left_out, num_unread = report.left_out, sum(report.unread.values())
     line = f"{len(patient.images):,} images of {classes} classes, {train.min():,} to {train.max():,} a class in train"
     if left_out:
         run.table("left_out.csv", pd.DataFrame(left_out, columns=["file", "reason"]))
         line += f"; {len(left_out)} files cannot be read (left_out.csv)"
+    if num_unread:
+        line += f"; photos left out: {in_words(report.unread)}"
     run.figure("class_counts.png", plots.class_counts(table, line))
-    numbers = {"doctor/imbalance": float(train.max() / train.min()), "doctor/unreadable": float(len(left_out))}
-    return Finding(line, len(left_out), numbers)
+    num_unreadable = len(left_out) + num_unread
+    numbers = {"doctor/imbalance": float(train.max() / train.min()), "doctor/unreadable": float(num_unreadable)}
+    return Finding(line, num_unreadable, numbers)
 
 
 def _duplicates(run: Run, patient: Patient) -> Finding:

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from pipeline.data import unlabelled
 from pipeline.data.batches import batch_size
+from pipeline.data.tree import in_words
 from pipeline.data.unlabelled import Batch, Found
 from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
@@ -47,6 +48,8 @@ def _answer(params: PredictParams, network: TrainedNetwork, found: Found) -> Non
             run.describe(name, f"**Calibration** of `{network.run_id}` — {_told(known)}")
     is_answered = False
     _say_left_out(found.left_out)
+    if found.unread:
+        conclude(f"photos left out: {in_words(found.unread)}")
     for given, unreadable in _predict(network, found, known):
         if given is not None:
             is_answered = True
@@ -83,7 +86,7 @@ def _track(params: PredictParams, network: TrainedNetwork, found: Found) -> Resu
             from pipeline.steps import sheet
 
             sheet.log(run, network, tally.shown, params.maps)
-        passed_over = {**found.skipped, LEFT_OUT: len(left_out)}
+        passed_over = {**found.skipped, **found.unread, LEFT_OUT: len(left_out)}
         return _conclude(run, name, network, known, tally, passed_over)
 
 
@@ -186,8 +189,8 @@ def _conclude(
     else:
         numbers["predict/unlike_training"] = tally.num_unlike
         parts += [f"{tally.num_unlike:,} unlike the training images", _told(known)]
-    if any(passed_over.values()):
-        parts.append(f"left out: {', '.join(f'{count:,} {why}' for why, count in passed_over.items() if count)}")
+    if counts := in_words(passed_over):
+        parts.append(f"left out: {counts}")
     result = "; ".join(parts)
     run.metrics(numbers)
     run.describe(name, f"**Prediction** with `{network.run_id}` — {result}")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import progress
+from pipeline.data.tree import in_words
 from pipeline.params import LrRangeParams, RecipeParams, TrainParams, TrainStepParams
 from pipeline.progress import Part, conclude, say, show
 from pipeline.tracking import checkpoint, runs, store, views
@@ -135,12 +136,10 @@ def _describe_input(run: Run, setup: Setup) -> None:
     rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
     run.table("splits.csv", pd.concat(rows))
     report = splits.report
-    counted = dict(report.skipped)
     if report.left_out:
         run.table("left_out.csv", pd.DataFrame(report.left_out, columns=["file", "reason"]))
-        counted["named in left_out.csv"] = len(report.left_out)
-    if counted:
-        counts = ", ".join(f"{count} {reason}" for reason, count in counted.items())
+    named = {"named in left_out.csv": len(report.left_out)}
+    if counts := in_words({**report.skipped, **report.unread, **named}):
         run.tags({"data.left_out": counts})
         say(f"files left out: {counts}")
     if splits.valid is None:

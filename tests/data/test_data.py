@@ -157,6 +157,18 @@ def test_what_is_no_image_is_counted_and_what_should_be_one_is_named(root: Path)
     assert len(splits.train) == 12
 
 
+def test_photos_in_formats_that_are_not_read_are_counted_apart_aloud(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant_parts(root)
+    for name in ("cat/1.HEIC", "dog/2.heic", "dog/3.Tiff", "dog/Thumbs.db"):
+        (root / "train" / name).write_bytes(b"x")
+    report = load(root).report
+    assert report.skipped == {"not an image": 1} and report.left_out == []
+    for told in ("2 .heic (not read: convert them to JPEG)", "1 .tiff (not read: convert them to JPEG)"):
+        assert told in caplog.text
+
+
 def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     plant_parts(root)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -228,6 +240,12 @@ def _empty(root: Path) -> None:
     root.mkdir()
 
 
+def _telephones(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.heic").write_bytes(b"x")
+
+
 def _one_class(root: Path) -> None:
     plant(root, 4, ("cat",))
 
@@ -265,6 +283,7 @@ def _class_broken_in_train(root: Path) -> None:
     [
         (_missing, "data_dir=.*images is not a folder"),
         (_empty, "data_dir=.*images has no images"),
+        (_telephones, r"images has no images but 2 \.heic \(not read: convert them to JPEG\)$"),
         (_one_class, r"one class \(cat\)"),
         (_stray_class, "no usable train image of fox"),
         (_no_train, "has test/ but no train/"),

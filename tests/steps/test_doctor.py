@@ -104,6 +104,15 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
     assert "not checked, as of classes with fewer than 2 images: 1" in said
 
 
+def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos", per_class=12)
+    (root / "train" / "blue" / "telephone.HEIC").write_bytes(b"x")
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root) == 0
+    said = capsys.readouterr().err
+    assert "a class in train; photos left out: 1 .heic (not read: convert them to JPEG)" in said
+    assert "nothing wrong" not in said
+
+
 @pytest.mark.parametrize(("name", "value"), [("near_similarity", 2), ("label_folds", 1), ("max_aspect", 0.5)])
 def test_a_bad_value_is_one_line_and_exit_2(workplace, capsys, name, value):
     assert workplace.run("doctor", **{name: value}) == 2

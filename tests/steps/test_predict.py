@@ -168,6 +168,17 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
     assert len(workplace.runs()) == before
 
 
+def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, photos, tmp_path, capsys):
+    shutil.copy(next((photos / "test/0").glob("*.png")), tmp_path)
+    (tmp_path / "1.heic").write_bytes(b"x")
+    told = "left out: 1 .heic (not read: convert them to JPEG)"
+    assert workplace.run("predict", tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1 and err == f"photos {told}\n"
+    assert workplace.run("predict", images=tmp_path, num_shown=0) == 0
+    assert told in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
+
+
 def test_the_first_answer_of_a_training_keeps_its_calibration(workplace, photos, capsys):
     for _ in range(2):
         assert workplace.run("predict", photos / "test/0", checkpoint="last") == 0
