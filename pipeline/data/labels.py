@@ -5,6 +5,8 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from pipeline.data.cache import TRAIN
@@ -23,9 +25,9 @@ def read_labels(root: Path, table: str) -> Listing:
     """The files that the CSV file `table`, relative to `root` or absolute, lists, sorted by part and path.
 
     Its first line names the columns: path, relative to `root`; label; and, where wanted, split (train, valid or test)
-    and group, whose images stay in one split. Others are passed over. A file that is not there is left out by name;
-    raises ValueError, naming the line, for a table that is not to be trusted: a row of another length, a path twice or
-    outside `root`, a group in two splits.
+    and group, whose images stay in one split. Others are passed over, as are rows of empty cells. A file that is not
+    there is left out by name; raises ValueError, naming the line, for a table that is not to be trusted: a row of
+    another length, a path twice or outside `root`, a group in two splits.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
@@ -42,13 +44,22 @@ def read_labels(root: Path, table: str) -> Listing:
             if part_of_group.setdefault(group, file.part) != file.part:
                 raise ValueError(f"{where}: group {_short(group)} is in another split too")
             listing.groups[file.path] = group
-        listing.add(file, (root / file.path).stat)
+        listing.add(file, partial(_look, root, file.path))
     if not listing.files:
         first_reason = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
         raise ValueError(f"{_named(table_path)} lists no file that is in data_dir={root}{first_reason}")
     listing.train_folders = sorted({file.label for file in listing.files if file.part == TRAIN})
     listing.files.sort()
     return listing
+
+
+def _look(root: Path, path: str) -> os.stat_result:
+    try:
+        return (root / path).stat()
+    except FileNotFoundError as error:
+        if "\\" in path:
+            error.strerror = f"{error.strerror}: write / between folders"
+        raise
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -61,20 +72,27 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         if status.st_size > MAX_BYTES:
             raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
+            first = file.readline()
+            lines = csv.reader(chain([first], file), delimiter=_delimiter(first), strict=True)
             columns = [cell.strip().lower() for cell in next(lines, [])]
             _check_columns(columns, name)
             for cells in lines:
-                if len(cells) != len(columns) and cells:
+                if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+                    continue
+                if len(cells) != len(columns):
                     raise ValueError(f"{name} line {lines.line_num}: {len(cells)} cells, not {len(columns)}")
-                if cells:
-                    yield lines.line_num, dict(zip(columns, map(str.strip, cells), strict=True))
+                yield lines.line_num, dict(zip(columns, map(str.strip, cells), strict=True))
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text: save it as CSV UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"{name} line {lines.line_num}: not CSV ({error})") from None
+
+
+def _delimiter(first_line: str) -> str:
+    """A semicolon or a tab, as spreadsheets write where the comma is a decimal one, if `first_line` has no comma."""
+    return next((each for each in ",;\t" if each in first_line), ",")
 
 
 def _check_columns(columns: list[str], name: str) -> None:

@@ -122,7 +122,7 @@ HEADER = ["path", "label", "split", "group"]
     ("rows", "message"),
     [
         ([], "has no column path and label: its first line has nothing"),
-        ([["path;label"], ["a;b"]], "has no column path and label: its first line has path;label"),
+        ([["path|label"], ["a|b"]], "has no column path and label: its first line has path|label"),
         ([["path", "label", "label"]], "has several columns label"),
         ([HEADER], "lists no file"),
         ([HEADER, ["a.png", "cat", "train"]], "line 2: 3 cells, not 4"),
@@ -139,6 +139,7 @@ HEADER = ["path", "label", "split", "group"]
         ([HEADER, ["0.png", "a", "test", ""], ["1.png", "b", "test", ""]], "no usable train image of a, b"),
         ([HEADER, ["0.png", "a", "train", ""], ["1.png", "a", "test", ""]], r"found one class \(a\)"),
         ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "b", "train", "x"]], "the test split: no group of images"),
+        ([HEADER, ["a\\0.png", "a", "train", ""]], "No such file or directory: write / between folders"),
         ([HEADER, ["x" * 200_000, "a", "train", "x"]], r"line 2: not CSV \(field larger than field limit"),
     ],
 )
@@ -176,6 +177,16 @@ def test_no_table_is_one_line(root: Path) -> None:
     for name, message in (("labels.csv", "No such file"), (".", "is no file"), ("pipe", "is no file")):
         with pytest.raises(ValueError, match=message):
             load(root, labels=name)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_is_read_as_spreadsheets_of_any_locale_write_it(delimiter: str, root: Path) -> None:
+    rows = plant(root)
+    plain = write(root, [["path", "label"], *rows], "plain.csv")
+    with (root / "labels.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        cells = [["path", "label", "width"], *([*row, f"{number}.5"] for number, row in enumerate(rows))]
+        csv.writer(file, delimiter=delimiter).writerows([*cells, ["", "", ""], ["", " "], []])
+    assert load(root, labels="labels.csv").digest == load(root, labels=str(plain)).digest
 
 
 def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(root: Path) -> None:
