@@ -13,7 +13,7 @@ from pipeline.data import cache
 from pipeline.data.cache import Block, Decoded, put
 from pipeline.data.decode import DiskError, Scaling, decode
 from pipeline.data.labels import read_labels
-from pipeline.data.parallel import map_blocks
+from pipeline.data.parallel import WORTH_WORKERS, map_blocks
 from pipeline.data.rows import Rows
 from pipeline.data.tree import ImageFile, Listing, scan, train_classes
 from pipeline.text import shown
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**21  # of pixels: what one worker writes at a time
 FILES_HASHED_AT_ONCE = 256
+FILES_IN_A_BLOCK = 16  # photographs take long to decode, and a few should keep every core busy
+PHOTOS_WORTH_WORKERS = 4 * FILES_IN_A_BLOCK
+PHOTOS_BYTES = 2**25  # of as many files: small images take less time than starting workers
+NUM_BLOCKS = 64  # of more files, so that all cores are done at about the same time
 
 
 def read(
@@ -64,10 +68,18 @@ def read(
 def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, list[bool]]:
     """A hash of all paths, parts, labels and bytes, and whether each file could be opened."""
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118, as Path objects would double the time
-    blocks = map_blocks(_hash_files, paths, FILES_HASHED_AT_ONCE, title="reading files", progress=progress)
+    size, worth = _blocks(files, FILES_HASHED_AT_ONCE)
+    blocks = map_blocks(_hash_files, paths, size, title="reading files", progress=progress, worth_workers=worth)
     hashes = [each for block in blocks for each in block]
     digest = _hash(*((file[:3], hashed) for file, (hashed, _) in zip(files, hashes, strict=True)))
     return digest, [is_opened for _, is_opened in hashes]
+
+
+def _blocks(files: Sequence[ImageFile], at_most: int) -> tuple[int, int]:
+    """How many of `files` to read at a time, 1 to `at_most`, and how many of their kind are worth workers."""
+    size = max(1, min(at_most, max(FILES_IN_A_BLOCK, len(files) // NUM_BLOCKS)))
+    num_bytes = sum(file.stamp[0] for file in files)
+    return size, PHOTOS_WORTH_WORKERS if num_bytes >= PHOTOS_BYTES else WORTH_WORKERS
 
 
 def _hash_files(paths: Sequence[str]) -> list[tuple[str, bool]]:
@@ -89,12 +101,13 @@ def _decode(
     """Decodes the files of `listing`, of which some could not be `opened` before, into the cache entry `key`."""
     files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
-    block_size = max(1, BLOCK_BYTES // (3 * scaling.image_size**2))
+    size, worth = _blocks(files, BLOCK_BYTES // (3 * scaling.image_size**2))
     errors: list[ValueError | None] = []
     with cache.Writer(key, scaling.image_size) as writer:
         store = partial(_store, rows=writer.rows, start=writer.start, scaling=scaling)
         numbered = [*enumerate(paths)]
-        for block, block_errors in map_blocks(store, numbered, block_size, title="decoding", progress=progress):
+        blocks = map_blocks(store, numbered, size, title="decoding", progress=progress, worth_workers=worth)
+        for block, block_errors in blocks:
             writer.took(block)
             errors += block_errors
         for file, error, was_opened in zip(files, errors, opened, strict=True):

@@ -12,13 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.decode import Scaling
-from pipeline.data.folders import BLOCK_BYTES, decode_files
+from pipeline.data.folders import BLOCK_BYTES, FILES_IN_A_BLOCK, PHOTOS_WORTH_WORKERS, decode_files
 from pipeline.data.parallel import map_blocks
 from pipeline.data.tree import in_words, scan_below, unusable
 from pipeline.text import shown
-
-FILES_IN_A_BLOCK = 16  # at most: photographs take long to decode, and a few should keep every core busy
-WORTH_WORKERS = 4 * FILES_IN_A_BLOCK
 
 
 @dataclass
@@ -79,7 +76,7 @@ def read(
     block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * scaling.image_size**2)))
     decode_block = partial(decode_files, scaling=scaling)
     centre = slice(margin, margin + image_size)
-    blocks = map_blocks(decode_block, paths, block_size, title=title, worth_workers=WORTH_WORKERS)
+    blocks = map_blocks(decode_block, paths, block_size, title=title, worth_workers=PHOTOS_WORTH_WORKERS)
     gathered: list[np.ndarray] = []
     errors: list[ValueError | None] = []
     start = 0

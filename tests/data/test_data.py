@@ -349,7 +349,7 @@ def test_a_file_that_the_disk_takes_away_meanwhile_is_not_left_out_for_good(
         return decode(path.replace("cat/0003", "cat/away"), SIZE)
 
     plant(root)
-    monkeypatch.setattr(parallel, "WORTH_WORKERS", worth_workers)
+    monkeypatch.setattr(folders, "WORTH_WORKERS", worth_workers)
     with (
         monkeypatch.context() as patch,
         pytest.raises(ValueError, match=r"0003.png can no longer be read \(No such"),
@@ -605,13 +605,32 @@ def test_a_cache_that_cannot_be_written_is_one_line(root: Path, monkeypatch: pyt
         load(root)
 
 
+@pytest.mark.parametrize("side", [SIZE, 420])
+def test_a_few_large_photos_keep_every_core_busy_and_small_images_start_no_worker(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    def noted(path: str, *scaling: Any) -> np.ndarray:
+        (tmp_path / f"{os.getpid()}.process").touch()
+        return decode(path, *scaling)
+
+    for number in range(64):
+        paint(root / ("cat", "dog")[number % 2] / f"{number}.bmp", (number, 0, 7), size=(side, side))
+    monkeypatch.setattr(folders, "decode", noted)
+    load(root)
+    processes = {int(path.stem) for path in tmp_path.glob("*.process")}
+    if side == SIZE:
+        assert processes == {os.getpid()}
+    else:
+        assert os.getpid() not in processes and len(processes) == min(4, parallel._cores())
+
+
 def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant_parts(root)
     for name in ("train/cat/0000", "train/cat/0002", "train/cat/0005", "train/dog/0003"):  # first, within, a block
         (root / f"{name}.png").write_text("broken")
     alone = load(root)
     shutil.rmtree(cache.folder())
-    monkeypatch.setattr(parallel, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(folders, "WORTH_WORKERS", 1)
     monkeypatch.setattr(folders, "BLOCK_BYTES", 4 * 3 * SIZE**2)
     together = load(root)
     assert together.digest == alone.digest and together.report == alone.report
@@ -627,7 +646,7 @@ def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_is_full_for_a_worker_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant_parts(root)
-    monkeypatch.setattr(parallel, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(folders, "WORTH_WORKERS", 1)
     put = Rows.put
     monkeypatch.setattr(Rows, "put", lambda rows, *block: put(replace(rows, path=Path("/dev/full")), *block))
     with pytest.raises(ValueError, match=r"cannot store decoded images .*No space left.*XDG_CACHE_HOME"):

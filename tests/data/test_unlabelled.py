@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import unlabelled
+from pipeline.data import folders, unlabelled
 from pipeline.data.decode import INTERPOLATIONS, RESIZES, decode
 from pipeline.text import shown
 from tests.data.test_hostile import broken, honest, write_hostile
@@ -107,7 +107,7 @@ def test_batches_hold_every_image_in_order_and_name_what_cannot_be_read(photos, 
     assert [path for batch in batches for path in batch.paths] == readable
     assert np.array_equal(np.concatenate([batch.images for batch in batches]), [decode(path, 8) for path in readable])
     assert [path for batch in batches for path, _ in batch.left_out] == [path for path in paths if "broken" in path]
-    assert all(20 <= len(batch.images) < 20 + unlabelled.FILES_IN_A_BLOCK for batch in batches[:-1])
+    assert all(20 <= len(batch.images) < 20 + folders.FILES_IN_A_BLOCK for batch in batches[:-1])
     assert (len(batches) > 1) == (copies > 1)
 
 
