@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams, TerminalParams
+from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams, TerminalParams, absolute
 from pipeline.params.declared import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
@@ -62,7 +62,7 @@ def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[st
     Raises ValueError naming each parameter that `flags`, or the experiment file they name, would change and may not.
     """
     asked = flags.get("experiment", "auto")
-    given = {**({} if asked in ("auto", "none") else read_experiment(Path(asked))), **flags}
+    given = {**({} if asked in ("auto", "none") else read_experiment(Path(absolute(asked)))), **flags}
     changes = {name: value for name, value in given.items() if name in COMMANDS[step].model_fields}
     try:
         now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
@@ -144,7 +144,7 @@ def one_line(error: ValidationError, path: Path | None = None, from_file: Iterab
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     asked = flags.get("experiment", "auto")
     if asked not in ("auto", "none"):
-        return Path(asked)
+        return Path(absolute(asked))
     if step == "sweep" and asked == "auto":
         return EXPERIMENTS / "sweep_vit.yaml"
     if asked == "none" or not issubclass(COMMANDS[step], DataParams):

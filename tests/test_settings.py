@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from pipeline.params import STEPS
-from pipeline.settings import EXPERIMENTS, read_experiment, resolve
+from pipeline.settings import EXPERIMENTS, read_experiment, resolve, resumed
 
 
 def write(path, text):
@@ -24,7 +24,7 @@ def test_flag_beats_file_beats_default(tmp_path):
         ({"dataset": "cifar10", "model": "vit"}, "experiments/cifar10_vit.yaml"),
         ({"dataset": "cifar10"}, "experiments/cifar10_resnet18.yaml"),
         ({"model": "vit"}, "none"),
-        ({"dataset": "folder", "data_dir": "photos"}, "none"),
+        ({"dataset": "folder", "data_dir": "/photos"}, "none"),
         ({"experiment": "none"}, "none"),
     ],
 )
@@ -82,6 +82,27 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match=r"binary\.yaml: not YAML"):
         read_experiment(tmp_path / "binary.yaml")
+
+
+def test_an_experiment_file_is_found_below_home_and_where_it_is_not_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "e.yaml", "epochs: 7\n")
+    assert resolve("train", {"experiment": "~/e.yaml"}).epochs == 7
+    assert resolve("train", {"experiment": "e.yaml"}).experiment == file
+    stored = resolve("train", {"experiment": "none"}).model_dump()
+    with pytest.raises(ValueError, match="epochs=7 was 12"):
+        resumed("train", {"experiment": "~/e.yaml"}, "0" * 32, stored)
+    with pytest.raises(ValueError, match=f"^experiment {tmp_path}/gone.yaml: No such file"):
+        resolve("train", {"experiment": "gone.yaml"})
+
+
+def test_where_images_lie_is_kept_as_it_leads_there_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ({"dataset": "folder"}, {"dataset": "folder", "data_dir": "data"}, {"data_dir": "./data/"}):
+        assert resolve("train", {"experiment": "none", **given}).data_dir == f"{tmp_path}/data"
+    assert resolve("train", {"experiment": "none"}).data_dir == "data"
+    assert resolve("evaluate", {}).data_dir == ""
 
 
 def test_a_flag_s_error_does_not_blame_the_file(tmp_path):

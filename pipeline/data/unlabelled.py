@@ -125,7 +125,7 @@ def _add_folder(folder: Path, found: Found) -> None:
 def _add_matches(pattern: str, found: Found) -> None:
     matches = _matches(pattern) if has_magic(pattern) else []
     if not matches:
-        raise ValueError(f"images: {pattern}: no such file or folder")
+        raise ValueError(f"images: {Path(pattern).absolute()}: no such file or folder")
     folders: set[Path] = set()
     for match in matches:
         if not folders.isdisjoint(match.parents):

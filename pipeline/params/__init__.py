@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.params.compare import CompareParams
-from pipeline.params.declared import Declared, Params, as_text, comma_separated, without_password
+from pipeline.params.declared import Declared, Params, absolute, as_text, comma_separated, without_password
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.networks import ModelName
 from pipeline.params.recipe import (
@@ -61,6 +61,7 @@ __all__ = [
     "TrainStepParams",
     "TrainedParams",
     "VerifyResumeParams",
+    "absolute",
     "as_text",
     "without_password",
 ]

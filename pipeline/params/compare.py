@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from pipeline.params.declared import comma_separated
+from pipeline.params.declared import absolute, comma_separated
 from pipeline.params.recipe import DeviceParams, SeedParams
 from pipeline.params.trained import CamMethod
 
@@ -31,4 +31,6 @@ class CompareParams(DeviceParams, SeedParams):
     num_images: int = Field(
         4, ge=0, le=32, description="images shown that only the one has right, and as many of the other (0: none)"
     )
-    data_dir: str = Field("", description="where the images lie now; empty: where the training found them")
+    data_dir: Annotated[str, AfterValidator(absolute)] = Field(
+        "", description="where the images lie now; empty: where the training found them"
+    )

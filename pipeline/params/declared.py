@@ -1,9 +1,11 @@
 """What a declared parameter is: frozen, validated, read from text; and how it is written as text again."""
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -32,6 +34,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean x?` for the closest known name, or nothing."""
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def absolute(path: str) -> str:
+    """The path as it leads to the same file or folder wherever a later step is run; none (empty) stays none."""
+    return path and str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - a Path raises without such a user
 
 
 def as_text(value: Any) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.params.declared import Params, Switch, on_or_off
+from pipeline.params.declared import Params, Switch, absolute, on_or_off
 from pipeline.params.fine_tuning import FineTuningParams
 from pipeline.params.networks import OWN, ModelName
 
@@ -52,6 +52,13 @@ class DataParams(Params):
     def margin(self) -> int:
         """px kept on every side of the images beside image_size: none, save for a recipe that crops."""
         return 0
+
+    @field_validator("data_dir")
+    @classmethod
+    def data_dir_leads_there_from_everywhere(cls, data_dir: str, info: ValidationInfo) -> str:
+        # Later steps have a named set from the cache: as long as nothing is said, nothing needs to be kept.
+        is_unsaid = info.data.get("dataset") != "folder" and data_dir == cls.model_fields["data_dir"].default
+        return data_dir if is_unsaid else absolute(data_dir)
 
     @model_validator(mode="after")
     def labels_are_of_a_folder(self) -> Self:

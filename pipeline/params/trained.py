@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.params.declared import comma_separated, integer
+from pipeline.params.declared import absolute, comma_separated, integer
 from pipeline.params.recipe import DeviceParams, SeedParams
 
 CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "scorecam"]
@@ -21,7 +21,9 @@ class TrainedParams(DeviceParams):
     checkpoint: Literal["best", "last"] = Field(
         "best", description="whose weights: of the best epoch by validation, or the last"
     )
-    data_dir: str = Field("", description="where the images lie now; empty: where the training found them")
+    data_dir: Annotated[str, AfterValidator(absolute)] = Field(
+        "", description="where the images lie now; empty: where the training found them"
+    )
 
 
 class EvaluateParams(TrainedParams):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from mlflow import MlflowClient
 
-from pipeline.params import TrainParams, VerifyResumeParams
+from pipeline.params import TrainParams, VerifyResumeParams, absolute
 from pipeline.params.fine_tuning import FILES, RUN
 from pipeline.progress import conclude, say
 from pipeline.tracking import checkpoint, machine
@@ -89,9 +89,9 @@ class Place:
             "XDG_STATE_HOME": str(folder / "state"),
         }
         given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
-        values = {**params.model_dump(include=set(given)), "data_dir": _absolute(params.data_dir)}
+        values = {**params.model_dump(include=set(given)), "data_dir": absolute(params.data_dir)}
         if params.weights.endswith(FILES):
-            values["weights"] = _absolute(params.weights)
+            values["weights"] = absolute(params.weights)
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
     def train_to_the_end(self) -> Times:
@@ -175,7 +175,3 @@ class Place:
     def _digest(self, run_id: str, name: str) -> str:
         path = Path(self._client.download_artifacts(run_id, name, str(self._folder)))
         return checkpoint.digest(path) if path.suffix == ".safetensors" else sha256(path.read_bytes()).hexdigest()
-
-
-def _absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).resolve())  # noqa: PTH111 - a Path raises where there is no such user

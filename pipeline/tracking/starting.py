@@ -1,7 +1,6 @@
 """A recipe with the weights it starts from: torchvision's, those of a file, or those of an earlier run."""
 
 import hashlib
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.models.weights import Pretrained, of_torchvision
-from pipeline.params import RecipeParams
+from pipeline.params import RecipeParams, absolute
 from pipeline.params.fine_tuning import OF_TORCHVISION, RUN
 from pipeline.progress import say
 from pipeline.tracking import checkpoint, description, store
@@ -40,12 +39,12 @@ def _find(params: RecipeParams) -> Pretrained | None:
             return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
     if OF_TORCHVISION.fullmatch(asked):
         return of_torchvision(params.model, asked)
-    path = Path(os.path.expanduser(asked))  # noqa: PTH111 - a Path raises where there is no such user
+    path = Path(absolute(asked))
     try:
         with path.open("rb") as file:
             identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        raise ValueError(f"weights={asked}: {error.strerror or error}") from None
+        raise ValueError(f"weights={path}: {error.strerror or error}") from None
     return _of_file(path, params.model, asked, identity)
 
 

@@ -68,6 +68,12 @@ def test_files_are_taken_in_the_order_they_are_named_each_once_whatever_their_su
     assert names(unlabelled.find(asked), tmp_path) == ["photo.unknown", "photos/b/3.bmp", "photos/b/[4].jpg"]
 
 
+def test_where_it_was_looked_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"^images: {tmp_path}/photos: no such file or folder$"):
+        unlabelled.find(["photos"])
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

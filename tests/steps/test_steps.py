@@ -88,6 +88,17 @@ def test_pictures_of_runs_that_lie_among_the_photos_are_no_class_of_them(photos,
     assert "test/accuracy" in place.runs("evaluate")[0].data.metrics
 
 
+def test_images_that_a_relative_path_named_are_found_from_another_folder(workplace, photos, tmp_path, capsys):
+    folder = {"dataset": "folder", "data_dir": photos.name, "limit_train": 0, "limit_test": 0, "batch_size": 8}
+    assert workplace.run("main", **{**TINY, **folder, "steps": "train"}) == 0
+    workplace.folder = tmp_path / "elsewhere"
+    workplace.folder.mkdir()
+    assert workplace.run("evaluate") == 0
+    capsys.readouterr()
+    assert workplace.run("evaluate", data_dir=photos.name) == 2
+    assert f"error: data_dir={workplace.folder}/photos is not a folder" in capsys.readouterr().err
+
+
 @pytest.fixture
 def listed(tmp_path):
     """Photos that are not square in one folder, a table of them, few of the second class, taken in series of four."""

@@ -137,6 +137,8 @@ def test_files_that_are_no_weights_are_refused_and_nothing_in_them_is_done(tmp_p
             prepare(TrainParams(**TINY, weights=str(tmp_path / name)))
         assert "\n" not in str(error.value)
     assert not (tmp_path / "executed").exists()
+    with pytest.raises(ValueError, match=f"^weights={Path.cwd()}/gone.safetensors: No such file"):
+        prepare(TrainParams(**TINY, weights="gone.safetensors"))
 
 
 def test_weights_of_another_network_are_refused(kept):
