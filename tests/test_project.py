@@ -38,7 +38,7 @@ def test_main_runs_its_steps_as_children_of_one_finished_parent(workplace, exper
     assert parent.data.metrics["test/accuracy"] == children["evaluate"].data.metrics["test/accuracy"]
     assert "test accuracy" in parent.data.tags["mlflow.note.content"]
     assert "test accuracy" in experiment.stderr
-    assert "make ui" in experiment.stderr
+    assert f"Look at it with: mlflow ui --backend-store-uri {workplace.uri}" in experiment.stderr
 
 
 def test_our_code_raises_no_warnings(experiment):

@@ -11,7 +11,7 @@ from pipeline.progress import conclude
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.sweep import study
-from pipeline.tracking import runs, store, views
+from pipeline.tracking import advice, runs, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
@@ -44,8 +44,7 @@ def run(params: MainParams) -> Result:
         run.describe(_name(title, results), _described(run, planned, results, summary))
         told = report.add(run, params.watts)
     of_seeds = [line for line in summary.splitlines() if line.startswith("Seeds: ")]
-    where = f"Tracked in {store.uri()}, run {run.id}. Look at it with: make ui"
-    conclude("\n".join(["", title, "", plan.told(planned, results), "", *of_seeds, told, where]))
+    conclude("\n".join(["", title, "", plan.told(planned, results), "", *of_seeds, told, advice.look(run.id)]))
     return Result(run.id, summary, {})
 
 

@@ -3,7 +3,7 @@
 from pipeline.params import ReportParams
 from pipeline.progress import conclude
 from pipeline.report import page
-from pipeline.tracking import journal, reading, runs, store
+from pipeline.tracking import advice, journal, reading, runs, store
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 
@@ -30,7 +30,7 @@ def run(params: ReportParams, parent: Run | None = None) -> Result:
 
 def add(run: Run, watts: float) -> str:
     """Leaves the report of an experiment that is about to end with its run. Returns a line that says so, or why not."""
-    later = f"make it with: mlflow run . -e report -P run_id={run.id}"
+    later = f"make it with: {advice.command('report', run_id=run.id)}"
     if journal.left_behind or not run.flush(PATIENCE_SECONDS):
         return f"No report, as the tracking store has not taken all; later, {later}"
     try:

@@ -17,7 +17,7 @@ from pipeline.steps import lr_range
 from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
-from pipeline.tracking import interrupts, runs, store, views
+from pipeline.tracking import advice, interrupts, runs, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.runs import Result
 from pipeline.tracking.starting import prepare
@@ -171,7 +171,7 @@ def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
     run.describe(
         f"{params.study_name} {objective} {best.values[0]:.4f}",
         f"**Sweep** — {result}\n\n{winner} was the best; {run.view('compare all trials', run.id)}. "
-        f"Train with it: `mlflow run . -e train -P from_study={params.study_name}`",
+        f"Train with it: `{advice.command('train', from_study=params.study_name)}`",
     )
     conclude(f"sweep: {result}")
     return Result(run.id, f"Sweep: {result}", numbers, handed=best.params)

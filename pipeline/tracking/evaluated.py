@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.params import TrainParams
 from pipeline.text import from_cell
-from pipeline.tracking import store
+from pipeline.tracking import advice, store
 
 # Runs that others stand under.
 ABOVE = ("main", "seeds")
@@ -82,7 +82,7 @@ def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
 
 
 def _command(train_run_id: str) -> str:
-    return f"mlflow run . -e evaluate -P run_id={train_run_id}"
+    return advice.command("evaluate", run_id=train_run_id)
 
 
 def _read(run: store.StoredRun) -> Evaluated:

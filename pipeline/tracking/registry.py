@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.results.paired import mcnemar
-from pipeline.tracking import store
+from pipeline.tracking import advice, store
 
 ALIAS = "champion"
 ALPHA = 0.05
@@ -37,7 +37,7 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     if other_id is None:
         why = f"not compared: version {champion}, the champion, has no evaluation on the same test images"
         if _experiment(client, holder.run_id or ""):
-            why += f". `-e evaluate -P run_id={holder.run_id}` makes one where they are its own"
+            why += f". `{advice.command('evaluate', run_id=str(holder.run_id))}` makes one where they are its own"
         return _told(version, why)
     only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
     counts = (

@@ -64,7 +64,7 @@ def test_at_the_end_there_is_a_table_of_steps_and_no_bar(ended):
         assert re.search(rf"^{step} +[\d.]+  \S", end, re.MULTILINE)
         assert f"run {run.info.run_id}" in end
     assert f"{place.runs('evaluate')[0].data.metrics['test/accuracy']:.2%}" in end
-    assert f"run {place.runs('main')[0].info.run_id}. Look at it with: make ui" in end
+    assert f"run {place.runs('main')[0].info.run_id}. Look at it with: mlflow ui --backend-store-uri {place.uri}" in end
 
 
 def test_mlflow_says_nothing_of_its_own_doings(ended):

@@ -191,7 +191,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair
     assert workplace.run("train", **{**TINY, "limit_test": 40, "epochs": 1}) == 0
     other = workplace.runs("train")[0].info.run_id
     assert message(workplace, capsys, first, other) == (
-        f"error: training {other} has no evaluation; make one: mlflow run . -e evaluate -P run_id={other}"
+        f"error: training {other} has no evaluation; make one: python -m pipeline evaluate --run_id {other}"
     )
     assert workplace.run("evaluate") == 0
     assert "are of different test images" in message(workplace, capsys, first, other)

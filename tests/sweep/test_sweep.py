@@ -157,6 +157,7 @@ def test_patch_size_is_seen_as_accuracy_against_cost_and_the_best_is_trained(wor
     table = pd.read_csv(workplace.client.download_artifacts(parent.info.run_id, "patch_size_max_lr.csv", str(tmp_path)))
     assert table["patch_size"].tolist() == [16, 32]
 
+    assert "Train with it: `python -m pipeline train --from_study cost`" in parent.data.tags["mlflow.note.content"]
     assert workplace.run("train", experiment="none", from_study="cost", epochs=1) == 0
     (training,) = workplace.runs("train")
     best = max(trials, key=lambda trial: trial.values[0])

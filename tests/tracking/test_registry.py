@@ -95,7 +95,7 @@ def test_on_other_test_images_nothing_is_compared_until_the_champion_is_evaluate
     contest.enter(wrong=range(10))
     first = contest.training
     told = contest.enter(digest="e" * 32)
-    assert f"has no evaluation on the same test images. `-e evaluate -P run_id={first}`" in told
+    assert f"has no evaluation on the same test images. `python -m pipeline evaluate --run_id {first}`" in told
     assert contest.champion == "1"
     newer, contest.training = contest.training, first
     contest.evaluate(wrong=range(10), digest="e" * 32)
