@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.models.weights import Pretrained, of_torchvision
 from pipeline.params import RecipeParams, absolute
 from pipeline.params.fine_tuning import OF_TORCHVISION, RUN
-from pipeline.progress import say
+from pipeline.progress import say, tell
 from pipeline.tracking import checkpoint, description, store
 from pipeline.training import setup
 from pipeline.training.setup import Setup
@@ -26,6 +26,8 @@ def prepare(params: RecipeParams) -> Setup:
     prepared = setup.prepare(params, _find(params))
     for line in prepared.told():
         say(line)
+    if warning := prepared.warned():
+        tell(f"warning: {warning}")
     return prepared
 
 

@@ -123,12 +123,19 @@ class Setup:
             lines.append(f"normalised as these weights need it: mean {_numbers(start.mean)}, std {_numbers(start.std)}")
         if start.interpolation is not None:
             lines.append(f"images scaled as these weights need it: {start.interpolation}")
-        if start.image_size not in (None, params.image_size):
+        if start.image_size is not None and start.image_size < params.image_size:
             made = f"{start.image_size} px"
             lines.append(f"image_size={params.image_size} differs from the {made} these weights were made for")
         if (frozen := self.frozen(outline, 0)) is not None:
             lines.append(_shown(frozen, outline))
         return lines
+
+    def warned(self) -> str:
+        """What would waste the weights it starts from, in a line that says what to give; empty where nothing does."""
+        size, made = self.params.image_size, None if self.pretrained is None else self.pretrained.image_size
+        if made is None or made <= size:
+            return ""
+        return f"image_size={size}: these weights were made for {made} px, and do worse here; give image_size={made}"
 
     def _fitted(self, start: Pretrained, model: nn.Module) -> Fitted:
         return weights.fitted(model, start, self.splits.classes)

@@ -78,6 +78,14 @@ def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept
     assert later.splits.test.digest() == bilinear.test.digest() != bicubic.test.digest()
 
 
+def test_images_smaller_than_the_weights_are_made_for_are_warned_of_in_any_case(place, kept, capsys):
+    assert place.run("train", "--quiet", **{**TRAIN, "epochs": 1}, weights=kept, image_size=16) == 0
+    warning, result = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: image_size=16: these weights were made for 32 px")
+    assert warning.endswith("; give image_size=32")
+    assert result.startswith("training: ")
+
+
 def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys, tmp_path):
     recipe = {**TINY, "weights": source[1], "freeze": "backbone"}
     assert place.run("lr_range", **recipe, num_steps=20, num_repeats=1) == 0
