@@ -145,7 +145,7 @@ def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     asked = flags.get("experiment", "auto")
     if asked not in ("auto", "none"):
         return Path(absolute(asked))
-    if step == "sweep" and asked == "auto":
+    if step == "sweep" and asked == "auto" and flags.get("model", "vit") == "vit":
         return EXPERIMENTS / "sweep_vit.yaml"
     if asked == "none" or not issubclass(COMMANDS[step], DataParams):
         return None

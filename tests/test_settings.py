@@ -130,6 +130,12 @@ def test_from_study_takes_the_study_s_parameters_save_those_given(tmp_path):
     assert (params.model, params.patch_size, params.max_lr, params.epochs, params.seed) == ("vit", 8, 1e-3, 5, 3)
 
 
+def test_a_sweep_of_another_network_does_not_take_the_vit_s_file():
+    assert resolve("sweep", {"model": "vit", "dataset": "folder"}).experiment == "experiments/sweep_vit.yaml"
+    params = resolve("sweep", {"model": "convnext_tiny", "dataset": "folder"})
+    assert (params.experiment, params.space, params.weight_decay) == ("none", {}, 5e-4)
+
+
 def test_a_sweep_s_file_serves_its_other_steps_too():
     file = "experiments/sweep_vit.yaml"
     assert resolve("sweep", {}).space.keys() == {"max_lr", "patch_size"}

@@ -155,7 +155,10 @@ def parse(given: Mapping[str, Any], base: TrainParams) -> Space:
     Raises ValueError naming the parameter.
     """
     if not given:
-        raise ValueError("space: nothing to vary; declare one in the experiment file (as experiments/sweep_vit.yaml)")
+        raise ValueError(
+            "space: nothing to vary; give one, such as space='{\"max_lr\": [1e-4, 1e-3, 1e-2]}', or an experiment file "
+            "with one, as experiments/sweep_vit.yaml"
+        )
     space = Space({name: _entry(name, value) for name, value in given.items()}, base)
     for position, (name, entry) in enumerate(space.entries.items()):
         _check_condition(space, name, entry, list(space.entries)[:position])

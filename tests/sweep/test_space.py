@@ -1,5 +1,8 @@
 """What a sweep may vary is checked before the first trial, and drawn as declared."""
 
+import json
+import re
+
 import optuna
 import pytest
 
@@ -118,6 +121,13 @@ def test_what_a_trial_would_refuse_is_refused_by_name(given, message):
         space(given)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_space_that_is_advised_where_there_is_none_will_do():
+    with pytest.raises(ValueError, match="nothing to vary") as error:
+        space({})
+    advised = re.search(r"such as space='(.*)'", str(error.value))[1]
+    assert list(space(json.loads(advised), model="resnet18", max_lr="auto").entries) == ["max_lr"]
 
 
 def test_a_rate_must_come_from_somewhere():

@@ -242,6 +242,7 @@ def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
         ({"space": json.dumps({"max_lr": [0.1]}), "objectives": "test/accuracy"}, "objectives"),
         ({"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"}, "unable to open"),
         ({}, "nothing to vary"),
+        ({"experiment": "auto", "model": "resnet9"}, "nothing to vary; give one, such as space="),
     ],
 )
 def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part):
