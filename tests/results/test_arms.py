@@ -51,7 +51,7 @@ def test_several_seeds_are_told_by_their_spread():
 def test_seeds_that_overlap_say_what_they_could_have_shown():
     verdict = judge(arm("A", 300, 320), arm("B", 306, 326))
     shown = verdict.numbers["detectable"]
-    assert shown == pytest.approx(5.65 * 20 / np.sqrt(2) / NUM_IMAGES, rel=0.01)
+    assert shown == pytest.approx(10.42 * 20 / np.sqrt(2) / NUM_IMAGES, rel=0.01)
     assert f"they would show {100 * shown:.2f} points four times in five" in verdict.sentence
     assert "better" not in verdict.sentence
 
