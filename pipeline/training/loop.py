@@ -114,17 +114,31 @@ def train_step(
     """One update of the network that `forward` is. Returns mean loss and number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
-    `class_weights` (C,) weigh each label in the loss.
+    `class_weights` (C,) weigh each image in the loss, by its label.
     """
     tokens = getattr(forward, "seq_length", None)  # of torchvision's vision transformers, compiled or not
     with autocast(images.device, precision), attention.kernel(tokens, images.device, precision):
         logits = forward(images)
-    loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
+    loss = _loss(logits.float(), targets, label_smoothing, class_weights)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def _loss(logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
+    if class_weights is None or not label_smoothing:
+        return F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing)
+    # Torch would also weigh the share that smoothing gives to each class: of 100 to 1 images, what is surely of the
+    # common class would have to be called the rare one.
+    evenly = -logits.log_softmax(1).mean(1)
+    if targets.ndim == 1:
+        weights = class_weights[targets]
+        share = (weights * evenly).sum() / weights.sum()
+    else:
+        share = (targets @ class_weights * evenly).mean()
+    return (1 - label_smoothing) * F.cross_entropy(logits, targets, class_weights) + label_smoothing * share
 
 
 @torch.inference_mode()

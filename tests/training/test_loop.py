@@ -156,6 +156,19 @@ def test_class_weights_weigh_each_image_of_the_training_loss_and_not_validation(
     assert not torch.equal(trained[0].weight, unweighted[0].weight)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_smoothing_is_even_however_rare_a_class(soft):
+    """The least loss of images that are surely of the common of two classes."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    images, labels = torch.ones(8, 3, 1, 1), torch.zeros(8, dtype=torch.int64)
+    targets = torch.nn.functional.one_hot(labels, 2).float() if soft else labels
+    optimizer = optimizers.build("sgd", model, lr=1.0, momentum=0, weight_decay=0)
+    weights = torch.tensor([0.5, 50.0])
+    for _ in range(300):
+        loop.train_step(model, images, targets, optimizer, "fp32", 0.2, weights)
+    assert model(images).softmax(1)[:, 0].tolist() == pytest.approx([0.9] * 8, abs=1e-3)
+
+
 def test_soft_targets_count_their_largest_class():
     model = network()
     optimizer = optimizers.build("sgd", model, lr=0.0, momentum=0, weight_decay=0)
