@@ -59,10 +59,11 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
         chosen = [each for each in _choose(training, params.num_images) if each.names]
         _keep_images(run, training, chosen)
         maps = _keep_maps(run, [_picture(run, training, each, params.method) for each in chosen])
-        curves, scores = _measure(training, chosen, params)
+        curves, every = _measure(training, chosen, params)
+        scores = {source: float(each.mean()) for source, each in every.items()}
         run.table("explain/faithfulness.csv", curves)
         run.figure("explain/faithfulness.png", plots.faithfulness(curves, scores, name))
-        return _conclude(run, name, training.run_id, scores, maps["blank"])
+        return _conclude(run, name, training.run_id, scores, _standard_error(every[params.method]), maps["blank"])
 
 
 def _choose(training: Training, num_images: int) -> list[Chosen]:
@@ -157,8 +158,10 @@ def _maps(training: Training, model: nn.Module, inputs: Tensor, targets: np.ndar
     return attribution.class_maps(model, where, inputs, torch.from_numpy(targets), method)
 
 
-def _measure(training: Training, chosen: list[Chosen], params: ExplainParams) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Deletion curves and mean scores of the maps for the predicted class, beside their two controls."""
+def _measure(
+    training: Training, chosen: list[Chosen], params: ExplainParams
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Deletion curves and every image's score of the maps for the predicted class, beside their two controls."""
     model = training.classifier.model
     inputs = torch.cat([each.inputs for each in chosen])
     predicted = np.concatenate([each.predicted for each in chosen])
@@ -176,7 +179,12 @@ def _measure(training: Training, chosen: list[Chosen], params: ExplainParams) ->
         source: faithfulness.measure(model, inputs, targets, each, seed=params.seed) for source, each in maps.items()
     }
     curves = pd.concat(_curves(source, result) for source, result in measured.items())
-    return curves, {source: float(result.scores.mean()) for source, result in measured.items()}
+    return curves, {source: result.scores for source, result in measured.items()}
+
+
+def _standard_error(scores: np.ndarray) -> float | None:
+    """That of the mean over the images; None of one image alone."""
+    return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
 
 
 def _curves(source: str, result: Faithfulness) -> pd.DataFrame:
@@ -202,13 +210,20 @@ def _device(training: Training) -> torch.device:
     return next(training.classifier.model.parameters()).device
 
 
-def _conclude(run: Run, name: str, train_run_id: str, scores: dict[str, float], blank: pd.Series) -> Result:
+def _conclude(
+    run: Run, name: str, train_run_id: str, scores: dict[str, float], error: float | None, blank: pd.Series
+) -> Result:
     method, *controls = scores
     numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
     numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}
+    if error is not None:
+        numbers["explain/standard_error"] = error
     run.metrics(numbers, model_of=train_run_id)
+    give_or_take = "" if error is None else f" ± {error:.3f}"
     beside = ", ".join(f"{control} {scores[control]:.3f}" for control in controls)
-    result = f"{method} faithfulness {scores[method]:.3f} ({beside}); {blank.sum()} of {len(blank)} maps blank"
+    result = (
+        f"{method} faithfulness {scores[method]:.3f}{give_or_take} ({beside}); {blank.sum()} of {len(blank)} maps blank"
+    )
     run.describe(name, f"**Explanation** of {run.link('this training', train_run_id)} — {result}")
     conclude(f"explanation: {result}")
     return Result(run.id, f"Explanation: {result}", numbers)

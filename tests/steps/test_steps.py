@@ -46,6 +46,9 @@ def test_every_architecture_is_trained_evaluated_and_explained(workplace, model)
         model == "ultimus"
     )
     assert ("explain/faithfulness_attention_rollout" in explanation.data.metrics) == (model == "vit")
+    error = explanation.data.metrics["explain/standard_error"]
+    assert 0 < error < 1
+    assert f" ± {error:.3f} (random map" in explanation.data.tags["mlflow.note.content"]
 
 
 @pytest.fixture
