@@ -22,7 +22,7 @@ class Fast(nn.Module):
         # Nothing in it learns: gradients need not go back through the largest maps of all.
         self.whiten = nn.Conv2d(3, FILTERS, PATCH, bias=False)
         self.whiten.weight.requires_grad_(False)
-        self.activation = nn.GELU()  # half a per cent more than ReLU, for a tenth of the speed (docs/speed.md)
+        self.activation = nn.GELU()  # may be worth more than ReLU, for a tenth of the speed (docs/speed.md)
         self.layer1 = _stage(FILTERS, width)
         self.layer2 = _stage(width, 4 * width)
         self.layer3 = _stage(4 * width, 4 * width)
