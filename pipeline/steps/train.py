@@ -53,6 +53,11 @@ def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
             max_lr = _stored_rate(params.resume)
         else:
             max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
+            if params.max_lr == "auto" and params.unfreeze_epoch:
+                say(
+                    f"measured with freeze={params.freeze}: from epoch {params.unfreeze_epoch} on the rest learns at it too "
+                    f"(lr_decay={params.lr_decay:g}); give max_lr if validation falls then"
+                )
             run.params({**params.model_dump(exclude=NOT_OF_ONE_TRAINING), "max_lr": max_lr})
             _describe_input(run, setup)
         training = fitting(setup, params, max_lr)
@@ -133,7 +138,10 @@ def _describe_input(run: Run, setup: Setup) -> None:
         run.tags({"weights": setup.pretrained.identity})
     run.tags({"machine": machine.describe(setup.device)})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
-    rows = [pd.DataFrame({"split": split, "index": index}) for split, index in splits.indices.items()]
+    rows = [
+        pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})
+        for split, index in splits.indices.items()
+    ]
     run.table("splits.csv", pd.concat(rows))
     report = splits.report
     if report.left_out:

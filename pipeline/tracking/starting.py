@@ -5,6 +5,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -13,6 +14,7 @@ from pipeline.models.weights import Pretrained, of_torchvision
 from pipeline.params import RecipeParams, absolute
 from pipeline.params.fine_tuning import OF_TORCHVISION, RUN
 from pipeline.progress import say, tell
+from pipeline.text import from_cell
 from pipeline.tracking import checkpoint, description, store
 from pipeline.training import setup
 from pipeline.training.setup import Setup
@@ -28,6 +30,8 @@ def prepare(params: RecipeParams) -> Setup:
         say(line)
     if warning := prepared.warned():
         tell(f"warning: {warning}")
+    if params.weights.startswith(RUN) and (seen := _seen_before(prepared, params.weights.removeprefix(RUN))):
+        tell(f"warning: weights={params.weights}: {seen}")
     return prepared
 
 
@@ -48,6 +52,23 @@ def _find(params: RecipeParams) -> Pretrained | None:
     except OSError as error:
         raise ValueError(f"weights={path}: {error.strerror or error}") from None
     return _of_file(path, params.model, asked, identity)
+
+
+def _seen_before(prepared: Setup, run_id: str) -> str:
+    """Which images that are held out here that training has learned from, by their names; empty where none are."""
+    if store.stored_run(run_id, "weights").data.tags.get("dataset") != prepared.params.dataset:
+        return ""
+    with store.scratch() as folder:
+        try:
+            table = pd.read_csv(store.artifact(run_id, "splits.csv", folder), dtype=str, keep_default_na=False)
+            learned = {from_cell(name) for name in table["name"][table["split"] == "train"]}
+        except (ValueError, KeyError):
+            return "which images it has learned from is not known: some may be held out here"
+    splits = prepared.splits
+    held_out = {"test": splits.test.names, "validation": splits.valid.names if splits.valid else []}
+    counts = {part: sum(name in learned for name in names) for part, names in held_out.items()}
+    told = [f"{count} of {len(held_out[part])} {part} images" for part, count in counts.items() if count]
+    return f"has learned from {' and '.join(told)}, going by their names: their accuracy will flatter" if told else ""
 
 
 def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:

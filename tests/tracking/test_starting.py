@@ -1,9 +1,11 @@
 """Fine-tuning as a user does it: from an earlier run, from a file, with a part frozen."""
 
 import pickle
+import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -57,6 +59,24 @@ def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source
     assert tuned.data.tags["weights"] == f"run:{run_id}"
 
 
+def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, source, capsys):
+    run_id, _ = source
+    assert place.run("train", **TRAIN, weights=f"run:{run_id}") == 0
+    assert "has learned from" not in capsys.readouterr().err
+    assert place.run("train", **TRAIN, weights=f"run:{run_id}", valid_fraction=0.3) == 0
+    found = re.search(r"has learned from (\d+) of (\d+) validation images, going by", capsys.readouterr().err)
+    divided = {}
+    for training in (source[0], place.runs("train")[0].info.run_id):
+        path = place.client.download_artifacts(training, "splits.csv", str(place.folder / "downloads" / training))
+        table = pd.read_csv(path)
+        divided[training] = {split: {*rows["index"]} for split, rows in table.groupby("split")}
+    before, now = divided.values()
+    assert found and [int(number) for number in found.groups()] == [
+        len(before["train"] & now["valid"]),
+        len(now["valid"]),
+    ]
+
+
 def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept, capsys):
     state, described = checkpoint.load(kept)
     theirs = {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "image_size": 24, "classes": ["a", "b"] * 5}
@@ -95,6 +115,13 @@ def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys,
     for change, is_same in (({"weights": elsewhere}, True), ({"lr_decay": 0.5}, False), ({"freeze": 2}, False)):
         setup = prepare(TrainParams(**{**recipe, **change, "weights": str(change.get("weights", source[1]))}))
         assert (fingerprint(setup.recipe()) == test.data.tags["recipe"]) == is_same
+
+
+def test_a_rate_measured_with_a_part_frozen_is_said_to_be_one(place, source, capsys):
+    recipe = {**TINY, "weights": source[1], "freeze": 2, "unfreeze_epoch": 2}
+    assert place.run("lr_range", **recipe, num_steps=60, num_repeats=1) == 0
+    assert place.run("train", **recipe, epochs=2) == 0
+    assert "measured with freeze=2: from epoch 2 on the rest learns at it too" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
