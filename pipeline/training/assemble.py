@@ -16,7 +16,9 @@ from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
 from pipeline.training.setup import Setup, SizeAfter
 
-LARGE_SET = 10_000  # train images from which on one ladder does, so that it costs little beside a training
+# Train images of 32 px, and fewer of larger ones, from which on one ladder does, so that its time is little beside a
+# training's.
+LARGE_SET = 10_000
 
 
 class Normalised:
@@ -78,7 +80,7 @@ def num_ladders(setup: Setup, params: LrRangeParams) -> int:
     """How many ladders a range test of `params` climbs."""
     if params.num_repeats != "auto":
         return params.num_repeats
-    return 1 if len(setup.splits.train) > LARGE_SET else 3
+    return 1 if len(setup.splits.train) * params.image_size**2 > LARGE_SET * 32**2 else 3
 
 
 def climb(

@@ -69,9 +69,12 @@ def test_the_range_test_weighs_classes_as_training_does():
     assert not np.allclose(losses["none"], losses["balanced"], rtol=1e-2)
 
 
-@pytest.mark.parametrize(("num_images", "ladders"), [(assemble.LARGE_SET, 3), (assemble.LARGE_SET + 1, 1)])
-def test_large_sets_have_one_ladder(num_images, ladders):
-    params = LrRangeParams()
+@pytest.mark.parametrize(
+    ("num_images", "image_size", "ladders"),
+    [(assemble.LARGE_SET, 32, 3), (assemble.LARGE_SET + 1, 32, 1), (250, 224, 1), (150, 224, 3)],
+)
+def test_large_sets_have_one_ladder(num_images, image_size, ladders):
+    params = LrRangeParams(image_size=image_size)
     assert num_ladders(setup(params, num_images), params) == ladders
     asked = LrRangeParams(num_repeats=2)
     assert num_ladders(setup(asked, num_images), asked) == 2
