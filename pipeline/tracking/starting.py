@@ -28,10 +28,11 @@ def prepare(params: RecipeParams) -> Setup:
     prepared = setup.prepare(params, _find(params))
     for line in prepared.told():
         say(line)
-    if warning := prepared.warned():
-        tell(f"warning: {warning}")
+    warned = prepared.warned()
     if params.weights.startswith(RUN) and (seen := _seen_before(prepared, params.weights.removeprefix(RUN))):
-        tell(f"warning: weights={params.weights}: {seen}")
+        warned.append(f"weights={params.weights}: {seen}")
+    for warning in warned:
+        tell(f"warning: {warning}")
     return prepared
 
 

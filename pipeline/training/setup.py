@@ -17,7 +17,7 @@ from pipeline.data.batches import Place, TrainBatches, derive_seed
 from pipeline.models import weights
 from pipeline.models.weights import Fitted, Pretrained
 from pipeline.params import DataParams, ModelParams, RecipeParams, TrainParams
-from pipeline.training import class_weights, device, optimizers
+from pipeline.training import class_weights, device, memory, optimizers
 from pipeline.training.freezing import Frozen
 
 SizeAfter = Callable[[float], int]
@@ -130,12 +130,24 @@ class Setup:
             lines.append(_shown(frozen, outline))
         return lines
 
-    def warned(self) -> str:
-        """What would waste the weights it starts from, in a line that says what to give; empty where nothing does."""
+    def warned(self) -> list[str]:
+        """What would waste the weights it starts from, or has no room, in a line each that says what to give."""
         size, made = self.params.image_size, None if self.pretrained is None else self.pretrained.image_size
-        if made is None or made <= size:
+        lines = [shortage] if (shortage := self._shortage()) else []
+        if made is not None and made > size:
+            lines.append(
+                f"image_size={size}: these weights were made for {made} px, and do worse here; give image_size={made}"
+            )
+        return lines
+
+    def _shortage(self) -> str:
+        params = self.params
+        if params.batch_size * params.image_size**2 <= memory.WORTH_COUNTING:
             return ""
-        return f"image_size={size}: these weights were made for {made} px, and do worse here; give image_size={made}"
+        outline = model_outline(params, len(self.splits.classes)).to("meta").train()
+        if not params.unfreeze_epoch and (frozen := self.frozen(outline)) is not None:
+            frozen.begin(1)
+        return memory.shortage(outline, params.batch_size, params.image_size, self.device, self.precision)
 
     def _fitted(self, start: Pretrained, model: nn.Module) -> Fitted:
         return weights.fitted(model, start, self.splits.classes)
