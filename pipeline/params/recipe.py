@@ -102,7 +102,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
     weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
     bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, over that of all others")
     normalise_weights: Switch = Field(
-        "off", description="muon: each hidden kernel kept at the norm sqrt(outputs), so that rates are relative changes"
+        "off", description="muon: each hidden kernel kept at the norm sqrt(outputs), so that none outgrows its updates"
     )
     norm_momentum: float = Field(
         0.1, gt=0, le=1, description="share of the newest batch in the running statistics of batch norms"

@@ -54,10 +54,8 @@ def _run_one(params: TrainStepParams, parent: Run | None = None) -> Result:
         else:
             max_lr = _suggested_lr(setup, params, run) if params.max_lr == "auto" else params.max_lr
             if params.max_lr == "auto" and params.unfreeze_epoch:
-                later = (
-                    f"from epoch {params.unfreeze_epoch} on the rest learns at it too (lr_decay {params.lr_decay:g})"
-                )
-                say(f"measured with freeze={params.freeze}: {later}; give max_lr if validation falls then")
+                then = f"from epoch {params.unfreeze_epoch} on the rest learns at it too (lr_decay {params.lr_decay:g})"
+                say(f"measured with freeze={params.freeze}: {then}; give max_lr if validation falls then")
             run.params({**params.model_dump(exclude=NOT_OF_ONE_TRAINING), "max_lr": max_lr})
             _describe_input(run, setup)
         training = fitting(setup, params, max_lr)

@@ -48,25 +48,26 @@ class MuonWithAdamW(Optimizer):
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalises an update's matrix. torch's
     takes matrices only, so it is handed each kernel as its (out, in x h x w) view. First and last layer, embeddings,
-    norms and biases go to AdamW, as its authors advise. Muon's updates are scaled to AdamW's size (arXiv:2502.16982),
-    so that one rate serves both; the momentum that a schedule cycles is Muon's alone, and AdamW's beta1 stays. With
-    `normalise_weights`, each kernel is scaled to the norm sqrt(out) before an update (Jordan's record for CIFAR-10
-    does so): no rate is then too large for a norm that follows, nor does it shrink.
+    norms and biases go to AdamW, as its authors advise, and queries, keys and values are three matrices. Muon's updates
+    are scaled to AdamW's size (arXiv:2502.16982), so that one rate serves both; the momentum that a schedule cycles is
+    Muon's alone, and AdamW's beta1 stays. With `normalise_weights`, each kernel is scaled to the norm sqrt(out) before
+    an update (Jordan's record for CIFAR-10 does so): no rate is then too large for a norm that follows, nor does it
+    shrink.
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         lr, momentum = settings.lr, settings.momentum
-        kernels = _hidden_weights(model)
-        hidden = {id(kernel) for kernel in kernels}
+        parts = _parts(model)
+        hidden = {id(kernel) for kernel, _ in parts}
         rest = [parameter for parameter in _learning(model) if id(parameter) not in hidden]
         factors = _factors(model, settings.lr_decay)
         self._normalise = settings.normalise_weights
-        self._kernels = kernels
-        self._matrices = [_as_matrix(kernel.detach()) for kernel in kernels]
+        self._parts = parts
+        self._matrices = [_as_matrix(kernel.detach())[rows] for kernel, rows in parts]
         self._muon = Muon(
             [
                 {"params": some, "lr": lr * factor, "rate_factor": factor}
-                for factor, some in _by_factor(self._matrices, [factors.get(id(kernel), 1.0) for kernel in kernels])
+                for factor, some in _by_factor(self._matrices, [factors.get(id(kernel), 1.0) for kernel, _ in parts])
             ],
             lr=lr,
             momentum=momentum,
@@ -81,8 +82,8 @@ class MuonWithAdamW(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Updates every parameter with a gradient."""
-        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
-            matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)
+        for (kernel, rows), matrix in zip(self._parts, self._matrices, strict=True):
+            matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)[rows]
         learning = [matrix for matrix in self._matrices if matrix.grad is not None]
         if self._normalise and learning:
             norms = torch._foreach_norm(learning)
@@ -93,7 +94,7 @@ class MuonWithAdamW(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of kernels and rest."""
-        for parameter in [*self._kernels, *self._matrices]:
+        for parameter in [*(kernel for kernel, _ in self._parts), *self._matrices]:
             parameter.grad = None
         self._adamw.zero_grad(set_to_none)
 
@@ -160,12 +161,16 @@ def _group(parameters: list[Tensor], lr: float, factor: float, weight_decay: flo
     return {"params": parameters, "weight_decay": weight_decay, "rate_factor": factor, "lr": lr * factor}
 
 
-def _hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+def _parts(model: nn.Module) -> list[tuple[nn.Parameter, slice]]:
+    """The hidden matrices: a weight that learns, and which of its rows are one."""
     layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    attentions = [module.in_proj_weight for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     # Tables, such as those of relative positions, are of two dimensions too, but multiply nothing.
-    hidden = {id(weight) for weight in [*layers, *attentions]} - {id(layers[0]), id(layers[-1])}
-    return [parameter for parameter in _learning(model) if id(parameter) in hidden]
+    rows = {id(weight): [slice(None)] for weight in layers[1:-1]}
+    for attention in attentions:
+        dim = attention.embed_dim
+        rows[id(attention.in_proj_weight)] = [slice(start, start + dim) for start in (0, dim, 2 * dim)]
+    return [(parameter, part) for parameter in _learning(model) for part in rows.get(id(parameter), [])]
 
 
 def _as_matrix(tensor: Tensor, like: Tensor | None = None) -> Tensor:

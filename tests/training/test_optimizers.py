@@ -64,6 +64,19 @@ def test_muon_takes_hidden_kernels_and_matrices_alone():
     )
 
 
+def test_muon_takes_queries_keys_and_values_apart():
+    attention = nn.MultiheadAttention(8, 2)
+    model = nn.Sequential(nn.Linear(8, 8), attention, nn.Linear(8, 8))
+    optimizer = optimizers.build("muon", model, lr=0.1, momentum=0.0, weight_decay=0.0)
+    before = attention.in_proj_weight.detach().clone()
+    attention.in_proj_weight.grad = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    moved = (attention.in_proj_weight.detach() - before).split(8)
+    for each in moved:  # an orthogonal matrix, roughly, at AdamW's scale
+        strengths = torch.linalg.svdvals(each / (0.1 * 0.2 * 8**0.5))
+        assert strengths.min() > 0.5 and strengths.max() < 1.5
+
+
 def test_muon_leaves_tables_to_adamw():
     model = network()
     model.register_parameter("relative_positions", nn.Parameter(torch.randn(49, 3)))
