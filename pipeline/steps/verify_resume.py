@@ -45,6 +45,10 @@ class Left(NamedTuple):
 
 def run(params: VerifyResumeParams) -> None:
     """Trains once undisturbed and once killed `num_kills` times, and compares. Raises Failure where they differ."""
+    if params.device not in ("auto", "cpu"):
+        raise ValueError(
+            f"device={params.device}: two undisturbed trainings agree to the bit on the CPU alone; leave it out"
+        )
     if params.weights.startswith(RUN):
         raise ValueError(
             f"weights={params.weights}: trainings are tried in a store of their own, which holds no other run; give a "
@@ -89,7 +93,7 @@ class Place:
             "XDG_STATE_HOME": str(folder / "state"),
         }
         given = TrainParams.model_fields.keys() - {"experiment", "from_study", "storage"}
-        values = {**params.model_dump(include=set(given)), "data_dir": absolute(params.data_dir)}
+        values = {**params.model_dump(include=set(given)), "data_dir": absolute(params.data_dir), "device": "cpu"}
         if params.weights.endswith(FILES):
             values["weights"] = absolute(params.weights)
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
@@ -120,7 +124,7 @@ class Place:
 
     def left(self) -> Left:
         """What is left now, the predictions of an evaluation included."""
-        with self._started("evaluate") as process:
+        with self._started("evaluate", "--device", "cpu") as process:
             self._end(process)
         # The newest: one killed before its first state has begun anew, one killed after its end has come to it twice.
         training, evaluation = (

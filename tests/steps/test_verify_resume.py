@@ -6,6 +6,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from pipeline.params import VerifyResumeParams
@@ -44,6 +45,8 @@ def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_
     place = Place(tmp_path / "place", VerifyResumeParams(**{**TINY, **folder, "batch_size": 8}))
     place.train_to_the_end()
     assert len(place.left().curves["train/loss"]) == 1
+    runs = MlflowClient(f"sqlite:///{tmp_path}/place/mlflow.db").search_runs(["0"])
+    assert [run.data.params["device"] for run in runs] == ["cpu", "cpu"]
 
 
 def test_its_training_ends_with_it(workplace):
@@ -65,6 +68,12 @@ def test_weights_of_a_run_are_refused_first(workplace, capsys):
     assert workplace.run("verify_resume", **TINY, weights=f"run:{'0' * 32}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "a store of their own, which holds no other run; give a file of its weights" in line
+
+
+def test_another_device_than_the_cpu_is_refused_first(workplace, capsys):
+    assert workplace.run("verify_resume", **TINY, device="cuda") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "agree to the bit on the CPU alone" in line
 
 
 @pytest.mark.slow
