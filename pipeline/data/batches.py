@@ -22,7 +22,7 @@ class Place:
 Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
 
 RESIDENT_SHARE = 0.4  # of the device's free memory; the rest is for model and activations
-PIXELS_AT_ONCE = 2**22  # that a network only looks at: 4,096 images of 32 px, 83 of 224
+PIXELS_AT_ONCE = 2**22  # that a network only looks at, or that move to the device: 4,096 images of 32 px, 83 of 224
 
 
 class Batches:
@@ -34,8 +34,8 @@ class Batches:
         self.device = device
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._resident = None
-        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = torch.from_numpy(split.take(np.arange(len(split)))).to(device)
+        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * _free_memory(device):
+            self._resident = resident(split, device)
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -104,6 +104,21 @@ class TrainBatches(Batches):
             self._draw.manual_seed(derive_seed(self._seed, "augmentation on another device"))
         if "cuda" in states and self.device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"], self.device)
+
+
+def resident(split: Split, device: torch.device) -> Tensor:
+    """All images of `split` on `device`, (N, 3, H, W) uint8, moved a few at a time: host memory may not hold them."""
+    images = torch.empty(len(split), 3, split.image_size, split.image_size, dtype=torch.uint8, device=device)
+    few = batch_size(split.image_size, largest=len(split))
+    for block, positions in zip(images.split(few), torch.arange(len(split)).split(few), strict=True):
+        block.copy_(torch.from_numpy(split.take(positions.numpy())))
+    return images
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that are free, those that this process keeps for its next tensors among them."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def batch_size(image_size: int, largest: int = 256) -> int:

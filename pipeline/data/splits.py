@@ -34,7 +34,12 @@ class Split:
     @property
     def nbytes(self) -> int:
         """Memory that all images of the split would take, in bytes."""
-        return len(self) * 3 * (self.source.shape[-1] - 2 * self.margin) ** 2 * self.source.itemsize
+        return len(self) * 3 * self.image_size**2 * self.source.itemsize
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images as they are taken, in px."""
+        return self.source.shape[-1] - 2 * self.margin
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """A copy of the images at `positions` in the split: (B, 3, H, W) uint8."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.batches import Batches, TrainBatches, batch_size, derive_seed
+from pipeline.data import Split, batches
+from pipeline.data.batches import Batches, TrainBatches, batch_size, derive_seed, resident
 from pipeline.params import RecipeParams
 from pipeline.training.setup import prepare
 from tests.small import plain, squares
@@ -71,6 +72,23 @@ def test_two_epochs_of_alternating_flips_show_every_image_both_ways():
 def test_of_larger_images_fewer_are_looked_at_at_a_time():
     assert [batch_size(side) for side in (32, 128, 224, 1024, 4096)] == [256, 256, 83, 4, 1]
     assert [batch_size(side, largest=512) for side in (32, 224)] == [512, 83]
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_a_split_moves_to_its_device_a_few_images_at_a_time(margin, monkeypatch):
+    taken = []
+
+    class Watched(Split):
+        def take(self, positions):
+            taken.append(len(positions))
+            return super().take(positions)
+
+    whole = squares(50)
+    split = Watched(whole.source, whole.rows[::-1], whole.labels, whole.names, margin)
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 16 * split.image_size**2)
+    images = resident(split, CPU)
+    assert taken == [16, 16, 16, 2]
+    assert np.array_equal(images.numpy(), split.take(np.arange(50)))
 
 
 def test_a_batch_knows_how_much_of_the_training_lies_before_it():
