@@ -91,8 +91,8 @@ class TrainBatches(Batches):
     def random_states(self) -> dict[str, Tensor]:
         """All that the rest of the epoch under way draws from, as uint8 tensors."""
         states = {"augmentation": self._draw.get_state(), "global": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type != "cpu":
+            states[self.device.type] = torch.get_device_module(self.device).get_rng_state(self.device)
         return states
 
     def load_random_states(self, states: Mapping[str, Tensor]) -> None:
@@ -102,8 +102,8 @@ class TrainBatches(Batches):
             self._draw.set_state(states["augmentation"])
         else:
             self._draw.manual_seed(derive_seed(self._seed, "augmentation on another device"))
-        if "cuda" in states and self.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"], self.device)
+        if self.device.type in states:
+            torch.get_device_module(self.device).set_rng_state(states[self.device.type], self.device)
 
 
 def resident(split: Split, device: torch.device) -> Tensor:
