@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import data
 from pipeline.data import augment
 from pipeline.data.batches import Batches
 from pipeline.params import LrRangeParams, TrainParams
 from pipeline.training import compiling, range_test, schedules
+from pipeline.training.averaging import MovingAverage
 from pipeline.training.fitting import Fitting
 from pipeline.training.range_test import Curve
 from pipeline.training.schedules import peak_momentum
@@ -37,9 +37,7 @@ class Normalised:
 def fitting(setup: Setup, params: TrainParams, max_lr: float) -> Fitting:
     """The OneCycle training that `params` declare, with peak rate `max_lr`."""
     model, batches = setup.model(params.seed), setup.train_batches(params.seed, _size_after(params))
-    averaged = None
-    if params.ema_decay:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    averaged = MovingAverage(model, params.ema_decay) if params.ema_decay else None
     num_updates = params.epochs * len(batches)
     optimizer = setup.optimizer(model, max_lr, params.momentum)
     schedule = schedules.one_cycle(

@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import models
 from pipeline.data import augment
@@ -13,6 +12,7 @@ from pipeline.data.batches import Batches, TrainBatches
 from pipeline.models import MODELS
 from pipeline.tracking import checkpoint
 from pipeline.training import loop, optimizers, schedules
+from pipeline.training.averaging import MovingAverage
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.fitting import Fitting
 from pipeline.training.freezing import Frozen
@@ -55,7 +55,7 @@ def fitting(
     is_compiled=False,
 ):
     net = small_model(model)
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True) if ema else None
+    averaged = MovingAverage(net, 0.9) if ema else None
     augment_batch = partial(augmented, mixup=mixup)
     batches = TrainBatches(squares(66), 16, CPU, seed=0, augment=augment_batch)
     stepper = optimizers.build(optimizer, net, lr=0.01, momentum=0.9, weight_decay=5e-4, lr_decay=lr_decay)

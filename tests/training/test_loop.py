@@ -2,10 +2,10 @@ import copy
 
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.data.batches import Batches, TrainBatches
 from pipeline.training import loop, optimizers, schedules
+from pipeline.training.averaging import MovingAverage
 from pipeline.training.events import EpochEnd, StepEnd
 from tests.small import network, plain, squares
 
@@ -124,7 +124,7 @@ def test_a_non_finite_loss_names_step_and_rate():
 
 def test_the_averaged_model_is_the_one_validated():
     model = network()
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    averaged = MovingAverage(model, 0.9)
     batches = TrainBatches(squares(64), 16, CPU, seed=0, augment=plain)
     optimizer = optimizers.build("sgd", model, lr=0.1, momentum=0.9, weight_decay=0)
     schedule = schedules.ladder(optimizer, lr_min=0.01, lr_max=0.2, num_steps=8)
