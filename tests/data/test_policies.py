@@ -19,3 +19,11 @@ def test_a_few_images_share_a_draw_and_the_random_state_decides(name: str) -> No
     torch.manual_seed(1)
     assert torch.equal(policies.apply(name, copies), first)
     assert not torch.equal(policies.apply(name, copies), first)
+
+
+@pytest.mark.parametrize(
+    ("device", "num_images", "expected"),
+    [("cpu", 512, 8), ("cuda", 512, 32), ("cuda", 500, 32), ("cuda", 16, 8), ("mps", 512, 32)],
+)
+def test_off_the_cpu_fewer_draws_are_shared_by_more_images(device: str, num_images: int, expected: int) -> None:
+    assert policies.num_sharing(num_images, torch.device(device)) == expected
