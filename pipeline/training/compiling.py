@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 LONG = 5_000  # updates of a training that a minute of compilation is little beside
+# Networks and sizes of a process, such as those of a sweep; beyond its limit, by default 8, torch goes on uncompiled.
+MOST_COMPILED = 256  # the most that torch ever keeps
 
 
 def check(asked: str, device: torch.device) -> None:
@@ -28,7 +30,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     Weights, names and hooks stay those of `model`, which can still be called by itself, and noise is drawn as it draws
     it. Each size of batches or images is compiled anew.
     """
-    return torch.compile(model, dynamic=False, options={"fallback_random": True})
+    options = {"fallback_random": True}
+    return torch.compile(model, dynamic=False, options=options, recompile_limit=MOST_COMPILED)  # type: ignore[call-overload]
 
 
 @cache

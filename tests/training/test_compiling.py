@@ -5,6 +5,7 @@ import tempfile
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.training import compiling
 from tests.conftest import Workplace
@@ -67,6 +68,14 @@ def test_it_is_compiled_code_that_trains_whole_batches():
     training = fitting(model="dropout", is_compiled=True)
     list(training.events())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # not one more for the ragged last batch
+
+
+@needs_compiler
+def test_networks_of_many_shapes_are_all_compiled():
+    for width in range(1, 11):
+        with torch.no_grad():
+            compiling.compiled(nn.Linear(2, width))(torch.ones(2, 2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
 
 
 @needs_compiler
