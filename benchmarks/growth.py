@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.contest import PROJECT
+from benchmarks.laps import now
 from benchmarks.synthetic import splits
 from pipeline.data.splits import Splits
 from pipeline.params import TrainStepParams
@@ -72,14 +72,14 @@ def _cost(params: TrainStepParams, data: Splits, updates: int = 0) -> Cost:
     """Of a whole epoch, or of the latter half of so many updates."""
     where = device.choose("auto")
     training = fitting(Setup(params, data, where, device.choose_precision("auto", where)), params, 0.01)
-    started, most = time.perf_counter(), 0.0
+    started, most = now(), 0.0
     for number, _ in enumerate((event for event in training.events() if isinstance(event, StepEnd)), 1):
         most = max(most, _own_memory())
         if number == updates // 2:
-            started = time.perf_counter()
+            started = now()
         if number == updates:
             break
-    return Cost(time.perf_counter() - started, most)
+    return Cost(now() - started, most)
 
 
 def _own_memory() -> float:

@@ -22,12 +22,8 @@ class Laps:
         self._units += 1
         self._amount += amount
         if self._units == (self._wanted or WARM_UP):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if self._wanted:
-                _tell({"rate": self._amount / (time.perf_counter() - self._started)})
-            else:
-                _tell({"ready": True})
+            ended = now()
+            _tell({"rate": self._amount / (ended - self._started)} if self._wanted else {"ready": True})
             self._wait()
 
     def _wait(self) -> None:
@@ -35,7 +31,14 @@ class Laps:
         if not line:
             sys.exit()
         self._units, self._amount, self._wanted = 0, 0.0, int(line)
-        self._started = time.perf_counter()
+        self._started = now()
+
+
+def now() -> float:
+    """Seconds, read once the accelerator, where there is one, has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def _tell(message: dict[str, object]) -> None:

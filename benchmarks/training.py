@@ -57,7 +57,7 @@ def compiled(model: str, laps: Laps) -> None:
 
 def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
     """A tuned loop: bf16 where the hardware has it, channels last, pixels ready in memory, fused optimizer."""
-    where, data = torch.device("cuda" if torch.cuda.is_available() else "cpu"), splits(IMAGES)
+    where, data = _device(), splits(IMAGES)
     network = _network(model).to(where).to(memory_format=torch.channels_last).train()
     images, labels = _pixels(data, where), torch.from_numpy(data.train.labels).to(where)
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True, fused=True)
@@ -90,7 +90,7 @@ def record_blocks_kept(model: str, laps: Laps) -> None:
 
 def notebook(model: str, laps: Laps) -> None:
     """The loop of many a notebook: transforms image by image in two workers, float32, a loss printed per update."""
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = _device()
     network = _network(model).to(where).train()
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True)
     losses = []
@@ -128,11 +128,13 @@ def lightning(model: str, laps: Laps) -> None:
         def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, index: int) -> None:  # type: ignore[no-untyped-def]
             laps(len(batch[1]))
 
-    bf16 = _has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    where = _device()
     trainer = Trainer(
+        accelerator=where.type,
+        devices=1,
         max_epochs=1000,
         logger=MLFlowLogger("benchmark", tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db"),
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision="bf16-mixed" if _has_bf16(where) else "32-true",
         callbacks=[Clock()],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -142,7 +144,7 @@ def lightning(model: str, laps: Laps) -> None:
 
 def product(model: str, laps: Laps) -> None:
     """The machine's own product of two matrices of 2048, in operations: what bounds each `model` on it."""
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = _device()
     kind = torch.bfloat16 if _has_bf16(where) else torch.float32
     a, b = (torch.randn(2048, 2048, device=where, dtype=kind) for _ in range(2))
     while True:
@@ -209,6 +211,11 @@ def _pixels(data: Splits, where: torch.device) -> Tensor:
     images = torch.from_numpy(data.train.take(np.arange(len(data.train))))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     return ((images / 255 - mean) / std).to(where, memory_format=torch.channels_last)
+
+
+def _device() -> torch.device:
+    """The pipeline's own, without its choice to keep the memory of large tensors on a CPU."""
+    return torch.device(device.available()[0])
 
 
 def _has_bf16(where: torch.device) -> bool:

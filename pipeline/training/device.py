@@ -13,18 +13,23 @@ def choose(name: str) -> torch.device:
     Where it is the CPU, this process keeps the memory of large tensors from here on.
     Raises ValueError for a device this machine lacks.
     """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    available[:0] = (
-        ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
-    )
-    if name not in ("auto", *available):
-        raise ValueError(f"device={name}: not on this machine (devices: {', '.join(available)})")
-    device = torch.device(available[0] if name == "auto" else name)
+    names = available()
+    if name not in ("auto", *names):
+        raise ValueError(f"device={name}: not on this machine (devices: {', '.join(names)})")
+    device = torch.device(names[0] if name == "auto" else name)
     if device.type == "cpu":
         allocator.keep_large_blocks()
     return device
+
+
+def available() -> list[str]:
+    """The devices of this machine, the one that `auto` is first."""
+    names = ["cpu"]
+    if torch.backends.mps.is_available():
+        names.insert(0, "mps")
+    if torch.cuda.is_available():
+        names[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return names
 
 
 def choose_precision(name: str, device: torch.device) -> str:
