@@ -49,6 +49,7 @@ def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_
     assert [run.data.params["device"] for run in runs] == ["cpu", "cpu"]
 
 
+@pytest.mark.slow
 def test_its_training_ends_with_it(workplace):
     process = workplace.start("verify_resume", **TINY)
     deadline = time.monotonic() + 120

@@ -2,6 +2,7 @@
 
 import shlex
 
+import mlflow
 import pytest
 
 from pipeline.__main__ import command_line
@@ -25,6 +26,7 @@ OF_MAKE_UI = f"sqlite:///{PROJECT}/mlflow.db"
     ],
 )
 def test_a_person_is_led_to_the_store_that_has_the_run(uri, stands_in, told, monkeypatch):
+    mlflow.set_tracking_uri(None)  # whatever other tests have left
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(stands_in)
     line = advice.look("1")

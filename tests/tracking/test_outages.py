@@ -156,6 +156,7 @@ def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tm
     assert everything(place, run.info.run_id) == stored
 
 
+@pytest.mark.slow
 def test_a_training_has_its_rate_though_the_store_goes_as_its_range_test_ends(tmp_path, monkeypatch):
     place = Workplace(tmp_path)
     # Two minutes of patience are not what is tested, nor what other tests have left unsent.
