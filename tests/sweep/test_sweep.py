@@ -255,6 +255,7 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part)
     assert workplace.runs() == []
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
     command = {**GRID, "num_workers": 2, "epochs": 6}
     command_alone = {**command, "num_workers": 1}
