@@ -80,5 +80,4 @@ def test_another_device_than_the_cpu_is_refused_first(workplace, capsys):
 @pytest.mark.slow
 def test_a_training_killed_twice_ends_as_an_undisturbed_one(workplace, capsys):
     assert workplace.run("verify_resume", **TINY, num_kills=2) == 0
-    out = capsys.readouterr().out
-    assert "times, the training ended as the undisturbed one, to the bit" in out
+    assert "times, the training ended as the undisturbed one, to the bit" in capsys.readouterr().err
