@@ -101,7 +101,7 @@ def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_ther
     wait_for_epochs(place, process, 3)
     for begins, ends in outages.values():
         begins()
-        wait_for_epochs(place, process, len(epochs_told(place)) + 10)
+        wait_for_epochs(place, process, len(epochs_told(place)) + 5)
         ends()
         told = len(epochs_told(place))
         wait_until(lambda told=told: num_points(place) >= told)
