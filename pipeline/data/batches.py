@@ -34,7 +34,7 @@ class Batches:
         self.device = device
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._resident = None
-        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * _free_memory(device):
+        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * free_memory(device):
             self._resident = resident(split, device)
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ def resident(split: Split, device: torch.device) -> Tensor:
     return images
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes of a CUDA device that are free, those that this process keeps for its next tensors among them."""
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + held

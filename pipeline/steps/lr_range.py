@@ -14,6 +14,8 @@ from pipeline.training.assemble import climb, num_ladders
 from pipeline.training.range_test import CHOSEN_RULE, RULES, Curve, Suggestion
 from pipeline.training.setup import Setup, fingerprint
 
+NO_SUGGESTION = "no suggestion: "  # in a summary, before the reason
+
 
 def run(params: LrRangeParams, parent: Run | None = None) -> Result:
     """Runs the range test that `params` declare."""
@@ -61,7 +63,7 @@ def _report(run: Run, name: str, curves: list[Curve], suggestion: Suggestion) ->
     run.metrics(measured)
     run.json("lr_range.json", {"suggestion": suggestion.lr, "rule": chosen, "reason": suggestion.reason, **numbers})
     if suggestion.lr is None:
-        result = f"no suggestion: {suggestion.reason}"
+        result = f"{NO_SUGGESTION}{suggestion.reason}"
         run.tags({"no_suggestion": suggestion.reason})
     else:
         sides = ", ".join(f"{rule} {suggestion.rates[rule]:.2e}" for rule in RULES)

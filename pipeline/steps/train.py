@@ -97,7 +97,7 @@ def _suggested_lr(setup: Setup, params: TrainParams, run: Run) -> float:
         result = lr_range.test(setup, LrRangeParams(**own), parent=run)
     if SUGGESTION in result.metrics:
         return _taken(run, result.run_id, result.metrics[SUGGESTION])
-    raise _without_suggestion(result.summary.split(": ", 2)[-1])
+    raise _without_suggestion(result.summary.partition(lr_range.NO_SUGGESTION)[-1])
 
 
 def _taken(run: Run, test_id: str, rate: float) -> float:

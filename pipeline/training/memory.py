@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from pipeline.data.batches import free_memory
+
 COUNTED_WITH = 2  # images; batch norms train on no fewer
 WORTH_COUNTING = 2**21  # px of a batch, which is 512 images of 64 px
 SHARE = 0.7  # of what is free, for what is kept: gradients and the like need room too
@@ -46,7 +48,7 @@ def kept(model: nn.Module, image_size: int, precision: str) -> int:
 
 def _free(device: torch.device) -> int | None:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return free_memory(device)
     return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
