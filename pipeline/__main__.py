@@ -1,10 +1,12 @@
 """python -m pipeline <step> [--name value ...]"""
 
+import gc
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -22,7 +24,10 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
-    status = _run(arguments)
+    try:
+        status = _run(arguments)
+    finally:
+        gc.unfreeze()  # what is frozen to the very end is reported as leaked, by triton
     _tell_unsent()
     return status
 
@@ -115,12 +120,25 @@ def _runner(step: str) -> Any:
         from pipeline import progress
 
         with progress.quiet(shown.quiet):
-            params = _params(step, flags)
-            _log_to_the_terminal()
-            interrupts.raise_once()
-            importlib.import_module(f"pipeline.steps.{step}").run(params)
+            with _nothing_collected():
+                params = _params(step, flags)
+                _log_to_the_terminal()
+                interrupts.raise_once()
+                module = importlib.import_module(f"pipeline.steps.{step}")
+            module.run(params)
 
     return run
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """What is imported stays: to look for garbage in its million objects again and again takes a second of a start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _params(step: str, flags: dict[str, str]) -> Declared:

@@ -45,6 +45,16 @@ def test_help_answers_without_importing_torch_or_mlflow():
     assert "--max_lr" in done.stdout
 
 
+def test_a_step_starts_without_looking_for_garbage_among_what_it_imports():
+    code = (
+        "import gc; from pipeline.__main__ import main; status = main(['status']);"
+        "print(status, gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("0 0 True 0\n")
+    assert done.stderr == ""
+
+
 def test_a_training_starts_without_what_only_its_results_need():
     late = "{'matplotlib', 'scipy.stats', 'scipy.signal', 'sklearn', 'pytorch_grad_cam', 'optuna'}"
     code = f"import sys, pipeline.steps.train; print(sorted({late} & set(sys.modules)))"
