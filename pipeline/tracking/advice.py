@@ -19,7 +19,7 @@ def command(step: str, **params: str) -> str:
 def look(run_id: str) -> str:
     """Where a run is kept, without a password, and how to look at it."""
     uri = store.uri()
-    place = without_password(uri) if "://" in uri and "@" in uri else uri
+    place = without_password(uri) if "://" in uri and set("@?") & set(uri) else uri
     if uri.startswith("http"):
         how = f"at {place}"
     elif Path.cwd() == PROJECT and Path(uri.removeprefix("sqlite:///")).resolve() == PROJECT / "mlflow.db":
