@@ -255,6 +255,18 @@ def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_di
     assert training.data.tags["lr_range.run_id"] == newest.info.run_id != older.info.run_id
 
 
+def test_a_range_test_without_suggestion_is_told_with_its_reason_and_not_run_twice(workplace, capsys):
+    learns_little = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
+    learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95}
+    for _ in range(2):
+        assert workplace.run("train", **learns_little, epochs=1) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("error: the range test of this recipe has no suggestion (the loss never fell by 5%: ")
+        assert last.endswith("): give max_lr")
+    (test,) = workplace.runs("lr_range")
+    assert test.info.status == "FINISHED"
+
+
 def test_without_validation_the_run_says_so(workplace, capsys):
     assert (
         workplace.run("train", **{k: v for k, v in TINY.items() if k not in ("num_images", "steps")}, valid_fraction=0)
