@@ -68,7 +68,7 @@ def scan(root: Path) -> Listing:
     """The files below `root`, sorted by part and path.
 
     Links are followed wherever they lead, but not back. Files that are hidden, or whose suffix is of no image, are only
-    counted, as there may be thousands; others that cannot be used are named. MLflow's folders are no classes.
+    counted, as there may be thousands; others that cannot be used are named. MLflow's folders are passed over.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
@@ -82,7 +82,7 @@ def scan(root: Path) -> Listing:
                 if part == TRAIN:
                     listing.train_folders.append(entry.name)
                 _scan_class(root, path, part, entry.name, listing, above.copy())
-            else:
+            elif not _is_unread(entry, listing):
                 listing.skipped["outside a class folder"] += 1
     if not listing.files and listing.unread:
         raise ValueError(f"data_dir={root} has no images but {in_words(listing.unread)}")
@@ -160,7 +160,9 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
             continue
         seen.add(identity)
         for child, entry in _entries(root, folder, listing):
-            if not entry.is_dir():
+            if entry.name in MLFLOWS:
+                listing.skipped["MLflow's own"] += 1
+            elif not entry.is_dir():
                 _add_file(entry, ImageFile(part, child, label), listing)
             elif entry.is_symlink():  # last, so that a folder goes by its own name rather than by that of a link
                 folders.append(child)
@@ -169,13 +171,18 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
 
 
 def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> None:
-    name = entry.name.lower()
-    if name.endswith(SUFFIXES):
+    if entry.name.lower().endswith(SUFFIXES):
         listing.add(file, entry.stat)
-    elif name.endswith(UNREAD):
-        listing.unread[f".{name.rpartition('.')[2]} (not read: convert them to JPEG)"] += 1
-    else:
+    elif not _is_unread(entry, listing):
         listing.skipped["not an image"] += 1
+
+
+def _is_unread(entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Whether it is a photo in a format that is not read; such are counted."""
+    name = entry.name.lower()
+    if is_one := name.endswith(UNREAD):
+        listing.unread[f".{name.rpartition('.')[2]} (not read: convert them to JPEG)"] += 1
+    return is_one
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:

@@ -29,9 +29,11 @@ def names(found, root):
 
 
 def test_a_folder_is_read_at_any_depth_and_each_folder_once(photos):
+    (photos / "mlruns/0").mkdir(parents=True)
+    (photos / "mlruns/0/gradcam.png").write_bytes(b"x")
     found = unlabelled.find([str(photos)])
     assert names(found, photos) == ["a/0.jpg", "a/1.PNG", "a/deep/er/2.webp", "b/3.bmp", "b/[4].jpg"]
-    assert +found.skipped == {"hidden": 1, "not an image": 1}
+    assert +found.skipped == {"hidden": 1, "not an image": 1, "MLflow's own": 1}
     assert [path for path, _ in found.left_out] == [f"{photos}/a/back"]
 
 
