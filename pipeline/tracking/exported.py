@@ -50,11 +50,12 @@ def write(classifier: Classifier, form: str, path: Path, told: Mapping[str, str]
     """Writes `classifier`, which is on the CPU, to `path`, in a form of FORMATS. Returns the version of its language.
 
     The file takes a batch of any size. Its metadata are `classes` (a JSON list), `image_size` (px), the `resize` and
-    `interpolation` by which images came to that size, and `told`. Raises ValueError for weights that do not fit in it.
+    `interpolation` by which images came to that size and `margin` px more on every side, which were cut off then, and
+    `told`. Raises ValueError for weights that do not fit in it.
     """
     described, size = classifier.description, classifier.description.image_size
-    scaled = {"image_size": str(size), "resize": described.resize, "interpolation": described.interpolation}
-    metadata = {"classes": json.dumps(classifier.classes), **scaled, **told}
+    scaled = {"resize": described.resize, "interpolation": described.interpolation, "margin": str(described.margin)}
+    metadata = {"classes": json.dumps(classifier.classes), "image_size": str(size), **scaled, **told}
     # Two images: one alone would be taken for the size of every batch.
     return FORMATS[form].write(Portable(classifier), torch.zeros(2, 3, size, size, dtype=torch.uint8), path, metadata)
 

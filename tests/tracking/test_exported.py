@@ -60,7 +60,7 @@ def test_onnx_runtime_gives_the_probabilities_of_every_network_from_plain_images
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["classes"]) == CLASSES
     assert (told["image_size"], told["run_id"]) == (str(SIZE), "abc")
-    assert (told["resize"], told["interpolation"]) == ("crop", "bicubic")
+    assert (told["resize"], told["interpolation"], told["margin"]) == ("crop", "bicubic", "3")
     assert version == "opset 20"
     assert exported.difference(trained, "onnx", tmp_path / "model.onnx", IMAGES) < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]  # nothing beside it
