@@ -80,6 +80,12 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
         raise ValueError(f"no attribution method is called {method!r} (methods: {', '.join(METHODS)})")
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
+    size = batch_size(images.shape[-1])
+    parts = zip(images.split(size), targets.split(size), strict=True)
+    return np.concatenate([_class_maps(model, where, some, theirs, method) for some, theirs in parts])
+
+
+def _class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
     layer = next(name for name, module in model.named_modules() if module is where.layer)
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
         maps = _run(METHODS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
@@ -117,6 +123,10 @@ def attention_rollout(model: VisionTransformer, images: Tensor) -> np.ndarray:
     (Abnar & Zuidema 2020, arXiv:2005.00928); scaled image by image, the same for every class. `images`
     (B, 3, H, W) float32, as the model takes them.
     """
+    return np.concatenate([_rollout(model, some) for some in images.split(batch_size(images.shape[-1]))])
+
+
+def _rollout(model: VisionTransformer, images: Tensor) -> np.ndarray:
     attentions: list[Tensor] = []
 
     def keep(attention: Any, tokens: tuple[Tensor, ...], _: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
+from pipeline.data.batches import batch_size
 from pipeline.models import untouched
 
 FRACTIONS = (0.2, 0.4, 0.6, 0.8)
@@ -57,7 +58,8 @@ def measure(
     chance = torch.Generator().manual_seed(seed)
 
     def confidence(removed: Tensor) -> np.ndarray:
-        probabilities = model(impute(images, removed, NOISE, chance)).softmax(1)
+        filled = impute(images, removed, NOISE, chance)
+        probabilities = torch.cat([model(some).softmax(1) for some in filled.split(batch_size(images.shape[-1]))])
         return probabilities.gather(1, targets[:, None].to(images.device))[:, 0].cpu().numpy()
 
     with untouched(model), torch.inference_mode():

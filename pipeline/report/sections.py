@@ -53,7 +53,7 @@ def charted(told: Told) -> dict[str, Any]:
         if path not in UNCHARTED
     }
     epochs = {f"{kind}/epochs": columns(thin(step.epochs, CURVE_POINTS)) for kind, step in told.steps.items()}
-    metrics = {kind: dict(step.metrics) for kind, step in told.steps.items()}
+    metrics = {kind: _finite(step.metrics) for kind, step in told.steps.items()}
     return {"tables": tables | {name: table for name, table in epochs.items() if table}, "metrics": metrics}
 
 
@@ -63,6 +63,10 @@ def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
         str(name): [None if isinstance(value, float) and not np.isfinite(value) else value for value in table[name]]
         for name in table.columns
     }
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in numbers.items()}
 
 
 def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:

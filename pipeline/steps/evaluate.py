@@ -43,7 +43,7 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
         )
         splits = training.splits
         run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
-        result = _report(run, name, training, params.top_k, params.views)
+        result = _report(run, name, training, params)
         if params.register_as:
             run.register(params.register_as, training.run_id, test_digest)
     return replace(result, summary="\n".join([result.summary, *run.told]))
@@ -68,13 +68,13 @@ def _with_views(training: Training, views: int) -> tuple[dict[str, float], str]:
     return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
 
 
-def _report(run: Run, name: str, training: Training, top_k: int, views: int) -> Result:
+def _report(run: Run, name: str, training: Training, params: EvaluateParams) -> Result:
     probabilities = _probabilities(training, training.classifier.model)
     test, classes = training.splits.test, training.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
-    with_views, told_of_views = _with_views(training, views)
-    summary = {**metrics.summary(labels, probabilities, top_k), **with_views}
-    run.metrics(summary, model_of=training.run_id)
+    with_views, told_of_views = _with_views(training, params.views)
+    summary = {**metrics.summary(labels, probabilities, params.top_k), **with_views}
+    run.metrics(summary, model_of=training.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
@@ -110,7 +110,7 @@ def _report(run: Run, name: str, training: Training, top_k: int, views: int) -> 
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f}{told_of_views}"
     )
-    evaluated = run.link("this training", training.run_id)
+    evaluated = run.link("this training", training.run_id) + training.told
     run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of {evaluated} — {result}")
     conclude(f"evaluation: {result}")
     return Result(run.id, f"Evaluation: {result}", summary)

@@ -59,11 +59,15 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
         chosen = [each for each in _choose(training, params.num_images) if each.names]
         _keep_images(run, training, chosen)
         maps = _keep_maps(run, [_picture(run, training, each, params.method) for each in chosen])
-        curves, every = _measure(training, chosen, params)
-        scores = {source: float(each.mean()) for source, each in every.items()}
-        run.table("explain/faithfulness.csv", curves)
-        run.figure("explain/faithfulness.png", plots.faithfulness(curves, scores, name))
-        return _conclude(run, name, training.run_id, scores, _standard_error(every[params.method]), maps["blank"])
+        blank = maps["blank"]
+        numbers = {"explain/blank_maps": float(blank.sum())}
+        if (grid := _grid(training)) == (1, 1):
+            size = training.params.image_size
+            told = f"{params.method} has one cell for a whole image of {size} px here, which says nothing of where"
+        else:
+            told, measured = _faithfulness(run, name, training, chosen, params, grid)
+            numbers |= measured
+        return _conclude(run, name, training, f"{told}; {blank.sum()} of {len(blank)} maps blank", numbers)
 
 
 def _choose(training: Training, num_images: int) -> list[Chosen]:
@@ -158,14 +162,39 @@ def _maps(training: Training, model: nn.Module, inputs: Tensor, targets: np.ndar
     return attribution.class_maps(model, where, inputs, torch.from_numpy(targets), method)
 
 
+def _grid(training: Training) -> tuple[int, int]:
+    """Height and width (cells) of a map before it is laid over the image."""
+    model, size = training.classifier.model, training.params.image_size
+    image = torch.zeros(1, 3, size, size, device=_device(training))
+    return attribution.grid_size(model, models.cam_target(training.params.model, model), image)
+
+
+def _faithfulness(
+    run: Run, name: str, training: Training, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
+) -> tuple[str, dict[str, float]]:
+    """Logs the deletion curves. Returns what they say, in words and as metrics."""
+    curves, scores = _measure(training, chosen, params, grid)
+    means = {source: float(each.mean()) for source, each in scores.items()}
+    run.table("explain/faithfulness.csv", curves)
+    run.figure("explain/faithfulness.png", plots.faithfulness(curves, means, name))
+    method, *controls = means
+    numbers = {"explain/faithfulness": means[method]}
+    numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": means[control] for control in controls}
+    give_or_take = ""
+    if (error := _standard_error(scores[method])) is not None:
+        numbers["explain/standard_error"] = error
+        give_or_take = f" ± {error:.3f}"
+    beside = ", ".join(f"{control} {means[control]:.3f}" for control in controls)
+    return f"{method} faithfulness {means[method]:.3f}{give_or_take} ({beside})", numbers
+
+
 def _measure(
-    training: Training, chosen: list[Chosen], params: ExplainParams
+    training: Training, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Deletion curves and every image's score of the maps for the predicted class, beside their two controls."""
     model = training.classifier.model
     inputs = torch.cat([each.inputs for each in chosen])
     predicted = np.concatenate([each.predicted for each in chosen])
-    grid = attribution.grid_size(model, models.cam_target(training.params.model, model), inputs)
     unlearned = faithfulness.randomised_copy(model, params.seed)
     maps = {
         params.method: _maps(training, model, inputs, predicted, params.method),
@@ -210,20 +239,9 @@ def _device(training: Training) -> torch.device:
     return next(training.classifier.model.parameters()).device
 
 
-def _conclude(
-    run: Run, name: str, train_run_id: str, scores: dict[str, float], error: float | None, blank: pd.Series
-) -> Result:
-    method, *controls = scores
-    numbers = {"explain/faithfulness": scores[method], "explain/blank_maps": float(blank.sum())}
-    numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": scores[control] for control in controls}
-    if error is not None:
-        numbers["explain/standard_error"] = error
-    run.metrics(numbers, model_of=train_run_id)
-    give_or_take = "" if error is None else f" ± {error:.3f}"
-    beside = ", ".join(f"{control} {scores[control]:.3f}" for control in controls)
-    result = (
-        f"{method} faithfulness {scores[method]:.3f}{give_or_take} ({beside}); {blank.sum()} of {len(blank)} maps blank"
-    )
-    run.describe(name, f"**Explanation** of {run.link('this training', train_run_id)} — {result}")
-    conclude(f"explanation: {result}")
-    return Result(run.id, f"Explanation: {result}", numbers)
+def _conclude(run: Run, name: str, training: Training, finding: str, numbers: dict[str, float]) -> Result:
+    run.metrics(numbers, model_of=training.model_of)
+    of = run.link("this training", training.run_id) + training.told
+    run.describe(name, f"**Explanation** of {of} — {finding}")
+    conclude(f"explanation: {finding}")
+    return Result(run.id, f"Explanation: {finding}", numbers)

@@ -18,8 +18,19 @@ class TrainedNetwork:
 
     run_id: str
     params: TrainParams
+    checkpoint: str
     classifier: Classifier
     precision: str
+
+    @property
+    def model_of(self) -> str:
+        """The run whose served model has these weights, which is that of the best epoch; empty for others."""
+        return self.run_id if self.checkpoint == "best" else ""
+
+    @property
+    def told(self) -> str:
+        """Whose weights they are where it is not the best epoch's, in words after a name."""
+        return "" if self.checkpoint == "best" else f" (weights of its {self.checkpoint} epoch)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ def find_network(params: TrainedParams) -> TrainedNetwork:
         trained = TrainParams(**stored)
     except ValidationError:
         raise ValueError(f"run {run_id}: its params.json is of another version of this project") from None
-    return TrainedNetwork(run_id, trained, classifier, device.choose_precision(params.precision, where))
+    precision = device.choose_precision(params.precision, where)
+    return TrainedNetwork(run_id, trained, params.checkpoint, classifier, precision)
 
 
 def with_images(network: TrainedNetwork, data_dir: str = "") -> Training:
@@ -72,7 +84,7 @@ def with_images(network: TrainedNetwork, data_dir: str = "") -> Training:
         raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
     # Weights that a training started from may have brought their own.
     splits = replace(splits, mean=classifier.description.mean, std=classifier.description.std)
-    return Training(run_id, trained, classifier, network.precision, splits)
+    return Training(run_id, trained, network.checkpoint, classifier, network.precision, splits)
 
 
 def was_validated(run_id: str) -> bool:

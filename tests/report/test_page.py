@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from pipeline.report import page
 from pipeline.report.artifacts import PICTURES
@@ -40,7 +41,7 @@ def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
         return {attributes["id"] for tag, attributes in read.tags if tag == "section"}
 
     whole = told(tables=watch, pictures=pictures)
-    assert "watched" in sections(whole) and "x: no positive evidence" in whole.text
+    assert "watched" in sections(whole) and "x: nothing stands out" in whole.text
     (shown,) = [attributes["data-name"] for _, attributes in whole.tags if "data-name" in attributes]
     assert shown == f"{HOSTILE}, true x"  # the other has no map
     for lacking in ({}, {"tables": watch}, {"pictures": pictures}):
@@ -100,6 +101,21 @@ def test_the_largest_page_can_be_mailed():
         "sweep": step("sweep", tables={"study.csv": study}),
     }
     assert len(page.build(Told(step("main"), steps)).encode()) < 10e6
+
+
+@pytest.mark.parametrize(("checkpoint", "is_last"), [("best", False), ("last", True)])
+def test_an_evaluation_of_the_last_weights_is_told_as_such(checkpoint, is_last):
+    numbers = {"test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}
+    evaluate = step("evaluate", params={"checkpoint": checkpoint}, metrics=numbers)
+    train = step("train", metrics={"weights/best_epoch": 2.0})
+    shown = Page(page.build(Told(step("main"), {"train": train, "evaluate": evaluate}))).text
+    assert ("The evaluation is of the weights of the last epoch" in shown) == is_last
+    assert ("best epoch" in shown) != is_last
+
+
+def test_a_number_that_is_none_leaves_the_charts_whole():
+    whole = Page(page.build(Told(step("main"), {"train": step("train", metrics={"valid/loss": float("nan")})})))
+    assert whole.charted["metrics"]["train"] == {"valid/loss": None}
 
 
 def test_numbers_are_written_as_people_read_them():

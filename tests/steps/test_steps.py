@@ -241,6 +241,22 @@ def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
     assert not np.allclose(*curves.values())
 
 
+def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell_no_faithfulness(workplace, capsys):
+    assert workplace.run("main", **{**TINY, "steps": "train", "image_size": 8}) == 0
+    (training,) = workplace.runs("train")
+    for step in ("evaluate", "explain"):
+        assert workplace.run(step, checkpoint="last") == 0
+    assert "has one cell for a whole image of 8 px here" in capsys.readouterr().err
+    (explained,), (evaluated,) = workplace.runs("explain"), workplace.runs("evaluate")
+    assert set(explained.data.metrics) == {"explain/blank_maps"}
+    assert "weights of its last epoch" in evaluated.data.tags["mlflow.note.content"]
+    assert workplace.run("evaluate") == 0
+    (output,) = training.outputs.model_outputs
+    told = {metric.run_id for metric in workplace.client.get_logged_model(output.model_id).metrics}
+    newest = workplace.runs("evaluate")[0].info.run_id
+    assert newest in told and not told & {explained.info.run_id, evaluated.info.run_id}
+
+
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd"}

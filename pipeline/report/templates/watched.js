@@ -22,7 +22,7 @@
       picture.toggleAttribute("hidden", !map);
       if (map) picture.setAttribute("viewBox", `${map.left} ${map.top} ${map.side} ${map.side}`);
       picture.setAttribute("aria-label", `map after epoch ${epoch} of ${each.dataset.name}`);
-      each.parentElement.querySelector(".blank").textContent = map?.blank === "True" ? ": no positive evidence" : "";
+      each.parentElement.querySelector(".blank").textContent = map?.blank === "True" ? ": nothing stands out" : "";
     }
   };
   Object.assign(slider, { max: epochs.length - 1, value: epochs.length - 1, disabled: epochs.length < 2 });

@@ -68,7 +68,7 @@ def explanations(
             if maps[row].any():
                 axes.imshow(maps[row], cmap=HEAT, norm=scale, interpolation="nearest")
             else:
-                _remark(axes, "no positive\nevidence")
+                _remark(axes, "nothing\nstands out")
     colour_bar(figure, ScalarMappable(scale, HEAT), grid, "relevance within the image", **_beside(figure))
     return figure
 
