@@ -10,6 +10,8 @@ import pandas as pd
 from pipeline.results import paired, seeds
 from pipeline.results.paired import Difference
 
+LEAST_IMAGES = 20  # of a class: of fewer a percentile bootstrap leaves 0 out by chance too often
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -69,23 +71,32 @@ def per_class(labels: np.ndarray, a: Arm, b: Arm, seed: int = 0) -> pd.DataFrame
     """A row per class of `labels` (N,): class, images, accuracy of each, difference, low, high, better.
 
     The 95 % intervals are over the images of that class, blank where these have all the same difference; `better` names
-    an arm where the interval leaves 0 out, which one class in twenty does by chance alone.
+    an arm, as it does by chance alone in one class in twenty at most: of one network each by McNemar's exact test, of
+    several where the interval leaves 0 out and the class has 20 images or more.
     """
     return pd.DataFrame([_of_class(name, labels == name, a, b, seed) for name in np.unique(labels)])
 
 
 def _of_class(name: str, rows: np.ndarray, a: Arm, b: Arm, seed: int) -> dict[str, object]:
-    found = paired.difference(a.scores[rows], b.scores[rows], seed=seed)
+    a, b = (Arm(arm.letter, arm.correct[:, rows]) for arm in (a, b))
+    found = paired.difference(a.scores, b.scores, seed=seed)
     return {
         "class": name,
         "images": int(rows.sum()),
-        f"accuracy_{a.letter}": a.scores[rows].mean(),
-        f"accuracy_{b.letter}": b.scores[rows].mean(),
+        f"accuracy_{a.letter}": a.scores.mean(),
+        f"accuracy_{b.letter}": b.scores.mean(),
         "difference": found.value,
         "low": found.low,
         "high": found.high,
-        "better": _better(a, b, found.value) if _leaves_zero_out(found) else "",
+        "better": _better(a, b, found.value) if _are_told_apart(a, b, found) else "",
     }
+
+
+def _are_told_apart(a: Arm, b: Arm, found: Difference) -> bool:
+    if len(a.correct) == len(b.correct) == 1:
+        return paired.mcnemar(a.correct[0], b.correct[0]).p_value < 0.05
+    alike = math.isnan(found.low)  # of a bootstrap all resamples are, so that the value itself is the interval
+    return len(a.scores) >= LEAST_IMAGES and (found.value != 0 if alike else _leaves_zero_out(found))
 
 
 def _of_networks(a: Arm, b: Arm, over_images: Difference, alpha: float) -> Verdict:

@@ -11,7 +11,7 @@ import torch
 from pipeline import models
 from pipeline.explain import attribution
 from pipeline.params import CompareParams, TrainedParams, TrainParams, as_text
-from pipeline.progress import conclude
+from pipeline.progress import conclude, say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, per_class
 from pipeline.results.paired import mcnemar
@@ -70,8 +70,8 @@ def _check(found: Sequence[Evaluated]) -> None:
     for other in others:
         if other.test_digest != first.test_digest:
             raise ValueError(
-                f"evaluations {first.run_id} and {other.run_id} are of different test images "
-                f"(digests {first.test_digest}, {other.test_digest})"
+                f"evaluations {first.run_id} and {other.run_id} are of different test images, or of other "
+                f"pixels of them (image_size, resize, crop_area; digests {first.test_digest}, {other.test_digest})"
             )
         if not other.predictions[same].equals(first.predictions[same]):
             raise ValueError(f"predictions.csv of {first.run_id} and {other.run_id} do not name the same images")
@@ -186,7 +186,11 @@ def _show_disagreement(run: Run, first: Compared, other: Compared, params: Compa
     rows = np.concatenate(shown)
     if not len(rows):
         return
-    found = [_find(each, params) for each in pair.values()]
+    try:
+        found = [_find(each, params) for each in pair.values()]
+    except ValueError as error:
+        say(f"no sheet of disagreements: {error}")
+        return
     images = found[0].splits.test.take(rows)
     panels = [
         (f"{letter}, its predicted class", _maps(training, images, each.predictions["predicted"].iloc[rows], params))

@@ -70,7 +70,33 @@ def test_one_seed_against_several_claims_nothing():
     assert sentence.endswith("how much of that is the seed's takes two seeds of each to say")
 
 
-def test_per_class_names_a_winner_only_where_the_interval_leaves_zero_out():
+@pytest.mark.parametrize(
+    ("num_only_b", "num_images", "better"),
+    [
+        (4, 5, ""),
+        (5, 5, ""),
+        (5, 30, ""),
+        (6, 6, "B"),
+        (6, 30, "B"),
+        (30, 30, "B"),
+    ],  # 2 / 2**5 is above 0.05, 2 / 2**6 below
+)
+def test_of_one_network_each_a_class_is_told_apart_by_the_exact_test(num_only_b, num_images, better):
+    right = np.arange(num_images)[None] < num_only_b
+    table = per_class(np.full(num_images, "cat"), Arm("A", np.zeros_like(right)), Arm("B", right))
+    assert table["better"].tolist() == [better]
+
+
+@pytest.mark.parametrize(("num_images", "better"), [(19, ""), (20, "B")])
+@pytest.mark.parametrize("share", [1, 0.9])
+def test_of_several_networks_each_a_class_of_few_images_names_no_better_arm(num_images, better, share):
+    right = np.arange(num_images) < share * num_images
+    none, all_of_b = np.zeros((2, num_images), dtype=bool), np.stack([right, right])
+    table = per_class(np.full(num_images, "cat"), Arm("A", none), Arm("B", all_of_b))
+    assert table["better"].tolist() == [better]
+
+
+def test_per_class_names_a_winner_only_where_chance_does_not_explain_it():
     labels = np.repeat(["cat", "dog", "fox", "one"], [100, 100, 199, 1])
     a, b = np.zeros((2, 1, NUM_IMAGES), dtype=bool)
     a[0, :50] = True  # cats

@@ -149,25 +149,21 @@ def test_seeds_of_one_recipe_are_one_arm(workplace, parents, capsys):
     assert "(mean of 2 seeds)" in capsys.readouterr().err
 
 
-def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
+def dark_and_light(folder):
+    """Images of two classes in `folder`, and the recipe of a training on them."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 20), ("test", 10)):
         for label, name in enumerate(("dark", "light")):
-            folder = tmp_path / part / name
-            folder.mkdir(parents=True)
+            (folder / part / name).mkdir(parents=True)
             for number in range(count):
                 pixels = draw.integers(0, 128, (16, 16, 3), dtype=np.uint8) + 127 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-    recipe = {
-        **TINY,
-        "steps": "train,evaluate",
-        "dataset": "folder",
-        "data_dir": tmp_path,
-        "image_size": 16,
-        "batch_size": 8,
-        "epochs": 1,
-    }
-    recipe |= {"limit_train": 0, "limit_test": 0}
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{number}.png")
+    images = {"dataset": "folder", "data_dir": folder, "image_size": 16, "limit_train": 0, "limit_test": 0}
+    return {**TINY, **images, "steps": "train,evaluate", "batch_size": 8, "epochs": 1}
+
+
+def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
+    recipe = dark_and_light(tmp_path)
     assert workplace.run("main", **recipe) == 0
     (tmp_path / "train/dark/0.png").rename(tmp_path / "train/light/mended.png")
     assert workplace.run("main", **recipe) == 0
@@ -176,6 +172,18 @@ def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
     run = workplace.runs("compare")[0]
     assert "compare/B/p_value" in run.data.metrics
     assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["data.digest"]
+
+
+def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, tmp_path, capsys):
+    recipe = dark_and_light(tmp_path)
+    for lr in (0.1, 1e-9):  # one that learns, one that does not, so that they differ
+        assert workplace.run("main", **{**recipe, "epochs": 5, "max_lr": lr}) == 0
+    (tmp_path / "train/dark/0.png").unlink()
+    ignorant, learned = workplace.runs("main")[:2]
+    assert workplace.compare(learned.info.run_id, ignorant.info.run_id) == 0
+    err = capsys.readouterr().err
+    assert f"no sheet of disagreements: the images in {tmp_path} are not those" in err
+    assert "on 20 test images" in err and "of these two networks A is better" in err
 
 
 def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, parents):
