@@ -13,6 +13,7 @@ COMPONENTS = 128  # of their pixels, by variance
 SHRINKAGE = 0.1  # of the mean variance, added to each, so that mere noise is not blown up
 HASH = 8  # frequencies along each axis
 MOST_BITS = 16  # of 64 that may differ; of unrelated images 32 do, give or take 4
+IMAGES_AT_ONCE = 4096  # that are numbers in place of bytes, 50 MB
 CELLS_AT_ONCE = 2**25  # of the table of similarities
 
 COLUMNS = ["image", "twin", "kind", "similarity", "bits"]
@@ -51,7 +52,9 @@ def whitened(thumbnails: np.ndarray) -> Tensor:
     The pixels' principal components, each divided by its deviation over the set: of raw pixels all skies are alike.
     Mirrored and turned copies are not alike.
     """
-    pixels = F.avg_pool2d(torch.from_numpy(thumbnails).float(), thumbnails.shape[-1] // GRID).flatten(1)
+    cell = thumbnails.shape[-1] // GRID
+    blocks = torch.from_numpy(thumbnails).split(IMAGES_AT_ONCE)
+    pixels = torch.cat([F.avg_pool2d(block.float(), cell).flatten(1) for block in blocks])
     pixels -= pixels.mean(1, keepdim=True)
     pixels /= pixels.std(1, keepdim=True).clamp(min=1)
     pixels -= pixels.mean(0)
@@ -68,8 +71,9 @@ def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
     """
     side = thumbnails.shape[-1]
     waves = np.cos(np.pi * np.outer(np.arange(1, HASH + 1), 2 * np.arange(side) + 1) / (2 * side)).astype(np.float32)
-    grey = thumbnails.mean(1, dtype=np.float32)
-    return np.asarray((waves @ grey @ waves.T > 0).reshape(len(grey), HASH**2))
+    blocks = (thumbnails[i : i + IMAGES_AT_ONCE] for i in range(0, len(thumbnails), IMAGES_AT_ONCE))
+    signs = [waves @ block.mean(1, dtype=np.float32) @ waves.T > 0 for block in blocks]
+    return np.concatenate(signs).reshape(len(thumbnails), HASH**2)
 
 
 def _exact(digests: np.ndarray, images: np.ndarray, among: np.ndarray, same: bool) -> np.ndarray:

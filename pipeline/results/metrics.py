@@ -67,10 +67,10 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     """A row per class: class, precision, recall, f1, support (images), average_precision, and the 95 % intervals.
 
     Those of precision and recall, as `..._low` and `..._high`, are Wilson's: 0 to 1 where nothing was predicted or is
-    there, and precision or recall then 0, average_precision of no image NaN.
+    there, and precision or recall then NaN; so is average_precision of no image, and f1 where there is neither.
     """
     known, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
-    scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0)
+    scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=np.nan)
     table = {"class": list(classes), **dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))}
     table["average_precision"] = average_precision(labels, probabilities)
     right = np.bincount(labels[predicted == labels], minlength=len(classes))

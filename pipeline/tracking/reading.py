@@ -7,6 +7,7 @@ import pandas as pd
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
+from pipeline.progress import say
 from pipeline.report import artifacts
 from pipeline.report.told import Step, Told
 from pipeline.text import visible
@@ -63,7 +64,11 @@ def _step(run: StoredRun, kind: str) -> Step:
         for path, most_bytes in artifacts.paths(kind).items():
             if path not in there:
                 continue
-            content = _content(run_id, path, folder, most_bytes)
+            file = store.artifact(run_id, path, folder)
+            if file.stat().st_size > most_bytes:
+                say(f"{path} of run {run_id} is left out of the report, being larger than {most_bytes:,} bytes")
+                continue
+            content = file.read_bytes()
             try:
                 if path.endswith(".csv"):
                     tables[path] = artifacts.table(kind, path, content.decode("utf-8"))
@@ -99,13 +104,6 @@ def _listed(run_id: str, folders: set[str]) -> set[str]:
         for folder in sorted(folders)
         for item in client.list_artifacts(run_id, None if folder == "." else folder)
     }
-
-
-def _content(run_id: str, path: str, folder: Path, most_bytes: int) -> bytes:
-    file = store.artifact(run_id, path, folder)
-    if file.stat().st_size > most_bytes:
-        raise ValueError(f"run {run_id}: {path} is larger than {most_bytes:,} bytes")
-    return file.read_bytes()
 
 
 def _epochs(run: StoredRun) -> pd.DataFrame:

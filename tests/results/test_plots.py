@@ -174,6 +174,11 @@ def test_confusion_shows_counts_or_shares_with_true_classes_as_rows(normalised):
     render(figure)
 
 
+def test_a_share_is_called_none_or_all_only_where_it_is():
+    figure = plots.confusion_matrix(np.array([[996, 4], [0, 1000]]), ["a", "b"], normalised=True)
+    assert [text.get_text() for text in figure.axes[0].texts] == [">.99", "<.01", "1.00"]
+
+
 def test_a_class_without_images_is_blank_in_the_normalised_matrix_alone():
     matrix = np.array([[3, 1], [0, 0]])
     shares, counts = (
@@ -309,7 +314,7 @@ def test_a_blank_map_is_said_to_be_so_and_not_painted(blank):
     grid = np.array(figure.axes[:6]).reshape(2, 3)
     assert [len(axes.images) for axes in grid[:, 1]] == [1 if each else 2 for each in blank]
     remarks = [[text.get_text() for text in axes.texts] for axes in grid[:, 1]]
-    assert remarks == [["no positive\nevidence"] if each else [] for each in blank]
+    assert remarks == [["nothing\nstands out"] if each else [] for each in blank]
     render(figure)
 
 

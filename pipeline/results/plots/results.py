@@ -38,9 +38,14 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: boo
         for row, column in np.argwhere(matrix):
             value = shown[row, column]
             colour = "white" if value > 0.4 * highest else "black"
-            text = f"{value:.2f}" if normalised else f"{value:.0f}"
+            text = _share(value) if normalised else f"{value:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, size=SMALL)
     return figure
+
+
+def _share(value: float) -> str:
+    """To two places, but for an error 0 and for what is not all 1."""
+    return "<.01" if value < 0.005 else ">.99" if 0.995 <= value < 1 else f"{value:.2f}"
 
 
 def precision_recall(curves: pd.DataFrame, average_precision: Mapping[str, float], title: str) -> Figure:
