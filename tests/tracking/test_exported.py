@@ -40,6 +40,7 @@ def classifier(name, seed=0):
         "classes": CLASSES,
         "mean": [0.5, 0.4, 0.3],
         "std": [0.25, 0.2, 0.3],
+        "margin": 3,
     }
     return Classifier(model, parse(described))
 
