@@ -6,6 +6,7 @@ there once it is acknowledged. An entry is sent twice when its answer was lost: 
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -17,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tenacity import RetryError, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set, wait_exponential
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from pipeline.tracking import local, processes
 from pipeline.tracking.atomic import replacing, sync
@@ -29,6 +38,7 @@ Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError a
 
 ENTRIES, FILES, HEADER, SENT, CLOSED = "entries.jsonl", "files", "header.json", "sent", "closed"
 LONGEST_PAUSE_SECONDS = 8  # between two tries
+TRIES_UNTOLD = 5  # of an entry, some 8 s
 
 
 left_behind: list[Path] = []  # journals that this process could not send to their end
@@ -55,8 +65,9 @@ class Journal:
         self._outbox = _Outbox(self.folder, send)
         self._changed = threading.Condition()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._send_all, name=f"journal of {run_id}", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send_all, self._give_signs)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def refused(self) -> list[str]:
@@ -91,7 +102,8 @@ class Journal:
         self._ended.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(timeout=1.0)
+        for thread in self._threads:
+            thread.join(timeout=1.0)
         self._file.close()
         if self._outbox.has_more():
             (self.folder / CLOSED).touch()
@@ -106,24 +118,27 @@ class Journal:
             wait=wait_exponential(0.5, max=LONGEST_PAUSE_SECONDS),
             stop=stop_when_event_set(self._ended),
             sleep=sleep_using_event(self._ended),
+            before_sleep=_say_once,
         )
-        signed = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work, processes.SIGN_SECONDS)
+                self._changed.wait_for(self._has_work)
             if self._ended.is_set():
                 return
             try:
-                if self._outbox.has_more():
-                    retrying(self._outbox.send_next)
-                if self._signs and time.monotonic() - signed > processes.SIGN_SECONDS:
-                    signed = time.monotonic()
-                    with suppress(Exception):  # the next one will do
-                        self._send(self.folder, {"kind": "tags", "values": processes.as_tags(processes.sign_of_life())})
+                retrying(self._outbox.send_next)
             except RetryError:
                 return
             with self._changed:
                 self._changed.notify_all()
+
+    def _give_signs(self) -> None:
+        """From a thread of its own, as one entry may take long: this disk is told, and who looks at the run."""
+        while not self._ended.wait(processes.SIGN_SECONDS):
+            with suppress(Exception):  # the next one will do
+                os.utime(self.folder / HEADER)
+                if self._signs:
+                    self._send(self.folder, {"kind": "tags", "values": processes.as_tags(processes.sign_of_life())})
 
     def _has_work(self) -> bool:
         return self._ended.is_set() or self._outbox.has_more()
@@ -176,9 +191,9 @@ def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
     found = local.folder(run_id).glob("journal-*") if run_id else local.runs().glob("*/journal-*")
     for folder in sorted(found, key=lambda folder: folder.name):
         header = _header(folder)
-        if header is None or not ((folder / CLOSED).exists() or processes.is_dead(header)):
-            continue
         with suppress(FileNotFoundError):  # another process has sent it meanwhile
+            if header is None or not ((folder / CLOSED).exists() or processes.is_dead(_with_sign(folder, header))):
+                continue
             if _leads_elsewhere(folder, header):
                 log.warning("%s is no journal of this project: left as it is", folder)
             else:
@@ -213,6 +228,11 @@ def begun(folder: Path) -> int:
     return int(told) if told.isdecimal() else time.time_ns()
 
 
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == TRIES_UNTOLD and state.outcome is not None and (error := state.outcome.exception()):
+        log.warning("not tracked yet: %s; it is tried on", " ".join(str(error).split()))
+
+
 def _is_worth_another_try(error: BaseException) -> bool:
     return isinstance(error, Transient | OSError)
 
@@ -236,6 +256,11 @@ def _leads_elsewhere(folder: Path, header: Mapping[str, str]) -> bool:
     """Whether sending or removing the journal would touch what is not its own: it has no links, and one run."""
     links = (path.is_symlink() for path in (folder.parent, folder, *folder.rglob("*")))
     return header["run_id"] != folder.parent.name or any(links)
+
+
+def _with_sign(folder: Path, header: Mapping[str, str]) -> Mapping[str, str]:
+    """The header, and when its process was seen last, for one of another host."""
+    return {**header, "process.seen": f"{(folder / HEADER).stat().st_mtime:.0f}"}
 
 
 def _header(folder: Path) -> Mapping[str, str] | None:

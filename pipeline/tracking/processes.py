@@ -47,10 +47,14 @@ def is_dead(process: Mapping[str, str]) -> bool:
         return seen.isdecimal() and time.time() - int(seen) > SILENT_SECONDS
     try:
         now = psutil.Process(int(process["process.pid"]))
+        if now.status() == psutil.STATUS_ZOMBIE:
+            return True
         boot, _, started = process["process.started"].rpartition(" ")
         if boot:
             return boot != _boot() or abs(_after_boot(now) - float(started)) >= 1
         return abs(now.create_time() - float(started)) >= 1  # of an earlier version, or where boots have no ids
+    except psutil.AccessDenied:  # of another user, where one may not look
+        return False
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return True
 

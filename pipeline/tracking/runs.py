@@ -87,7 +87,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
 def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen: str) -> tuple[str, bool]:
     """The id of the run of `step`, RUNNING now, and whether it is a sweep that another process has under way."""
     client = store.Client()
-    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **processes.as_tags(processes.this())}
+    process = processes.as_tags({**processes.this(), **processes.sign_of_life()})
+    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **process}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
         run_id = reopen
