@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlflow.entities import Run as StoredRun
 
+from pipeline.progress import say
 from pipeline.tracking import journal, local, processes, store
 from pipeline.tracking.sending import SEND, Sender
 
@@ -14,13 +15,18 @@ def close_dead_runs(experiment_id: str) -> None:
     for stored in store.Client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = stored.data.tags
         if processes.is_dead(tags):
-            fail(stored.info.run_id, _ended(tags))
+            try:
+                fail(stored.info.run_id, _ended(tags))
+            except ValueError as error:  # what waits of one run is nothing to another
+                say(f"run {stored.info.run_id} is left as it is: {error}")
 
 
 def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
-    """Closes a run whose process no longer can, once what it left unsent is sent."""
+    """Closes a run whose process no longer can, once what it left unsent is sent, unless that has closed it."""
     send(run_id)
     client = store.Client()
+    if client.get_run(run_id).info.status != "RUNNING":
+        return
     for name, value in {"error": message, **(tags or {})}.items():
         client.set_tag(run_id, name, value)
     client.set_terminated(run_id, "FAILED")
@@ -29,11 +35,19 @@ def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> No
 def send(run_id: str = "") -> None:
     """Sends what processes that are gone have left unsent, of one run or all, to the store in use.
 
-    What is of a run that it does not hold stays. Raises ValueError when it is away.
+    What is of a run that it does not hold stays. Raises ValueError where what is of `run_id` is not taken; what is not
+    of the others stays too.
     """
     for folder, header in journal.leftovers(run_id):
-        if header["uri"] == store.uri() and store.is_there(header["run_id"]):
-            _replay(folder, header)
+        if header["uri"] != store.uri():
+            continue
+        try:
+            if store.is_there(header["run_id"]):
+                _replay(folder, header)
+        except ValueError as error:
+            if run_id:
+                raise
+            say(f"not sent, it stays in {folder}: {error}")
 
 
 def complete(folder: Path, header: Mapping[str, str]) -> int:
