@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -49,10 +50,19 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     return _told(version, f"version {champion} stays champion: {counts}; a better one has p below {ALPHA:g}")
 
 
+def served_model(client: MlflowClient, run: Run) -> str:
+    """The model that a training serves, with all its files; empty where it has none."""
+    for output in run.outputs.model_outputs if run.outputs is not None else []:
+        # MLflow links a model to its run before it sends the files, and one of which they were lost stays linked.
+        if client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
+            return str(output.model_id)
+    return ""
+
+
 def _version(client: MlflowClient, name: str, train_run_id: str) -> ModelVersion:
     """The training's version of `name`, made where there is none."""
-    outputs = client.get_run(train_run_id).outputs
-    if outputs is None or not outputs.model_outputs:
+    model_id = served_model(client, client.get_run(train_run_id))
+    if not model_id:
         raise ValueError(f"training {train_run_id} has no served model to register")
     try:
         client.create_registered_model(name)
@@ -61,7 +71,6 @@ def _version(client: MlflowClient, name: str, train_run_id: str) -> ModelVersion
             raise
     found = _versions(client, name, train_run_id)
     if not found:
-        model_id = outputs.model_outputs[0].model_id
         client.create_model_version(
             name,
             f"models:/{model_id}",

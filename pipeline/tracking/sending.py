@@ -1,6 +1,7 @@
 """Entries of a journal -> MLflow, so that sending one twice changes nothing."""
 
 import base64
+import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,6 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 
 from pipeline.data.encode import to_png
 from pipeline.progress import say
@@ -21,6 +21,8 @@ from pipeline.text import note
 from pipeline.tracking import registry, states, store, views
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.journal import FILES, Entry, Transient
+
+log = logging.getLogger(__name__)
 
 NOTE = "mlflow.note.content"  # the tag that the UI shows as a run's description
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -54,12 +56,14 @@ class Sender:
         """Sends one entry of the journal in `folder`."""
         try:
             told = SEND[entry["kind"]](self._client, self._run_id, folder, entry)
-        except (MlflowException, requests.RequestException) as error:
-            if store.is_transient(error):
-                raise Transient(store.first_line(error)) from error
-            raise ValueError(f"{entry['kind']} of run {self._run_id}: {store.first_line(error)}") from error
         except (KeyError, TypeError) as error:
             raise ValueError(f"{entry['kind']} of run {self._run_id}: no entry of this version ({error})") from error
+        except Exception as error:
+            if isinstance(error, OSError | ValueError) and not isinstance(error, requests.RequestException):
+                raise
+            if store.is_refusal(error):
+                raise ValueError(f"{entry['kind']} of run {self._run_id}: {store.first_line(error)}") from error
+            raise Transient(store.first_line(error)) from error
         if told:
             self.told.append(told)
             say(told)
@@ -68,7 +72,7 @@ class Sender:
 def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
     # A point is the same one, and stored once, when time, step and value are.
     points = [Metric(name, value, entry["at"], entry["step"]) for name, value in entry["values"].items()]
-    if (model_of := entry.get("model_of")) and (model_id := _model_id(client.get_run(model_of))):
+    if (model_of := entry.get("model_of")) and (model_id := registry.served_model(client, client.get_run(model_of))):
         points = _of_model(points, model_id, client.get_run(run_id))
     client.log_batch(run_id, metrics=points)
 
@@ -115,15 +119,22 @@ def _state(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
 
 
 def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
-    store.delete_artifacts(client.get_run(run_id), states.ARTIFACTS)
+    states.remove(run_id)
+    run = client.get_run(run_id)
+    try:
+        store.delete_artifacts(run, states.ARTIFACTS)
+    except Exception as error:  # not everybody may delete, and whose storage it is says so in its own way
+        if store.is_transient(error):
+            raise
+        log.warning("the states of run %s stay among its artifacts: %s", run_id, store.first_line(error))
     client.set_tag(run_id, states.STEP_TAG, "")
 
 
 def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
-    """Logs a pyfunc model, unless the run has one, and links the numbers of its epoch to it."""
+    """Logs a pyfunc model, unless the run has a whole one, and links the numbers of its epoch to it."""
     weights, example = _own(folder, entry["weights"]), np.load(_own(folder, entry["example"]), allow_pickle=False)
     run = client.get_run(run_id)
-    model_id = _model_id(run) or _log_model(run_id, weights, example)
+    model_id = registry.served_model(client, run) or _log_model(run_id, weights, example)
     # The same points once more, which changes nothing but whose they are.
     names = [name for name in run.data.metrics if name.startswith(OF_MODELS)]
     points = [point for name in names for point in client.get_metric_history(run_id, name)]
@@ -148,12 +159,6 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
         input_example=_as_sent(example),
     )
     return str(logged.model_id)
-
-
-def _model_id(run: StoredRun) -> str:
-    """The model that a run has logged; empty where it has none."""
-    outputs = run.outputs.model_outputs if run.outputs is not None else []
-    return str(outputs[0].model_id) if outputs else ""
 
 
 def _of_model(points: list[Metric], model_id: str, run: StoredRun) -> list[Metric]:

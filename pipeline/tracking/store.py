@@ -35,6 +35,8 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 PATIENCE_SECONDS = 120  # with a store that has answered before; one that never did may be a typing error
 
+OF_THE_WAY = {401, 403, 404, 408, 413}  # what a proxy or a login says, and not the store itself, in plain text
+
 _answered: set[str] = set()  # stores by URI
 
 
@@ -78,6 +80,22 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, requests.RequestException)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether what was sent will never be taken, as it is wrong in itself.
+
+    Not so a password that has run out, an address that leads elsewhere for a while, or what another library says of
+    its own storage: what would be lost is all that is left of a run.
+    """
+    if is_transient(error):
+        return False
+    if isinstance(error, MlflowException):
+        is_plain = not isinstance(error, RestException) and str(error).startswith("API request to")
+        return not (is_plain and error.get_http_status_code() in OF_THE_WAY)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code not in OF_THE_WAY
+    return False
+
+
 def _may_pass(error: BaseException) -> bool:
     # Of a database that may only be read MLflow says what it says of a busy one.
     return is_transient(error) and "readonly database" not in str(error)
@@ -115,7 +133,7 @@ def is_there(run_id: str) -> bool:
     try:
         return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
-        if is_transient(error):
+        if not is_refusal(error):
             raise unusable(error) from None
         return False
 

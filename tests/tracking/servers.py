@@ -102,11 +102,11 @@ class Door:
         self._http.server_close()
 
     def recover(self) -> None:
-        self.fails, self.loses_answers = False, None
+        self.fails_with, self.loses_answers = 0, None
 
-    def fail(self) -> None:
-        """Answers 500 to everything."""
-        self.fails = True
+    def fail(self, status: int = 500) -> None:
+        """Answers so to everything."""
+        self.fails_with = status
 
     def lose_answers(self, to: str = "") -> None:
         """Does what is asked and answers 500 all the same: the case in which a sender sends twice.
@@ -120,8 +120,8 @@ def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if door.fails:
-                self._answer(500, b"")
+            if door.fails_with:
+                self._answer(door.fails_with, b"")
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             answer = requests.request(self.command, uri + self.path, data=body, headers=headers, timeout=30)
