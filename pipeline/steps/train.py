@@ -174,7 +174,7 @@ def _train(run: Run, name: str, setup: Setup, params: TrainStepParams, training:
         example = setup.splits.train.take(np.arange(min(EXAMPLES, len(setup.splits.train))))
         uri = run.model(folder / "best.safetensors", example, best.epoch)
         if not params.keep_checkpoints:
-            run.no_states()
+            run.no_states_once_finished()
         return _conclude(run, name, best, uri)
 
 

@@ -14,6 +14,7 @@ from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import cell, note
 from pipeline.tracking import local, processes, states, store, views
+from pipeline.tracking.atomic import sync
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sending import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
@@ -32,6 +33,7 @@ class Run:
         self.id = run_id
         self._experiment_id = experiment_id
         self.status = "FINISHED"  # with which it ends, unless by an exception
+        self._states_end = False
         self._sender = Sender(run_id, store.uri())
         self._journal = Journal(run_id, store.uri(), self._sender, signs=is_own)
 
@@ -117,6 +119,7 @@ class Run:
                 yield add
             finally:
                 rows.close()
+                sync(file)
                 self._journal.append("file", file=self._journal.relative(file), path=path)
 
     def array(self, path: str, values: np.ndarray) -> None:
@@ -145,6 +148,8 @@ class Run:
         copied, images = self._journal.file("classifier.safetensors"), self._journal.file("example.npy")
         shutil.copyfile(weights, copied)
         np.save(images, example)
+        sync(copied)
+        sync(images)
         relative = self._journal.relative
         self._journal.append("model", weights=relative(copied), example=relative(images), epoch=epoch)
         return f"runs:/{self.id}/model"
@@ -162,9 +167,12 @@ class Run:
         self._journal.append("state", slot=states.save(self.id, tree, step), step=step)
 
     def no_states(self) -> None:
-        """Removes the states that were kept, here and among the artifacts."""
-        states.remove(self.id)
+        """Has the states removed that were kept, here and among the artifacts."""
         self._journal.append("no_states")
+
+    def no_states_once_finished(self) -> None:
+        """Has the states removed after MLflow knows that the run is FINISHED: until then it can go on from them."""
+        self._states_end = True
 
     def flush(self, seconds: float = store.PATIENCE_SECONDS) -> bool:
         """Waits until MLflow has what was logged, at most so long. Returns whether it has.
@@ -182,6 +190,8 @@ class Run:
     def end(self, status: str, seconds: float) -> None:
         """Closes the run; what MLflow has not taken within so long stays in the journal."""
         self._journal.append("status", status=status)
+        if self._states_end and status == "FINISHED":
+            self.no_states()
         self._journal.flush(seconds)
         self.release()
 
@@ -194,6 +204,7 @@ class Run:
     def _file(self, path: str) -> Iterator[Path]:
         file = self._journal.file(Path(path).name)
         yield file
+        sync(file)
         self._journal.append("file", file=self._journal.relative(file), path=path)
 
 

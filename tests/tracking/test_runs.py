@@ -3,16 +3,23 @@
 import contextlib
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
+import torch
 
-from pipeline.tracking import journal, leftovers, processes, runs, store
+from pipeline import models
+from pipeline.tracking import checkpoint, journal, leftovers, processes, registry, runs, states, store
 from pipeline.tracking.journal import replay
 from pipeline.tracking.sending import Sender
 from tests.conftest import Workplace
@@ -206,6 +213,97 @@ def left_behind(place, run_id, uri, *entries):
     return folder
 
 
+GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}  # tags of a process that is not
+
+
+def test_a_run_whose_end_alone_was_unsent_ends_as_it_said(place):
+    run_id = place.client.create_run("0", tags=GONE).info.run_id
+    left_behind(place, run_id, place.uri, {"kind": "status", "at": 1, "status": "FINISHED"})
+    with runs.start("evaluate", "the next start"):
+        pass
+    stored = place.client.get_run(run_id)
+    assert stored.info.status == "FINISHED"
+    assert "error" not in stored.data.tags
+
+
+def test_what_is_not_taken_of_one_run_holds_up_no_other(place, capsys):
+    gone = [place.client.create_run("0", tags=GONE).info.run_id for _ in range(2)]
+    # A place that is a file takes no files.
+    blocked = Path(place.client.get_run(gone[0]).info.artifact_uri.removeprefix("file://"))
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.touch()
+    folder = left_behind(
+        place, gone[0], place.uri, {"kind": "file", "at": 1, "file": "files/told.txt", "path": "told.txt"}
+    )
+    (folder / "files").mkdir()
+    (folder / "files/told.txt").write_text("whole")
+    with runs.start("evaluate", "the next start"):
+        pass
+    assert f"run {gone[0]} is left as it is: tracking store" in capsys.readouterr().err
+    assert [place.client.get_run(run_id).info.status for run_id in gone] == ["RUNNING", "FAILED"]
+    blocked.unlink()
+    with runs.start("evaluate", "the one after"):
+        pass
+    assert place.client.get_run(gone[0]).info.status == "FAILED"
+    assert place.artifacts(gone[0]) == {"told.txt"}
+
+
+def test_a_journal_of_another_host_is_sent_once_that_is_silent(place):
+    run_id = place.client.create_run("0", tags=GONE).info.run_id
+    folder = left_behind(place, run_id, place.uri)
+    (folder / "closed").unlink()
+    header = {"run_id": run_id, "uri": place.uri, "process.host": "elsewhere", "process.pid": "1"}
+    (folder / "header.json").write_text(json.dumps(header))
+    assert not list(journal.leftovers())
+    silent_since = time.time() - 2 * processes.SILENT_SECONDS
+    os.utime(folder / "header.json", (silent_since, silent_since))
+    assert [found for found, _ in journal.leftovers()] == [folder]
+
+
+def test_a_process_that_nobody_waits_for_is_dead():
+    process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    told = {**processes.this(), "process.pid": str(process.pid)}
+    told["process.started"] = f"{told['process.started'].split()[0]} {process.create_time() - psutil.boot_time():.2f}"
+    assert not processes.is_dead(told)
+    os.kill(process.pid, signal.SIGKILL)
+    while process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert processes.is_dead(told)
+    process.wait()
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_states_go_once_the_run_has_ended_well(place, is_interrupted):
+    with contextlib.suppress(KeyboardInterrupt), runs.start("train", "test") as run:
+        run.state({"weights": torch.ones(2)}, step=7)
+        run.no_states_once_finished()
+        if is_interrupted:
+            raise KeyboardInterrupt
+    stored = place.client.get_run(run.id)
+    assert stored.info.status == ("KILLED" if is_interrupted else "FINISHED")
+    assert states.is_there(run.id, stored.data.tags) == is_interrupted
+    assert bool(place.artifacts(run.id)) == is_interrupted
+
+
+def test_a_served_model_whose_files_were_lost_on_the_way_is_sent_again(place):
+    described = {"network": {"name": "resnet9", "options": {"width": 4}}, "image_size": 8, "classes": ["a", "b"]}
+    weights = models.build("resnet9", num_classes=2, image_size=8, width=4).state_dict()
+    checkpoint.save(place.folder / "w.safetensors", weights, {**described, "mean": [0.5] * 3, "std": [0.25] * 3})
+    blocked = Path(place.client.get_experiment("0").artifact_location.removeprefix("file://")) / "models"
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.touch()  # where a file is, no folder can be made
+    with runs.start("train", "test") as run:
+        run.model(place.folder / "w.safetensors", np.zeros((1, 3, 8, 8), dtype=np.uint8), epoch=1)
+        deadline = time.monotonic() + 60
+        while not place.client.get_run(run.id).outputs.model_outputs:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        blocked.unlink()
+    served = registry.served_model(place.client, place.client.get_run(run.id))
+    location = Path(place.client.get_logged_model(served).artifact_location)
+    assert [path.name for path in location.rglob("*.safetensors")] == ["classifier.safetensors"]
+
+
 def test_what_is_unsent_outlives_a_database_that_does_not_know_its_run(place, capsys):
     (place.folder / "elsewhere").mkdir()
     elsewhere = Workplace(place.folder / "elsewhere")
@@ -221,8 +319,7 @@ def test_what_is_unsent_outlives_a_database_that_does_not_know_its_run(place, ca
 
 
 def test_what_is_unsent_of_a_deleted_run_waits_until_it_is_restored(place, capsys):
-    gone = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}
-    run_id, other_id = (place.client.create_run("0", tags=gone).info.run_id for _ in range(2))
+    run_id, other_id = (place.client.create_run("0", tags=GONE).info.run_id for _ in range(2))
     left_behind(place, run_id, place.uri, {"kind": "metrics", "at": 1, "values": {"loss": 0.5}, "step": 1})
     nothing_left = left_behind(place, other_id, place.uri)
     for deleted in (run_id, other_id):
