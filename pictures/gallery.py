@@ -42,7 +42,8 @@ NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
 HEAD = """# Gallery
 
 The report of every experiment in `experiments/`, in part: each is one page with more in it, which an experiment leaves
-among its artifacts. All of this page is made, and runs that are missing are run, by
+among its artifacts, and `-e report` makes of a sweep alone. All of this page is made, and runs that are missing are
+run, by
 
 ```console
 {command}

@@ -26,7 +26,8 @@ class Declared(BaseModel):
 class Params(Declared):
     experiment: str = Field(
         "auto",
-        description="a YAML file of parameters; none; auto: experiments/<dataset>_<model>.yaml where it exists",
+        description="a YAML file of parameters; none; auto: of experiments/ <dataset>_<model>.yaml, <dataset>.yaml "
+        "with the default model, sweep_vit.yaml for a sweep of a vit; none for what looks at finished runs",
     )
 
 

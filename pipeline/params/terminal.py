@@ -1,4 +1,4 @@
-"""What a command shows, which is part of no run: neither of its parameters nor of its recipe."""
+"""What a command shows, which is no part of a recipe."""
 
 from pydantic import Field
 

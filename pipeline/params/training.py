@@ -12,7 +12,9 @@ Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
 
 class StudyParams(Params):
     storage: str = Field(
-        "auto", min_length=1, description="Optuna storage (URL); auto: optuna.db beside MLflow's own database"
+        "auto",
+        min_length=1,
+        description="Optuna storage (URL); auto: optuna.db beside MLflow's SQLite file, else in the working directory",
     )
 
     @field_validator("storage")
