@@ -9,6 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from pipeline.steps import train
 from pipeline.tracking import checkpoint, machine
 from tests.conftest import Workplace
 
@@ -114,6 +115,22 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(w
     assert workplace.run("train", **often, resume="auto") == 0
     assert "a kept state is damaged" in capsys.readouterr().err
     assert left(workplace, run_id) == whole
+
+
+def test_interrupted_after_its_last_update_it_goes_on_to_its_end(workplace, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "conclude", lambda _: signal.raise_signal(signal.SIGTERM))
+        assert workplace.run("train", **TRAIN) == 143
+    assert workplace.run("train", resume="latest") == 0
+    (run,) = workplace.runs("train")
+    assert run.info.status == "FINISHED"
+    digests, steps, points = left(workplace, run.info.run_id)
+    told_once = {
+        name: curve for name, curve in points.items() if not name.startswith("weights/")
+    }  # the rest is the end
+    assert (digests, steps) == whole[:2]
+    assert told_once.items() <= whole[2].items()
+    assert not state_folder(workplace, run.info.run_id).exists()
 
 
 def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_from_the_artifacts(
