@@ -2,6 +2,7 @@
 
 import multiprocessing
 import re
+import socket
 import sqlite3
 from contextlib import closing
 
@@ -12,7 +13,7 @@ from optuna.trial import TrialState
 from pipeline.params import SweepParams, TrainParams
 from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import parse
-from pipeline.tracking import processes
+from pipeline.tracking import processes, store
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
 
@@ -82,6 +83,40 @@ def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storag
     assert again.suggest_float("max_lr", 1e-3, 1, log=True) == dead.params["max_lr"]
     assert "process" not in again.user_attrs
     assert workers.count(mine) == workers.Count(finished=0, running=2)
+
+
+def test_a_trial_whose_worker_died_before_it_said_its_name_is_tried_again(tmp_path, storage):
+    mine = opened(storage)
+    dead = suggest(mine)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
+        database.execute("UPDATE trials SET datetime_start = datetime('now', 'localtime', '-6 minutes')")
+    suggest(mine)  # about to say its name
+    workers.reclaim(mine)
+    assert [trial.state for trial in mine.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    assert mine.trials[-1].params == dead.params
+    assert workers.count(mine) == workers.Count(finished=0, running=1)
+
+
+def _take_over(storage, store_uri):
+    store.use(store_uri)
+    mine = opened(storage)
+    workers.take_over(mine, mine.trials[0])
+
+
+def test_values_are_queued_before_a_tracking_store_is_waited_for(storage):
+    mine = opened(storage)
+    dead = fail(mine, **{"mlflow.run_id": "a" * 32})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        worker = multiprocessing.get_context("fork").Process(target=_take_over, args=(storage, address))
+        worker.start()
+        silent.settimeout(120)
+        asked, _ = silent.accept()
+        worker.kill()
+        worker.join()
+        asked.close()
+    (waiting,) = mine.get_trials(states=(TrialState.WAITING,))
+    assert waiting.params == dead.params
 
 
 def test_values_whose_workers_keep_dying_are_given_up(storage):
