@@ -5,15 +5,18 @@ import re
 import socket
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.sweep import figures, study, workers
+from pipeline.sweep import figures, study, trials, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes, store
+from pipeline.training.loop import Diverged
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
 
@@ -59,6 +62,26 @@ def test_a_trial_too_many_is_the_one_asked_for_last(storage):
     first, second = suggest(mine), suggest(mine)
     assert not workers.is_surplus(mine, first.number, 2)
     assert workers.is_surplus(mine, second.number, 2)
+
+
+def diverge():
+    raise Diverged("the loss became nan")
+
+
+@pytest.mark.parametrize(
+    "do", [diverge, lambda: TrainParams(model="vit", patch_size=0), lambda: torch.empty(2**55, dtype=torch.uint8)]
+)
+def test_values_are_blamed_for_what_they_bring_about(do):
+    with pytest.raises(trials.TrialFailed), trials.blamed_on_values():
+        do()
+
+
+def test_values_are_not_blamed_for_a_full_disk_nor_a_store_that_is_away(monkeypatch):
+    with pytest.raises(OSError, match="No space left"), trials.blamed_on_values():
+        Path("/dev/full").write_text("x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="tracking store"), trials.blamed_on_values():
+        store.stored_run("a" * 32)
 
 
 def _ask_and_die(storage):

@@ -310,6 +310,25 @@ def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_
     assert sum(state == "COMPLETE" for _, state in finished(workplace, "mine").elements()) == 2
 
 
+def test_what_no_values_are_to_blame_for_ends_the_sweep_and_counts_for_no_trial(workplace, capsys):
+    space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
+    command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 2}
+    with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'its disk is full'); END"
+        database.execute(f"CREATE TRIGGER full BEFORE INSERT ON runs WHEN NEW.name LIKE 'trial %' {refuse}")
+    assert workplace.run("sweep", **command) == 1
+    err = capsys.readouterr().err
+    assert "its disk is full (trial 0 does not count: the same command tries it again)" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not finished(workplace, "mine")
+    with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
+        database.execute("DROP TRIGGER full")
+    assert workplace.run("sweep", **command) == 0
+    refused, again, another = trials_of(workplace, "mine")
+    assert [trial.state.name for trial in (refused, again, another)] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert again.params == refused.params
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, num_workers):
