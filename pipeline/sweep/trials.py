@@ -16,7 +16,7 @@ import optuna
 import torch
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,6 +38,7 @@ PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", 
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 # Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
 TROUBLES = (OSError, torch.AcceleratorError, MlflowException, StorageInternalError, SQLAlchemyError)
+GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
 
 
 class TrialFailed(Exception):
@@ -82,7 +83,10 @@ class Worker:
         self._number = -1
         try:
             self._study.optimize(self._try, n_trials=1, catch=(TrialFailed,))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, UpdateFinishedTrialError) or str(error).startswith(GIVEN_UP):
+                say(f"trial {self._number} was given up: another worker took this one for dead, and tries it again")
+                return
             for trial in self._study.get_trials(states=(TrialState.FAIL,)):
                 if trial.number == self._number and not workers.is_finished(trial):
                     workers.try_again(self._study, trial)
@@ -109,7 +113,7 @@ class Worker:
             trial.set_user_attr("error", str(error))
             say(f"{title}  failed: {error}")
             raise
-        except StorageInternalError:  # told as it is wherever the database is asked something
+        except (StorageInternalError, UpdateFinishedTrialError):  # told wherever the database is asked something
             raise
         except Exception as error:
             reason = store.first_line(error.__cause__ or error)
@@ -169,11 +173,11 @@ class Worker:
 
 @contextmanager
 def blamed_on_values() -> Iterator[None]:
-    """Within, what fails is a TrialFailed, unless it failed for one of TROUBLES: that is passed on as it is."""
+    """Within, what fails is a TrialFailed; one of TROUBLES, or that the trial was given up, is passed on as it is."""
     try:
         yield
     except Exception as error:
-        if _is_trouble(error):
+        if isinstance(error, UpdateFinishedTrialError) or _is_trouble(error):
             raise
         raise TrialFailed(store.first_line(error)) from error
 

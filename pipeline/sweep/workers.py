@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -75,6 +76,12 @@ def _is_of_the_dead(trial: FrozenTrial) -> bool:
     # Killed before its first heartbeat; where there was one, Optuna sees that it has stopped.
     assert trial.datetime_start is not None
     return datetime.now() - trial.datetime_start > NAMELESS
+
+
+def is_alive_here(trial: FrozenTrial) -> bool:
+    """Whether the trial is of a process that lives on this host."""
+    process = trial.user_attrs.get("process", {})
+    return process.get("process.host") == socket.gethostname() and not processes.is_dead(process)
 
 
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -120,6 +120,30 @@ def test_a_trial_whose_worker_died_before_it_said_its_name_is_tried_again(tmp_pa
     assert workers.count(mine) == workers.Count(finished=0, running=1)
 
 
+def test_a_heartbeat_that_cannot_be_recorded_is_left_to_the_next(tmp_path, storage):
+    connected = study.connect(storage)
+    trial = connected.create_new_trial(connected.create_new_study([optuna.study.StudyDirection.MAXIMIZE]))
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
+        database.execute("ALTER TABLE trial_heartbeats RENAME TO away")
+        connected.record_heartbeat(trial)
+        database.execute("ALTER TABLE away RENAME TO trial_heartbeats")
+        connected.record_heartbeat(trial)
+        assert database.execute("SELECT trial_id FROM trial_heartbeats").fetchall() == [(trial,)]
+
+
+def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_lives_here(tmp_path, storage):
+    mine = opened(storage)
+    for process in (processes.this(), {**processes.this(), "process.host": "elsewhere"}):
+        trial = suggest(mine)
+        trial.set_user_attr("process", process)
+        mine._storage.record_heartbeat(trial._trial_id)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-2 minutes')")
+    workers.reclaim(mine)
+    assert [trial.state for trial in mine.trials] == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
+    assert mine.trials[2].params == mine.trials[1].params
+
+
 def _take_over(storage, store_uri):
     store.use(store_uri)
     mine = opened(storage)
