@@ -19,7 +19,7 @@ from pipeline.params import SweepParams, without_password
 from pipeline.sweep import notes
 from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
-from pipeline.sweep.workers import take_over
+from pipeline.sweep.workers import is_alive_here, take_over
 from pipeline.tracking import store
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
@@ -50,17 +50,30 @@ PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
 }
 
 
+class Storage(RDBStorage):
+    """Optuna's, but no worker that lives here is taken for dead because the database was away for a while."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Records one, where that can be done: the next will do, and an error would end Optuna's thread for good."""
+        with contextlib.suppress(Exception):
+            super().record_heartbeat(trial_id)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        silent = super()._get_stale_trial_ids(study_id)
+        return [trial_id for trial_id in silent if not is_alive_here(self.get_trial(trial_id))]
+
+
 def storage_url(asked: str) -> str:
     """The database of the studies: the URL asked for, or for `auto` a sqlite file beside MLflow's own."""
     return f"sqlite:///{store.beside('optuna.db')}" if asked == "auto" else asked
 
 
-def connect(url: str) -> RDBStorage:
+def connect(url: str) -> Storage:
     """The storage at `url`, its tables made where there are none. Raises ValueError when it cannot be had."""
     try:
         waits = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         with quiet():
-            return RDBStorage(
+            return Storage(
                 url,
                 engine_kwargs=waits,
                 heartbeat_interval=HEARTBEAT_SECONDS,

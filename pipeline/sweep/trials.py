@@ -4,7 +4,8 @@ import math
 import multiprocessing
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import meter, say
@@ -31,6 +36,13 @@ POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left
 # What the study's own set-up was made for.
 PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
+# Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
+TROUBLES = (OSError, torch.AcceleratorError, MlflowException, StorageInternalError, SQLAlchemyError)
+GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
+
+
+class TrialFailed(Exception):
+    """A trial that its own values failed, or that is one too many: the study goes on with the next."""
 
 
 class Worker:
@@ -68,35 +80,44 @@ class Worker:
                 time.sleep(POLL_SECONDS)
 
     def _run_one(self) -> None:
+        self._number = -1
         try:
-            self._study.optimize(self._try, n_trials=1, catch=(Exception,))
-        except KeyboardInterrupt:
-            failed = self._study.get_trials(states=(TrialState.FAIL,))
-            mine = [trial for trial in failed if trial.user_attrs.get("process") == processes.this()]
-            for trial in mine[-1:]:
-                if not workers.is_finished(trial):
+            self._study.optimize(self._try, n_trials=1, catch=(TrialFailed,))
+        except BaseException as error:
+            if isinstance(error, UpdateFinishedTrialError) or str(error).startswith(GIVEN_UP):
+                say(f"trial {self._number} was given up: another worker took this one for dead, and tries it again")
+                return
+            for trial in self._study.get_trials(states=(TrialState.FAIL,)):
+                if trial.number == self._number and not workers.is_finished(trial):
                     workers.try_again(self._study, trial)
             raise
 
     def _try(self, trial: optuna.Trial) -> tuple[float, ...]:
+        self._number = trial.number
         trial.set_user_attr("process", processes.this())
         values = self._space.suggest(trial)
         self._lock.release()
         if workers.is_surplus(self._study, trial.number, self._total):
-            raise Failure("one too many, started at the same time as another machine's")
+            raise TrialFailed("one too many, started at the same time as another machine's")
         title = f"trial {trial.number}  {_shown(values)}"
         objective = self._params.objectives[0]
         try:
             with runs.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
                 trial.set_user_attr("mlflow.run_id", run.id)
-                measured = self._train(trial, run, self._space.params(values))
+                with blamed_on_values():
+                    measured = self._train(trial, run, self._space.params(values))
                 told = f"{objective} {measured[objective]:.4f}"
                 of = self._parent.link(self._params.study_name, self._parent.id)
                 run.describe(f"{title}  {told}", f"**Trial {trial.number}** of {of} — {told}")
-        except Exception as error:
-            trial.set_user_attr("error", store.first_line(error))
-            say(f"{title}  failed: {store.first_line(error)}")
+        except TrialFailed as error:
+            trial.set_user_attr("error", str(error))
+            say(f"{title}  failed: {error}")
             raise
+        except (StorageInternalError, UpdateFinishedTrialError):  # told wherever the database is asked something
+            raise
+        except Exception as error:
+            reason = store.first_line(error.__cause__ or error)
+            raise Failure(f"{reason} (trial {trial.number} does not count: the same command tries it again)") from error
         if run.status == "KILLED":
             say(f"{title}  pruned at {told}")
             raise optuna.TrialPruned
@@ -148,6 +169,21 @@ class Worker:
             return False
         trial.report(_objectives(epoch)[self._params.objectives[0]], epoch.epoch)
         return trial.should_prune()
+
+
+@contextmanager
+def blamed_on_values() -> Iterator[None]:
+    """Within, what fails is a TrialFailed; one of TROUBLES, or that the trial was given up, is passed on as it is."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UpdateFinishedTrialError) or _is_trouble(error):
+            raise
+        raise TrialFailed(store.first_line(error)) from error
+
+
+def _is_trouble(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, TROUBLES) or _is_trouble(error.__cause__ or error.__context__))
 
 
 def _objectives(epoch: EpochEnd) -> dict[str, float]:

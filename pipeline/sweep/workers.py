@@ -3,9 +3,12 @@
 import contextlib
 import copy
 import math
+import socket
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import optuna
+from mlflow.exceptions import MlflowException
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +20,7 @@ from pipeline.tracking import leftovers, processes, store
 
 GOES_ON_WITH = "goes_on_with"  # the run of an earlier trial, whose worker died
 MAX_RETRIES = 2  # of one trial whose workers die
+NAMELESS = timedelta(minutes=5)  # a trial says whose it is long before: as soon as its sampler has made up its mind
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,40 @@ def reclaim(study: optuna.Study) -> None:
     with quiet():
         optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if processes.is_dead(trial.user_attrs.get("process", {})):
+        if _is_of_the_dead(trial):
             with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another worker was faster
                 study.tell(trial.number, state=TrialState.FAIL)
                 take_over(study, trial)
 
 
+def _is_of_the_dead(trial: FrozenTrial) -> bool:
+    if "process" in trial.user_attrs:
+        return processes.is_dead(trial.user_attrs["process"])
+    # Killed before its first heartbeat; where there was one, Optuna sees that it has stopped.
+    assert trial.datetime_start is not None
+    return datetime.now() - trial.datetime_start > NAMELESS
+
+
+def is_alive_here(trial: FrozenTrial) -> bool:
+    """Whether the trial is of a process that lives on this host."""
+    process = trial.user_attrs.get("process", {})
+    return process.get("process.host") == socket.gethostname() and not processes.is_dead(process)
+
+
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Closes the MLflow run of a trial whose worker died, and queues its values for another try."""
-    with contextlib.suppress(ValueError):  # a store that is away: the next start closes the run
-        if (run_id := trial.user_attrs.get("mlflow.run_id")) and store.is_there(run_id):
+    """Queues the values of a trial whose worker died for another try, and closes its MLflow run."""
+    try_again(study, trial)  # first: while a store is waited for this process may be killed, too
+    with contextlib.suppress(ValueError, MlflowException):  # a store that is away: the next start closes the run
+        if (run_id := trial.user_attrs.get("mlflow.run_id")) and _is_left(run_id, trial):
             leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
-    try_again(study, trial)
+
+
+def _is_left(run_id: str, trial: FrozenTrial) -> bool:
+    """Whether the run is as the trial's worker left it: on another machine its values may be under way already."""
+    if not store.is_there(run_id):
+        return False
+    of_run, of_trial = processes.of_tags(store.stored_run(run_id).data.tags), trial.user_attrs.get("process", {})
+    return all(of_run.get(name) == of_trial.get(name) for name in ("process.host", "process.pid"))
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:

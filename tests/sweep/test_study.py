@@ -2,17 +2,21 @@
 
 import multiprocessing
 import re
+import socket
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.sweep import figures, study, workers
+from pipeline.sweep import figures, study, trials, workers
 from pipeline.sweep.space import parse
-from pipeline.tracking import processes
+from pipeline.tracking import processes, store
+from pipeline.training.loop import Diverged
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
 
@@ -60,6 +64,26 @@ def test_a_trial_too_many_is_the_one_asked_for_last(storage):
     assert workers.is_surplus(mine, second.number, 2)
 
 
+def diverge():
+    raise Diverged("the loss became nan")
+
+
+@pytest.mark.parametrize(
+    "do", [diverge, lambda: TrainParams(model="vit", patch_size=0), lambda: torch.empty(2**55, dtype=torch.uint8)]
+)
+def test_values_are_blamed_for_what_they_bring_about(do):
+    with pytest.raises(trials.TrialFailed), trials.blamed_on_values():
+        do()
+
+
+def test_values_are_not_blamed_for_a_full_disk_nor_a_store_that_is_away(monkeypatch):
+    with pytest.raises(OSError, match="No space left"), trials.blamed_on_values():
+        Path("/dev/full").write_text("x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="tracking store"), trials.blamed_on_values():
+        store.stored_run("a" * 32)
+
+
 def _ask_and_die(storage):
     mine = opened(storage)
     trial = suggest(mine)
@@ -82,6 +106,64 @@ def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storag
     assert again.suggest_float("max_lr", 1e-3, 1, log=True) == dead.params["max_lr"]
     assert "process" not in again.user_attrs
     assert workers.count(mine) == workers.Count(finished=0, running=2)
+
+
+def test_a_trial_whose_worker_died_before_it_said_its_name_is_tried_again(tmp_path, storage):
+    mine = opened(storage)
+    dead = suggest(mine)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
+        database.execute("UPDATE trials SET datetime_start = datetime('now', 'localtime', '-6 minutes')")
+    suggest(mine)  # about to say its name
+    workers.reclaim(mine)
+    assert [trial.state for trial in mine.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    assert mine.trials[-1].params == dead.params
+    assert workers.count(mine) == workers.Count(finished=0, running=1)
+
+
+def test_a_heartbeat_that_cannot_be_recorded_is_left_to_the_next(tmp_path, storage):
+    connected = study.connect(storage)
+    trial = connected.create_new_trial(connected.create_new_study([optuna.study.StudyDirection.MAXIMIZE]))
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
+        database.execute("ALTER TABLE trial_heartbeats RENAME TO away")
+        connected.record_heartbeat(trial)
+        database.execute("ALTER TABLE away RENAME TO trial_heartbeats")
+        connected.record_heartbeat(trial)
+        assert database.execute("SELECT trial_id FROM trial_heartbeats").fetchall() == [(trial,)]
+
+
+def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_lives_here(tmp_path, storage):
+    mine = opened(storage)
+    for process in (processes.this(), {**processes.this(), "process.host": "elsewhere"}):
+        trial = suggest(mine)
+        trial.set_user_attr("process", process)
+        mine._storage.record_heartbeat(trial._trial_id)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-2 minutes')")
+    workers.reclaim(mine)
+    assert [trial.state for trial in mine.trials] == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
+    assert mine.trials[2].params == mine.trials[1].params
+
+
+def _take_over(storage, store_uri):
+    store.use(store_uri)
+    mine = opened(storage)
+    workers.take_over(mine, mine.trials[0])
+
+
+def test_values_are_queued_before_a_tracking_store_is_waited_for(storage):
+    mine = opened(storage)
+    dead = fail(mine, **{"mlflow.run_id": "a" * 32})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        worker = multiprocessing.get_context("fork").Process(target=_take_over, args=(storage, address))
+        worker.start()
+        silent.settimeout(120)
+        asked, _ = silent.accept()
+        worker.kill()
+        worker.join()
+        asked.close()
+    (waiting,) = mine.get_trials(states=(TrialState.WAITING,))
+    assert waiting.params == dead.params
 
 
 def test_values_whose_workers_keep_dying_are_given_up(storage):

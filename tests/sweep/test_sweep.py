@@ -22,6 +22,7 @@ import pytest
 from safetensors.torch import save_file
 
 from pipeline import models
+from pipeline.sweep import study
 from tests.conftest import PROJECT, Workplace
 
 QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
@@ -308,6 +309,40 @@ def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_
         database.execute("DROP TRIGGER broken")
     assert workplace.run("sweep", **command) == 0
     assert sum(state == "COMPLETE" for _, state in finished(workplace, "mine").elements()) == 2
+
+
+def test_what_no_values_are_to_blame_for_ends_the_sweep_and_counts_for_no_trial(workplace, capsys):
+    space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
+    command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 2}
+    with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'its disk is full'); END"
+        database.execute(f"CREATE TRIGGER full BEFORE INSERT ON runs WHEN NEW.name LIKE 'trial %' {refuse}")
+    assert workplace.run("sweep", **command) == 1
+    err = capsys.readouterr().err
+    assert "its disk is full (trial 0 does not count: the same command tries it again)" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not finished(workplace, "mine")
+    with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
+        database.execute("DROP TRIGGER full")
+    assert workplace.run("sweep", **command) == 0
+    refused, again, another = trials_of(workplace, "mine")
+    assert [trial.state.name for trial in (refused, again, another)] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert again.params == refused.params
+
+
+def test_a_trial_that_another_worker_gave_up_ends_and_the_next_begins(workplace, capsys):
+    space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
+    command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 2, "num_trials": 1}
+    study.connect(f"sqlite:///{workplace.folder}/optuna.db").engine.dispose()  # makes its tables
+    with closing(sqlite3.connect(workplace.folder / "optuna.db")) as database:
+        is_first = "(SELECT number FROM trials WHERE trial_id = NEW.trial_id) = 0"
+        give_up = "BEGIN UPDATE trials SET state = 'FAIL' WHERE trial_id = NEW.trial_id; END"
+        database.execute(f"CREATE TRIGGER g AFTER INSERT ON trial_intermediate_values WHEN {is_first} {give_up}")
+    assert workplace.run("sweep", **command) == 0
+    assert "trial 0 was given up: another worker took this one for dead" in capsys.readouterr().err
+    first, second = trials_of(workplace, "mine")
+    assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
+    assert "error" not in first.user_attrs
 
 
 @pytest.mark.slow
