@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import torch
 from filelock import FileLock
-from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,7 +36,7 @@ POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left
 PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 # Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
-TROUBLES = (OSError, torch.AcceleratorError, MlflowException, StorageInternalError, SQLAlchemyError)
+TROUBLES = (*store.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
 GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import optuna
-from mlflow.exceptions import MlflowException
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
@@ -87,7 +86,7 @@ def is_alive_here(trial: FrozenTrial) -> bool:
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queues the values of a trial whose worker died for another try, and closes its MLflow run."""
     try_again(study, trial)  # first: while a store is waited for this process may be killed, too
-    with contextlib.suppress(ValueError, MlflowException):  # a store that is away: the next start closes the run
+    with contextlib.suppress(ValueError):  # a store that is away: the next start closes the run
         if (run_id := trial.user_attrs.get("mlflow.run_id")) and _is_left(run_id, trial):
             leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
 
 from pipeline.progress import say
 from pipeline.tracking import journal, local, processes, store
@@ -22,14 +23,20 @@ def close_dead_runs(experiment_id: str) -> None:
 
 
 def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
-    """Closes a run whose process no longer can, once what it left unsent is sent, unless that has closed it."""
+    """Closes a run whose process no longer can, once what it left unsent is sent, unless that has closed it.
+
+    Raises ValueError where the store does not take that.
+    """
     send(run_id)
     client = store.Client()
-    if client.get_run(run_id).info.status != "RUNNING":
-        return
-    for name, value in {"error": message, **(tags or {})}.items():
-        client.set_tag(run_id, name, value)
-    client.set_terminated(run_id, "FAILED")
+    try:
+        if client.get_run(run_id).info.status != "RUNNING":
+            return
+        for name, value in {"error": message, **(tags or {})}.items():
+            client.set_tag(run_id, name, value)
+        client.set_terminated(run_id, "FAILED")
+    except MlflowException as error:
+        raise store.unusable(error) from None
 
 
 def send(run_id: str = "") -> None:

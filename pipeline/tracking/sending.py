@@ -56,7 +56,7 @@ class Sender:
         """Sends one entry of the journal in `folder`."""
         try:
             told = SEND[entry["kind"]](self._client, self._run_id, folder, entry)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{entry['kind']} of run {self._run_id}: no entry of this version ({error})") from error
         except Exception as error:
             if isinstance(error, OSError | ValueError) and not isinstance(error, requests.RequestException):

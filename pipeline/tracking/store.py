@@ -33,6 +33,7 @@ if "MLFLOW_LOGGING_LEVEL" not in os.environ:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
+FAILURES = (OSError, MlflowException)  # of the store, or of the way to it
 PATIENCE_SECONDS = 120  # with a store that has answered before; one that never did may be a typing error
 
 OF_THE_WAY = {401, 403, 404, 408, 413}  # what a proxy or a login says, and not the store itself, in plain text

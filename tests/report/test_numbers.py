@@ -202,11 +202,9 @@ def test_what_is_no_finished_experiment_or_step_is_refused(experiment, stored, c
     ("step", "path", "content"),
     [
         ("evaluate", "thumbnails.webp", b"GIF89a<script>"),
-        ("evaluate", "thumbnails.webp", b"RIFF" + bytes(3 * 2**20)),
         ("evaluate", "per_class.csv", b"class,precision,recall,f1,support\nx,<b>,1,1,1\n"),
         ("evaluate", "confusion_matrix.csv", b"a,b,true\n1,2,a\n3,4,c\n"),
         ("train", "watch/maps.csv", b"image,epoch,blank,left,top,side\n0,<b>,False,0,0,16\n"),
-        ("train", "watch/maps.webp", b"RIFF    WEBP" + bytes(2**19)),
         ("train", "params.json", b"[" * 100_000),
     ],
 )
@@ -222,3 +220,16 @@ def test_what_others_have_put_there_is_refused_in_one_line(experiment, stored, c
         file.write_bytes(before)
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and path in error
+
+
+def test_a_picture_that_is_too_large_is_left_out_and_named(experiment, stored, capsys):
+    workplace, run_id = experiment
+    file = Path(stored["train"].info.artifact_uri.removeprefix("file://")) / "watch/maps.webp"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(b"RIFF    WEBP" + bytes(2**19))
+        capsys.readouterr()
+        assert workplace.run("report", run_id=run_id) == 0
+    finally:
+        file.write_bytes(before)
+    assert "watch/maps.webp of run" in (err := capsys.readouterr().err) and "is left out of the report" in err
