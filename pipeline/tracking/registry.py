@@ -54,7 +54,13 @@ def served_model(client: MlflowClient, run: Run) -> str:
     """The model that a training serves, with all its files; empty where it has none."""
     for output in run.outputs.model_outputs if run.outputs is not None else []:
         # MLflow links a model to its run before it sends the files, and one of which they were lost stays linked.
-        if client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
+        try:
+            is_whole = client.get_logged_model(output.model_id).status == LoggedModelStatus.READY
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as one that was deleted
+                raise
+            continue
+        if is_whole:
             return str(output.model_id)
     return ""
 

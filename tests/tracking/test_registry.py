@@ -129,6 +129,17 @@ def test_images_in_another_order_are_no_pairs(contest):
     assert contest.champion == "1"
 
 
+def test_a_training_whose_served_model_was_deleted_is_no_version(contest):
+    contest.training = contest.started("train", {})
+    contest.evaluation = contest.started("evaluate", {})
+    model = contest.client.create_logged_model("0", "model", source_run_id=contest.training)
+    contest.client.log_outputs(contest.training, [LoggedModelOutput(model.model_id, 0)])
+    contest.client.finalize_logged_model(model.model_id, "READY")
+    contest.client.delete_logged_model(model.model_id)
+    with pytest.raises(ValueError, match="has no served model to register"):
+        contest.register()
+
+
 def test_a_training_without_a_served_model_is_no_version(contest):
     contest.training = contest.started("train", {})
     contest.evaluation = contest.started("evaluate", {})
