@@ -35,12 +35,16 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):
         assert part in err
 
 
+def in_a_new_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
 def test_help_answers_without_importing_torch_or_mlflow():
     code = (
         "import sys; from pipeline.__main__ import main; status = main(['train', '--help']);"
         "print(sorted({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)), status)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = in_a_new_process(code)
     assert done.stdout.endswith("[] 0\n")
     assert "--max_lr" in done.stdout
 
@@ -50,7 +54,7 @@ def test_a_step_starts_without_looking_for_garbage_among_what_it_imports():
         "import gc; from pipeline.__main__ import main; status = main(['status']);"
         "print(status, gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = in_a_new_process(code)
     assert done.stdout.endswith("0 0 True 0\n")
     assert done.stderr == ""
 
@@ -58,5 +62,5 @@ def test_a_step_starts_without_looking_for_garbage_among_what_it_imports():
 def test_a_training_starts_without_what_only_its_results_need():
     late = "{'matplotlib', 'scipy.stats', 'scipy.signal', 'sklearn', 'pytorch_grad_cam', 'optuna'}"
     code = f"import sys, pipeline.steps.train; print(sorted({late} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = in_a_new_process(code)
     assert done.stdout == "[]\n"

@@ -23,7 +23,7 @@ from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import meter, say
 from pipeline.sweep import costs, study, workers
 from pipeline.sweep.space import Space
-from pipeline.tracking import processes, runs, states, store
+from pipeline.tracking import answers, processes, runs, states, store
 from pipeline.tracking.keeping import kept, restore
 from pipeline.tracking.run import Run
 from pipeline.tracking.starting import prepare
@@ -36,7 +36,7 @@ POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left
 PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 # Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
-TROUBLES = (*store.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
+TROUBLES = (*answers.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
 GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -80,7 +79,7 @@ def _is_of_the_dead(trial: FrozenTrial) -> bool:
 def is_alive_here(trial: FrozenTrial) -> bool:
     """Whether the trial is of a process that lives on this host."""
     process = trial.user_attrs.get("process", {})
-    return process.get("process.host") == socket.gethostname() and not processes.is_dead(process)
+    return processes.is_here(process) and not processes.is_dead(process)
 
 
 def take_over(study: optuna.Study, trial: FrozenTrial) -> None:

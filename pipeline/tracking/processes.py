@@ -39,10 +39,15 @@ def of_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(UNSEEN): value for name, value in tags.items()}
 
 
+def is_here(process: Mapping[str, str]) -> bool:
+    """Whether a process told by `this` is of this host."""
+    return process.get("process.host") == socket.gethostname()
+
+
 def is_dead(process: Mapping[str, str]) -> bool:
     """Whether a process told by `this`, or by a run's tags, has ended; of another host, after five silent minutes."""
     process = of_tags(process)
-    if process.get("process.host") != socket.gethostname():
+    if not is_here(process):
         seen = process.get("process.seen", "")
         return seen.isdecimal() and time.time() - int(seen) > SILENT_SECONDS
     try:

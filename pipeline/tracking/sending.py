@@ -18,7 +18,7 @@ from mlflow.entities import Run as StoredRun
 from pipeline.data.encode import to_png
 from pipeline.progress import say
 from pipeline.text import note
-from pipeline.tracking import registry, states, store, views
+from pipeline.tracking import answers, registry, states, store, views
 from pipeline.tracking.classifier import Classifier
 from pipeline.tracking.journal import FILES, Entry, Transient
 
@@ -61,7 +61,7 @@ class Sender:
         except Exception as error:
             if isinstance(error, OSError | ValueError) and not isinstance(error, requests.RequestException):
                 raise
-            if store.is_refusal(error):
+            if answers.is_refusal(error):
                 raise ValueError(f"{entry['kind']} of run {self._run_id}: {store.first_line(error)}") from error
             raise Transient(store.first_line(error)) from error
         if told:
@@ -124,7 +124,7 @@ def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None
     try:
         store.delete_artifacts(run, states.ARTIFACTS)
     except Exception as error:  # not everybody may delete, and whose storage it is says so in its own way
-        if store.is_transient(error):
+        if answers.is_transient(error):
             raise
         log.warning("the states of run %s stay among its artifacts: %s", run_id, store.first_line(error))
     client.set_tag(run_id, states.STEP_TAG, "")

@@ -16,15 +16,15 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from pipeline.progress import say
 from pipeline.tracking import views
+from pipeline.tracking.answers import is_refusal, is_transient
 
 # What MLflow says of its own doings, nobody needs to know who has not asked for it.
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
@@ -33,10 +33,7 @@ if "MLFLOW_LOGGING_LEVEL" not in os.environ:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
-FAILURES = (OSError, MlflowException)  # of the store, or of the way to it
 PATIENCE_SECONDS = 120  # with a store that has answered before; one that never did may be a typing error
-
-OF_THE_WAY = {401, 403, 404, 408, 413}  # what a proxy or a login says, and not the store itself, in plain text
 
 _answered: set[str] = set()  # stores by URI
 
@@ -67,34 +64,6 @@ class Client:
             return answer
 
         return patiently
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the store may take later what it did not take now."""
-    if isinstance(error, MlflowException):
-        # MLflow's own complaints about what it is given carry code 500 too; of a server's answer only the words tell.
-        is_from_afar = isinstance(error, RestException) or str(error).startswith("API request to")
-        is_busy = error.error_code == "TEMPORARILY_UNAVAILABLE" or error.get_http_status_code() == 429
-        return is_busy or (is_from_afar and bool(error.get_http_status_code() >= 500))
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    return isinstance(error, requests.RequestException)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether what was sent will never be taken, as it is wrong in itself.
-
-    Not so a password that has run out, an address that leads elsewhere for a while, or what another library says of
-    its own storage: what would be lost is all that is left of a run.
-    """
-    if is_transient(error):
-        return False
-    if isinstance(error, MlflowException):
-        is_plain = not isinstance(error, RestException) and str(error).startswith("API request to")
-        return not (is_plain and error.get_http_status_code() in OF_THE_WAY)
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code not in OF_THE_WAY
-    return False
 
 
 def _may_pass(error: BaseException) -> bool:
