@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import pwd
 import shutil
@@ -225,10 +224,7 @@ def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
     params = {**QUICK, "epochs": 1, "width": 4, "weights": "broken.safetensors", "objectives": "valid/loss"}
     params |= {"space": space, "num_trials": 2, "study_name": "broken"}
-    sweep = multiprocessing.get_context("fork").Process(target=workplace.run, args=("sweep",), kwargs=params)
-    sweep.start()
-    sweep.join(60)
-    sweep.kill()
+    workplace.start("sweep", **params).communicate(timeout=60)
     assert [trial.user_attrs.get("error") for trial in trials_of(workplace, "broken")] == ["valid/loss became nan"] * 2
 
 
@@ -259,12 +255,10 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part)
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
     command = {**GRID, "num_workers": 2, "epochs": 6}
-    command_alone = {**command, "num_workers": 1}
-    killed = multiprocessing.get_context("fork").Process(target=workplace.run, args=("sweep",), kwargs=command_alone)
-    killed.start()
+    killed = workplace.start("sweep", **{**command, "num_workers": 1})
     wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"))
     killed.kill()
-    killed.join()
+    killed.communicate()
     before = finished(workplace, "grid")
     assert "RUNNING" in {trial.state.name for trial in trials_of(workplace, "grid")}
 
