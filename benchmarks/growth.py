@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,21 +91,36 @@ def _own_memory() -> float:
 
 def main() -> None:
     """Measures all, prints the tables and draws the figure."""
-    OUT.mkdir(exist_ok=True)
-    figure, panels = plt.subplots(1, len(AXES), figsize=(12, 3.4), layout="constrained")
-    for panel, (axis, (_, values, unit)) in zip(panels, AXES.items(), strict=True):
-        costs = [_measured(axis, value) for value in values]
-        seconds, memory = np.array(costs).T
-        exponents = [float(np.polyfit(np.log(values), np.log(each), 1)[0]) for each in (seconds, memory)]
+    measured: dict[str, np.ndarray] = {}
+    for axis, (_, values, unit) in AXES.items():
+        seconds, memory = measured[axis] = np.array([_measured(axis, value) for value in values]).T
         print(f"| {axis} | {' | '.join(f'{value:,}' for value in values)} | exponent |")
         print("|---" * (len(values) + 2) + "|")
-        print(f"| {unit} | {' | '.join(f'{each:.2f}' for each in seconds)} | {exponents[0]:.2f} |")
-        print(f"| MiB | {' | '.join(f'{each:,.0f}' for each in memory)} | {exponents[1]:.2f} |\n", flush=True)
+        print(f"| {unit} | {' | '.join(f'{each:.2f}' for each in seconds)} | {_exponent(values, seconds):.2f} |")
+        print(
+            f"| MiB | {' | '.join(f'{each:,.0f}' for each in memory)} | {_exponent(values, memory):.2f} |\n", flush=True
+        )
+    _draw(measured)
+
+
+def _exponent(values: Sequence[int], costs: np.ndarray) -> float:
+    return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
+
+
+def _draw(measured: Mapping[str, np.ndarray]) -> None:
+    """`measured` has seconds and MiB (2, points) of each axis."""
+    figure, panels = plt.subplots(1, len(AXES), figsize=(12, 3.4), sharey=True, layout="constrained")
+    for panel, (axis, (_, values, unit)) in zip(panels, AXES.items(), strict=True):
+        seconds, memory = measured[axis]
         for each, label, color in ((seconds, unit, "tab:blue"), (memory, "MiB", "tab:orange")):
             panel.loglog(values, each / each[0], marker="o", color=color, label=label)
-        panel.set(xlabel=axis, title=f"exponents: time {exponents[0]:.2f}, memory {exponents[1]:.2f}")
+        panel.set_xticks(values, [f"{value:,}" for value in values])
+        panel.minorticks_off()
+        exponents = f"time {_exponent(values, seconds):.2f}, memory {_exponent(values, memory):.2f}"
+        panel.set(xlabel=axis, title=f"exponents: {exponents}")
         panel.legend()
     panels[0].set_ylabel("times that of the first point")
+    OUT.mkdir(exist_ok=True)
     figure.savefig(OUT / "growth.png", dpi=120)
 
 
