@@ -35,8 +35,8 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):
         assert part in err
 
 
-def in_a_new_process(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def in_a_new_process(code, folder=None):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
 
 
 def test_help_answers_without_importing_torch_or_mlflow():
@@ -49,12 +49,12 @@ def test_help_answers_without_importing_torch_or_mlflow():
     assert "--max_lr" in done.stdout
 
 
-def test_a_step_starts_without_looking_for_garbage_among_what_it_imports():
+def test_a_step_starts_without_looking_for_garbage_among_what_it_imports(tmp_path):
     code = (
         "import gc; from pipeline.__main__ import main; status = main(['status']);"
         "print(status, gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
     )
-    done = in_a_new_process(code)
+    done = in_a_new_process(code, tmp_path)  # where no runs are: what is made of them is garbage, too
     assert done.stdout.endswith("0 0 True 0\n")
     assert done.stderr == ""
 

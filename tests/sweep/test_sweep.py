@@ -285,6 +285,7 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
     assert all(points == list(range(1, len(points) + 1)) for points in epochs.values())
 
 
+@pytest.mark.slow
 def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_it_is_back(workplace):
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
     command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 1}

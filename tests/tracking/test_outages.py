@@ -89,6 +89,7 @@ def num_points(place):
     return len(place.client.get_metric_history(run.info.run_id, "lr"))
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_there_once(tmp_path, server, door):
     place = ServedPlace(tmp_path, door.uri)
     outages = {

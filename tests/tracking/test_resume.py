@@ -78,6 +78,7 @@ def interrupt(workplace, number, step="train", **params):
     return run_id, process.returncode, time.monotonic() - sent, err
 
 
+@pytest.mark.slow
 def test_a_scheduler_s_sigterm_saves_and_ends_with_143_and_mlflow_run_goes_on_in_the_same_run(workplace, whole):
     run_id, status, seconds, err = interrupt(workplace, signal.SIGTERM, **TRAIN)
     assert (status, err.splitlines()[-1]) == (143, "terminated")
@@ -158,6 +159,7 @@ def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_f
     assert "it is FINISHED" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_experiment_goes_on_with_the_step_it_was_in(workplace, capsys):
     steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "num_steps": 100, "num_repeats": 2, "num_images": 2}
     train_id, status, *_ = interrupt(workplace, signal.SIGTERM, step="main", **steps)
