@@ -72,13 +72,13 @@ class Contender:
             text=True,
             env=environment,
         )
-        self._told()
+        self._answer()
 
     def lap(self, units: int) -> float:
         """The rate of `units` of its work."""
         assert self._process is not None and self._process.stdin is not None
         print(units, file=self._process.stdin, flush=True)
-        return float(self._told()["rate"])  # type: ignore[arg-type]
+        return float(self._answer()["rate"])  # type: ignore[arg-type]
 
     def end(self) -> None:
         """Ends it: without more to do it leaves, and clears up, of its own accord."""
@@ -90,7 +90,7 @@ class Contender:
             self._process.kill()
             self._process.communicate()
 
-    def _told(self) -> dict[str, object]:
+    def _answer(self) -> dict[str, object]:
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):

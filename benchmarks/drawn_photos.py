@@ -1,4 +1,4 @@
-"""A folder of photos that are drawn: classes told apart by colour, texture or shape, in many sizes and formats.
+"""A folder of photos that are drawn: classes that differ by colour, texture or shape, in many sizes and formats.
 
 python -m benchmarks.drawn_photos FOLDER [number, 3000]   writes, the same every time,
   FOLDER/photos/<class>/   so many photos of eight classes, some with a fault that `doctor` should name

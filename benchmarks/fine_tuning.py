@@ -73,8 +73,8 @@ def main(photos: Path, seeds: int = 5, epochs: int = 25, source_epochs: int = 6)
                 for arm in ARMS:
                     accuracies[arm][size].append(_learn(few, arm, source, rates[arm], epochs, seed))
     OUT.mkdir(exist_ok=True)
-    told = {"seeds": seeds, "epochs": epochs, "rates": rates, "accuracies": accuracies}
-    (OUT / "fine_tuning.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+    measured = {"seeds": seeds, "epochs": epochs, "rates": rates, "accuracies": accuracies}
+    (OUT / "fine_tuning.json").write_text(json.dumps(measured, indent=2), encoding="utf-8")
     _draw(accuracies)
     print(_table(accuracies), f"\npeak rates: {rates}; {seeds} seeds; {time.monotonic() - started:.0f} s in all")
 

@@ -26,9 +26,8 @@ from benchmarks.synthetic import splits
 from pipeline.data.splits import Splits
 from pipeline.params import TrainStepParams
 from pipeline.training import device
-from pipeline.training.assemble import fitting
 from pipeline.training.events import StepEnd
-from pipeline.training.setup import Setup
+from pipeline.training.recipe import Recipe
 
 OUT = PROJECT / "build"
 UPDATES = 8  # timed, after as many that are not
@@ -71,7 +70,7 @@ AXES: dict[str, tuple[Callable[[int], Cost], tuple[int, ...], str]] = {
 def _cost(params: TrainStepParams, data: Splits, updates: int = 0) -> Cost:
     """Of a whole epoch, or of the latter half of so many updates."""
     where = device.choose("auto")
-    training = fitting(Setup(params, data, where, device.choose_precision("auto", where)), params, 0.01)
+    training = Recipe(params, data, where, device.choose_precision("auto", where)).one_cycle(0.01)
     started, most = now(), 0.0
     for number, _ in enumerate((event for event in training.events() if isinstance(event, StepEnd)), 1):
         most = max(most, _own_memory())

@@ -17,10 +17,11 @@ from benchmarks.laps import Laps
 from benchmarks.synthetic import splits
 from benchmarks.training import BATCH, WORKERS, OneByOne
 from pipeline import models
-from pipeline.data import augment
+from pipeline.data import augmentation
+from pipeline.data.batches import NormalisedBatches
 from pipeline.explain import attribution
-from pipeline.training import device, loop
-from pipeline.training.assemble import Normalised
+from pipeline.training import device
+from pipeline.training.update import predict
 
 EXPLAINED = 64
 
@@ -32,8 +33,8 @@ def augment_batches(laps: Laps) -> None:
     draw = Generator().manual_seed(0)
     while True:
         for rows in torch.randperm(len(data.train)).split(BATCH):
-            images = augment.random_crop(torch.from_numpy(data.train.take(rows.numpy())), 4, draw)
-            laps(len(augment.normalise(augment.random_flip(images, draw), data.mean, data.std)))
+            images = augmentation.random_crop(torch.from_numpy(data.train.take(rows.numpy())), 4, draw)
+            laps(len(augmentation.normalise(augmentation.random_flip(images, draw), data.mean, data.std)))
 
 
 def augment_one_by_one(laps: Laps) -> None:
@@ -49,7 +50,7 @@ def evaluate(laps: Laps) -> None:
     where = device.choose("cpu")
     network, data = _resnet18(), splits(2048)
     while True:
-        logits, _ = loop.predict(network, Normalised(data, data.test, BATCH, where), _precision(where))
+        logits, _ = predict(network, NormalisedBatches(data, data.test, BATCH, where), _precision(where))
         laps(len(logits))
 
 
@@ -57,7 +58,7 @@ def forward(laps: Laps) -> None:
     """Nothing but forward passes of the same network and as many pixels, ready in memory."""
     where = device.choose("cpu")
     network, data = _resnet18(), splits(2048)
-    pixels = augment.normalise(torch.from_numpy(data.test.take(np.arange(2048))), data.mean, data.std)
+    pixels = augmentation.normalise(torch.from_numpy(data.test.take(np.arange(2048))), data.mean, data.std)
     while True:
         with torch.inference_mode(), device.autocast(where, _precision(where)):
             for batch in pixels.split(BATCH):
@@ -102,7 +103,7 @@ def _resnet18() -> torch.nn.Module:
 
 def _some_images() -> Tensor:
     data = splits(EXPLAINED)
-    return augment.normalise(torch.from_numpy(data.train.take(np.arange(EXPLAINED))), data.mean, data.std)
+    return augmentation.normalise(torch.from_numpy(data.train.take(np.arange(EXPLAINED))), data.mean, data.std)
 
 
 def _precision(where: torch.device) -> str:

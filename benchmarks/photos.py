@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 from pipeline import data
-from pipeline.data.decode import crop
+from pipeline.data.decoder import crop
 from pipeline.data.parallel import map_blocks
 from pipeline.params import RecipeParams
 from pipeline.training import device
-from pipeline.training.setup import Setup, load_splits
+from pipeline.training.recipe import Recipe, load_splits
 
 CLASSES, BATCH, AUGMENTED = 10, 256, 8  # of them the first batches, whose augmentation is timed
 LEAST, MOST = 224, 500  # px a side
@@ -120,7 +120,7 @@ def copy_memory(split: data.Split) -> float:
 def augmented(params: RecipeParams, splits: data.Splits) -> float:
     """Photos per second of processor time through the recipe's augmentation and normalisation, on one thread."""
     torch.set_num_threads(1)
-    batches = Setup(params, splits, device.choose("cpu"), "fp32").train_batches(0)
+    batches = Recipe(params, splits, device.choose("cpu"), "fp32").train_batches(0)
     started, done = time.process_time(), 0
     for _, (images, _) in zip(range(AUGMENTED), batches.epoch(1), strict=False):
         done += len(images)

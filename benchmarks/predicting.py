@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.laps import Laps
 from pipeline import models
 from pipeline.data.batches import batch_size
-from pipeline.data.decode import decode as decode_file
+from pipeline.data.decoder import decode as decode_file
 from pipeline.training import device
 
 IMAGE_SIZE = 32  # px, as the network takes them

@@ -37,16 +37,16 @@ def first_update() -> None:
 
 
 def _leave_after_the_first_update() -> None:
-    from pipeline.training import loop
+    from pipeline.training import training
 
-    step = loop.train_step
+    step = training.train_step
 
     def last_step(*arguments, **options):  # type: ignore[no-untyped-def]
         step(*arguments, **options)
         _tell()
         raise KeyboardInterrupt
 
-    loop.train_step = last_step
+    training.train_step = last_step
 
 
 def cached_splits(folder: str) -> None:

@@ -7,13 +7,12 @@ import sys
 import time
 from typing import cast
 
-from pipeline.params import LrRangeParams, RecipeParams, TrainParams
+from pipeline.history.initial_weights import prepare
+from pipeline.params import LadderParams, TrainParams
 from pipeline.settings import resolve
-from pipeline.tracking.starting import prepare
 from pipeline.training import range_test
-from pipeline.training.assemble import climb, fitting, num_ladders
 from pipeline.training.events import EpochEnd
-from pipeline.training.loop import Diverged
+from pipeline.training.training import Diverged
 
 FACTORS = (1 / 3, 1, 3, 10, 30)
 
@@ -22,12 +21,12 @@ def main(arguments: list[str]) -> None:
     """Prints each rule's rate, then a Markdown table of accuracy by rate."""
     flags = {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
     params = cast(TrainParams, resolve("train", flags))
-    setup = prepare(params)
-    if setup.splits.valid is None:
+    recipe = prepare(params)
+    if recipe.splits.valid is None:
         sys.exit("valid_fraction=0: rates are compared on the validation split")
-    recipe = {name: getattr(params, name) for name in RecipeParams.model_fields}
-    ladder = LrRangeParams(**recipe)
-    curves = [climb(setup, ladder, repeat) for repeat in range(num_ladders(setup, ladder))]
+    ladder = LadderParams()
+    repeats = range(recipe.num_ladders(ladder))
+    curves = [range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps) for repeat in repeats]
     suggestion = range_test.suggest(curves)
     print({rule: f"{rate:.2e}" for rule, rate in suggestion.rates.items() if rate})
     if suggestion.lr is None:
@@ -36,7 +35,7 @@ def main(arguments: list[str]) -> None:
     for factor in FACTORS:
         started = time.perf_counter()
         try:
-            *_, end = fitting(setup, params, factor * suggestion.lr).events()
+            *_, end = recipe.one_cycle(factor * suggestion.lr).events()
             assert isinstance(end, EpochEnd)
             reached = f"{end.valid_accuracy:.2%} | {end.valid_loss:.4f}"
         except Diverged:

@@ -21,7 +21,7 @@ from benchmarks.synthetic import splits
 from pipeline import models
 from pipeline.data.splits import Splits
 from pipeline.params import TrainStepParams
-from pipeline.training import allocator, device
+from pipeline.training import device
 
 BATCH, IMAGES, WORKERS, LR = 512, 45_000, 2, 0.01
 RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airbench94_muon.py
@@ -30,19 +30,18 @@ RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airb
 def pipeline(model: str, laps: Laps, tracking: bool = True, compile: str = "off") -> None:
     """`python -m pipeline train`, from the first update on: its events, recorded as it records them."""
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{Path.cwd()}/mlflow.db", "XDG_STATE_HOME": str(Path.cwd())}
-    from pipeline.tracking import runs
-    from pipeline.tracking.keeping import kept
-    from pipeline.training.assemble import fitting
-    from pipeline.training.setup import Setup
+    from pipeline.resume.training_state import checkpointed
+    from pipeline.tracking import lifecycle
+    from pipeline.training.recipe import Recipe
 
     params = TrainStepParams(model=model, batch_size=BATCH, optimizer="sgd", max_lr=LR, epochs=1000, compile=compile)
     where = device.choose("auto")
-    setup = Setup(params, splits(IMAGES), where, device.choose_precision("auto", where))
-    training = fitting(setup, params, LR)
+    recipe = Recipe(params, splits(IMAGES), where, device.choose_precision("auto", where))
+    training = recipe.one_cycle(LR)
     if not tracking:
         _count(training.events(), laps)
-    with runs.start("train", model) as run:
-        _count(kept(training, run, params.checkpoint_minutes), laps)
+    with lifecycle.start("train", model) as run:
+        _count(checkpointed(training, run, params.checkpoint_minutes), laps)
 
 
 def untracked(model: str, laps: Laps) -> None:
@@ -73,7 +72,7 @@ def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
 
 def bare_blocks_kept(model: str, laps: Laps) -> None:
     """The same with the memory of large tensors kept."""
-    allocator.keep_large_blocks()
+    device.keep_large_blocks()
     bare(model, laps)
 
 
@@ -84,7 +83,7 @@ def record(model: str, laps: Laps) -> None:
 
 def record_blocks_kept(model: str, laps: Laps) -> None:
     """The same with the memory of large tensors kept."""
-    allocator.keep_large_blocks()
+    device.keep_large_blocks()
     record(model, laps)
 
 

@@ -15,11 +15,12 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from pictures.browser import chromium, keep, status
+from pipeline.history import run_record
 from pipeline.params import STEPS, as_text
 from pipeline.report import page as report
-from pipeline.report.told import Told
+from pipeline.report.record import Record
 from pipeline.settings import EXPERIMENTS, nearest, read_experiment, resolve
-from pipeline.tracking import reading, store
+from pipeline.tracking import store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -86,11 +87,11 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
     entries = []
     with chromium() as browser:
         for shown in _experiments(data_dir, shortened):
-            told = reading.told(_newest(shown) or _run(shown))
-            picture, result = _photographed(browser, told)
+            record = run_record.read(_newest(shown) or _run(shown))
+            picture, result = _photographed(browser, record)
             size = keep(picture, DOCS / "gallery" / f"{shown.name}.png")
             print(f"{shown.name}: {result} ({size / 1000:.0f} kB)")
-            entries.append(_entry(shown, told, result))
+            entries.append(_entry(shown, record, result))
     given = " ".join(quote(f"{name}={value}") for name, value in shortened.items())
     command = f'make gallery CIFAR10={PLACES["data_dir"]} GIVEN="{given}"' if data_dir else "make gallery"
     head = HEAD.format(command=command)
@@ -128,12 +129,12 @@ def _run(shown: Shown) -> str:
     return run_id
 
 
-def _photographed(browser: "Browser", told: Told) -> tuple[bytes, str]:
+def _photographed(browser: "Browser", record: Record) -> tuple[bytes, str]:
     """A picture of the report, and the sentence it begins with."""
     context = browser.new_context(viewport={"width": WIDTH, "height": 800}, color_scheme="light")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
-        file.write_text(report.build(told), encoding="utf-8")
+        file.write_text(report.build(record), encoding="utf-8")
         page = context.new_page()
         page.goto(file.as_uri())
         page.add_style_tag(content=LAYOUT)
@@ -145,14 +146,14 @@ def _photographed(browser: "Browser", told: Told) -> tuple[bytes, str]:
     return picture, result
 
 
-def _entry(shown: Shown, told: Told, result: str) -> str:
+def _entry(shown: Shown, record: Record, result: str) -> str:
     """What the gallery says of an experiment, from what its own run has kept."""
-    changed = _changed(shown, told)
+    changed = _changed(shown, record)
     shorter = [text for name, text in changed.items() if name not in NOT_SHORTER]
-    given = {name: as_text(PLACES.get(name, told.of.params[name])) for name in changed}
+    given = {name: as_text(PLACES.get(name, record.run.params[name])) for name in changed}
     entry = [] if shown.step == "main" else ["-e", shown.step]
     words = [f"-P {quote(f'{name}={value}')}" for name, value in given.items()]
-    tags = {name: value for step in (*told.steps.values(), told.of) for name, value in step.tags.items()}
+    tags = {name: value for step in (*record.steps.values(), record.run) for name, value in step.tags.items()}
     return ENTRY.format(
         name=shown.name,
         result=result,
@@ -163,12 +164,12 @@ def _entry(shown: Shown, told: Told, result: str) -> str:
     )
 
 
-def _changed(shown: Shown, told: Told) -> dict[str, str]:
+def _changed(shown: Shown, record: Record) -> dict[str, str]:
     """By name, each parameter that the run has otherwise than the experiment's file, in words."""
     declared = resolve(shown.step, {"experiment": str(shown.path)}).model_dump(mode="json")
     return {
         name: f"`{name}={as_text(value)}`, not `{as_text(declared[name])}`"
-        for name, value in told.of.params.items()
+        for name, value in record.run.params.items()
         if name in declared.keys() - NOT_GIVEN and value != declared[name]
     }
 

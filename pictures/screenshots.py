@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Literal
 import requests
 
 from pictures.browser import LOOK_MS, chromium, keep, status
+from pipeline.history import run_record
 from pipeline.report import page as report
-from pipeline.tracking import reading, store, views
+from pipeline.tracking import store, views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -66,7 +67,7 @@ def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
     """Light, dark, and on a telephone."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
-        file.write_text(report.build(reading.told(run_id)), encoding="utf-8")
+        file.write_text(report.build(run_record.read(run_id)), encoding="utf-8")
         for name, (scheme, width) in REPORTS.items():
             context = browser.new_context(viewport={"width": width, "height": REPORT_HEIGHT}, color_scheme=scheme)
             page = context.new_page()

@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from pipeline.params import COMMANDS, Declared, TerminalParams
-from pipeline.settings import nearest, resolve, resumed, terminal
+from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
+from pipeline.resume import interrupts
+from pipeline.settings import nearest, old_name, resolve, resumed, terminal
 from pipeline.text import visible
-from pipeline.tracking import interrupts, journal
+from pipeline.tracking import journal
 from pipeline.training.events import Failure
 
 TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # as pydantic takes them
@@ -25,16 +26,17 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
     try:
-        status = _run(arguments)
+        status = run_command(command_line(), arguments, "python -m pipeline")
     finally:
-        gc.unfreeze()  # what is frozen to the very end is reported as leaked, by triton
-    _tell_unsent()
+        gc.unfreeze()  # triton reports what is frozen to the very end as leaked
+    _say_what_was_not_sent()
     return status
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
+    """Runs `command`, called `name` in its help. Returns the exit status, as `main` does."""
     try:
-        command_line().main(args=arguments, prog_name="python -m pipeline", standalone_mode=False)
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return BAD_INPUT
@@ -55,16 +57,18 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def command_line() -> click.Group:
-    """One command a step, one option a parameter, but for those that need no name."""
+    """A command per step, with an option per parameter, except for parameters that need no name."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
-        options = [*_parameters(params), *_parameters(TerminalParams)]
-        group.add_command(_Step(step, params=options, callback=_runner(step), help=params.__doc__))
+        parameters = [*options(params), *options(TerminalParams)]
+        group.add_command(_Step(step, params=parameters, callback=_runner(step), help=params.__doc__))
     return group
 
 
 class _Steps(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] in MOVED_COMMANDS:
+            ctx.fail(f"{args[0]} is now another command: {MOVED_COMMANDS[args[0]]}")
         if args[0] not in self.commands and not args[0].startswith("-"):
             ctx.fail(f"unknown step {args[0]}{nearest(args[0], COMMANDS)} (steps: {', '.join(COMMANDS)})")
         return super().resolve_command(ctx, args)
@@ -72,6 +76,10 @@ class _Steps(click.Group):
 
 class _Step(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            name = word.partition("=")[0]
+            if name.startswith("--") and (answer := old_name(name.removeprefix("--"))):
+                ctx.fail(f"{name} {answer}")
         return super().parse_args(ctx, _with_values(args, {f"--{name}" for name in _switches(self.name or "")}))
 
 
@@ -95,7 +103,8 @@ def _is_no_value(switch: str, word: str) -> bool:
     return switch.removeprefix("--") in TerminalParams.model_fields and word.lower() not in TRUTH_VALUES
 
 
-def _parameters(params: type[Declared]) -> list[click.Parameter]:
+def options(params: type[Declared]) -> list[click.Parameter]:
+    """An option of the command line for each parameter."""
     schemas = params.model_json_schema().get("properties", {})
     return [_parameter(name, schemas[name], params) for name in params.model_fields]
 
@@ -149,14 +158,14 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
         asked = getattr(params, "resume", "")
         if not asked:
             return params
-    from pipeline.tracking import unfinished
+    from pipeline.resume import candidates
 
     if asked == "auto":
-        return params.model_copy(update={"resume": unfinished.same(step, params)})
-    return resumed(step, flags, *unfinished.find(step, asked))
+        return params.model_copy(update={"resume": candidates.same(step, params)})
+    return resumed(step, flags, *candidates.find(step, asked))
 
 
-def _tell_unsent() -> None:
+def _say_what_was_not_sent() -> None:
     if journal.left_behind:
         folders = ", ".join(str(folder) for folder in journal.left_behind)
         click.echo(
@@ -199,9 +208,9 @@ def _log_to_the_terminal() -> None:
 def _refuse(message: str) -> int:
     click.echo(f"error: {message}", err=True)
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
-        from pipeline.tracking import runs
+        from pipeline.tracking import lifecycle
 
-        runs.note_error(run_id, message)
+        lifecycle.note_error(run_id, message)
     return BAD_INPUT
 
 

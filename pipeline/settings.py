@@ -1,5 +1,6 @@
 """Flags and experiment files -> the validated parameters of a step."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,23 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.params import COMMANDS, STEPS, DataParams, Declared, ModelParams, TerminalParams, absolute
-from pipeline.params.declared import nearest
+from pipeline.params import (
+    COMMANDS,
+    REMOVED,
+    RENAMED,
+    STEPS,
+    DataParams,
+    Declared,
+    ModelParams,
+    TerminalParams,
+    absolute,
+)
+from pipeline.params.base import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
 
 # May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
-FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "num_workers"}
+FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 
@@ -111,13 +122,22 @@ def read_experiment(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")
     for key in content:
+        if answer := old_name(str(key)):
+            raise ValueError(f"experiment {path}: {key} {answer}")
         if key not in KNOWN:
             raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), KNOWN)}")
     return content
 
 
+def old_name(name: str) -> str:
+    """What a parameter's name of an earlier version is answered with; empty for any other name."""
+    if name in RENAMED:
+        return f"is now called {RENAMED[name]}"
+    return f"was removed: {REMOVED[name]}" if name in REMOVED else ""
+
+
 def message(detail: ErrorDetails) -> str:
-    """What is wrong with one value, as a person is told."""
+    """What is wrong with one value, in words."""
     context = detail.get("ctx", {})
     if detail["type"] == "value_error":
         return str(context["error"])
@@ -139,6 +159,15 @@ def one_line(error: ValidationError, path: Path | None = None, from_file: Iterab
         problem = " or ".join(dict.fromkeys(message(detail) for detail in details))
         lines.append(f"{source}{name}={details[0]['input']}: {problem}" if name else problem)
     return "; ".join(lines)
+
+
+def command(step: str, **params: str) -> str:
+    """The command line that runs `step` from this folder, quoted for a shell.
+
+    `mlflow run .` would only work in the project's own folder, and by default needs conda.
+    """
+    flags = [word for name, value in params.items() for word in (f"--{name}", value)]
+    return shlex.join(["python", "-m", "pipeline", step, *flags])
 
 
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:

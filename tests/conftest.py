@@ -64,10 +64,11 @@ class Workplace:
         flags = [word for name, value in params.items() for word in (f"--{name}", str(value))]
         return [sys.executable, "-m", "pipeline", step, *flags, *map(str, words)]
 
-    def start(self, step: str, **params: object) -> subprocess.Popen:
-        """`python -m pipeline step --name value ...`, under way."""
+    def start(self, step: str, module: str = "", **params: object) -> subprocess.Popen:
+        """`python -m pipeline step --name value ...`, or `python -m module --name value ...`, under way."""
+        words = self.command(step, **params)
         return subprocess.Popen(
-            self.command(step, **params),
+            [sys.executable, "-m", module, *words[4:]] if module else words,
             cwd=self.folder,
             env={**self.environment, "PYTHONPATH": str(PROJECT)},
             stdout=subprocess.PIPE,

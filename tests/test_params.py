@@ -8,21 +8,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.data.decode import RESIZES
-from pipeline.data.policies import POLICIES
+from pipeline.data.augmentation import POLICIES
+from pipeline.data.decoder import RESIZES
 from pipeline.params import (
+    COMMANDS,
     STEPS,
     CamMethod,
     MainParams,
     Params,
     RecipeParams,
-    StepName,
     TrainParams,
     as_text,
 )
+from pipeline.params.main import StepName
 from pipeline.params.networks import NETWORKS
 from pipeline.settings import resolve
-from pipeline.training import class_weights, optimizers
+from pipeline.training import loss, optimizers
 
 
 def test_text_is_read_as_its_type():
@@ -110,7 +111,7 @@ def test_choices_of_data_and_loss_match_their_tables():
     choices = {name: set(get_args(field.annotation)) for name, field in RecipeParams.model_fields.items()}
     assert choices["resize"] == set(RESIZES)
     assert choices["augment"] == {"basic", *POLICIES}
-    assert choices["class_weights"] == {"none", *class_weights.RULES}
+    assert choices["class_weights"] == {"none", *loss.RULES}
 
 
 @pytest.mark.parametrize(
@@ -133,12 +134,12 @@ def test_cam_methods_match_the_table():
 
 
 def test_the_recipe_is_what_a_rate_depends_on():
-    recipe = TrainParams().recipe()
+    recipe = TrainParams().identity()
     assert recipe["batch_size"] == 128
     for apart in ("seed", "device", "data_dir", "max_lr", "epochs", "experiment", "limit_test"):
         assert apart not in recipe
-    assert TrainParams(seed=1, epochs=3, max_lr=1).recipe() == recipe
-    assert TrainParams(weight_decay=0.1).recipe() != recipe
+    assert TrainParams(seed=1, epochs=3, max_lr=1).identity() == recipe
+    assert TrainParams(weight_decay=0.1).identity() != recipe
 
 
 def values(schema):
@@ -209,3 +210,14 @@ def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_j
     in_mlflow = {name: as_text(value) for name, value in params.model_dump().items()}
     assert STEPS[step](**in_mlflow) == params
     assert STEPS[step](**json.loads(json.dumps(params.model_dump()))) == params
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_parameter_is_declared_by_two_bases(command):
+    """Else the order of the bases would decide on a default."""
+    declaring = {}
+    for base in COMMANDS[command].__mro__:
+        for name in vars(base).get("__annotations__", {}):
+            declaring.setdefault(name, []).append(base.__name__)
+    fields = COMMANDS[command].model_fields
+    assert {name: bases for name, bases in declaring.items() if name in fields and len(bases) > 1} == {}

@@ -8,7 +8,7 @@ import pytest
 
 from pictures import browser, gallery, screenshots
 from pipeline.params import STEPS, as_text
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 from pipeline.settings import EXPERIMENTS, resolve
 from tests.browser import needs_chromium
 from tests.conftest import PROJECT, Workplace
@@ -43,8 +43,8 @@ def test_what_else_is_given_is_told_from_what_it_should_be():
 def told(shown):
     """What a run of the experiment would have left of its parameters."""
     params = resolve(shown.step, shown.flags).model_dump(mode="json")
-    return Told(
-        Step(shown.step, "0" * 32, "a name", 1.0, params, {}, {"machine": "a machine", "git.commit": "abc"}), {}
+    return Record(
+        StepRecord(shown.step, "0" * 32, "a name", 1.0, params, {}, {"machine": "a machine", "git.commit": "abc"}), {}
     )
 
 

@@ -18,9 +18,10 @@ import optuna
 import pytest
 import torch
 
+from pipeline import disk
 from pipeline.data import cache
+from pipeline.model_files import checkpoint
 from pipeline.steps import train
-from pipeline.tracking import checkpoint, local
 from tests.conftest import Workplace
 
 TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "epochs": 2, "width": 4}
@@ -642,7 +643,7 @@ def test_a_journal_of_another_run_s_folder_is_left_alone(ground, journal, capsys
 @pytest.mark.parametrize("run_id", ["../../x", "", "/etc", "a/b", "..", "a\x00"])
 def test_a_run_id_that_leads_elsewhere_has_no_folder(run_id):
     with pytest.raises(ValueError, match="is no run id"):
-        local.folder(run_id)
+        disk.run_folder(run_id)
 
 
 # A tracking server that lies

@@ -17,7 +17,7 @@ TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
 @pytest.fixture(scope="module")
 def experiment(workplace):
     """A whole experiment, run once; the tests look at what it left."""
-    done = workplace.mlflow_run("main", **TRAIN, num_steps=100, num_repeats=2, num_images=2)
+    done = workplace.mlflow_run("main", **TRAIN, ladder_steps=100, num_repeats=2, num_images=2)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -151,7 +151,7 @@ def test_range_test_and_training_alone(workplace, experiment, step):
     before = step("lr_range").info.run_id
     commands = [
         workplace.start_mlflow_run("train", **{**TRAIN, "epochs": 1}),
-        workplace.start_mlflow_run("lr_range", **QUICK, optimizer="adamw", num_steps=30, num_repeats=1),
+        workplace.start_mlflow_run("lr_range", **QUICK, optimizer="adamw", ladder_steps=30, num_repeats=1),
     ]
     for command in commands:
         _, err = command.communicate(timeout=300)

@@ -59,6 +59,8 @@ def test_every_declared_experiment_validates_and_says_only_what_differs(path):
     [
         ("epochs: two\n", ["epochs=two", "integer"]),
         ("epoch: 2\n", ["unknown key epoch", "did you mean epochs?"]),
+        ("lr_min: 1e-4\n", ["lr_min is now called ladder_min_lr"]),
+        ("watts: 40\n", ["watts was removed"]),
         ("- epochs\n", ["expected `name: value`", "list"]),
         ("", ["expected `name: value`"]),
         ("epochs: [\n", ["not YAML"]),

@@ -9,7 +9,7 @@ import requests
 from PIL import Image
 
 from pictures import browser, gallery, screenshots
-from pipeline.tracking import reading
+from pipeline.history import run_record
 from tests.browser import Ui, Window, needs_chromium, window
 from tests.conftest import Workplace
 
@@ -127,7 +127,7 @@ def test_screenshots_are_of_what_the_store_holds(ui, experiment, tmp_path, monke
     mlflow.set_tracking_uri(ui.url)
     try:
         made = screenshots.make(tmp_path)
-        told = reading.told(run_of(experiment, "main").info.run_id)
+        told = run_record.read(run_of(experiment, "main").info.run_id)
     finally:
         mlflow.set_tracking_uri(None)
     assert {path.stem for path in made} == {path.stem for path in screenshots.FOLDER.glob("*.png")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data import cache, folders, named
+from pipeline.data import cache, folders, named_sets
 from pipeline.data.cache import TEST
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
 from pipeline.data.tree import in_words
@@ -17,7 +17,7 @@ __all__ = ["DATASETS", "Report", "Split", "Splits", "load"]
 log = logging.getLogger(__name__)
 
 FOLDER = "folder"
-DATASETS = (*named.SETS, FOLDER)
+DATASETS = (*named_sets.SETS, FOLDER)
 NAMED = 10  # files left out, and classes of too few images, in the log
 
 
@@ -61,8 +61,8 @@ def load(
         name, flip = shown(root.resolve().name), True
         report = Report(dict(+listing.skipped), dict(listing.unread), sorted([*listing.left_out, *decoded.corrupt]))
     else:
-        decoded = named.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
-        name, flip, report = dataset, named.SETS[dataset].flip, Report()
+        decoded = named_sets.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
+        name, flip, report = dataset, named_sets.SETS[dataset].flip, Report()
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report)

@@ -1,25 +1,14 @@
 """A split -> batches on the device, their order and augmentation a function of seed and epoch alone."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from pipeline.data import Split
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a training a batch stands."""
-
-    passes: float  # over the data before this batch, fractional
-    mirrored: Tensor  # (B,) bool, which of its images an alternating flip mirrors
-
-
-Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
+from pipeline.data import Split, Splits
+from pipeline.data.augmentation import Augment, Place, normalise
 
 RESIDENT_SHARE = 0.4  # of the device's free memory; the rest is for model and activations
 PIXELS_AT_ONCE = 2**22  # that a network only looks at, or that move to the device: 4,096 images of 32 px, 83 of 224
@@ -57,6 +46,19 @@ class Batches:
         if self.device.type == "cuda":
             images = images.pin_memory()
         return images.to(self.device, non_blocking=True)
+
+
+class NormalisedBatches:
+    """Batches of a split as a model takes them, in order and without augmentation."""
+
+    def __init__(self, splits: Splits, split: Split, batch_size: int, device: torch.device) -> None:
+        self._batches = Batches(split, batch_size, device)
+        self._splits = splits
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, 3, H, W) float32, labels (B,) int64."""
+        for images, labels in self._batches:
+            yield normalise(images, self._splits.mean, self._splits.std), labels
 
 
 class TrainBatches(Batches):

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.data import cache
 from pipeline.data.cache import Block, Decoded, put
-from pipeline.data.decode import DiskError, Scaling, decode
-from pipeline.data.labels import read_labels
+from pipeline.data.decoder import DiskError, Scaling, decode
+from pipeline.data.label_table import read_labels
 from pipeline.data.parallel import WORTH_WORKERS, map_blocks
 from pipeline.data.rows import Rows
 from pipeline.data.tree import ImageFile, Listing, scan, train_classes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.data.cache import TEST, TRAIN, VALID
-from pipeline.data.decode import SUFFIXES, UNREAD
+from pipeline.data.decoder import SUFFIXES, UNREAD
 from pipeline.text import shown
 
 # By the names, in any case, of folders and in tables.
@@ -96,7 +96,7 @@ def scan(root: Path) -> Listing:
 
 
 def scan_below(root: Path) -> Listing:
-    """The files below the folder `root`, at any depth, sorted by path, told apart as `scan` does, without labels."""
+    """The files below the folder `root`, at any depth, by path, sorted into kinds as `scan` does, without labels."""
     listing = Listing()
     _scan_class(root, "", TRAIN, "", listing, set())
     listing.files.sort()

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.data import Split
-from pipeline.data.augment import resize
+from pipeline.data.augmentation import resize
 
 SIDE = 32  # px of a thumbnail: 3 kB an image, kept in memory
 PIXELS_AT_ONCE = 2**23

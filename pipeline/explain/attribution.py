@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -24,47 +24,11 @@ class NotFinite(ValueError):
     """The logits or the maps of a network are no numbers."""
 
 
-class _SignedEigenCAM(EigenCAM):
-    """Eigen-CAM with its sign settled: the end of the principal component that reaches further is bright.
-
-    The component has no sign of its own, so the package's map may show the background (Chung & Ying 2025,
-    doi:10.3390/app15137562, eq. 13).
-    """
-
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):  # type: ignore[no-untyped-def]
-        positions = activations.reshape(*activations.shape[:2], -1).transpose(0, 2, 1)
-        centred = positions - positions.mean(axis=1, keepdims=True)
-        components = np.linalg.svd(centred, full_matrices=False).Vh
-        projection = (centred @ components[:, 0, :, None]).reshape(len(activations), *activations.shape[2:])
-        bright = projection.max(axis=(1, 2)) >= -projection.min(axis=(1, 2))
-        return projection * np.where(bright, 1, -1)[:, None, None]
-
-
-class _BatchedScoreCAM(ScoreCAM):
-    """Score-CAM with one image's masks in memory at a time, and without a progress bar for each."""
-
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):  # type: ignore[no-untyped-def]
-        self.activations_and_grads.release()  # its hooks would keep the activations of every masked image
-        weights = [self._weights(*each) for each in zip(input_tensor, activations, targets, strict=True)]
-        return torch.stack(weights).cpu().numpy()
-
-    @torch.no_grad()
-    def _weights(self, image: Tensor, activation: np.ndarray, target: ClassifierOutputTarget) -> Tensor:
-        channels = torch.from_numpy(activation).to(image.device)[:, None]
-        masks = interpolate(channels, image.shape[1:], mode="bilinear")
-        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-        masks = (masks - low) / (high - low).clamp_min(1e-8)
-        scores = [target(self.model(image * some)) for some in masks.split(batch_size(image.shape[-1]))]
-        return torch.cat(scores).softmax(0)
-
-
 METHODS: dict[str, type[BaseCAM]] = {
     "gradcam": GradCAM,  # Selvaraju et al. 2017, arXiv:1610.02391
     "gradcam++": GradCAMPlusPlus,  # Chattopadhay et al. 2018, arXiv:1710.11063
     "layercam": LayerCAM,  # Jiang et al. 2021, doi:10.1109/TIP.2021.3089943
     "hirescam": HiResCAM,  # Draelos & Carin 2020, arXiv:2011.08891
-    "eigencam": _SignedEigenCAM,  # Muhammad & Yeasin 2020, arXiv:2008.00299; knows no class
-    "scorecam": _BatchedScoreCAM,  # Wang et al. 2020, arXiv:1910.01279; a pass per channel: slow
 }
 
 

@@ -1,4 +1,4 @@
-"""What is told of each architecture: how to build it, and where its activation maps are read."""
+"""What describes an architecture: how to build it, and where its activation maps are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

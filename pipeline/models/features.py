@@ -5,16 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.stages import head
+
 
 def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, C) of `images` as the model takes them, and features (B, D) float32 on the way to them.
 
-    First the penultimate ones, which go into `head(model)`, averaged over their positions where they have any; then, of
+    First the penultimate ones, which go into the head, averaged over their positions where they have any; then, of
     what goes into `inner(model)`, each channel's mean and standard deviation over the positions. By the end,
-    where nothing but the classes is told apart, images of none often look as if they were of one. Raises ValueError for
+    where only the classes are distinguished, images of none often look as if they were of one. Raises ValueError for
     a model without a head.
     """
-    last, before = head(model), inner(model)
+    last, before = head(model)[1], inner(model)
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(layer: nn.Module, inputs: Any) -> None:
@@ -30,17 +32,6 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     if before is not None:
         parts += [kept[before].mean(2), kept[before].std(2, correction=0)]
     return logits, torch.cat(parts, dim=1)
-
-
-def head(model: nn.Module) -> nn.Module:
-    """The layer that makes the logits: of those with weights, linear or convolutional, the last one declared.
-
-    So it is in every model here and in torchvision's, SqueezeNet's being a convolution.
-    """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has neither a linear nor a convolutional layer to take features from")
-    return layers[-1]
 
 
 def inner(model: nn.Module) -> nn.Module | None:

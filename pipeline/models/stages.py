@@ -51,8 +51,15 @@ def stages(model: nn.Module) -> list[Stage]:
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:
-    """Name and module of the layer that gives the logits: the last with a matrix of its own."""
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    """Name and module of the layer that gives the logits: of the linear and convolutional ones the last declared.
+
+    That holds for every model here and in torchvision; SqueezeNet's is a convolution. Raises ValueError for a model
+    without such a layer.
+    """
+    layers = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has neither a linear nor a convolutional layer to take features from")
+    return layers[-1]
 
 
 def _parts(module: nn.Module, prefix: str, loose: list[nn.Parameter]) -> Iterator[tuple[str, nn.Module]]:
@@ -62,3 +69,38 @@ def _parts(module: nn.Module, prefix: str, loose: list[nn.Parameter]) -> Iterato
             yield from _parts(child, f"{prefix}{name}.", loose)
         else:
             yield f"{prefix}{name}", child
+
+
+class Frozen:
+    """The first `num_stages` stages of `model` (all but the head where None), until an epoch comes (never where 0).
+
+    Made before anything is frozen; `begin` is called with each epoch. What learns depends on the epoch alone.
+    Raises ValueError for more stages than the network has.
+    """
+
+    def __init__(self, model: nn.Module, num_stages: int | None, until_epoch: int) -> None:
+        found = stages(model)
+        if num_stages is not None and num_stages > len(found):
+            names = ", ".join(stage.name for stage in found)
+            raise ValueError(f"freeze={num_stages}: the network has {len(found)} stages before its head ({names})")
+        self.stages = found[:num_stages]
+        self._until = until_epoch
+        # What never learns, such as a whitened first layer, is not to be thawed.
+        self._learning = [each for stage in self.stages for each in stage.parameters if each.requires_grad]
+
+    def holds(self, epoch: int) -> bool:
+        """Whether anything is frozen in that epoch, counted from 1."""
+        return not self._until or epoch < self._until
+
+    def begin(self, epoch: int) -> None:
+        """Freezes or thaws; call it once the model is in training mode.
+
+        What is frozen evaluates: its batch norms keep their statistics, and it drops nothing.
+        """
+        frozen = self.holds(epoch)
+        for parameter in self._learning:
+            parameter.requires_grad_(not frozen)
+        if frozen:
+            for stage in self.stages:
+                for module in stage.modules:
+                    module.eval()

@@ -28,7 +28,7 @@ class Pretrained:
     """Weights by name, where they are from, and what is known of the images they were made for."""
 
     state: Mapping[str, Tensor]
-    source: str  # as a person is told
+    source: str  # for messages
     identity: str  # the same for the same weights, wherever they lie
     classes: tuple[str, ...] | None = None
     mean: PerChannel | None = None  # per channel, in [0, 1] units, as std
@@ -85,8 +85,8 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
     state = {name: tensor for name, tensor in renamed.items() if name in own or not name.startswith(AUXILIARY)}
     head = stages.head(model)[0]
     of_head = [name for name in own if name.rpartition(".")[0] == head]
-    told = _head(state, own, of_head, pretrained.classes, classes)
-    if told != KEPT:
+    head_note = _head(state, own, of_head, pretrained.classes, classes)
+    if head_note != KEPT:
         state |= {name: own[name] for name in of_head}
     if isinstance(model, VisionTransformer):
         _interpolate_positions(model, state, pretrained.source)
@@ -97,7 +97,7 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
         raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} is none of its tables)")
     if broken := [name for name, tensor in state.items() if _has_gaps(tensor)]:
         raise ValueError(f"{pretrained.source}: holds values that are no numbers ({', '.join(broken[:3])})")
-    return Fitted(state, told)
+    return Fitted(state, head_note)
 
 
 def _head(

@@ -1,15 +1,14 @@
-"""What the doctor of data sets takes."""
+"""Parameters of the doctor of data sets."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.params.base import Params
 from pipeline.params.recipe import DataParams, DeviceParams, FlipParams, SeedParams
 
 
-class DoctorParams(DataParams, FlipParams, DeviceParams, SeedParams):
-    """What is wrong with an image set, before a training is spent: duplicates, leaks, suspect labels, odd images."""
-
+class CheckupParams(Params):
     near_similarity: float = Field(
         0.85, ge=0.5, le=1, description="of two images, from which they are near duplicates (1: exact ones alone)"
     )
@@ -21,3 +20,7 @@ class DoctorParams(DataParams, FlipParams, DeviceParams, SeedParams):
     label_epochs: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
         "auto", description="of each of its trainings; 0: labels are not checked"
     )
+
+
+class DoctorParams(DataParams, FlipParams, DeviceParams, SeedParams, CheckupParams):
+    """What is wrong with an image set, before a training is spent: duplicates, leaks, suspect labels, odd images."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from pipeline.params.declared import nearest
+from pipeline.params.base import nearest
 
 OWN = ("resnet18", "resnet9", "fast", "ultimus", "vit")  # for small images
 # torchvision's own names, written out so that parameters are checked without importing it; a test holds them equal.

@@ -1,11 +1,11 @@
-"""What range test and training share: data, network, device, seed, and all a suggested rate depends on."""
+"""Parameters that the range test and the training share: data, network, starting weights, device, optimizer."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.params.declared import Params, Switch, absolute, on_or_off
-from pipeline.params.fine_tuning import FineTuningParams
+from pipeline.params.base import Params, Switch, absolute, integer, on_or_off
 from pipeline.params.networks import OWN, ModelName
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
@@ -19,6 +19,9 @@ INTERDEPENDENT = (
     ("weights", "freeze", "unfreeze_epoch", "epochs"),
     ("optimizer", "normalise_weights"),
 )
+RUN = "run:"
+FILES = (".safetensors", ".pth")
+OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
 
 
 class DeviceParams(Params):
@@ -77,6 +80,44 @@ class ModelParams(Params):
     dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
     depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
     heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
+
+    def network_options(self) -> dict[str, int]:
+        """The sizes that a network may take: width, patch_size, dim, depth, heads."""
+        return {name: getattr(self, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}
+
+
+def _source(weights: str) -> str:
+    is_run = re.fullmatch(rf"{RUN}[0-9a-f]{{32}}", weights)
+    if weights != "none" and not (is_run or weights.endswith(FILES) or OF_TORCHVISION.fullmatch(weights)):
+        raise ValueError("should be none, default, a name torchvision has, a .safetensors file or run:<run id>")
+    return weights
+
+
+class FineTuningParams(Params):
+    weights: Annotated[str, AfterValidator(_source)] = Field(
+        "none",
+        description="to start from: default or a name of torchvision's; a .safetensors (or .pth) file; run:<run id>",
+    )
+    freeze: Annotated[Literal["none", "backbone"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(integer)] = (
+        Field("none", description="what does not learn: backbone, all but the head; or its first so many stages")
+    )
+    unfreeze_epoch: int = Field(0, ge=0, description="epoch from which on what was frozen learns too (0: never)")
+    lr_decay: float = Field(
+        1.0, gt=0, le=1, description="rate of each stage over that of the one after it; the head has the full rate"
+    )
+
+    def misfit(self, model: str, own: tuple[str, ...]) -> str:
+        """What does not fit together of these for network `model`, where `own` are this project's; else empty."""
+        if model in own and OF_TORCHVISION.fullmatch(self.weights):
+            other = f"; torchvision's network is model=torchvision/{model}" if model == "resnet18" else ""
+            return f"weights={self.weights}: torchvision has none for {model}, which is this project's own{other}"
+        if self.freeze != "none" and self.weights == "none":
+            return f"freeze={self.freeze}: what is frozen must have learned before, and weights=none"
+        if self.freeze == "none" and self.unfreeze_epoch:
+            return f"unfreeze_epoch={self.unfreeze_epoch}: nothing is frozen (freeze=none)"
+        if self.unfreeze_epoch == 1:
+            return "unfreeze_epoch=1: training starts with epoch 1, so give 2 or more, or freeze=none"
+        return ""
 
 
 class FlipParams(Params):
@@ -146,7 +187,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
         # Of a whole image, squashed or padded, no border is cut off.
         return round(self.image_size * ROOM / 2) if self.crop_area and self.resize == "crop" else 0
 
-    def recipe(self) -> dict[str, Any]:
-        """The knobs a rate depends on; seed, device and data location are none of them."""
+    def identity(self) -> dict[str, Any]:
+        """The parameters that a good rate depends on; seed, device and the place of the data are not among them."""
         apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "limit_test"}
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

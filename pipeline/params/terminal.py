@@ -1,14 +1,14 @@
-"""What a command shows, which is no part of a recipe."""
+"""Parameters of commands that are no part of a recipe, and of what any command shows."""
 
 from pydantic import Field
 
-from pipeline.params.declared import Declared
+from pipeline.params.base import Declared
 
 
 class TerminalParams(Declared):
     """Taken by every command."""
 
-    quiet: bool = Field(False, description="nothing but errors and what it came to")
+    quiet: bool = Field(False, description="only errors and the result")
 
 
 class StatusParams(Declared):
@@ -16,3 +16,7 @@ class StatusParams(Declared):
 
     follow: bool = Field(False, description="on a terminal, look again and again until nothing runs, or Ctrl-C")
     every_seconds: float = Field(3, ge=0.5, le=3600, description="between two looks")
+
+
+class SyncParams(Declared):
+    """Sends to MLflow what runs could not send while their tracking store was away."""

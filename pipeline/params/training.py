@@ -1,10 +1,10 @@
-"""What declares a range test, a training and a sweep of trainings."""
+"""Parameters of a training, of the range test before it, and of a sweep over trainings."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
-from pipeline.params.declared import Params, comma_separated, from_json, on_or_off, without_password
+from pipeline.params.base import Params, comma_separated, from_json, on_or_off, without_password
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
@@ -81,37 +81,40 @@ class TrainParams(RecipeParams, StudyParams):
         return self
 
 
-class ResumeParams(Params):
+class SeriesParams(Params):
+    """How often a training or an experiment runs, and which interrupted run it continues."""
+
     resume: str = Field(
         "",
         pattern=r"^(latest|auto|[0-9a-f]{32})?$",
         description="go on with an interrupted run: its id; latest; auto, one of the same parameters or else a new run",
     )
-
-
-class SeedsParams(Params):
     num_seeds: int = Field(1, ge=1, le=100, description="trainings, with seed, seed + 1, ..., under one parent run")
 
 
-class TrainStepParams(TrainParams, ResumeParams, SeedsParams):
+class TrainStepParams(TrainParams, SeriesParams):
     """OneCycle training: weights, curves and a served model."""
 
 
-class LrRangeParams(RecipeParams):
-    """LR range test: which peak rate the recipe takes."""
+class LadderParams(Params):
+    """The ladder of rates that a range test climbs."""
 
-    lr_min: float = Field(1e-5, gt=0, description="first rate of the ladder")
-    lr_max: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
-    num_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
+    ladder_min_lr: float = Field(1e-5, gt=0, description="first rate of the ladder")
+    ladder_max_lr: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
+    ladder_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
     num_repeats: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = Field(
         "auto", description="ladders, each with its own seed; the median is suggested; auto: 3, of large sets 1"
     )
 
     @model_validator(mode="after")
     def ladder_rises(self) -> Self:
-        if self.lr_min >= self.lr_max:
-            raise ValueError(f"lr_min={self.lr_min:g} must be below lr_max={self.lr_max:g}")
+        if self.ladder_min_lr >= self.ladder_max_lr:
+            raise ValueError(f"ladder_min_lr={self.ladder_min_lr:g} must be below ladder_max_lr={self.ladder_max_lr:g}")
         return self
+
+
+class LrRangeParams(RecipeParams, LadderParams):
+    """LR range test: which peak rate the recipe takes."""
 
 
 class SweepParams(TrainParams):
@@ -122,7 +125,7 @@ class SweepParams(TrainParams):
         {}, description="parameter -> [choices] or {low, high, log, step}, either with `when`; in the experiment file"
     )
     num_trials: int = Field(12, ge=1, le=100_000, description="trials of the study in all, finished ones included")
-    num_workers: int = Field(1, ge=1, le=256, description="processes that run trials")
+    sweep_workers: int = Field(1, ge=1, le=256, description="processes that run trials")
     sampler: Literal["tpe", "random", "grid", "gp", "nsgaii"] = Field("tpe", description="what suggests the values")
     pruner: Literal["auto", "hyperband", "median", "none"] = Field(
         "auto", description="what ends poor trials early; auto is hyperband where trials can be compared, else none"

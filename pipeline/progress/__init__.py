@@ -1,9 +1,9 @@
 """What the terminal shows: lines, and one bar for all that is to be done; `table` is apart, as it takes longer."""
 
 from pipeline.progress.bar import Meter, Part, alone, aside, meter, steps
+from pipeline.progress.messages import answer, conclude, is_quiet, quiet, say, screen, tell
 from pipeline.progress.time_left import duration, left
-from pipeline.progress.training import show
-from pipeline.progress.words import answer, conclude, is_quiet, quiet, say, screen, tell
+from pipeline.progress.training_display import show
 
 __all__ = [
     "Meter",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from pipeline.progress import words
+from pipeline.progress import messages
 from pipeline.progress.time_left import Pace, left
 from pipeline.text import visible
 
@@ -33,15 +33,15 @@ class Meter:
         self.pace = pace
         self._whole = whole
 
-    def advance(self, told: Callable[[], str]) -> None:
-        """One unit more. `told` is asked what to show beside the bar, and that only twice a second."""
-        self.at(self.done + 1, told)
+    def advance(self, text: Callable[[], str]) -> None:
+        """One unit more. `text` returns what stands beside the bar; it is called only twice a second."""
+        self.at(self.done + 1, text)
 
-    def at(self, done: float, told: Callable[[], str]) -> None:
-        """So many units."""
+    def at(self, done: float, text: Callable[[], str]) -> None:
+        """`done` units, of the meter's total."""
         self.done = done
         self.pace.see(done, time.monotonic())
-        self._whole.draw(told)
+        self._whole.draw(text)
 
     @property
     def seconds_left(self) -> float | None:
@@ -50,11 +50,11 @@ class Meter:
 
 
 class _Bar(tqdm):
-    told = ""
+    text = ""
 
     @property
     def format_dict(self) -> Any:
-        return {**super().format_dict, "told": self.told}
+        return {**super().format_dict, "text": self.text}
 
 
 class _Whole:
@@ -73,7 +73,7 @@ class _Whole:
         is_worker = multiprocessing.parent_process() is not None  # which leaves the terminal to who started it
         self._bar = _Bar(
             total=len(self._parts),
-            bar_format="{desc} |{bar}| {told}",
+            bar_format="{desc} |{bar}| {text}",
             disable=not sys.stderr.isatty() or is_worker,
             dynamic_ncols=True,
             leave=False,
@@ -116,7 +116,7 @@ class _Whole:
         finally:
             self._is_aside = False
 
-    def draw(self, told: Callable[[], str] = str) -> None:
+    def draw(self, text: Callable[[], str] = str) -> None:
         """Shows where all is; not more than twice a second."""
         now = time.monotonic()
         if self._bar.disable or (self._meter is not None and now - self._drawn < REFRESH_SECONDS):
@@ -126,7 +126,7 @@ class _Whole:
         count = f"{self._position + 1}/{len(self._parts)} " if len(self._parts) > 1 else ""
         self._bar.n = self._position + self._share()
         waiting = left(*self._left())
-        self._bar.told = visible("  ".join(text for text in (f"{waiting} left" if waiting else "", told()) if text))
+        self._bar.text = visible("  ".join(part for part in (f"{waiting} left" if waiting else "", text()) if part))
         self._bar.set_description_str(visible(count + title), refresh=False)
         self._bar.refresh()
 
@@ -175,7 +175,7 @@ def steps(parts: Sequence[Part]) -> Iterator[_Whole]:
     global _whole
     _whole = _Whole(parts)
     try:
-        with words.inner():
+        with messages.inner():
             yield _whole
     finally:
         _whole.close()
@@ -210,7 +210,7 @@ def meter(title: str, total: float, done: float = 0, *, least: float = 2, per_ep
 @contextmanager
 def aside() -> Iterator[None]:
     """Within, something is done that a step needs before it does its own."""
-    with words.inner():
+    with messages.inner():
         if _whole is None:
             yield
         else:

@@ -45,7 +45,7 @@ def follow(look: Callable[[], tuple[str, bool]], seconds: float) -> None:
     with suppress(KeyboardInterrupt), Live(console=Console(file=sys.stdout), auto_refresh=False) as live:
         is_more = True
         while is_more:
-            told, is_more = look()
-            live.update(Text(told), refresh=True)
+            text, is_more = look()
+            live.update(Text(text), refresh=True)
             if is_more:
                 time.sleep(seconds)

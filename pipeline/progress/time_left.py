@@ -6,7 +6,7 @@ MEASURED_SECONDS = 2  # before a rate is believed
 
 
 class Pace:
-    """Seconds per unit, seen since the first of them was told, before which things are set up."""
+    """Seconds per unit, measured from the first unit on, since things are set up before it."""
 
     def __init__(self, least: float = 2) -> None:
         self._least = least  # units that tell something

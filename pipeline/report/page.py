@@ -8,19 +8,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.report import recipe, sections
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 
 HERE = Path(__file__).parent
 VENDORED = ("d3.min.js", "plot.umd.min.js")
 SCRIPTS = ("charts.js", "training.js", "watched.js", "results.js", "tables.js", "sweep.js")
-ENERGY_HOUR = 3600  # s
 
 
-def build(told: Told, watts: float = 0) -> str:
-    """The page that tells `told`: HTML in one text, which asks for nothing and runs no script but its own.
-
-    With `watts`, what the machine is taken to draw, it gives the energy.
-    """
+def build(record: Record) -> str:
+    """The page about `record`: one HTML text, which fetches nothing and runs no script but its own."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -32,20 +28,17 @@ def build(told: Told, watts: float = 0) -> str:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stay in their order
     environment.tests["number"] = lambda value: isinstance(value, int | float)
     scripts = [_text("vendor", name) for name in VENDORED] + [_text("templates", name) for name in SCRIPTS]
-    seconds = sections.seconds(told)
     return environment.get_template("page.html").render(
-        told=told,
-        steps=told.steps,
+        record=record,
+        steps=record.steps,
         policy=_policy(scripts),
         scripts=scripts,
         style=_text("templates", "style.css"),
-        charted=sections.charted(told),
-        sprites=sections.sprites(told),
-        source=_source(told),
-        parameters=recipe.parameters(_asked(told)),
-        command=recipe.command(told),
-        watts=watts,
-        energy=None if seconds is None else watts * seconds / ENERGY_HOUR,
+        charted=sections.charted(record),
+        sprites=sections.sprites(record),
+        source=_source(record),
+        parameters=recipe.parameters(_asked(record)),
+        command=recipe.command(record),
         sections=sections,
     )
 
@@ -76,14 +69,14 @@ FORMATS = {
 }
 
 
-def _asked(told: Told) -> Step:
+def _asked(record: Record) -> StepRecord:
     """The run whose parameters are the recipe: of an experiment its own, else the training's where there is one."""
-    return told.of if told.of.kind in ("main", "seeds", "sweep") else told.steps.get("train", told.of)
+    return record.run if record.run.kind in ("main", "seeds", "sweep") else record.steps.get("train", record.run)
 
 
-def _source(told: Told) -> dict[str, Any]:
+def _source(record: Record) -> dict[str, Any]:
     """What it was made from: code, data and machine, of the first step that says so."""
-    every = [told.of, *told.steps.values()]
+    every = [record.run, *record.steps.values()]
     names = {"commit": "git.commit", "dirty": "git.dirty", "data": "data.digest", "device": "device"}
     names |= {"machine": "machine", "precision": "precision", "dataset": "dataset", "model": "model"}
     return {key: next((step.tags[tag] for step in every if step.tags.get(tag)), "") for key, tag in names.items()}

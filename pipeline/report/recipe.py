@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from pipeline.params import STEPS, as_text
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 from pipeline.text import visible
 
 # Where and how it was run, rather than what; and a study, whose values stand among the others and may be others by now.
@@ -26,7 +26,7 @@ class Parameter:
     differs: bool
 
 
-def parameters(step: Step) -> list[Parameter]:
+def parameters(step: StepRecord) -> list[Parameter]:
     """Those of a run, in the order of their declaration; what is declared no more has no default and no meaning."""
     fields = _fields(step)
     return [
@@ -41,9 +41,9 @@ def parameters(step: Step) -> list[Parameter]:
     ]
 
 
-def command(told: Told) -> str:
+def command(record: Record) -> str:
     """What repeats the run: its parameters that are not the defaults, the experiment file's among them."""
-    step = told.of
+    step = record.run
     given = {name: _text(step, name) for name in step.params if name not in APART}
     words = [shlex.quote(visible(f"{name}={text}")) for name, text in given.items() if text is not None]
     entry = [] if step.kind == "main" else ["-e", DECLARED_AS.get(step.kind, step.kind)]
@@ -54,11 +54,11 @@ def command(told: Told) -> str:
     return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])
 
 
-def _fields(step: Step) -> dict[str, FieldInfo]:
+def _fields(step: StepRecord) -> dict[str, FieldInfo]:
     return STEPS[DECLARED_AS.get(step.kind, step.kind)].model_fields
 
 
-def _text(step: Step, name: str) -> str | None:
+def _text(step: StepRecord, name: str) -> str | None:
     """A parameter's value as text where it is not the default, else None."""
     fields = _fields(step)
     value = step.params[name]

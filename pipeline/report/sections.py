@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 
 MATRIX_CLASSES = 60  # beyond, the commonest errors alone are shown
 MOST_ROWS = 1000  # of a table on the page
@@ -44,16 +44,16 @@ class Sprite:
     height: int
 
 
-def charted(told: Told) -> dict[str, Any]:
+def charted(record: Record) -> dict[str, Any]:
     """What the charts draw, as plain JSON: tables by step and path, of long ones evenly chosen rows; `metrics`."""
     tables = {
         f"{kind}/{path}": columns(thin(table, CHARTED.get(path, MOST_ROWS)))
-        for kind, step in told.steps.items()
+        for kind, step in record.steps.items()
         for path, table in step.tables.items()
         if path not in UNCHARTED
     }
-    epochs = {f"{kind}/epochs": columns(thin(step.epochs, CURVE_POINTS)) for kind, step in told.steps.items()}
-    metrics = {kind: _finite(step.metrics) for kind, step in told.steps.items()}
+    epochs = {f"{kind}/epochs": columns(thin(step.epochs, CURVE_POINTS)) for kind, step in record.steps.items()}
+    metrics = {kind: _finite(step.metrics) for kind, step in record.steps.items()}
     return {"tables": tables | {name: table for name, table in epochs.items() if table}, "metrics": metrics}
 
 
@@ -76,7 +76,7 @@ def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
 
 
-def matrix(step: Step) -> list[tuple[str, list[Cell]]]:
+def matrix(step: StepRecord) -> list[tuple[str, list[Cell]]]:
     """A row per true class of an evaluation; none where there are too many classes to show."""
     table = step.tables.get("confusion_matrix.csv")
     if table is None or len(table) > MATRIX_CLASSES:
@@ -89,13 +89,13 @@ def matrix(step: Step) -> list[tuple[str, list[Cell]]]:
     ]
 
 
-def num_images(step: Step) -> int | None:
+def num_images(step: StepRecord) -> int | None:
     """Test images of an evaluation."""
     table = step.tables.get("confusion_matrix.csv")
     return None if table is None else int(table.iloc[:, :-1].to_numpy(dtype=float).sum())
 
 
-def errors(step: Step) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]]]:
+def errors(step: StepRecord) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]]]:
     """Of an explanation, each misclassified image with its maps, in the order they were chosen."""
     images, maps = step.tables.get("explain/images.csv"), step.tables.get("explain/maps.csv")
     if images is None or maps is None or "left" not in maps:
@@ -105,7 +105,7 @@ def errors(step: Step) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]
         yield image, own.to_dict("records")
 
 
-def watched(step: Step) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]]]:
+def watched(step: StepRecord) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]]]:
     """Of a training, each image that was watched, with its map after the last epoch."""
     images, maps = (step.tables.get(f"watch/{name}.csv") for name in ("images", "maps"))
     if images is None or maps is None or not {f"watch/{name}.webp" for name in ("images", "maps")} <= {*step.pictures}:
@@ -114,11 +114,11 @@ def watched(step: Step) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]]]:
     return [(image, last[place]) for place, image in enumerate(images.to_dict("records")) if place in last]
 
 
-def sprites(told: Told) -> list[Sprite]:
+def sprites(record: Record) -> list[Sprite]:
     """The files of small images, each as it is embedded once."""
     return [
         sprite
-        for step in told.steps.values()
+        for step in record.steps.values()
         for path, content in step.pictures.items()
         if (sprite := _sprite(path, content, step.tables.get(path.replace(".webp", ".csv")))) is not None
     ]
@@ -132,38 +132,31 @@ def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | 
     return Sprite(path.replace("/", "-").removesuffix(".webp"), uri, width, height)
 
 
-def rates(step: Step) -> list[str]:
+def rates(step: StepRecord) -> list[str]:
     """The rules of a range test that gave a rate."""
     return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
 
 
-def of_seeds(told: Told) -> str:
+def of_seeds(record: Record) -> str:
     """The accuracy that several seeds have come to, by its metric; empty where there is one seed alone."""
-    table = told.of.tables.get("seeds.csv", pd.DataFrame())
-    return next((name for name in ACCURACIES if name in table and f"{name}_sd" in told.of.metrics), "")
+    table = record.run.tables.get("seeds.csv", pd.DataFrame())
+    return next((name for name in ACCURACIES if name in table and f"{name}_sd" in record.run.metrics), "")
 
 
-def controls(step: Step) -> list[str]:
+def controls(step: StepRecord) -> list[str]:
     """The metrics of what an explanation's maps are measured against."""
     return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
 
 
-def timed(told: Told) -> list[Step]:
+def timed(record: Record) -> list[StepRecord]:
     """The steps whose times add up: of a training's range test, only one that is a step beside it.
 
     The time of the training holds that of one within it, and one that was found there took none.
     """
-    train = told.steps.get("train")
-    every = told.steps.values()
+    train = record.steps.get("train")
+    every = record.steps.values()
     return [step for step in every if step.kind != "lr_range" or train is None or _are_beside(step, train)]
 
 
-def _are_beside(one: Step, other: Step) -> bool:
+def _are_beside(one: StepRecord, other: StepRecord) -> bool:
     return PARENT in one.tags and one.tags[PARENT] == other.tags.get(PARENT)
-
-
-def seconds(told: Told) -> float | None:
-    """Duration of the steps together (s); None where that of one is not known."""
-    every = timed(told)
-    known = [step.seconds for step in every if step.seconds is not None]
-    return sum(known) if len(known) == len(every) else None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.results import paired, seeds
-from pipeline.results.paired import Difference
+from pipeline.results import paired_tests, seeds
+from pipeline.results.paired_tests import Difference
 
 LEAST_IMAGES = 20  # of a class: of fewer a percentile bootstrap leaves 0 out by chance too often
 
@@ -31,7 +31,7 @@ class Arm:
         return np.asarray(self.correct.mean(axis=0))
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The arm with its accuracy, in words."""
         count = len(self.correct)
         number = f"{self.accuracies.mean():.2%}"
@@ -51,7 +51,7 @@ def judge(a: Arm, b: Arm, alpha: float = 0.05, seed: int = 0) -> Verdict:
     Numbers: `difference` in accuracy, `over_images_low` and `_high`; of one network each McNemar's `only_<letter>`
     (images) and `p_value`; of several each `over_seeds_low`, `over_seeds_high` and `detectable`. None of them is NaN.
     """
-    over_images = paired.difference(a.scores, b.scores, 1 - alpha, seed)
+    over_images = paired_tests.difference(a.scores, b.scores, 1 - alpha, seed)
     numbers = {
         "difference": over_images.value,
         "over_images_low": over_images.low,
@@ -61,7 +61,9 @@ def judge(a: Arm, b: Arm, alpha: float = 0.05, seed: int = 0) -> Verdict:
     how = _of_networks if most == 1 else _of_recipes if fewest > 1 else _of_unequal
     verdict = how(a, b, over_images, alpha)
     found = {**numbers, **verdict.numbers}
-    beginning = f"{b.told} against {a.told} on {len(a.scores)} test images: {100 * over_images.value:+.2f} points"
+    beginning = (
+        f"{b.description} against {a.description} on {len(a.scores)} test images: {100 * over_images.value:+.2f} points"
+    )
     return Verdict(
         f"{beginning} ({verdict.sentence}", {name: value for name, value in found.items() if not math.isnan(value)}
     )
@@ -79,7 +81,7 @@ def per_class(labels: np.ndarray, a: Arm, b: Arm, seed: int = 0) -> pd.DataFrame
 
 def _of_class(name: str, rows: np.ndarray, a: Arm, b: Arm, seed: int) -> dict[str, object]:
     a, b = (Arm(arm.letter, arm.correct[:, rows]) for arm in (a, b))
-    found = paired.difference(a.scores, b.scores, seed=seed)
+    found = paired_tests.difference(a.scores, b.scores, seed=seed)
     return {
         "class": name,
         "images": int(rows.sum()),
@@ -94,13 +96,13 @@ def _of_class(name: str, rows: np.ndarray, a: Arm, b: Arm, seed: int) -> dict[st
 
 def _are_told_apart(a: Arm, b: Arm, found: Difference) -> bool:
     if len(a.correct) == len(b.correct) == 1:
-        return paired.mcnemar(a.correct[0], b.correct[0]).p_value < 0.05
+        return paired_tests.mcnemar(a.correct[0], b.correct[0]).p_value < 0.05
     alike = math.isnan(found.low)  # of a bootstrap all resamples are, so that the value itself is the interval
     return len(a.scores) >= LEAST_IMAGES and (found.value != 0 if alike else _leaves_zero_out(found))
 
 
 def _of_networks(a: Arm, b: Arm, over_images: Difference, alpha: float) -> Verdict:
-    test = paired.mcnemar(a.correct[0], b.correct[0])
+    test = paired_tests.mcnemar(a.correct[0], b.correct[0])
     facts = (
         f"{_interval(over_images, alpha, 'images')}; McNemar's exact p = {test.p_value:.3g}, "
         f"{test.only_b} images only {b.letter} has right, {test.only_a} only {a.letter})"

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import norm, t, ttest_ind
 
-from pipeline.results.paired import Difference
+from pipeline.results.paired_tests import Difference
 
 POWER, ALPHA = 0.8, 0.05
 LARGEST_EFFECT = 1e5  # standard deviations; with two seeds an arm 10.4 are found

@@ -2,16 +2,20 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from pipeline.results import plots
+
 COLUMNS = 24
 QUALITIES = (90, 70, 50, 30)  # the first that keeps to the size is taken
 MAX_BYTES, SLIDER_BYTES = 5 * 2**18, 2**19  # of a file, so that a page of them can be mailed
 
+LARGEST_SIDE = 112  # px, of the slider's images
+MAPS_PIXELS = 2**19  # of all its maps together, which are made smaller for it
 PER_CELL = 24  # images of one true and one predicted class
 
 
@@ -50,3 +54,30 @@ def _encoded(sheet: Image.Image, qualities: Sequence[int], most_bytes: int) -> b
     if len(qualities) > 1 and file.tell() > most_bytes:
         return _encoded(sheet, qualities[1:], most_bytes)
     return file.getvalue()
+
+
+def slider_files(
+    images: np.ndarray, named: Sequence[Mapping[str, str]], maps: Mapping[int, np.ndarray]
+) -> dict[str, tuple[bytes, pd.DataFrame]]:
+    """A WebP file, and a table of where each lies in it, of `images` and of `maps`, by those names.
+
+    `images` (N, 3, S, S) uint8, N `named` each by its name and class; `maps` (N, S, S) uint8 by epoch, one at least.
+    The table of the maps has a row per map: the image's place from 0, the epoch, whether it is blank.
+    """
+    epochs, (count, side) = sorted(maps), (len(images), images.shape[-1])
+    step = math.ceil(side / math.sqrt(MAPS_PIXELS / (len(epochs) * count)))
+    small = np.concatenate([maps[epoch][:, ::step, ::step] for epoch in epochs])
+    described = {
+        "image": np.tile(np.arange(count), len(epochs)),
+        "epoch": np.repeat(epochs, count),
+        "blank": np.concatenate([(maps[epoch] == 0).all(axis=(1, 2)) for epoch in epochs]),
+    }
+    return {
+        "images": _slider_file(images, pd.DataFrame(named)),
+        "maps": _slider_file(plots.heat(small), pd.DataFrame(described)),
+    }
+
+
+def _slider_file(images: np.ndarray, described: pd.DataFrame) -> tuple[bytes, pd.DataFrame]:
+    content, places = sprite(images, LARGEST_SIDE, SLIDER_BYTES)
+    return content, pd.concat([described, places], axis=1)

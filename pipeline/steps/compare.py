@@ -10,18 +10,18 @@ import torch
 
 from pipeline import models
 from pipeline.explain import attribution
-from pipeline.params import CompareParams, TrainedParams, TrainParams, as_text
-from pipeline.progress import conclude, say
+from pipeline.history import evaluation, trained_model
+from pipeline.history.evaluation import Evaluation
+from pipeline.history.trained_model import ModelAndImages
+from pipeline.params import CompareParams, TrainedModelParams, TrainParams, as_text
+from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, per_class
-from pipeline.results.paired import mcnemar
+from pipeline.results.paired_tests import mcnemar
 from pipeline.settings import FREE_TO_CHANGE
+from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import visible
-from pipeline.tracking import evaluated, runs, trained
-from pipeline.tracking.evaluated import Evaluated
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
-from pipeline.tracking.trained import Training
 
 MAX_ARMS = 6  # as many as there are colours that the colour-blind can tell apart
 ALPHA = 0.05
@@ -36,27 +36,27 @@ class Compared:
     """An arm, with the evaluations it is made of and a name that tells it from the others."""
 
     arm: Arm
-    runs: Sequence[Evaluated]
+    runs: Sequence[Evaluation]
     name: str
 
 
 def run(params: CompareParams) -> Result:
     """Compares what `params.runs` lead to, all others with the first."""
-    found = [each for asked in params.runs for each in evaluated.find(asked)]
+    found = [each for asked in params.runs for each in evaluation.find(asked)]
     _check(found)
     first, *others = compared = _arms(found)
     title = f"{found[0].params.dataset}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
-    with runs.start("compare", title) as run:
-        run.params(params.model_dump())
-        run.tags({"dataset": found[0].params.dataset, "test.digest": found[0].test_digest})
+    tags = {"dataset": found[0].params.dataset, "test.digest": found[0].test_digest}
+    with tracked("compare", title, params.model_dump(), tags) as step:
+        run = step.run
         run.tags({f"arm.{each.arm.letter}": " ".join(one.run_id for one in each.runs) for each in compared})
         run.metrics({f"compare/{each.arm.letter}/accuracy": each.arm.accuracies.mean() for each in compared})
         _describe_arms(run, compared)
         verdicts = [_compare(run, first, other, ALPHA / len(others), params) for other in others]
-        return _conclude(run, title, compared, verdicts)
+        return _conclude(step, compared, verdicts)
 
 
-def _check(found: Sequence[Evaluated]) -> None:
+def _check(found: Sequence[Evaluation]) -> None:
     """Raises ValueError where they are not of the same test images, or not several."""
     first, *others = found
     if not others:
@@ -77,9 +77,9 @@ def _check(found: Sequence[Evaluated]) -> None:
             raise ValueError(f"predictions.csv of {first.run_id} and {other.run_id} do not name the same images")
 
 
-def _arms(found: Sequence[Evaluated]) -> list[Compared]:
+def _arms(found: Sequence[Evaluation]) -> list[Compared]:
     """Evaluations of one recipe as one arm, in the order in which they are named; of one recipe alone, each its own."""
-    groups: dict[tuple[str, ...], list[Evaluated]] = {}
+    groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for each in found:
         groups.setdefault(tuple(_recipe(each).values()), []).append(each)
     series = list(groups.values()) if len(groups) > 1 else [[each] for each in found]
@@ -99,19 +99,19 @@ def _arms(found: Sequence[Evaluated]) -> list[Compared]:
     ]
 
 
-def _recipe(each: Evaluated) -> dict[str, str]:
+def _recipe(each: Evaluation) -> dict[str, str]:
     """What makes a training another than one of another seed: parameters, images, and whose weights were evaluated."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
     return {**shown, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
 
 
-def _differing(firsts: Sequence[Evaluated]) -> dict[str, list[str]]:
+def _differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:
     """Parameters of which the arms have not all the same, and what each has."""
     rows = [_recipe(each) for each in firsts]
     found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
-    told = [name for name in found if name != DATA]  # such as image_size, with which the images are others too
-    if len({tuple(row[name] for name in told) for row in rows}) == len(rows):
+    named = [name for name in found if name != DATA]  # such as image_size, with which the images are others too
+    if len({tuple(row[name] for name in named) for row in rows}) == len(rows):
         found.pop(DATA, None)
     return found or {"seed": [str(each.params.seed) for each in firsts]}
 
@@ -132,11 +132,11 @@ def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
     bins = {each.name: _pooled([one.reliability for one in each.runs]) for each in compared}
     run.table("calibration.csv", pd.concat([table.assign(arm=name[0]) for name, table in bins.items()]))
     run.figure("calibration.png", plots.calibrations(bins, f"Calibration: {_eces(compared)}"))
-    curves = [evaluated.epochs(one.train_run_id).assign(arm=each.name, run=one.run_id) for each, one in members]
+    curves = [evaluation.epochs(one.train_run_id).assign(arm=each.name, run=one.run_id) for each, one in members]
     run.figure("curves.png", plots.curves_beside(pd.concat(curves), "Training and validation"))
 
 
-def _member(each: Compared, one: Evaluated) -> dict[str, object]:
+def _member(each: Compared, one: Evaluation) -> dict[str, object]:
     numbers = {name: one.metrics.get(f"test/{name}", np.nan) for name in ("accuracy", "loss", "macro_f1", "ece")}
     who = {"arm": each.arm.letter, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
     return {**who, **numbers}
@@ -213,38 +213,36 @@ def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
     return found
 
 
-def _find(each: Evaluated, params: CompareParams) -> Training:
+def _find(each: Evaluation, params: CompareParams) -> ModelAndImages:
     places = {"data_dir": params.data_dir, "device": params.device, "precision": params.precision}
-    return trained.find(TrainedParams(run_id=each.train_run_id, checkpoint=each.checkpoint, **places))
+    return trained_model.find(TrainedModelParams(run_id=each.train_run_id, checkpoint=each.checkpoint, **places))
 
 
-def _maps(training: Training, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:
+def _maps(trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:
     """What speaks for the class that each of `images` was taken for, (B, H, W) in [0, 1]."""
-    places = {name: place for place, name in enumerate(training.classifier.classes)}
+    places = {name: place for place, name in enumerate(trained.classifier.classes)}
     if unknown := set(predicted) - places.keys():
-        raise ValueError(f"predictions of {training.run_id} name a class that it does not know: {min(unknown)}")
-    model = training.classifier.model
+        raise ValueError(f"predictions of {trained.run_id} name a class that it does not know: {min(unknown)}")
+    model = trained.classifier.model
     where = next(model.parameters()).device
-    inputs = training.classifier.normalise(torch.from_numpy(images).to(where))
+    inputs = trained.classifier.normalise(torch.from_numpy(images).to(where))
     targets = torch.tensor([places[name] for name in predicted])
-    return attribution.class_maps(
-        model, models.cam_target(training.params.model, model), inputs, targets, params.method
-    )
+    return attribution.class_maps(model, models.cam_target(trained.params.model, model), inputs, targets, params.method)
 
 
-def _caption(pair: Mapping[str, Evaluated], row: int) -> str:
+def _caption(pair: Mapping[str, Evaluation], row: int) -> str:
     said = {letter: each.predictions.iloc[row] for letter, each in pair.items()}
     lines = [f"{letter}: {line['predicted']} {line['confidence']:.2f}" for letter, line in said.items()]
     return "\n".join([f"true {next(iter(said.values()))['true']}", *lines])
 
 
-def _conclude(run: Run, title: str, compared: Sequence[Compared], verdicts: Sequence[Verdict]) -> Result:
+def _conclude(step: Step, compared: Sequence[Compared], verdicts: Sequence[Verdict]) -> Result:
     sentences = "\n".join(verdict.sentence for verdict in verdicts)
     if len(verdicts) > 1:
         sentences += (
             f"\n{len(verdicts)} comparisons, each at the level {ALPHA:g}/{len(verdicts)} = {ALPHA / len(verdicts):.3g}"
         )
     names = "\n".join(each.name for each in compared)
-    run.describe(title, f"**Comparison** — {sentences}\n{names}".replace("\n", "\n\n"))
-    conclude(f"{names}\ncomparison: {sentences} (run {run.id})")
-    return Result(run.id, f"Comparison: {sentences}", {})
+    result = step.conclude(sentences, more=f"\n{names}", before=f"{names}\n")
+    step.run.describe(step.name, f"**Comparison** — {sentences}\n{names}".replace("\n", "\n\n"))
+    return result

@@ -11,18 +11,17 @@ import pandas as pd
 import torch
 
 from pipeline.data import FOLDER, Split, Splits
-from pipeline.data.headers import sizes
+from pipeline.data.decoder import sizes
 from pipeline.data.tree import in_words
-from pipeline.doctor import cross_validation, duplicates, labels, looks, oddities
+from pipeline.doctor import duplicates, looks, oddities, suspect_labels
 from pipeline.doctor.looks import Looks
 from pipeline.params import DoctorParams
 from pipeline.progress import conclude, say
 from pipeline.results import plots
-from pipeline.tracking import runs
+from pipeline.steps.step import Result, tracked
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
 from pipeline.training import device
-from pipeline.training.setup import load_splits
+from pipeline.training.recipe import load_splits
 
 SHEET_IMAGES = 36
 BETWEEN = 2  # px between two images side by side
@@ -53,7 +52,7 @@ class Patient:
         """(N,) name of each image's class."""
         return np.array(self.splits.classes, dtype=object)[self.images.labels]
 
-    def told(self, column: str, positions: np.ndarray) -> pd.DataFrame:
+    def columns(self, column: str, positions: np.ndarray) -> pd.DataFrame:
         """Which images they are, in columns that begin with the name `column`."""
         return pd.DataFrame(
             {
@@ -69,9 +68,8 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
     where = device.choose(params.device)
     splits = load_splits(params)
     name = f"{params.dataset} doctor"
-    with runs.start("doctor", name, parent) as run:
-        run.params(params.model_dump())
-        run.tags({"dataset": params.dataset})
+    with tracked("doctor", name, params.model_dump(), {"dataset": params.dataset}, parent) as step:
+        run = step.run
         run.dataset(splits.name, splits.digest, params.data_dir, "doctor")
         patient = _admit(params, splits, where)
         findings = []
@@ -129,7 +127,7 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
     found = duplicates.in_order(found, patient.parts)
     image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
     table = pd.concat(
-        [patient.told("image", image), patient.told("twin", twin), found.drop(columns=["image", "twin"])], axis=1
+        [patient.columns("image", image), patient.columns("twin", twin), found.drop(columns=["image", "twin"])], axis=1
     )
     run.table("duplicates.csv", table)
     counted, numbers = [], {}
@@ -165,16 +163,16 @@ def _labels(run: Run, patient: Patient) -> Finding:
     if params.label_epochs == 0:
         return Finding("labels: not checked (label_epochs=0)", 0, {})
     taught = np.flatnonzero(patient.parts != of_test)
-    taught = taught[labels.can_be_checked(patient.images.labels[taught], params.label_folds)]
+    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], params.label_folds)]
     known, given = np.unique(patient.images.labels[taught], return_inverse=True)
     if len(known) < 2:
         return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
     probabilities = _probabilities(patient, taught, given, len(known))
-    found = labels.suspects(given, probabilities)
+    found = suspect_labels.suspects(given, probabilities)
     positions = taught[found["image"].to_numpy()]
     names = np.array(patient.splits.classes, dtype=object)[known]
     suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
-    table = pd.concat([patient.told("image", positions), suggested, found.iloc[:, 3:]], axis=1)
+    table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:]], axis=1)
     run.table("suspect_labels.csv", table)
     accuracy = float((probabilities.argmax(1) == given).mean())
     numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
@@ -198,7 +196,7 @@ def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_
     params = patient.params
     names = [patient.images.names[position] for position in taught]
     thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
-    folds = cross_validation.probabilities(
+    folds = suspect_labels.probabilities(
         replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
         folds=params.label_folds,
         epochs=None if params.label_epochs == "auto" else params.label_epochs,
@@ -222,7 +220,7 @@ def _oddities(run: Run, patient: Patient) -> Finding:
         files = sizes(Path(params.data_dir).expanduser(), patient.images.names)
     found = oddities.find(patient.looks, files, params.image_size, params.odd_deviations, params.max_aspect)
     positions = found["image"].to_numpy()
-    table = pd.concat([patient.told("image", positions), found.drop(columns="image")], axis=1)
+    table = pd.concat([patient.columns("image", positions), found.drop(columns="image")], axis=1)
     run.table("odd_images.csv", table)
     numbers = {"doctor/odd_images": float(len(found))}
     if not len(found):

@@ -6,17 +6,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pipeline.data.batches import batch_size
+from pipeline.data.batches import NormalisedBatches, batch_size
+from pipeline.history import trained_model
+from pipeline.history.trained_model import ModelAndImages
+from pipeline.models.tta import Views
 from pipeline.params import EvaluateParams
-from pipeline.progress import conclude
 from pipeline.results import metrics, plots, sprite
-from pipeline.tracking import runs, trained
+from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
-from pipeline.tracking.trained import Training
-from pipeline.training import loop
-from pipeline.training.assemble import Normalised
-from pipeline.training.views import Views
+from pipeline.training.update import predict
 
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
@@ -25,56 +23,47 @@ THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and th
 
 def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     """Evaluates the training that `params` name on its test split."""
-    training = trained.find(params)
-    if params.views > 1 and training.params.flip == "off":
-        raise ValueError(f"views={params.views} mirrors images, which training {training.run_id} did not (flip=off)")
-    if params.views > 1 and not training.splits.flip:
-        raise ValueError(f"views={params.views}: a mirrored image of {training.splits.name} is of no class")
-    name, test_digest = f"{training.params.dataset} {training.params.model} evaluation", training.splits.test.digest()
-    with runs.start("evaluate", name, parent) as run:
-        run.params({**params.model_dump(), "run_id": training.run_id})
-        run.tags(
-            {
-                "dataset": training.params.dataset,
-                "model": training.params.model,
-                "train.run_id": training.run_id,
-                "test.digest": test_digest,
-            }
-        )
-        splits = training.splits
-        run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
-        result = _report(run, name, training, params)
+    trained = trained_model.find(params)
+    if params.views > 1 and trained.params.flip == "off":
+        raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
+    if params.views > 1 and not trained.splits.flip:
+        raise ValueError(f"views={params.views}: a mirrored image of {trained.splits.name} is of no class")
+    test_digest = trained.splits.test.digest()
+    with about(trained, "evaluate", "evaluation", params, "test", parent) as step:
+        step.run.tags({"test.digest": test_digest})
+        result = _report(step, trained, params)
         if params.register_as:
-            run.register(params.register_as, training.run_id, test_digest)
-    return replace(result, summary="\n".join([result.summary, *run.told]))
+            step.run.register(params.register_as, trained.run_id, test_digest)
+    return replace(result, summary="\n".join([result.summary, *step.run.messages]))
 
 
-def _probabilities(training: Training, model: nn.Module) -> np.ndarray:
-    splits = training.splits
+def _probabilities(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
+    splits = trained.splits
     where = next(model.parameters()).device
-    size = batch_size(training.params.image_size, LARGEST_BATCH)
-    logits, _ = loop.predict(model, Normalised(splits, splits.test, size, where), training.precision)
+    size = batch_size(trained.params.image_size, LARGEST_BATCH)
+    logits, _ = predict(model, NormalisedBatches(splits, splits.test, size, where), trained.precision)
     return logits.double().softmax(1).numpy()
 
 
-def _with_views(training: Training, views: int) -> tuple[dict[str, float], str]:
+def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], str]:
     """The accuracy with so many views of each image, and what is said of it beside the plain one; of one, neither."""
     if views == 1:
         return {}, ""
-    labels = training.splits.test.labels
-    correct = _probabilities(training, Views(training.classifier.model, views)).argmax(1) == labels
+    labels = trained.splits.test.labels
+    correct = _probabilities(trained, Views(trained.classifier.model, views)).argmax(1) == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
     share, low, high = numbers.values()
     return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
 
 
-def _report(run: Run, name: str, training: Training, params: EvaluateParams) -> Result:
-    probabilities = _probabilities(training, training.classifier.model)
-    test, classes = training.splits.test, training.splits.classes
+def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> Result:
+    run, name = step.run, step.name
+    probabilities = _probabilities(trained, trained.classifier.model)
+    test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
-    with_views, told_of_views = _with_views(training, params.views)
+    with_views, told_of_views = _with_views(trained, params.views)
     summary = {**metrics.summary(labels, probabilities, params.top_k), **with_views}
-    run.metrics(summary, model_of=training.model_of)
+    run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
@@ -102,7 +91,7 @@ def _report(run: Run, name: str, training: Training, params: EvaluateParams) -> 
         "misclassified.png",
         plots.gallery(images, captions, f"{len(shown)} of {len(wrong)} misclassified images, most confident first"),
     )
-    _keep_thumbnails(run, predictions, training)
+    _keep_thumbnails(run, predictions, trained)
     result = (
         f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
         f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
@@ -110,15 +99,13 @@ def _report(run: Run, name: str, training: Training, params: EvaluateParams) -> 
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f}{told_of_views}"
     )
-    evaluated = run.link("this training", training.run_id) + training.told
-    run.describe(f"{name} {summary['test/accuracy']:.2%}", f"**Evaluation** of {evaluated} — {result}")
-    conclude(f"evaluation: {result}")
-    return Result(run.id, f"Evaluation: {result}", summary)
+    of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
+    return step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
 
 
-def _keep_thumbnails(run: Run, predictions: pd.DataFrame, training: Training) -> None:
+def _keep_thumbnails(run: Run, predictions: pd.DataFrame, trained: ModelAndImages) -> None:
     chosen = sprite.choose(predictions, THUMBNAILS)
-    file, places = sprite.sprite(training.splits.test.take(chosen.index.to_numpy()), THUMBNAIL_SIDE)
+    file, places = sprite.sprite(trained.splits.test.take(chosen.index.to_numpy()), THUMBNAIL_SIDE)
     run.bytes("thumbnails.webp", file)
-    told = chosen[["name", "true", "predicted", "confidence"]].reset_index(drop=True)
-    run.table("thumbnails.csv", pd.concat([told, places], axis=1))
+    described = chosen[["name", "true", "predicted", "confidence"]].reset_index(drop=True)
+    run.table("thumbnails.csv", pd.concat([described, places], axis=1))

@@ -11,19 +11,17 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from pipeline import models
-from pipeline.data.batches import batch_size
+from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.explain import attribution, faithfulness
 from pipeline.explain.faithfulness import Faithfulness
+from pipeline.history import trained_model
+from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.ultimus import Ultimus
 from pipeline.params import ExplainParams
-from pipeline.progress import conclude
 from pipeline.results import plots, sprite
-from pipeline.tracking import runs, trained
+from pipeline.steps.step import Result, about
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
-from pipeline.tracking.trained import Training
-from pipeline.training import loop
-from pipeline.training.assemble import Normalised
+from pipeline.training.update import predict
 
 LARGEST_BATCH = 512
 SMALL_SIDE = 160  # px, of the images and maps kept for the report
@@ -49,62 +47,60 @@ class Chosen:
 
 def run(params: ExplainParams, parent: Run | None = None) -> Result:
     """Explains the training that `params` name, on its test images."""
-    training = trained.find(params)
-    name = f"{training.params.dataset} {training.params.model} {params.method}"
-    with runs.start("explain", name, parent) as run:
-        run.params({**params.model_dump(), "run_id": training.run_id})
-        run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
-        splits = training.splits
-        run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, "test")
-        chosen = [each for each in _choose(training, params.num_images) if each.names]
-        _keep_images(run, training, chosen)
-        maps = _keep_maps(run, [_picture(run, training, each, params.method) for each in chosen])
+    trained = trained_model.find(params)
+    with about(trained, "explain", params.method, params, "test", parent) as step:
+        run = step.run
+        chosen = [each for each in _choose(trained, params.num_images) if each.names]
+        _keep_images(run, trained, chosen)
+        maps = _keep_maps(run, [_picture(run, trained, each, params.method) for each in chosen])
         blank = maps["blank"]
         numbers = {"explain/blank_maps": float(blank.sum())}
-        if (grid := _grid(training)) == (1, 1):
-            size = training.params.image_size
-            told = f"{params.method} has one cell for a whole image of {size} px here, which says nothing of where"
+        if (grid := _grid(trained)) == (1, 1):
+            size = trained.params.image_size
+            finding = f"{params.method} has one cell for a whole image of {size} px here, which says nothing of where"
         else:
-            told, measured = _faithfulness(run, name, training, chosen, params, grid)
+            finding, measured = _faithfulness(run, step.name, trained, chosen, params, grid)
             numbers |= measured
-        return _conclude(run, name, training, f"{told}; {blank.sum()} of {len(blank)} maps blank", numbers)
+        run.metrics(numbers, model_of=trained.model_of)
+        of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
+        return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank", numbers, of=of)
 
 
-def _choose(training: Training, num_images: int) -> list[Chosen]:
+def _choose(trained: ModelAndImages, num_images: int) -> list[Chosen]:
     """The most confident errors, and as many hits spread evenly over the test split."""
-    labels = training.splits.test.labels
-    size = batch_size(training.params.image_size, LARGEST_BATCH)
-    batches = Normalised(training.splits, training.splits.test, size, _device(training))
-    logits, _ = loop.predict(training.classifier.model, batches, training.precision)
+    labels = trained.splits.test.labels
+    size = batch_size(trained.params.image_size, LARGEST_BATCH)
+    batches = NormalisedBatches(trained.splits, trained.splits.test, size, _device(trained))
+    logits, _ = predict(trained.classifier.model, batches, trained.precision)
     probabilities = logits.softmax(1).numpy()
     predicted = probabilities.argmax(1)
     wrong, right = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
     surest_first = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
     spread = right[np.linspace(0, max(len(right) - 1, 0), min(num_images, len(right))).astype(int)]
-    take = partial(_take, training, probabilities)
+    take = partial(_take, trained, probabilities)
     return [take("misclassified", surest_first[:num_images]), take("correct", spread)]
 
 
-def _take(training: Training, probabilities: np.ndarray, kind: str, positions: np.ndarray) -> Chosen:
-    test = training.splits.test
+def _take(trained: ModelAndImages, probabilities: np.ndarray, kind: str, positions: np.ndarray) -> Chosen:
+    test = trained.splits.test
     images = test.take(positions)
     return Chosen(
         kind,
         [test.names[position] for position in positions],
         images,
-        training.classifier.normalise(torch.from_numpy(images).to(_device(training))),
+        trained.classifier.normalise(torch.from_numpy(images).to(_device(trained))),
         test.labels[positions],
         probabilities[positions].argmax(axis=1),
         probabilities[positions],
     )
 
 
-def _keep_images(run: Run, training: Training, chosen: list[Chosen]) -> None:
+def _keep_images(run: Run, trained: ModelAndImages, chosen: list[Chosen]) -> None:
     """Logs the images in small, and what the model made of them."""
-    classes = np.array(training.splits.classes, dtype=object)
+    classes = np.array(trained.splits.classes, dtype=object)
     file, places = sprite.sprite(np.concatenate([each.images for each in chosen]), SMALL_SIDE)
     run.bytes("explain/images.webp", file)
-    told = pd.concat(
+    described = pd.concat(
         pd.DataFrame(
             {
                 "image": each.names,
@@ -117,7 +113,7 @@ def _keep_images(run: Run, training: Training, chosen: list[Chosen]) -> None:
         )
         for each in chosen
     )
-    run.table("explain/images.csv", pd.concat([told.reset_index(drop=True), places], axis=1))
+    run.table("explain/images.csv", pd.concat([described.reset_index(drop=True), places], axis=1))
 
 
 def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
@@ -129,14 +125,14 @@ def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.
     return table
 
 
-def _picture(run: Run, training: Training, chosen: Chosen, method: str) -> tuple[pd.DataFrame, np.ndarray]:
+def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, method: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Logs the contact sheet of `chosen`. Returns a row per map (image, class, whether it is blank), and the maps."""
-    title = f"{training.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
-    captions = _captions(training, chosen)
-    model = training.classifier.model
-    panels = [("for the predicted class", _maps(training, model, chosen.inputs, chosen.predicted, method))]
+    title = f"{trained.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
+    captions = _captions(trained, chosen)
+    model = trained.classifier.model
+    panels = [("for the predicted class", _maps(trained, model, chosen.inputs, chosen.predicted, method))]
     if chosen.kind == "misclassified":
-        panels.append(("for the true class", _maps(training, model, chosen.inputs, chosen.true, method)))
+        panels.append(("for the true class", _maps(trained, model, chosen.inputs, chosen.true, method)))
     if attend := _attention(model):
         attention = attend(model, chosen.inputs)
         if attention.ndim == 3:
@@ -157,23 +153,28 @@ def _attention(model: nn.Module) -> Callable[..., np.ndarray] | None:
     return next((show for kind, show in ATTENTION.items() if isinstance(model, kind)), None)
 
 
-def _maps(training: Training, model: nn.Module, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
-    where = models.cam_target(training.params.model, model)
+def _maps(trained: ModelAndImages, model: nn.Module, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
+    where = models.cam_target(trained.params.model, model)
     return attribution.class_maps(model, where, inputs, torch.from_numpy(targets), method)
 
 
-def _grid(training: Training) -> tuple[int, int]:
+def _grid(trained: ModelAndImages) -> tuple[int, int]:
     """Height and width (cells) of a map before it is laid over the image."""
-    model, size = training.classifier.model, training.params.image_size
-    image = torch.zeros(1, 3, size, size, device=_device(training))
-    return attribution.grid_size(model, models.cam_target(training.params.model, model), image)
+    model, size = trained.classifier.model, trained.params.image_size
+    image = torch.zeros(1, 3, size, size, device=_device(trained))
+    return attribution.grid_size(model, models.cam_target(trained.params.model, model), image)
 
 
 def _faithfulness(
-    run: Run, name: str, training: Training, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
+    run: Run,
+    name: str,
+    trained: ModelAndImages,
+    chosen: list[Chosen],
+    params: ExplainParams,
+    grid: tuple[int, int],
 ) -> tuple[str, dict[str, float]]:
     """Logs the deletion curves. Returns what they say, in words and as metrics."""
-    curves, scores = _measure(training, chosen, params, grid)
+    curves, scores = _measure(trained, chosen, params, grid)
     means = {source: float(each.mean()) for source, each in scores.items()}
     run.table("explain/faithfulness.csv", curves)
     run.figure("explain/faithfulness.png", plots.faithfulness(curves, means, name))
@@ -189,17 +190,17 @@ def _faithfulness(
 
 
 def _measure(
-    training: Training, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
+    trained: ModelAndImages, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Deletion curves and every image's score of the maps for the predicted class, beside their two controls."""
-    model = training.classifier.model
+    model = trained.classifier.model
     inputs = torch.cat([each.inputs for each in chosen])
     predicted = np.concatenate([each.predicted for each in chosen])
     unlearned = faithfulness.randomised_copy(model, params.seed)
     maps = {
-        params.method: _maps(training, model, inputs, predicted, params.method),
+        params.method: _maps(trained, model, inputs, predicted, params.method),
         "random map": faithfulness.random_maps((len(inputs), *inputs.shape[2:]), params.seed, grid),
-        "random weights": _maps(training, unlearned, inputs, predicted, params.method),
+        "random weights": _maps(trained, unlearned, inputs, predicted, params.method),
     }
     if _attention(model) is attribution.attention_rollout:
         maps["attention rollout"] = attribution.attention_rollout(model, inputs)
@@ -227,21 +228,13 @@ def _curves(source: str, result: Faithfulness) -> pd.DataFrame:
     )
 
 
-def _captions(training: Training, chosen: Chosen) -> list[str]:
-    classes = training.splits.classes
+def _captions(trained: ModelAndImages, chosen: Chosen) -> list[str]:
+    classes = trained.splits.classes
     return [
         f"true {classes[true]} {p[true]:.2f}\npredicted {classes[predicted]} {p[predicted]:.2f}"
         for true, predicted, p in zip(chosen.true, chosen.predicted, chosen.probabilities, strict=True)
     ]
 
 
-def _device(training: Training) -> torch.device:
-    return next(training.classifier.model.parameters()).device
-
-
-def _conclude(run: Run, name: str, training: Training, finding: str, numbers: dict[str, float]) -> Result:
-    run.metrics(numbers, model_of=training.model_of)
-    of = run.link("this training", training.run_id) + training.told
-    run.describe(name, f"**Explanation** of {of} — {finding}")
-    conclude(f"explanation: {finding}")
-    return Result(run.id, f"Explanation: {finding}", numbers)
+def _device(trained: ModelAndImages) -> torch.device:
+    return next(trained.classifier.model.parameters()).device

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from pipeline.history import trained_model
+from pipeline.model_files import export
+from pipeline.model_files.export import FORMATS, TOLERANCE
 from pipeline.params import ExportParams
-from pipeline.progress import conclude
-from pipeline.tracking import exported, runs, store, trained
-from pipeline.tracking.exported import FORMATS, TOLERANCE
+from pipeline.steps.step import Result, about
+from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
 from pipeline.training.events import Failure
 
 CHECKED_IMAGES = 64
@@ -19,20 +20,16 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
     They are compared on images of the validation split; of the test split where there is none.
     """
     # Where both compute alike, a difference is the file's.
-    training = trained.find(params.model_copy(update={"device": "cpu"}))
-    classifier, splits = training.classifier, training.splits
+    trained = trained_model.find(params.model_copy(update={"device": "cpu"}))
+    classifier, splits = trained.classifier, trained.splits
     split, name_of_split = (splits.test, "test") if splits.valid is None else (splits.valid, "validation")
     images = split.take(np.linspace(0, len(split) - 1, min(CHECKED_IMAGES, len(split))).astype(np.int64))
-    name = f"{training.params.dataset} {training.params.model} export"
-    with runs.start("export", name, parent) as run, store.scratch() as folder:
-        run.params({**params.model_dump(), "run_id": training.run_id})
-        run.tags({"dataset": training.params.dataset, "model": training.params.model, "train.run_id": training.run_id})
-        run.dataset(splits.name, splits.digest, params.data_dir or training.params.data_dir, name_of_split)
+    with about(trained, "export", "export", params, name_of_split, parent) as step, store.scratch() as folder:
+        run = step.run
         file = folder / f"model{FORMATS[params.format].suffix}"
-        version = exported.write(
-            classifier, params.format, file, {"run_id": training.run_id, "checkpoint": params.checkpoint}
-        )
-        difference = exported.difference(classifier, params.format, file, images)
+        origin = {"run_id": trained.run_id, "checkpoint": params.checkpoint}
+        version = export.write(classifier, params.format, file, origin)
+        difference = export.difference(classifier, params.format, file, images)
         numbers = {"export/largest_difference": difference, "export/bytes": float(file.stat().st_size)}
         run.metrics(numbers)
         run.tags({"export.version": version})
@@ -45,6 +42,4 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
         if not difference <= TOLERANCE:  # nor where it is NaN
             raise Failure(f"{result}, more than {TOLERANCE:g}: the file is not kept")
         run.file(file, file.name)
-        run.describe(name, f"**Export** of `{training.run_id}`, {params.checkpoint} epoch — {result}")
-    conclude(f"export: {result} (run {run.id})")
-    return Result(run.id, f"Export: {result}", numbers)
+        return step.conclude(result, numbers, of=f" of `{trained.run_id}`, {params.checkpoint} epoch")

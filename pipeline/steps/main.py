@@ -10,10 +10,10 @@ from pipeline.params import MainParams, without_password
 from pipeline.progress import conclude
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
+from pipeline.steps.step import Result
 from pipeline.sweep import study
-from pipeline.tracking import advice, runs, views
+from pipeline.tracking import lifecycle, views
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
 
 RUN: Steps = {
     "doctor": doctor.run,
@@ -26,34 +26,35 @@ RUN: Steps = {
 }
 
 
-# The first that is there tells what an experiment has come to.
+# The first of these metrics that an experiment has is its result.
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
 
 
 def run(params: MainParams) -> Result:
-    """Runs the steps in order, or goes on with the experiment that `resume` names, in the step it was in."""
+    """Runs the steps in order, or continues the experiment that `resume` names, in the step it was in."""
     title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
     planned = plan.repeated(params, params.steps)
     done = plan.finished(params.resume)
-    with runs.start("main", title, reopen=params.resume) as run:
+    with lifecycle.start("main", title, reopen=params.resume) as run:
         if not params.resume:
-            run.params(_kept(params))
+            run.params(_logged(params))
             run.tags({"dataset": params.dataset, "model": params.model})
         results = plan.follow(run, planned, params, RUN, done)
         summary = _summary(run, planned, results)
-        run.describe(_name(title, results), _described(run, planned, results, summary))
-        told = report.add(run, params.watts)
+        run.describe(_name(title, results), _description(run, planned, results, summary))
+        report_line = report.add(run)
     of_seeds = [line for line in summary.splitlines() if line.startswith("Seeds: ")]
-    conclude("\n".join(["", title, "", plan.told(planned, results), "", *of_seeds, told, advice.look(run.id)]))
+    where = lifecycle.where_to_look(run.id)
+    conclude("\n".join(["", title, "", plan.table_of(planned, results), "", *of_seeds, report_line, where]))
     return Result(run.id, summary, {})
 
 
 def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) -> str:
     """What the steps have found, a line a step; what there is once for every seed in one line, and logged in `run`."""
     times = Counter(step for step, _ in planned)
-    told = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
+    lines = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
     series = [(seed, result.metrics) for (step, seed), result in zip(planned, results, strict=True) if times[step] > 1]
-    return "\n".join([*told, f"Seeds: {seeds.report(run, series)}"] if series else told)
+    return "\n".join([*lines, f"Seeds: {seeds.report(run, series)}"] if series else lines)
 
 
 def _name(title: str, results: Sequence[Result]) -> str:
@@ -64,20 +65,20 @@ def _name(title: str, results: Sequence[Result]) -> str:
     return title
 
 
-def _described(run: Run, planned: Sequence[Planned], results: Sequence[Result], summary: str) -> str:
+def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result], summary: str) -> str:
     """What each step has come to, with a link to its run; of several seeds what they have come to together."""
     times = Counter(step for step, _ in planned)
     lines = []
     for (step, seed), result in zip(planned, results, strict=True):
-        what, _, told = result.summary.partition(": ")
+        what, _, found = result.summary.partition(": ")
         title = f"{what}, seed {seed}" if times[step] > 1 else what
-        lines.append(f"- {run.link(title, result.run_id)}: {told}")
+        lines.append(f"- {run.link(title, result.run_id)}: {found}")
     lines += [f"- {line}" for line in summary.splitlines() if line.startswith("Seeds: ")]
     elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
     return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 
 
-def _kept(params: MainParams) -> dict[str, Any]:
+def _logged(params: MainParams) -> dict[str, Any]:
     """The parameters of the experiment's own run: wherever it goes on, its study is where it was."""
     kept = params.model_dump(exclude={"resume"})
     return kept | {"storage": without_password(study.storage_url(params.storage))} if "sweep" in params.steps else kept

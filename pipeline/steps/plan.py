@@ -13,10 +13,11 @@ from pipeline import progress
 from pipeline.params import STEPS, MainParams, Params, TrainStepParams
 from pipeline.progress import Part, say
 from pipeline.progress.table import table
+from pipeline.resume import candidates
 from pipeline.settings import message
-from pipeline.tracking import store, unfinished
+from pipeline.steps.step import Result
+from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
 
 RESULTS = "finished_steps.json"
 RESULT_LIST = TypeAdapter(list[Result])
@@ -55,7 +56,7 @@ def follow(
 ) -> list[Result]:
     """Runs what is left of `plan` after what is `done`, below `run`, each step handed those before. Returns all.
 
-    What a step finds that is planned once is told of `run` too.
+    The numbers of a step that is planned once are logged in `run` too.
     """
     times = Counter(step for step, _ in plan)
     titles = _titles(plan)
@@ -74,9 +75,10 @@ def follow(
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
                 own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
+                found = {"suggested": handed.get("suggested")} if step == "train" else {}
                 started = time.monotonic()
                 with bar.step(position):
-                    result = how[step](_own(step, params, own), parent=run)
+                    result = how[step](_own(step, params, own), parent=run, **found)
                 if not going_on:
                     result = replace(result, seconds=time.monotonic() - started)
                 if times[step] == 1:
@@ -88,7 +90,7 @@ def follow(
     return results
 
 
-def told(plan: Sequence[Planned], results: Sequence[Result]) -> str:
+def table_of(plan: Sequence[Planned], results: Sequence[Result]) -> str:
     """What each step has come to, as a table for standard error: step, seconds, result and run."""
     stream = progress.screen()
     rows = []
@@ -113,15 +115,14 @@ def _interrupted(run_id: str, step: str) -> str:
         return ""  # the others are short, or keep themselves what they have, as studies do
     for child in store.children(run_id, step):
         with suppress(ValueError):
-            return unfinished.find(step, child.info.run_id)[0]
+            return candidates.find(step, child.info.run_id)[0]
     return ""
 
 
 def _own(step: str, params: Params, handed: Mapping[str, Any]) -> Params:
     kind = STEPS[step]
-    own = {name: getattr(params, name) for name in kind.model_fields}
     try:
-        return kind(**own | {name: value for name, value in handed.items() if name in kind.model_fields})
+        return params.to(kind, **{name: value for name, value in handed.items() if name in kind.model_fields})
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, each['loc']))} {message(each)}".strip() for each in error.errors())
         raise ValueError(f"{step} cannot take what it was handed ({'; '.join(problems)})") from None

@@ -2,25 +2,26 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import softmax
 
-from pipeline.data import unlabelled
+from pipeline.data import image_files
 from pipeline.data.batches import batch_size
+from pipeline.data.image_files import Batch, Found
 from pipeline.data.tree import in_words
-from pipeline.data.unlabelled import Batch, Found
+from pipeline.history import stored_calibration, trained_model
+from pipeline.history.trained_model import TrainedModel
 from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
-from pipeline.results import answers, calibration
+from pipeline.results import answers, temperature
 from pipeline.results.answers import Answers, Tally
-from pipeline.tracking import calibrations, runs, trained
+from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
-from pipeline.tracking.trained import TrainedNetwork
-from pipeline.training.calibrating import Calibration, calibrate, look
+from pipeline.training.calibration import Calibration, calibrate, look
 
 NAMED_CLASSES = 5  # in the summary
 LEFT_OUT = "named in left_out.csv"
@@ -30,22 +31,22 @@ def run(params: PredictParams) -> Result | None:
     """Predicts `images` in a run of its own, or answers for `photos`, which leaves none."""
     if bool(params.images) == bool(params.photos):
         raise ValueError("predict takes images=<folder, photo or glob>, for a run, or else the photos to answer for")
-    found = unlabelled.find(params.photos or [params.images])
-    network = trained.find_network(params)
+    found = image_files.find(params.photos or [params.images])
+    network = trained_model.find_model(params)
     if params.images:
         return _track(params, network, found)
     _answer(params, network, found)
     return None
 
 
-def _answer(params: PredictParams, network: TrainedNetwork, found: Found) -> None:
+def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
     """A line per image on standard output. The first answer of a training leaves a run, which keeps its calibration."""
     known, kept_in = _calibration(params, network)
     if known is not None and not kept_in:
         name = f"{network.params.dataset} {network.params.model} calibration"
-        with runs.start("predict", name) as run:
-            _describe(run, params, network, known, "")
-            run.describe(name, f"**Calibration** of `{network.run_id}` — {_told(known)}")
+        with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
+            _keep_calibration(step.run, known, "")
+            step.run.describe(name, f"**Calibration** of `{network.run_id}` — {_quality(known)}")
     is_answered = False
     _say_left_out(found.left_out)
     if found.unread:
@@ -60,11 +61,12 @@ def _answer(params: PredictParams, network: TrainedNetwork, found: Found) -> Non
         raise ValueError("none of the files is a readable image")
 
 
-def _track(params: PredictParams, network: TrainedNetwork, found: Found) -> Result:
+def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result:
     name = f"{network.params.dataset} {network.params.model} prediction"
-    with runs.start("predict", name) as run:
+    with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
+        run = step.run
         known, kept_in = _calibration(params, network)
-        _describe(run, params, network, known, kept_in)
+        _keep_calibration(run, known, kept_in)
         classes = network.classifier.classes
         tally, left_out = Tally(len(classes), params.num_shown), list(found.left_out)
         started = time.perf_counter()
@@ -83,26 +85,26 @@ def _track(params: PredictParams, network: TrainedNetwork, found: Found) -> Resu
             raise ValueError(f"none of the {len(left_out)} files is a readable image: left_out.csv names each")
         if params.num_shown:
             # Imported late: drawing and explaining take longer to import than one photo to answer for.
-            from pipeline.steps import sheet
+            from pipeline.steps import contact_sheet
 
-            sheet.log(run, network, tally.shown, params.maps)
+            contact_sheet.log(run, network, tally.shown, params.maps)
         passed_over = {**found.skipped, **found.unread, LEFT_OUT: len(left_out)}
-        return _conclude(run, name, network, known, tally, passed_over)
+        return _conclude(step, network, known, tally, passed_over)
 
 
 def _predict(
-    network: TrainedNetwork, found: Found, known: Calibration | None
+    network: TrainedModel, found: Found, known: Calibration | None
 ) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
     """Answers batch by batch, if there are any, with the files beside them that could not be read, and why."""
     classifier = network.classifier
-    told, where = classifier.description, next(classifier.model.parameters()).device
-    batches = unlabelled.read(
+    described, where = classifier.description, next(classifier.model.parameters()).device
+    batches = image_files.read(
         found.paths,
-        told.image_size,
-        batch_size(told.image_size),
-        resize=told.resize,
-        interpolation=told.interpolation,
-        margin=told.margin,
+        described.image_size,
+        batch_size(described.image_size),
+        resize=described.resize,
+        interpolation=described.interpolation,
+        margin=described.margin,
         title="predicting",
     )
     for batch in batches:
@@ -119,21 +121,21 @@ def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Cali
         distances = known.familiar.distances(features)
         unlike = known.familiar.unlike(distances)
         if known.temperature is not None:
-            calibrated = calibration.confidence(logits, known.temperature.value)
+            calibrated = temperature.confidence(logits, known.temperature.value)
     paths = np.array(batch.paths, dtype=object)
     return Answers(paths, batch.images, softmax(logits, axis=1), calibrated, distances, unlike)
 
 
-def _calibration(params: PredictParams, network: TrainedNetwork) -> tuple[Calibration | None, str]:
+def _calibration(params: PredictParams, network: TrainedModel) -> tuple[Calibration | None, str]:
     """The calibration of a training and the earlier run that keeps it, if one does; None, said why, without one."""
-    if kept := calibrations.find(network.run_id, params.checkpoint):
+    if kept := stored_calibration.find(network.run_id, params.checkpoint):
         return kept
     missing = "neither calibrated nor compared with the training images"
-    if not trained.was_validated(network.run_id):
+    if not trained_model.was_validated(network.run_id):
         say(f"{missing}: training {network.run_id} has no validation split")
         return None, ""
     try:
-        splits = trained.with_images(network, params.data_dir).splits
+        splits = trained_model.with_images(network, params.data_dir).splits
     except ValueError as error:
         say(f"{missing}: {error}")
         return None, ""
@@ -141,24 +143,28 @@ def _calibration(params: PredictParams, network: TrainedNetwork) -> tuple[Calibr
     return calibrate(network.classifier.model, splits, network.precision), ""
 
 
-def _describe(
-    run: Run, params: PredictParams, network: TrainedNetwork, known: Calibration | None, kept_in: str
-) -> None:
-    """Logs what the run is of, and the calibration itself where no earlier run keeps it."""
-    run.params({**params.model_dump(exclude={"photos"}), "run_id": network.run_id})
-    run.tags({"dataset": network.params.dataset, "model": network.params.model})
-    run.tags({"train.run_id": network.run_id, "checkpoint": params.checkpoint})
+def _own(params: PredictParams, network: TrainedModel) -> dict[str, Any]:
+    return {**params.model_dump(exclude={"photos"}), "run_id": network.run_id}
+
+
+def _tags(params: PredictParams, network: TrainedModel) -> dict[str, str]:
+    of = {"dataset": network.params.dataset, "model": network.params.model}
+    return {**of, "train.run_id": network.run_id, "checkpoint": params.checkpoint}
+
+
+def _keep_calibration(run: Run, known: Calibration | None, kept_in: str) -> None:
+    """Logs the calibration's numbers, and the calibration itself unless the run `kept_in` keeps it already."""
     if known is None:
-        run.tags({calibrations.TAG: "none"})
+        run.tags({stored_calibration.TAG: "none"})
         return
-    run.metrics(calibrations.numbers(known))
+    run.metrics(stored_calibration.numbers(known))
     if kept_in:
-        run.tags({calibrations.TAG: kept_in})
+        run.tags({stored_calibration.TAG: kept_in})
     else:
-        calibrations.keep(run, known)
+        stored_calibration.keep(run, known)
 
 
-def _told(known: Calibration) -> str:
+def _quality(known: Calibration) -> str:
     """What a calibration is worth, for people."""
     fitted = known.temperature
     if fitted is None:
@@ -170,16 +176,15 @@ def _told(known: Calibration) -> str:
 
 
 def _conclude(
-    run: Run,
-    name: str,
-    network: TrainedNetwork,
+    step: Step,
+    network: TrainedModel,
     known: Calibration | None,
     tally: Tally,
     passed_over: Mapping[str, int],
 ) -> Result:
     table = pd.DataFrame({"class": network.classifier.classes, "images": tally.counts})
     table = table[table["images"] > 0].sort_values("images", ascending=False, kind="stable")
-    run.table("classes.csv", table)
+    step.run.table("classes.csv", table)
     numbers = {"predict/images": float(table["images"].sum()), "predict/left_out": passed_over[LEFT_OUT]}
     first = [f"{count:,} {label}" for label, count in table.head(NAMED_CLASSES).itertuples(index=False)]
     others = f" and {len(table) - len(first)} more classes" if len(table) > len(first) else ""
@@ -188,14 +193,12 @@ def _conclude(
         parts.append("not calibrated")
     else:
         numbers["predict/unlike_training"] = tally.num_unlike
-        parts += [f"{tally.num_unlike:,} unlike the training images", _told(known)]
+        parts += [f"{tally.num_unlike:,} unlike the training images", _quality(known)]
     if counts := in_words(passed_over):
         parts.append(f"left out: {counts}")
     result = "; ".join(parts)
-    run.metrics(numbers)
-    run.describe(name, f"**Prediction** with `{network.run_id}` — {result}")
-    conclude(f"prediction: {result} (run {run.id})")
-    return Result(run.id, f"Prediction: {result}", numbers)
+    step.run.metrics(numbers)
+    return step.conclude(result, numbers, of=f" with `{network.run_id}`")
 
 
 def _say_left_out(left_out: list[tuple[str, str]]) -> None:

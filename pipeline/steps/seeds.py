@@ -5,30 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from pipeline.params import TrainStepParams
-from pipeline.progress import conclude
 from pipeline.results import seeds
 from pipeline.steps import plan
-from pipeline.tracking import runs
+from pipeline.steps.step import Result, tracked
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
 
-TOLD = {"test/accuracy": "test accuracy", "weights/best_valid_accuracy": "validation accuracy"}
+SHOWN = {"test/accuracy": "test accuracy", "weights/best_valid_accuracy": "validation accuracy"}
 
 
 def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
-    """Trains with `num_seeds` seeds, or goes on with the series that `resume` names."""
+    """Trains with `num_seeds` seeds, or continues the series that `resume` names."""
     title = f"{params.dataset} {params.model}, {params.num_seeds} seeds"
     planned = plan.repeated(params, ("train",))
     done = plan.finished(params.resume)
-    with runs.start("seeds", title, reopen=params.resume) as run:
-        if not params.resume:
-            run.params(params.model_dump(exclude={"resume"}))
-            run.tags({"dataset": params.dataset, "model": params.model})
-        results = plan.follow(run, planned, params, {"train": train}, done)
-        summary = report(run, [(seed, result.metrics) for (_, seed), result in zip(planned, results, strict=True)])
-        run.describe(title, f"**Seeds** — {summary}")
-    conclude(f"\n{plan.told(planned, results)}\n\nseeds: {summary} (run {run.id})")
-    return Result(run.id, f"Seeds: {summary}", {})
+    own = None if params.resume else params.model_dump(exclude={"resume"})
+    tags = {"dataset": params.dataset, "model": params.model}
+    with tracked("seeds", title, own, tags, reopen=params.resume) as step:
+        results = plan.follow(step.run, planned, params, {"train": train}, done)
+        series = [(seed, result.metrics) for (_, seed), result in zip(planned, results, strict=True)]
+        summary = report(step.run, series)
+        return step.conclude(summary, before=f"\n{plan.table_of(planned, results)}\n\n")
 
 
 def report(run: Run, series: Sequence[tuple[int, Mapping[str, float]]]) -> str:
@@ -44,9 +40,9 @@ def report(run: Run, series: Sequence[tuple[int, Mapping[str, float]]]) -> str:
     table = pd.DataFrame.from_dict(by_seed, orient="index")
     run.table("seeds.csv", table.rename_axis("seed").reset_index())
     run.metrics(seeds.spread(table))
-    told = [f"{words} {_told(table[name])}" for name, words in TOLD.items() if name in table]
-    return f"{len(table)} seeds" + (f", {'; '.join(told)}" if told else "")
+    shown = [f"{words} {_spread(table[name])}" for name, words in SHOWN.items() if name in table]
+    return f"{len(table)} seeds" + (f", {'; '.join(shown)}" if shown else "")
 
 
-def _told(values: pd.Series) -> str:
+def _spread(values: pd.Series) -> str:
     return f"{values.mean():.2%} (sd {100 * values.std(ddof=1):.2f} points, {values.min():.2%} to {values.max():.2%})"

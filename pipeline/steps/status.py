@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 
+from pipeline.history import status
+from pipeline.history.status import PARENT, OpenRun
 from pipeline.params import StatusParams
 from pipeline.progress import answer, left
 from pipeline.progress.table import follow, table
-from pipeline.tracking import store, under_way
-from pipeline.tracking.under_way import PARENT, UnderWay
+from pipeline.tracking import store
 
 HEAD = ["under way", "step", "done", "left"]
 
@@ -22,27 +23,27 @@ def run(params: StatusParams) -> None:
 
 def _look() -> tuple[str, bool]:
     """What is under way, as a table for standard output, and whether any of it goes on."""
-    found = under_way.runs()
+    found = status.runs()
     if not found:
         return f"nothing is under way in {store.uri()}", False
     is_terminal = sys.stdout.isatty()
     rows = [_row(found, each, is_terminal) for each in found]
     head = HEAD if is_terminal else [*HEAD, "run"]
-    told = [table(head, rows, sys.stdout, wraps=HEAD[0])]
+    lines = [table(head, rows, sys.stdout, wraps=HEAD[0])]
     if is_terminal:
         # Rows have no room for ids, which are of use for what can go on.
-        told += [f"dead, its process is gone: run {each.run.info.run_id}" for each in found if each.is_dead]
-    return "\n".join(told), not all(each.is_dead for each in found)
+        lines += [f"dead, its process is gone: run {each.run.info.run_id}" for each in found if each.is_dead]
+    return "\n".join(lines), not all(each.is_dead for each in found)
 
 
-def _row(found: Sequence[UnderWay], each: UnderWay, is_terminal: bool) -> list[str]:
+def _row(found: Sequence[OpenRun], each: OpenRun, is_terminal: bool) -> list[str]:
     info, far = each.run.info, each.progress
     done = f"{far.done}/{far.total} {each.unit}s" if far.total else ""
     row = [f"{'  ' * each.depth}{info.run_name}", each.run.data.tags.get("step", ""), done, _left(found, each)]
     return row if is_terminal else [*row, info.run_id]
 
 
-def _left(found: Sequence[UnderWay], each: UnderWay) -> str:
+def _left(found: Sequence[OpenRun], each: OpenRun) -> str:
     far = each.progress
     if each.is_dead:
         return "dead"

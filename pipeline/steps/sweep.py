@@ -9,21 +9,22 @@ import optuna
 import torch
 
 from pipeline import progress
-from pipeline.params import LrRangeParams, RecipeParams, SweepParams, TrainParams, without_password
-from pipeline.progress import Part, conclude, say
+from pipeline.history.initial_weights import prepare
+from pipeline.params import LadderParams, SweepParams, TrainParams, without_password
+from pipeline.progress import Part, say
 from pipeline.results import plots
-from pipeline.results.plots.offscreen import offscreen
+from pipeline.results.plots.style import offscreen
+from pipeline.resume import interrupts
+from pipeline.settings import command
 from pipeline.steps import lr_range
+from pipeline.steps.step import Result, Step, tracked
 from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
-from pipeline.tracking import advice, interrupts, runs, store, views
+from pipeline.tracking import lifecycle, store, views
 from pipeline.tracking.run import Run
-from pipeline.tracking.runs import Result
-from pipeline.tracking.starting import prepare
-from pipeline.training import compiling, machine
 from pipeline.training.events import Failure
-from pipeline.training.setup import Setup
+from pipeline.training.recipe import Recipe
 
 FAILED, INTERRUPTED = 1, 130  # exit statuses of a worker
 
@@ -38,51 +39,51 @@ def run(params: SweepParams, parent: Run | None = None) -> Result:
 
 
 def _run(params: SweepParams, parent: Run | None) -> Result:
-    space = parse(params.space, TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields}))
-    setup = _setup(space)
-    opened = study.open_or_create(params, space, setup.splits.digest, setup.precision)
+    space = parse(params.space, params.to(TrainParams))
+    recipe = _recipe(space)
+    opened = study.open_or_create(params, space, recipe.splits.digest, recipe.precision)
     known = str(opened.user_attrs.get("mlflow.run_id", ""))
-    with runs.start("sweep", params.study_name, parent, reopen=known if store.is_there(known) else "") as run:
+    reopen = known if store.is_there(known) else ""
+    own = {**params.model_dump(), "storage": without_password(study.storage_url(params.storage))}
+    tags = {"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name}
+    with tracked("sweep", params.study_name, own, tags, parent, reopen) as step:
+        run = step.run
         opened.set_user_attr("mlflow.run_id", run.id)
-        _describe(run, params, setup)
+        _describe(run, params, recipe)
         try:
             with progress.alone(Part("sweep", "sweep")):
                 if params.lr_range_first:
-                    _narrow(opened, space, setup, run)
-                _run_workers(params, space, setup, run)
+                    _narrow(opened, space, recipe, run)
+                _run_workers(params, space, recipe, run)
         finally:
             _report(run, opened, params)
-        return _conclude(run, opened, params)
+        return _conclude(step, opened, params)
 
 
-def _setup(space: Space) -> Setup:
+def _recipe(space: Space) -> Recipe:
     # With the largest batch, so that what has too few images is refused before the first trial.
     fixed = space.base.batch_size
     largest = max(values.get("batch_size", fixed) for values in space.combinations(*space.varies("batch_size")))
-    setup = prepare(space.base.model_copy(update={"batch_size": largest}))
-    compiling.check(space.base.compile, setup.device)
-    if setup.splits.valid is None:
+    recipe = prepare(space.base.model_copy(update={"batch_size": largest}))
+    if recipe.splits.valid is None:
         raise ValueError("valid_fraction=0: trials are compared on the validation split")
-    return replace(setup, params=space.base)
+    return replace(recipe, params=space.base)
 
 
-def _describe(run: Run, params: SweepParams, setup: Setup) -> None:
-    run.params({**params.model_dump(), "storage": without_password(study.storage_url(params.storage))})
-    run.tags({"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name})
-    run.tags({"device": setup.device, "data.digest": setup.splits.digest, "machine": machine.describe(setup.device)})
-    run.dataset(setup.splits.name, setup.splits.digest, params.data_dir, "training")
+def _describe(run: Run, params: SweepParams, recipe: Recipe) -> None:
+    run.tags({"device": recipe.device, "data.digest": recipe.splits.digest, "machine": recipe.machine()})
+    run.dataset(recipe.splits.name, recipe.splits.digest, params.data_dir, "training")
 
 
-def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: Run) -> None:
+def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, run: Run) -> None:
     """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
     if study.is_narrowed(opened):
         return
     suggested = []
     for values in space.combinations(*space.varies("patch_size")):
         base = space.params(values)
-        own = LrRangeParams(**{name: getattr(base, name) for name in RecipeParams.model_fields})
         with progress.aside():
-            result = lr_range.test(replace(setup, params=own), own, parent=run)
+            result = lr_range.test(replace(recipe, params=base), LadderParams(), parent=run)
         if rate := result.metrics.get("lr_range/suggestion"):
             suggested.append(rate)
             if space.allows("max_lr", rate):
@@ -93,23 +94,23 @@ def _narrow(opened: optuna.Study, space: Space, setup: Setup, run: Run) -> None:
     say(f"max_lr of the other trials: {low:.2e} to {high:.2e}")
 
 
-def _run_workers(params: SweepParams, space: Space, setup: Setup, run: Run) -> None:
+def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) -> None:
     """Trials in this process, and beside it in as many more as are asked for."""
     threads = torch.get_num_threads()
-    own = max(1, threads // params.num_workers)
+    own = max(1, threads // params.sweep_workers)
     # A server that has imported everything once and forks is minutes faster than a start from nothing for each.
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(["pipeline.steps.sweep"])
     others = [
         context.Process(target=_work, args=(params, space, store.uri(), run.id, number, own, progress.is_quiet()))
-        for number in range(1, params.num_workers)
+        for number in range(1, params.sweep_workers)
     ]
     try:
         for worker in others:
             worker.start()
         torch.set_num_threads(own)
-        Worker(params, space, setup, run).run()
+        Worker(params, space, recipe, run).run()
         for worker in others:
             worker.join()
     finally:
@@ -127,8 +128,8 @@ def _work(
     store.use(store_uri)
     torch.set_num_threads(threads)
     try:
-        with progress.quiet(is_quiet), study.answering(params.storage, Failure), runs.attached(run_id) as run:
-            Worker(params, space, _setup(space), run, number).run()
+        with progress.quiet(is_quiet), study.answering(params.storage, Failure), lifecycle.attached(run_id) as run:
+            Worker(params, space, _recipe(space), run, number).run()
     except Failure as error:
         say(f"worker {number} of the sweep: {error}")
         raise SystemExit(FAILED) from None
@@ -149,29 +150,28 @@ def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
             run.figure(name, figure)
 
 
-def _conclude(run: Run, opened: optuna.Study, params: SweepParams) -> Result:
-    trials = opened.get_trials(deepcopy=False)
+def _conclude(step: Step, opened: optuna.Study, params: SweepParams) -> Result:
+    run, trials = step.run, opened.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials if workers.is_finished(trial))
-    told = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
+    counts = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
     done = study.completed(opened)
     if not done:
         errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-        raise Failure(f"study {params.study_name} has no complete trial ({told}; first error: {errors[0]})")
+        raise Failure(f"study {params.study_name} has no complete trial ({counts}; first error: {errors[0]})")
     best, objective = done[0], params.objectives[0]
     values = ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
     )
-    result = f"{told}; best {objective} {best.values[0]:.4f} by trial {best.number}: {values}"
+    result = f"{counts}; best {objective} {best.values[0]:.4f} by trial {best.number}: {values}"
     numbers = {f"sweep/best_{objective.replace('/', '_')}": best.values[0]}
     run.metrics(numbers)
     run.tags({f"best.{name}": value for name, value in best.params.items()})
     tried = list(dict.fromkeys(name for trial in done for name in trial.params))
     run.keep_view(views.of_study(run.id, tried, objective))
     winner = run.link(f"Trial {best.number}", str(best.user_attrs.get("mlflow.run_id", run.id)))
-    run.describe(
-        f"{params.study_name} {objective} {best.values[0]:.4f}",
-        f"**Sweep** — {result}\n\n{winner} was the best; {run.view('compare all trials', run.id)}. "
-        f"Train with it: `{advice.command('train', from_study=params.study_name)}`",
+    more = (
+        f"\n\n{winner} was the best; {run.view('compare all trials', run.id)}. "
+        f"Train with it: `{command('train', from_study=params.study_name)}`"
     )
-    conclude(f"sweep: {result}")
-    return Result(run.id, f"Sweep: {result}", numbers, handed=best.params)
+    name = f"{params.study_name} {objective} {best.values[0]:.4f}"
+    return step.conclude(result, numbers, name=name, more=more, handed=best.params)

@@ -2,7 +2,7 @@
 
 from pipeline.params import SyncParams
 from pipeline.progress import conclude, say
-from pipeline.tracking import journal, leftovers
+from pipeline.tracking import recovery
 from pipeline.training.events import Failure
 
 
@@ -10,9 +10,9 @@ def run(_: SyncParams) -> None:
     """Sends every journal that no process writes any more. Raises Failure where a store cannot take one."""
     unsent = []
     num_runs = 0
-    for folder, header in list(journal.leftovers()):
+    for folder, header in list(recovery.abandoned_journals()):
         try:
-            num_sent = leftovers.complete(folder, header)
+            num_sent = recovery.complete(folder, header)
         except ValueError as error:
             unsent.append(str(error))
             say(f"run {header['run_id']}: not sent, it stays in {folder}")

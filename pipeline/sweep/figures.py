@@ -12,8 +12,8 @@ from optuna.study import StudyDirection
 from optuna.visualization import matplotlib as draw
 from scipy.stats import ConstantInputWarning
 
-from pipeline.sweep.quiet import quiet
 from pipeline.sweep.study import completed
+from pipeline.sweep.workers import quiet
 
 WIDTH, HEIGHT = 8.0, 5.0  # inches
 RATES_PER_DECADE = 2  # columns of the table of patch size and rate

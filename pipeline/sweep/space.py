@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.params import INTERDEPENDENT, TrainParams
 from pipeline.settings import message, nearest, one_line
 
-# Trials are compared on the same images, in one number format, so what decides on those is no part of a space; nor is
-# what moves no result.
+# The same for all trials, which are compared on the same images and in one number format; and what moves no result.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")
 APART = ("experiment", "from_study", "storage", *IMAGES)
 MACHINE = ("device", "precision", "data_dir", "compile")  # as asked for, may differ between a study's machines

@@ -17,9 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import SweepParams, without_password
 from pipeline.sweep import notes
-from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
-from pipeline.sweep.workers import is_alive_here, take_over
+from pipeline.sweep.workers import is_alive_here, quiet, take_over
 from pipeline.tracking import store
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead

@@ -19,24 +19,24 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.history.initial_weights import prepare
 from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import meter, say
-from pipeline.sweep import costs, study, workers
+from pipeline.resume.training_state import checkpointed, is_there, restore
+from pipeline.sweep import study, workers
 from pipeline.sweep.space import Space
-from pipeline.tracking import answers, processes, runs, states, store
-from pipeline.tracking.keeping import kept, restore
+from pipeline.tracking import errors, lifecycle, processes, store
 from pipeline.tracking.run import Run
-from pipeline.tracking.starting import prepare
-from pipeline.training.assemble import fitting
+from pipeline.training import costs
 from pipeline.training.events import EpochEnd, Failure
-from pipeline.training.setup import Setup, model_outline
+from pipeline.training.recipe import Recipe
 
 POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
 # What the study's own set-up was made for.
 PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
 # Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
-TROUBLES = (*answers.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
+TROUBLES = (*errors.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
 GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
 
 
@@ -47,11 +47,11 @@ class TrialFailed(Exception):
 class Worker:
     """Runs trials of a study, one after the other, beside other workers of any process and machine."""
 
-    def __init__(self, params: SweepParams, space: Space, setup: Setup, parent: Run, number: int = 0) -> None:
+    def __init__(self, params: SweepParams, space: Space, recipe: Recipe, parent: Run, number: int = 0) -> None:
         self._params = params
-        self._setup = setup
+        self._recipe = recipe
         self._parent = parent
-        self._study = study.open_or_create(params, space, setup.splits.digest, setup.precision, number)
+        self._study = study.open_or_create(params, space, recipe.splits.digest, recipe.precision, number)
         self._space = study.narrowed(self._study, space)
         self._total = workers.total_trials(params, space)
         self._lock = FileLock(_lock_file(params))
@@ -101,26 +101,26 @@ class Worker:
         title = f"trial {trial.number}  {_shown(values)}"
         objective = self._params.objectives[0]
         try:
-            with runs.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
+            with lifecycle.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
                 trial.set_user_attr("mlflow.run_id", run.id)
                 with blamed_on_values():
                     measured = self._train(trial, run, self._space.params(values))
-                told = f"{objective} {measured[objective]:.4f}"
+                result = f"{objective} {measured[objective]:.4f}"
                 of = self._parent.link(self._params.study_name, self._parent.id)
-                run.describe(f"{title}  {told}", f"**Trial {trial.number}** of {of} — {told}")
+                run.describe(f"{title}  {result}", f"**Trial {trial.number}** of {of} — {result}")
         except TrialFailed as error:
             trial.set_user_attr("error", str(error))
             say(f"{title}  failed: {error}")
             raise
-        except (StorageInternalError, UpdateFinishedTrialError):  # told wherever the database is asked something
+        except (StorageInternalError, UpdateFinishedTrialError):  # whoever asks the database next reports it
             raise
         except Exception as error:
             reason = store.first_line(error.__cause__ or error)
             raise Failure(f"{reason} (trial {trial.number} does not count: the same command tries it again)") from error
         if run.status == "KILLED":
-            say(f"{title}  pruned at {told}")
+            say(f"{title}  pruned at {result}")
             raise optuna.TrialPruned
-        say(f"{title}  {told}")
+        say(f"{title}  {result}")
         self._parent.metrics({f"trial/{objective}": measured[objective]}, step=trial.number)
         return tuple(measured[name] for name in self._params.objectives)
 
@@ -128,28 +128,28 @@ class Worker:
         run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
         run.tags({"dataset": params.dataset, "model": params.model})
         run.params(params.model_dump(exclude=NOT_TRAINED_WITH))
-        is_prepared = all(getattr(params, name) == getattr(self._setup.params, name) for name in PREPARED)
-        setup = replace(self._setup, params=params) if is_prepared else prepare(params)
-        measured = _costs(setup)
+        is_prepared = all(getattr(params, name) == getattr(self._recipe.params, name) for name in PREPARED)
+        recipe = replace(self._recipe, params=params) if is_prepared else prepare(params)
+        measured = _costs(recipe)
         run.metrics(measured)
         for name, cost in measured.items():
             trial.set_user_attr(name, cost)
-        training = fitting(setup, params, float(params.max_lr))
+        training = recipe.one_cycle(float(params.max_lr))
         if _interrupted(trial):
             restore(training, run.id)
-        for epoch in training.history.epochs:
-            self._is_poor(trial, epoch)  # told anew: Optuna knows them of the trial that was interrupted
-        with closing(kept(training, run, params.checkpoint_minutes)) as events:
+        for epoch in training.log.epochs:
+            self._is_poor(trial, epoch)  # again, as Optuna knows them only of the interrupted trial
+        with closing(checkpointed(training, run, params.checkpoint_minutes)) as events:
             for event in events:
                 count = f"{self._finished}/{self._total} trials  trial {trial.number}"
-                told = partial(_told, count, event.epoch, params.epochs)
-                self._progress.at(self._finished + event.epoch / params.epochs, told)
+                text = partial(_progress, count, event.epoch, params.epochs)
+                self._progress.at(self._finished + event.epoch / params.epochs, text)
                 if isinstance(event, EpochEnd):
                     _stop_with_parent()
                     if self._is_poor(trial, event) and event.epoch < params.epochs:
                         run.status = "KILLED"
                         break
-        epochs = training.history.epochs
+        epochs = training.log.epochs
         measured |= _objectives(epochs[-1]) | {"train_seconds": sum(epoch.seconds for epoch in epochs)}
         for name in self._params.objectives:
             if not math.isfinite(measured[name]):
@@ -194,18 +194,16 @@ def _objectives(epoch: EpochEnd) -> dict[str, float]:
 def _interrupted(trial: optuna.Trial) -> str:
     """The run of the trial that this one goes on with, where it has kept a state; else empty."""
     run_id = str(trial.user_attrs.get(workers.GOES_ON_WITH, ""))
-    if run_id and store.is_there(run_id) and states.is_there(run_id, store.stored_run(run_id).data.tags):
+    if run_id and store.is_there(run_id) and is_there(run_id, store.stored_run(run_id).data.tags):
         return run_id
     return ""
 
 
-def _costs(setup: Setup) -> dict[str, float]:
-    assert isinstance(setup.params, TrainParams)
-    model = model_outline(setup.params, len(setup.splits.classes)).to("meta")
-    return costs.measure(model, setup.params.image_size)
+def _costs(recipe: Recipe) -> dict[str, float]:
+    return costs.measure(recipe.outline().to("meta"), recipe.params.image_size)
 
 
-def _told(count: str, epoch: float, epochs: int) -> str:
+def _progress(count: str, epoch: float, epochs: int) -> str:
     return f"{count} epoch {epoch:.2f}/{epochs}"
 
 

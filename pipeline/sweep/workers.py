@@ -3,18 +3,19 @@
 import contextlib
 import copy
 import math
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.params import SweepParams
-from pipeline.sweep.quiet import quiet
 from pipeline.sweep.space import Space
-from pipeline.tracking import leftovers, processes, store
+from pipeline.tracking import processes, recovery, store
 
 GOES_ON_WITH = "goes_on_with"  # the run of an earlier trial, whose worker died
 MAX_RETRIES = 2  # of one trial whose workers die
@@ -87,7 +88,7 @@ def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
     try_again(study, trial)  # first: while a store is waited for this process may be killed, too
     with contextlib.suppress(ValueError):  # a store that is away: the next start closes the run
         if (run_id := trial.user_attrs.get("mlflow.run_id")) and _is_left(run_id, trial):
-            leftovers.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
+            recovery.fail(run_id, "its worker died; another goes on with it", {"optuna.state": "FAIL"})
 
 
 def _is_left(run_id: str, trial: FrozenTrial) -> bool:
@@ -105,3 +106,14 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     again.user_attrs = {GOES_ON_WITH: trial.user_attrs["mlflow.run_id"]} if "mlflow.run_id" in trial.user_attrs else {}
     with quiet():
         RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, again)
+
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's warnings that heartbeats and figures are experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

@@ -8,16 +8,14 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tenacity import (
     RetryCallState,
     RetryError,
@@ -28,8 +26,9 @@ from tenacity import (
     wait_exponential,
 )
 
-from pipeline.tracking import local, processes
-from pipeline.tracking.atomic import replacing, sync
+from pipeline import disk
+from pipeline.disk import replacing, sync
+from pipeline.tracking import processes
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError a
 
 ENTRIES, FILES, HEADER, SENT, CLOSED = "entries.jsonl", "files", "header.json", "sent", "closed"
 LONGEST_PAUSE_SECONDS = 8  # between two tries
-TRIES_UNTOLD = 5  # of an entry, some 8 s
+SILENT_TRIES = 5  # of an entry, some 8 s
 
 
 left_behind: list[Path] = []  # journals that this process could not send to their end
@@ -51,18 +50,18 @@ class Transient(Exception):
 class Journal:
     """The entries of one run from this process, sent while it goes on with its work.
 
-    With `signs`, the run is told from time to time that its process lives.
+    With `signs`, the run gets a sign of life from time to time.
     """
 
     def __init__(self, run_id: str, uri: str, send: Send, signs: bool = True) -> None:
-        self.folder = local.folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
+        self.folder = disk.run_folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
         (self.folder / FILES).mkdir(parents=True)
         with replacing(self.folder / HEADER) as path:
             path.write_text(json.dumps({"run_id": run_id, "uri": uri, **processes.this()}), encoding="utf-8")
         self._file = (self.folder / ENTRIES).open("a", encoding="utf-8")
         self._send = send
         self._signs = signs
-        self._outbox = _Outbox(self.folder, send)
+        self._outbox = Outbox(self.folder, send)
         self._changed = threading.Condition()
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send_all, self._give_signs)]
@@ -133,7 +132,7 @@ class Journal:
                 self._changed.notify_all()
 
     def _give_signs(self) -> None:
-        """From a thread of its own, as one entry may take long: this disk is told, and who looks at the run."""
+        """From a thread of its own, as one entry may take long: marks this disk and the run."""
         while not self._ended.wait(processes.SIGN_SECONDS):
             with suppress(Exception):  # the next one will do
                 os.utime(self.folder / HEADER)
@@ -144,7 +143,7 @@ class Journal:
         return self._ended.is_set() or self._outbox.has_more()
 
 
-class _Outbox:
+class Outbox:
     """The entries of a journal's folder, sent one by one from the first that was not acknowledged."""
 
     def __init__(self, folder: Path, send: Send, unwanted: Collection[str] = ()) -> None:
@@ -159,7 +158,7 @@ class _Outbox:
         """Whether an entry waits: the file alone knows, since an interrupt may come between writing and counting."""
         try:
             return bool(self._next())
-        except OSError:  # to send it is tried until that can be told
+        except OSError:  # then sending is tried until that is known
             return True
 
     def send_next(self) -> bool:
@@ -186,50 +185,8 @@ class _Outbox:
         return line if line.endswith(b"\n") else b""  # nothing, or what a killed process was writing
 
 
-def leftovers(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
-    found = local.folder(run_id).glob("journal-*") if run_id else local.runs().glob("*/journal-*")
-    for folder in sorted(found, key=lambda folder: folder.name):
-        header = _header(folder)
-        with suppress(FileNotFoundError):  # another process has sent it meanwhile
-            if header is None or not ((folder / CLOSED).exists() or processes.is_dead(_with_sign(folder, header))):
-                continue
-            if _leads_elsewhere(folder, header):
-                log.warning("%s is no journal of this project: left as it is", folder)
-            else:
-                yield folder, header
-
-
-def replay(folder: Path, send: Send, unwanted: Collection[str] = ()) -> int:
-    """Sends what is left in a journal, but for the `unwanted` kinds, and removes it. Returns how many entries it was.
-
-    What is refused is logged. Of several processes of a machine that try to, one does, and the others wait for it.
-    Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
-    """
-    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
-        if not folder.exists():
-            return 0
-        outbox = _Outbox(folder, send, unwanted)
-        before = outbox.sent
-        while outbox.send_next():
-            pass
-        shutil.rmtree(folder)
-        return outbox.sent - before
-
-
-def is_sent(folder: Path) -> bool:
-    """Whether nothing that a journal holds is left to send."""
-    return not _Outbox(folder, lambda *_: None).has_more()
-
-
-def begun(folder: Path) -> int:
-    """When a journal was begun, in ns since 1970; of one with another name, now."""
-    told = folder.name.split("-")[1]
-    return int(told) if told.isdecimal() else time.time_ns()
-
-
 def _say_once(state: RetryCallState) -> None:
-    if state.attempt_number == TRIES_UNTOLD and state.outcome is not None and (error := state.outcome.exception()):
+    if state.attempt_number == SILENT_TRIES and state.outcome is not None and (error := state.outcome.exception()):
         log.warning("not tracked yet: %s; it is tried on", " ".join(str(error).split()))
 
 
@@ -250,23 +207,3 @@ def _entry(line: bytes) -> Entry:
     if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
         raise ValueError("an entry of the journal is no entry")
     return entry
-
-
-def _leads_elsewhere(folder: Path, header: Mapping[str, str]) -> bool:
-    """Whether sending or removing the journal would touch what is not its own: it has no links, and one run."""
-    links = (path.is_symlink() for path in (folder.parent, folder, *folder.rglob("*")))
-    return header["run_id"] != folder.parent.name or any(links)
-
-
-def _with_sign(folder: Path, header: Mapping[str, str]) -> Mapping[str, str]:
-    """The header, and when its process was seen last, for one of another host."""
-    return {**header, "process.seen": f"{(folder / HEADER).stat().st_mtime:.0f}"}
-
-
-def _header(folder: Path) -> Mapping[str, str] | None:
-    try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    texts = isinstance(header, dict) and all(isinstance(value, str) for value in header.values())
-    return header if texts and {"run_id", "uri"} <= header.keys() else None

@@ -1,4 +1,4 @@
-"""Which process does something, told so that a later one can see whether it still lives."""
+"""Which process does something, recorded so that a later one can see whether it still lives."""
 
 import socket
 import time
@@ -40,12 +40,12 @@ def of_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_here(process: Mapping[str, str]) -> bool:
-    """Whether a process told by `this` is of this host."""
+    """Whether a process that `this` describes runs on this host."""
     return process.get("process.host") == socket.gethostname()
 
 
 def is_dead(process: Mapping[str, str]) -> bool:
-    """Whether a process told by `this`, or by a run's tags, has ended; of another host, after five silent minutes."""
+    """Whether a process, described by `this` or by tags, has ended; of another host, after five silent minutes."""
     process = of_tags(process)
     if not is_here(process):
         seen = process.get("process.seen", "")

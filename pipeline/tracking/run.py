@@ -10,23 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import disk
+from pipeline.disk import sync
+from pipeline.model_files import states
 from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import cell, note
-from pipeline.tracking import local, processes, states, store, views
-from pipeline.tracking.atomic import sync
+from pipeline.tracking import processes, store, views
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.sending import NOTE, Sender
+from pipeline.tracking.sender import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
 
-TELLING_SECONDS = 5  # of waiting for the store before a person is told
+QUIET_SECONDS = 5  # of waiting for the store before a message says so
 
 
 class Run:
     """One MLflow run by its id; several can be written to at a time, from any thread.
 
     What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`. A run that is
-    not this process's `own` is not told that its process lives.
+    not this process's `own` gets no signs of life.
     """
 
     def __init__(self, run_id: str, experiment_id: str, is_own: bool = True) -> None:
@@ -38,9 +40,9 @@ class Run:
         self._journal = Journal(run_id, store.uri(), self._sender, signs=is_own)
 
     @property
-    def told(self) -> list[str]:
-        """What came of what was sent, where that is for people to know."""
-        return list(self._sender.told)
+    def messages(self) -> list[str]:
+        """What the store made of the entries sent, where people should know."""
+        return list(self._sender.messages)
 
     def record(self, event: EpochEnd, beside: Mapping[str, float] | None = None) -> None:
         """Logs an epoch's numbers, and others beside them, as one batch at step = epoch."""
@@ -179,8 +181,8 @@ class Run:
 
         Raises Failure when it refused something.
         """
-        is_sent = self._journal.flush(min(seconds, TELLING_SECONDS))
-        if not is_sent and seconds > TELLING_SECONDS:
+        is_sent = self._journal.flush(min(seconds, QUIET_SECONDS))
+        if not is_sent and seconds > QUIET_SECONDS:
             say(f"waiting up to {seconds:.0f} s for the tracking store {store.uri()}")
             is_sent = self._journal.flush(seconds)
         if self._journal.refused:
@@ -198,7 +200,7 @@ class Run:
     def release(self) -> None:
         """Writes to the run no more, and leaves it open."""
         if self._journal.close():
-            local.remove_if_empty(self.id)
+            disk.remove_if_empty(self.id)
 
     @contextmanager
     def _file(self, path: str) -> Iterator[Path]:

@@ -24,12 +24,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from pipeline.progress import say
 from pipeline.tracking import views
-from pipeline.tracking.answers import is_refusal, is_transient
+from pipeline.tracking.errors import is_refusal, is_transient
 
 # What MLflow says of its own doings, nobody needs to know who has not asked for it.
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-# What a busy or absent store answers is told here in a line of our own.
+# A busy or absent store is reported here in a line of our own.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 

@@ -1,10 +1,13 @@
 """Where to compute, and in which number format."""
 
+import ctypes
+import os
+import platform
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+import psutil
 import torch
-
-from pipeline.training import allocator
 
 
 def choose(name: str) -> torch.device:
@@ -18,7 +21,7 @@ def choose(name: str) -> torch.device:
         raise ValueError(f"device={name}: not on this machine (devices: {', '.join(names)})")
     device = torch.device(names[0] if name == "auto" else name)
     if device.type == "cpu":
-        allocator.keep_large_blocks()
+        keep_large_blocks()
     return device
 
 
@@ -54,3 +57,40 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+KEPT_BYTES = 2**31 - 1  # free at the heap's end, at most; beyond that it goes back
+GROWN_BYTES = 2**28  # by which the heap grows at least, in address space: pages count once they are used
+
+
+def keep_large_blocks() -> bool:
+    """Returns whether it is so from now on, in this process: on Linux with glibc; elsewhere nothing changes.
+
+    By default glibc maps every block of 32 MB and more on its own and unmaps it when it is freed, so that the kernel
+    zeroes each activation of a network page by page, in every update again.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: KEPT_BYTES, M_TOP_PAD: GROWN_BYTES}
+    return all(libc.mallopt(option, value) == 1 for option, value in wanted.items())
+
+
+def describe(device: torch.device) -> str:
+    """Cores in use and processor, memory, for CUDA the accelerator before them; system and versions."""
+    accelerator = f"{torch.cuda.get_device_name(device)}; " if device.type == "cuda" else ""
+    cores = f"{torch.get_num_threads()} of {os.cpu_count()} cores of {_processor()}"
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    versions = f"{platform.system()}, Python {platform.python_version()}, PyTorch {torch.__version__}"
+    return f"{accelerator}{cores}, {memory}; {versions}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -33,7 +33,7 @@ def build(
 
 @dataclass(frozen=True)
 class Settings:
-    """What every optimizer is told, as `build` says."""
+    """The settings of any optimizer; `build` explains them."""
 
     lr: float
     momentum: float

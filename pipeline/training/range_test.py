@@ -1,20 +1,15 @@
 """The learning-rate range test (Smith 2017, arXiv:1506.01186): a ladder of rates, and what its curve suggests."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # whose signal comes once it is used: a start need not wait for it
+import scipy  # its signal module is loaded on first use, so that a start need not wait for it
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from pipeline.data.batches import TrainBatches
-from pipeline.training import loop, schedules
 from pipeline.training.events import StepEnd
-from pipeline.training.freezing import Frozen
+from pipeline.training.training import Training
 
 RULES = ("valley", "steepest", "minimum/10")
 CHOSEN_RULE = "steepest"
@@ -46,45 +41,16 @@ class Suggestion:
     spread: float | None  # highest over lowest of the repeats, by CHOSEN_RULE
 
 
-def climb(
-    model: nn.Module,
-    make_optimizer: Callable[[nn.Module], Optimizer],
-    batches: TrainBatches,
-    *,
-    lr_min: float,
-    lr_max: float,
-    num_steps: int,
-    precision: str,
-    label_smoothing: float,
-    class_weights: Tensor | None = None,
-    freeze: Callable[[nn.Module], Frozen | None] | None = None,
-    look: Callable[[float, float], None] | None = None,
-) -> Curve:
-    """The losses of training while the rate climbs, until they diverge or are no numbers.
+def climb(training: Training, num_steps: int, look: Callable[[float, float], None] | None = None) -> Curve:
+    """The losses of `training` while its rate climbs `num_steps` rungs, until they diverge or are not finite.
 
-    A copy climbs: `model`, its buffers and the random state stay as they were, to the bit. `freeze` says what of the
-    copy does not learn; `look` is told the rate and the loss of each update.
+    look: called with the rate and the loss of each update. The random state is left as it was.
     """
-    climber = copy.deepcopy(model)
-    optimizer = make_optimizer(climber)
-    frozen = None if freeze is None else freeze(climber)
-    schedule = schedules.ladder(optimizer, lr_min=lr_min, lr_max=lr_max, num_steps=num_steps)
-    epochs = math.ceil(num_steps / len(batches))
     rates: list[float] = []
     losses: list[float] = []
     lowest = math.inf
     with torch.random.fork_rng():
-        for event in loop.fit(
-            climber,
-            batches,
-            optimizer,
-            schedule,
-            epochs=epochs,
-            precision=precision,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            frozen=frozen,
-        ):
+        for event in training.events():
             if not isinstance(event, StepEnd):
                 continue
             loss = float(event.loss)  # waits for the device; the stop rule needs it
@@ -120,10 +86,10 @@ def suggest(curves: Sequence[Curve]) -> Suggestion:
 
 def _rates(curve: Curve) -> dict[str, float] | str:
     if len(curve.lr) < LEAST_POINTS:
-        return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (lr_min)"
+        return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (ladder_min_lr)"
     bottom = int(np.argmin(curve.smoothed))
     if curve.smoothed[0] - curve.smoothed[bottom] < LEAST_FALL * abs(curve.smoothed[0]) or bottom < 2:
-        return f"the loss never fell by {LEAST_FALL:.0%}: a longer ladder (num_steps) teaches the model more"
+        return f"the loss never fell by {LEAST_FALL:.0%}: a longer ladder (ladder_steps) teaches the model more"
     start = _start_of_descent(curve.smoothed, bottom)
     # By lines fitted to a window: the ladder's rungs are equally far apart in log10(lr), the axis of this slope.
     window = int(SLOPE_WINDOW * len(curve.lr)) | 1

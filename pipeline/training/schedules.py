@@ -53,9 +53,9 @@ def peak_momentum(momentum: float) -> float:
     return max(0.0, momentum - MOMENTUM_SWING)
 
 
-def ladder(optimizer: Optimizer, *, lr_min: float, lr_max: float, num_steps: int) -> LRScheduler:
-    """A geometric ladder: update i of `num_steps` has rate lr_min (lr_max / lr_min)^(i / (num_steps - 1))."""
+def ladder(optimizer: Optimizer, *, min_lr: float, max_lr: float, num_steps: int) -> LRScheduler:
+    """A geometric ladder: update i of `num_steps` has rate min_lr (max_lr / min_lr)^(i / (num_steps - 1))."""
     for group in optimizer.param_groups:
-        group["lr"] = lr_min * group.get("rate_factor", 1.0)
+        group["lr"] = min_lr * group.get("rate_factor", 1.0)
         group.pop("initial_lr", None)
-    return LambdaLR(optimizer, lambda step: (lr_max / lr_min) ** (step / (num_steps - 1)))
+    return LambdaLR(optimizer, lambda step: (max_lr / min_lr) ** (step / (num_steps - 1)))

@@ -7,7 +7,7 @@ import torch
 from pipeline.data import Split, batches
 from pipeline.data.batches import Batches, TrainBatches, batch_size, derive_seed, resident
 from pipeline.params import RecipeParams
-from pipeline.training.setup import prepare
+from pipeline.training.recipe import load
 from tests.small import plain, squares
 
 CPU = torch.device("cpu")
@@ -101,24 +101,24 @@ def test_a_batch_knows_how_much_of_the_training_lies_before_it():
 
 
 def test_the_default_recipe_gives_the_batches_of_before_there_were_other_crops_and_policies():
-    setup = prepare(RecipeParams(limit_train=200, limit_test=50, device="cpu"))
+    recipe = load(RecipeParams(limit_train=200, limit_test=50, device="cpu"))
     digest = hashlib.sha256()
-    for images, labels in setup.train_batches(0).epoch(1):
+    for images, labels in recipe.train_batches(0).epoch(1):
         digest.update(images.contiguous().numpy().tobytes() + labels.numpy().tobytes())
     assert digest.hexdigest() == "284b7801139d6e7d344ee4e2daf2a3586e3a89049a3a294d5e86afce36677651"
 
 
 @pytest.mark.parametrize("recipe", [{"crop_area": 0.3}, {"augment": "trivial"}, {"crop_area": 0.3, "augment": "rand"}])
 def test_any_augmentation_is_that_of_its_seed_and_epoch_and_evaluation_takes_the_centre(recipe):
-    setup = prepare(RecipeParams(limit_train=200, limit_test=50, device="cpu", **recipe))
-    first, second = (list(setup.train_batches(0).epoch(2)) for _ in range(2))
+    prepared = load(RecipeParams(limit_train=200, limit_test=50, device="cpu", **recipe))
+    first, second = (list(prepared.train_batches(0).epoch(2)) for _ in range(2))
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
-    assert not torch.equal(first[0][0], next(iter(setup.train_batches(1).epoch(2)))[0])
+    assert not torch.equal(first[0][0], next(iter(prepared.train_batches(1).epoch(2)))[0])
     assert {images.shape[-1] for images, _ in first} == {32}
-    stored = setup.splits.train.source
+    stored = prepared.splits.train.source
     assert stored.shape[-1] == (36 if "crop_area" in recipe else 32)
-    margin = setup.params.margin
-    whole = stored[setup.splits.test.rows]
+    margin = prepared.params.margin
+    whole = stored[prepared.splits.test.rows]
     assert np.array_equal(
-        setup.splits.test.take(np.arange(50)), whole[:, :, margin : 32 + margin, margin : 32 + margin]
+        prepared.splits.test.take(np.arange(50)), whole[:, :, margin : 32 + margin, margin : 32 + margin]
     )

@@ -28,7 +28,7 @@ from PIL import Image
 
 from pipeline import data
 from pipeline.data import cache, folders, parallel
-from pipeline.data.decode import decode
+from pipeline.data.decoder import decode
 from pipeline.data.rows import Rows, prefetch
 from pipeline.data.splits import hold_out, limit
 

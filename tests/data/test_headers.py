@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data import headers
+from pipeline.data import decoder
 from pipeline.text import original, shown
 
 
@@ -27,7 +27,7 @@ def test_bytes_that_are_no_text_come_back() -> None:
 @pytest.mark.parametrize("name", ["plain.png", "new\nline.png", "back\\slash \u202e.jpg", "é😀.bmp"])
 def test_width_and_height_are_those_of_the_file_whatever_its_name(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (70, 31)).save(tmp_path / name)
-    assert headers.sizes(tmp_path, [shown(name)], progress=False).tolist() == [[70, 31]]
+    assert decoder.sizes(tmp_path, [shown(name)], progress=False).tolist() == [[70, 31]]
 
 
 def test_what_cannot_be_read_has_no_size(tmp_path: Path) -> None:
@@ -37,5 +37,5 @@ def test_what_cannot_be_read_has_no_size(tmp_path: Path) -> None:
     names = ["pipe.png", "broken.png", "folder.png", "gone.png"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert headers.sizes(tmp_path, names, progress=False).tolist() == [[0, 0]] * 4
-        assert headers.sizes(tmp_path, [], progress=False).shape == (0, 2)
+        assert decoder.sizes(tmp_path, names, progress=False).tolist() == [[0, 0]] * 4
+        assert decoder.sizes(tmp_path, [], progress=False).shape == (0, 2)

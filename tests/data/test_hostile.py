@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipeline.data import tree
-from pipeline.data.decode import decode
+from pipeline.data.decoder import decode
 from pipeline.text import shown
 
 SIZE = 8

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from pipeline.data import policies
+from pipeline.data import augmentation
 
 
-@pytest.mark.parametrize("name", policies.POLICIES)
+@pytest.mark.parametrize("name", augmentation.POLICIES)
 def test_a_few_images_share_a_draw_and_the_random_state_decides(name: str) -> None:
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    copies = image.expand(12 * policies.SHARING + 3, -1, -1, -1)
+    copies = image.expand(12 * augmentation.SHARING + 3, -1, -1, -1)
     torch.manual_seed(1)
-    first = policies.apply(name, copies)
+    first = augmentation.apply(name, copies)
     assert first.shape == copies.shape and first.dtype == torch.uint8
-    for few in first.split(policies.SHARING):
+    for few in first.split(augmentation.SHARING):
         assert (few == few[0]).all()
-    assert len({few[0].numpy().tobytes() for few in first.split(policies.SHARING)}) > 4
+    assert len({few[0].numpy().tobytes() for few in first.split(augmentation.SHARING)}) > 4
     torch.manual_seed(1)
-    assert torch.equal(policies.apply(name, copies), first)
-    assert not torch.equal(policies.apply(name, copies), first)
+    assert torch.equal(augmentation.apply(name, copies), first)
+    assert not torch.equal(augmentation.apply(name, copies), first)
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_a_few_images_share_a_draw_and_the_random_state_decides(name: str) -> No
     [("cpu", 512, 8), ("cuda", 512, 32), ("cuda", 500, 32), ("cuda", 16, 8), ("mps", 512, 32)],
 )
 def test_off_the_cpu_fewer_draws_are_shared_by_more_images(device: str, num_images: int, expected: int) -> None:
-    assert policies.num_sharing(num_images, torch.device(device)) == expected
+    assert augmentation.num_sharing(num_images, torch.device(device)) == expected

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
-from pipeline.data.groups import held_out
-from pipeline.data.splits import Report, Splits, divide
+from pipeline.data.splits import Report, Splits, divide, held_out
 
 SIZE = 2
 

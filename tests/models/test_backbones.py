@@ -11,13 +11,14 @@ from torchvision.models import list_models
 
 from pipeline import models
 from pipeline.explain import attribution
+from pipeline.model_files import checkpoint
+from pipeline.model_files.serving import ServedClassifier
 from pipeline.models.backbones import torchvision_name
 from pipeline.models.stages import head, stages
 from pipeline.params import RecipeParams
 from pipeline.params.networks import NETWORKS, OWN, TORCHVISION
-from pipeline.tracking import checkpoint
-from pipeline.tracking.serving import ServedClassifier
-from pipeline.training import loop, optimizers
+from pipeline.training import optimizers
+from pipeline.training.update import train_step
 
 # px, of which the last grid is at least 2 cells wide: the map of a single cell is blank.
 LIGHT = {
@@ -70,7 +71,7 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     images = (pixels.float() / 255 - 0.5) / 0.25
 
     stepper = optimizers.build("sgd", model, lr=0.01, momentum=0, weight_decay=0, lr_decay=0.9)
-    loss, _ = loop.train_step(model.train(), images, torch.arange(4) % 3, stepper, "fp32", 0.0)
+    loss, _ = train_step(model.train(), images, torch.arange(4) % 3, stepper, "fp32", 0.0)
     assert loss.isfinite()
     still = [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])]
     assert len(still) < 0.2 * len(before), still  # a path that one update leaves alone is a dead unit's, not a part's

@@ -6,7 +6,8 @@ from torchvision.models import get_model, get_model_builder, list_models
 
 from pipeline import models
 from pipeline.models import fast, resnet9
-from pipeline.models.features import head, inner, with_features
+from pipeline.models.features import inner, with_features
+from pipeline.models.stages import head
 
 SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 2, "heads": 2}
 HEAD_SCALES = {"fast": fast.HEAD_SCALE, "resnet9": resnet9.HEAD_SCALE}
@@ -19,15 +20,15 @@ WITH_MEMORY = {"torchvision.models.regnet": "regnet_y_400mf"}
 def test_the_head_makes_the_logits_of_the_first_features(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=7, image_size=32, **SMALL).eval()
-    for parameter in head(model).parameters():
+    for parameter in head(model)[1].parameters():
         nn.init.normal_(parameter)  # that of a vit starts at zero
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         logits, features = with_features(model, images)
         assert logits.shape == (3, 7) and len(features) == 3
         assert torch.equal(logits, model(images))
-        penultimate = features[:, : head(model).in_features]
-        assert torch.allclose(head(model)(penultimate) * HEAD_SCALES.get(name, 1), logits, atol=1e-5)
+        penultimate = features[:, : head(model)[1].in_features]
+        assert torch.allclose(head(model)[1](penultimate) * HEAD_SCALES.get(name, 1), logits, atol=1e-5)
         assert features.shape[1] > penultimate.shape[1]
         assert features.isfinite().all()
 
@@ -39,7 +40,7 @@ def test_every_family_of_torchvision_has_features_and_a_head(family):
     with torch.device(place), torch.inference_mode():
         model = get_model(WITH_MEMORY.get(family, FAMILIES[family]), num_classes=7).eval()
         logits, features = with_features(model, torch.zeros(2, 3, 224, 224))
-    last = head(model)
+    last = head(model)[1]
     assert (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == logits.shape[1] == 7
     inputs = last.in_features if isinstance(last, nn.Linear) else last.in_channels
     assert features.ndim == 2 and inputs < features.shape[1] < 8000

@@ -14,7 +14,7 @@ EXPERIMENT = {
     "width": 8,
     "batch_size": 8,
     "epochs": 3,
-    "num_steps": 60,
+    "ladder_steps": 60,
     "num_repeats": 1,
     "num_images": 2,
 }

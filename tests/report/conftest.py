@@ -28,7 +28,7 @@ ALL = {
     "heads": 2,
     "batch_size": 16,
     "epochs": 2,
-    "num_steps": 40,
+    "ladder_steps": 40,
     "num_repeats": 2,
     "num_trials": 3,
     "pruner": "none",
@@ -36,7 +36,6 @@ ALL = {
     "space": json.dumps({"max_lr": {"low": 1e-3, "high": 1e-2, "log": True}, "patch_size": [4, 8]}),
     "num_images": 3,
     "watch_images": 3,
-    "watts": 40,
 }
 RUN_NAME = "</script><script>alert(1)</script>"
 
@@ -68,7 +67,7 @@ def renamed(experiment):
     """The file of the report of that experiment, made again once its run had the most hostile of names."""
     workplace, run_id = experiment
     workplace.client.update_run(run_id, name=RUN_NAME)
-    assert workplace.run("report", run_id=run_id, watts=40) == 0
+    assert workplace.run("report", run_id=run_id) == 0
     return report_of(workplace, run_id)
 
 

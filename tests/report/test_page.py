@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.report import page
 from pipeline.report.artifacts import PICTURES
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 from tests.report.reader import Page
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -14,16 +14,15 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 def step(kind, **more):
     given = {"name": HOSTILE, "seconds": 1.0, "params": {}, "metrics": {}, "tags": {}}
-    return Step(kind=kind, run_id="0" * 32, **{**given, **more})
+    return StepRecord(kind=kind, run_id="0" * 32, **{**given, **more})
 
 
 def test_of_a_run_that_left_nothing_the_page_says_so():
-    html = page.build(Told(step("main"), {}))
-    told = Page(html)
-    assert HOSTILE in told.text and HOSTILE not in html
-    assert "no result was kept" in told.text
-    assert "not given: the power drawn was not measured" in told.text
-    assert [attributes["id"] for tag, attributes in told.tags if tag == "section"] == ["recipe", "source"]
+    html = page.build(Record(step("main"), {}))
+    page_read = Page(html)
+    assert HOSTILE in page_read.text and HOSTILE not in html
+    assert "no result was kept" in page_read.text
+    assert [attributes["id"] for tag, attributes in page_read.tags if tag == "section"] == ["recipe", "source"]
 
 
 def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
@@ -35,7 +34,7 @@ def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
 
     def told(**left):
         epochs = pd.DataFrame({"epoch": [1], "train/loss": [0.5]})
-        return Page(page.build(Told(step("main"), {"train": step("train", epochs=epochs, **left)})))
+        return Page(page.build(Record(step("main"), {"train": step("train", epochs=epochs, **left)})))
 
     def sections(read):
         return {attributes["id"] for tag, attributes in read.tags if tag == "section"}
@@ -50,7 +49,7 @@ def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
 
 def test_the_cursor_begins_at_the_epoch_whose_weights_were_kept():
     train = step("train", epochs=pd.DataFrame({"epoch": [1, 2, 3], "lr": 0.1}), metrics={"weights/best_epoch": 2.0})
-    html = Page(page.build(Told(step("main"), {"train": train})))
+    html = Page(page.build(Record(step("main"), {"train": train})))
     (slider,) = [attributes for _, attributes in html.tags if attributes.get("id") == "epoch"]
     assert (slider["value"], slider["max"]) == ("2", "3")
 
@@ -100,7 +99,7 @@ def test_the_largest_page_can_be_mailed():
         ),
         "sweep": step("sweep", tables={"study.csv": study}),
     }
-    assert len(page.build(Told(step("main"), steps)).encode()) < 10e6
+    assert len(page.build(Record(step("main"), steps)).encode()) < 10e6
 
 
 @pytest.mark.parametrize(("checkpoint", "is_last"), [("best", False), ("last", True)])
@@ -108,13 +107,13 @@ def test_an_evaluation_of_the_last_weights_is_told_as_such(checkpoint, is_last):
     numbers = {"test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}
     evaluate = step("evaluate", params={"checkpoint": checkpoint}, metrics=numbers)
     train = step("train", metrics={"weights/best_epoch": 2.0})
-    shown = Page(page.build(Told(step("main"), {"train": train, "evaluate": evaluate}))).text
+    shown = Page(page.build(Record(step("main"), {"train": train, "evaluate": evaluate}))).text
     assert ("The evaluation is of the weights of the last epoch" in shown) == is_last
     assert ("best epoch" in shown) != is_last
 
 
 def test_a_number_that_is_none_leaves_the_charts_whole():
-    whole = Page(page.build(Told(step("main"), {"train": step("train", metrics={"valid/loss": float("nan")})})))
+    whole = Page(page.build(Record(step("main"), {"train": step("train", metrics={"valid/loss": float("nan")})})))
     assert whole.charted["metrics"]["train"] == {"valid/loss": None}
 
 

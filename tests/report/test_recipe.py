@@ -5,18 +5,18 @@ import pytest
 
 from pipeline.params import STEPS
 from pipeline.report import recipe
-from pipeline.report.told import Step, Told
+from pipeline.report.record import Record, StepRecord
 from pipeline.settings import resolve
 
 
 def step(kind, **params):
     given = STEPS[kind](experiment="none", **params)
-    return Step(kind, "0" * 32, "a name", 1.0, given.model_dump(mode="json"), {}, {"train.run_id": "1" * 32})
+    return StepRecord(kind, "0" * 32, "a name", 1.0, given.model_dump(mode="json"), {}, {"train.run_id": "1" * 32})
 
 
-def asked_again(told, best_of=None):
+def asked_again(record, best_of=None):
     """The parameters that the command stands for, as the command line would read them."""
-    words = shlex.split(recipe.command(told))
+    words = shlex.split(recipe.command(record))
     assert words[:3] == ["mlflow", "run", "."]
     flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
     entry = words[words.index("-e") + 1] if "-e" in words else "main"
@@ -26,32 +26,32 @@ def asked_again(told, best_of=None):
 def test_the_command_asks_for_the_same_parameters_again():
     given = {"epochs": 3, "max_lr": 0.1, "data_dir": "a folder; rm -rf 'x'", "space": {"patch_size": [2, 4]}}
     of = step("main", **given, steps="train,evaluate")
-    again = asked_again(Told(of, {}))
+    again = asked_again(Record(of, {}))
     assert again == STEPS["main"](experiment="none", **given, steps="train,evaluate")
     of = step("train", width=16, flip="on")
-    assert asked_again(Told(of, {"train": of})) == STEPS["train"](experiment="none", width=16, flip="on")
+    assert asked_again(Record(of, {"train": of})) == STEPS["train"](experiment="none", width=16, flip="on")
 
 
 @pytest.mark.parametrize("kind", ["main", "lr_range", "sweep", "train"])
 def test_of_the_defaults_alone_the_command_takes_no_experiment_file(kind):
-    assert asked_again(Told(step(kind), {})) == STEPS[kind](experiment="none")
+    assert asked_again(Record(step(kind), {})) == STEPS[kind](experiment="none")
 
 
 def test_the_command_asks_for_the_values_that_a_study_had_and_not_for_those_it_has():
     of = step("train", from_study="a study", max_lr=0.3)  # its best width was the default
-    again = asked_again(Told(of, {"train": of}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
+    again = asked_again(Record(of, {"train": of}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
     assert again == STEPS["train"](experiment="none", max_lr=0.3)
 
 
 def test_an_evaluation_is_repeated_on_the_same_training():
     of = step("evaluate", views=6)
-    assert recipe.command(Told(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
+    assert recipe.command(Record(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
 
 
 def test_no_tag_puts_a_command_into_the_line_to_be_copied():
     of = step("evaluate")
     of.tags["train.run_id"] = "x; rm -rf ~"
-    assert shlex.split(recipe.command(Told(of, {})))[-1] == "run_id=x; rm -rf ~"
+    assert shlex.split(recipe.command(Record(of, {})))[-1] == "run_id=x; rm -rf ~"
 
 
 def test_what_is_not_as_by_default_is_marked():
@@ -64,6 +64,6 @@ def test_what_is_not_as_by_default_is_marked():
 
 def test_parameters_of_another_version_are_shown_and_not_asked_for():
     of = step("train")
-    told = Told(Step(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
-    assert [each.default for each in recipe.parameters(told.of)] == ["", "64"]
-    assert recipe.command(told) == "mlflow run . -e train -P experiment=none -P width=16"
+    record = Record(StepRecord(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
+    assert [each.default for each in recipe.parameters(record.run)] == ["", "64"]
+    assert recipe.command(record) == "mlflow run . -e train -P experiment=none -P width=16"

@@ -472,6 +472,6 @@ def test_threads_draw_what_one_thread_draws():
 
 
 def test_pyplot_is_imported_for_other_libraries_only():
-    for path in set(Path(plots.__file__).parent.glob("*.py")) - {Path(plots.__file__).with_name("offscreen.py")}:
+    for path in set(Path(plots.__file__).parent.glob("*.py")) - {Path(plots.__file__).with_name("style.py")}:
         names = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if "Import" in type(node).__name__]
         assert not any("pyplot" in name or "pylab" in name for name in names)

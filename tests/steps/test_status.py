@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.tracking import processes
 from tests.conftest import PROJECT, Workplace
+from tests.history.test_status import LONG, wait_for_an_epoch
 from tests.terminal import COLUMNS, Terminal
 from tests.tracking.servers import ServedPlace, Server
-from tests.tracking.test_status import LONG, wait_for_an_epoch
 
 
 @pytest.fixture

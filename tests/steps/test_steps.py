@@ -260,7 +260,7 @@ def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd"}
-    assert workplace.run("lr_range", **quick, num_steps=60, num_repeats=1, weight_decay=0.1) == 0
+    assert workplace.run("lr_range", **quick, ladder_steps=60, num_repeats=1, weight_decay=0.1) == 0
     capsys.readouterr()
     assert workplace.run("train", **quick, epochs=1) == 0
     err = capsys.readouterr().err
@@ -297,19 +297,18 @@ def report_of(workplace, run):
     return Page(file.read_text(encoding="utf-8"))
 
 
-def test_of_what_was_gone_on_with_after_a_pause_the_report_says_neither_time_nor_energy(workplace, monkeypatch):
+def test_the_report_gives_no_time_of_a_run_that_was_resumed_after_a_pause(workplace, monkeypatch):
     def stop(self, event, beside=None, record=Run.record):
         record(self, event, beside)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "record", stop)
-        assert workplace.run("main", **{**TINY, "epochs": 2, "steps": "train", "watts": 40}) == 130
+        assert workplace.run("main", **{**TINY, "epochs": 2, "steps": "train"}) == 130
     assert workplace.run("main", resume="latest") == 0
     page = report_of(workplace, *workplace.runs("main"))
     assert not [source for source, *_ in page.numbers if source.endswith(" seconds")]
     assert "train not known, as it was gone on with after a pause" in page.text
-    assert "not known, as the time is not" in page.text
 
 
 def test_the_report_counts_no_range_test_that_ran_within_the_training_or_was_found(workplace):
@@ -317,9 +316,9 @@ def test_the_report_counts_no_range_test_that_ran_within_the_training_or_was_fou
     for _ in ("with a range test within", "with that one found"):
         assert workplace.run("train", **quick, batch_size=16, optimizer="sgd") == 0
         (training, *_) = workplace.runs("train")
-        assert workplace.run("report", run_id=training.info.run_id, watts=3600) == 0
+        assert workplace.run("report", run_id=training.info.run_id) == 0
         page = report_of(workplace, training)
         ((source, seconds, _),) = [number for number in page.numbers if number[0].endswith(" seconds")]
         assert source == "train seconds"
-        assert f"about {float(seconds):.3g} Wh" in page.text
+        assert float(seconds) > 0
         assert "range-test" in {attributes["id"] for tag, attributes in page.tags if tag == "section"}

@@ -16,7 +16,7 @@ from pipeline.params import SweepParams, TrainParams
 from pipeline.sweep import figures, study, trials, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes, store
-from pipeline.training.loop import Diverged
+from pipeline.training.training import Diverged
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
 
@@ -231,7 +231,7 @@ def test_the_same_seed_suggests_the_same(tmp_path):
 )
 def test_another_declaration_under_the_same_name_is_refused_with_the_difference(storage, space, knobs, difference):
     opened(storage)
-    opened(storage, num_trials=99, sampler="random", pruner="none", num_workers=3, device="cpu")  # may change
+    opened(storage, num_trials=99, sampler="random", pruner="none", sweep_workers=3, device="cpu")  # may change
     with pytest.raises(ValueError, match=r"study_name=mine was declared otherwise") as error:
         opened(storage, space, **knobs)
     assert difference in str(error.value)

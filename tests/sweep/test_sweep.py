@@ -254,8 +254,8 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part)
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
-    command = {**GRID, "num_workers": 2, "epochs": 6}
-    killed = workplace.start("sweep", **{**command, "num_workers": 1})
+    command = {**GRID, "sweep_workers": 2, "epochs": 6}
+    killed = workplace.start("sweep", **{**command, "sweep_workers": 1})
     wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"))
     killed.kill()
     killed.communicate()
@@ -341,9 +341,9 @@ def test_a_trial_that_another_worker_gave_up_ends_and_the_next_begins(workplace,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, num_workers):
-    command = {**GRID, "num_workers": num_workers, "epochs": 30}
+@pytest.mark.parametrize("sweep_workers", [1, 2])
+def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, sweep_workers):
+    command = {**GRID, "sweep_workers": sweep_workers, "epochs": 30}
     process = workplace.start("sweep", **command)
     wait_for(lambda: is_training(workplace, "grid"), process)
     process.send_signal(signal.SIGINT)
@@ -357,7 +357,7 @@ def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, n
     waiting = [each for each in trials if each.state.name == "WAITING"]
     assert "RUNNING" not in {each.state.name for each in trials}
     assert [each.params for each in waiting] == [each.params for each in interrupted] != []
-    assert workplace.run("sweep", **{**command, "num_workers": 1}) == 0
+    assert workplace.run("sweep", **{**command, "sweep_workers": 1}) == 0
     assert sum(finished(workplace, "grid").values()) == 6
 
 

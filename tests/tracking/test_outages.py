@@ -14,8 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
+from pipeline.model_files import registry
 from pipeline.steps import lr_range
-from pipeline.tracking import journal, registry, store
+from pipeline.tracking import journal, store
 from pipeline.tracking.run import Run
 from tests.conftest import Workplace
 from tests.tracking.servers import Door, ServedPlace, Server

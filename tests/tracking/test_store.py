@@ -7,7 +7,8 @@ import time
 import mlflow
 import pytest
 
-from pipeline.tracking import store, unfinished
+from pipeline.resume import candidates
+from pipeline.tracking import store
 from tests.conftest import PROJECT, Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
@@ -75,6 +76,6 @@ def test_a_deleted_run_is_not_gone_on_with(workplace, monkeypatch):
     mlflow.set_tracking_uri(workplace.uri)
     try:
         with pytest.raises(ValueError, match=f"^resume={run_id}: it is deleted$"):
-            unfinished.find("train", run_id)
+            candidates.find("train", run_id)
     finally:
         mlflow.set_tracking_uri(None)

@@ -142,7 +142,7 @@ def test_rates_of_biases_keep_their_ratio_through_a_cycle_and_a_ladder(name):
     cycle = {"pct_start": 0.3, "div_factor": 25, "final_div_factor": 100, "anneal": "cos", "momentum": 0.9}
     for schedule in (
         schedules.one_cycle(optimizer, max_lr=0.2, total_steps=10, **cycle),
-        schedules.ladder(optimizer, lr_min=1e-3, lr_max=1, num_steps=10),
+        schedules.ladder(optimizer, min_lr=1e-3, max_lr=1, num_steps=10),
     ):
         for _ in range(9):
             assert rates(optimizer)[False] == pytest.approx(8 * rates(optimizer)[True])

@@ -1,33 +1,41 @@
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.synthetic import splits
 from pipeline.data.batches import TrainBatches
-from pipeline.training import optimizers, range_test
+from pipeline.params import LadderParams, TrainParams
+from pipeline.training import optimizers, range_test, schedules
 from pipeline.training.range_test import Curve, climb, smooth, suggest
+from pipeline.training.recipe import Recipe
+from pipeline.training.training import Training
 from tests.small import network, plain, squares
 
-LADDER = {"lr_min": 1e-4, "lr_max": 100.0, "num_steps": 60, "precision": "fp32", "label_smoothing": 0.0}
-
-
-def sgd(model):
-    return optimizers.build("sgd", model, lr=0.1, momentum=0.85, weight_decay=0.0)
+SMALL = {"model": "resnet9", "width": 4, "batch_size": 16, "optimizer": "sgd", "epochs": 2}
 
 
 def batches(seed=0):
     return TrainBatches(squares(64), 16, torch.device("cpu"), seed=seed, augment=plain)
 
 
+def climbing(model, num_steps=60, max_lr=100.0, train_batches=None, frozen=None):
+    """A ladder of `model`, ready to climb."""
+    train_batches = train_batches or batches()
+    optimizer = optimizers.build("sgd", model, lr=0.1, momentum=0.85, weight_decay=0.0)
+    schedule = schedules.ladder(optimizer, min_lr=1e-4, max_lr=max_lr, num_steps=num_steps)
+    epochs = math.ceil(num_steps / len(train_batches))
+    return Training(model, train_batches, optimizer, schedule, epochs=epochs, precision="fp32", frozen=frozen)
+
+
 def random_labels(images, labels, place, generator):
     return plain(images, torch.randint(4, labels.shape, generator=generator), place, generator)
 
 
-def shaped(loss_of, num_steps=100, lr_min=1e-5, lr_max=10.0):
+def shaped(loss_of, num_steps=100, min_lr=1e-5, max_lr=10.0):
     """The curve of a ladder whose loss is a function of log10(lr)."""
-    lr = lr_min * (lr_max / lr_min) ** (np.arange(num_steps) / (num_steps - 1))
+    lr = min_lr * (max_lr / min_lr) ** (np.arange(num_steps) / (num_steps - 1))
     loss = np.array([loss_of(x) for x in np.log10(lr)])
     return Curve(lr, loss, smooth(loss))
 
@@ -43,35 +51,39 @@ def bowl(low, bottom):
     return loss
 
 
-def test_model_buffers_and_random_state_stay_as_they_were_to_the_bit():
-    model = network()
-    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    climb(model, sgd, batches(), **LADDER)
-    assert model.state_dict().keys() == before.keys()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(parameter.grad is None for parameter in model.parameters())
+def test_random_state_stays_and_a_training_after_it_is_the_same_to_the_bit():
+    recipe = Recipe(TrainParams(**SMALL), splits(64), torch.device("cpu"), "fp32")
+    weights = []
+    for is_climbed in (False, True):
+        random_state = torch.get_rng_state()
+        if is_climbed:
+            assert len(climb(recipe.ladder(LadderParams(ladder_steps=20), 0), 20).lr)
+        assert torch.equal(torch.get_rng_state(), random_state)
+        training = recipe.one_cycle(0.01)
+        list(training.events())
+        weights.append(training.weights["last"])
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
 
 
 def test_it_stops_where_the_loss_diverges_and_keeps_finite_losses_alone():
     hopeless = TrainBatches(squares(64), 16, torch.device("cpu"), seed=0, augment=random_labels)
-    curve = climb(network(), sgd, hopeless, **{**LADDER, "lr_max": 1e6})
+    curve = climb(climbing(network(), max_lr=1e6, train_batches=hopeless), 60)
     assert 10 < len(curve.lr) < 60
     assert np.isfinite(curve.loss).all()
     assert len(curve.lr) == len(curve.loss) == len(curve.smoothed)
 
 
 def test_the_ladder_reaches_its_end_when_nothing_diverges():
-    curve = climb(network(), sgd, batches(), **{**LADDER, "lr_max": 1e-3})
+    curve = climb(climbing(network(), max_lr=1e-3), 60)
     assert curve.lr[[0, -1]] == pytest.approx([1e-4, 1e-3])
     assert len(curve.lr) == 60
 
 
 def test_the_suggested_rate_trains_a_model():
-    suggestion = suggest([climb(network(seed), sgd, batches(seed), **LADDER) for seed in range(3)])
+    suggestion = suggest([climb(climbing(network(seed), train_batches=batches(seed)), 60) for seed in range(3)])
     assert suggestion.lr is not None
-    from tests.training.test_loop import train
+    from tests.training.test_training import train
 
     assert list(train(epochs=6, max_lr=suggestion.lr)[1])[-1].train_accuracy > 0.9
 

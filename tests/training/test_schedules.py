@@ -70,7 +70,7 @@ def test_momentum_zero_is_left_alone():
 
 def test_the_ladder_is_geometric_from_end_to_end():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = ladder(optimizer, lr_min=1e-4, lr_max=1.0, num_steps=5)
+    schedule = ladder(optimizer, min_lr=1e-4, max_lr=1.0, num_steps=5)
     seen = []
     for _ in range(5):
         seen.append(optimizer.param_groups[0]["lr"])

@@ -12,9 +12,9 @@
   const show = () => {
     const epoch = epochs[slider.value];
     const right = measured.get(epoch)?.["valid/accuracy"];
-    const told = right == null ? "" : `, ${(100 * right).toFixed(2)} % of the validation images right`;
+    const accuracy = right == null ? "" : `, ${(100 * right).toFixed(2)} % of the validation images right`;
     const output = document.getElementById("watched-shown");
-    output.textContent = `${epoch} of ${epochs.at(-1)}${told}`;
+    output.textContent = `${epoch} of ${epochs.at(-1)}${accuracy}`;
     slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
     for (const each of watched) {
       const map = maps.get(epoch).get(+each.dataset.image);

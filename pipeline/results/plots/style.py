@@ -1,8 +1,11 @@
 """What all figures share: layout, type sizes, colours that the colour-blind can tell apart, and text taken as it is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
 
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -64,3 +67,14 @@ def _drawable(character: str) -> str:
         return " "
     font = get_font(findfont(FontProperties()))
     return character if font.get_char_index(ord(character)) else f"U+{ord(character):04X}"
+
+
+@contextmanager
+def offscreen() -> Iterator[None]:
+    """Figures that pyplot makes inside need no screen, and at the end are let go of, and their style with them."""
+    pyplot.switch_backend("agg")
+    with pyplot.rc_context():
+        try:
+            yield
+        finally:
+            pyplot.close("all")

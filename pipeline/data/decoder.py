@@ -1,0 +1,170 @@
+"""One image file -> pixels of one size."""
+
+import os
+import stat
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Resampling
+
+from pipeline.data.parallel import map_blocks
+from pipeline.text import original
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+# Of photos, by the names that telephones, cameras and scanners give them, in formats that are not read.
+UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+
+# Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
+MAX_PIXELS = 128 * 2**20
+MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
+
+
+GREY = (128, 128, 128)  # beside a padded image
+
+# Those that torchvision's weights name.
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
+
+
+class DiskError(ValueError):
+    """A file could not be read, whatever it holds."""
+
+
+class Scaling(NamedTuple):
+    """How an image of any size becomes a square one, as `decode` takes it."""
+
+    image_size: int
+    resize: str = "crop"
+    interpolation: str = "bicubic"
+
+
+def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interpolation: str = "bicubic") -> np.ndarray:
+    """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB, square by `resize`.
+
+    `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
+    Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
+    animation the first frame. Raises ValueError that says why for whatever cannot be read in full (DiskError where
+    that is not the file's fault), and, before its pixels take memory, for what is larger than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
+            return _decode(source, image_size, resize, INTERPOLATIONS[interpolation])
+    except UnidentifiedImageError:
+        raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels, or a decompression bomb that claims to be") from None
+    except OSError as error:
+        # Pillow's own, of a file cut short and the like, have no number.
+        kind = ValueError if error.errno is None else DiskError
+        raise kind(_line(error.strerror or error)) from error
+    except Exception as error:  # on broken files decoders raise anything, from MemoryError to SyntaxError
+        raise ValueError(_line(error)) from error
+
+
+def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
+    with _opened(source) as file:
+        if file.seek(0, os.SEEK_END) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        file.seek(0)
+        with Image.open(file, formats=FORMATS) as image:
+            # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
+            image.draft(None, (2 * image_size, 2 * image_size))
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_array(RESIZES[resize](to_rgb(image), image_size, filtering))
+
+
+def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    # Path objects would take longer.
+    return open(source, "rb") if isinstance(source, str) else nullcontext(source)  # noqa: PTH123
+
+
+def _line(error: Exception | str) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` of any mode as 8-bit RGB, on white where it is transparent."""
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+        grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
+        image = Image.fromarray(grey)
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def crop(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """The centred square of `image`, antialiased to `image_size` px; exact where that is its size.
+
+    The same picture as scaling the shorter side and cropping the centre, without scaling what is cropped.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = (left, top, left + side, top + side)
+    return image.resize((image_size, image_size), filtering, box=square)
+
+
+def squash(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """All of `image`, antialiased to `image_size` px a side, whatever its shape."""
+    return image.resize((image_size, image_size), filtering)
+
+
+def pad(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
+    """All of `image` in its own shape, antialiased to `image_size` px, in the middle of a grey square."""
+    width, height = (max(1, round(side * image_size / max(image.size))) for side in image.size)
+    square = Image.new("RGB", (image_size, image_size), GREY)
+    within = image.resize((width, height), filtering)
+    square.paste(within, ((image_size - width) // 2, (image_size - height) // 2))
+    return square
+
+
+RESIZES: dict[str, Callable[[Image.Image, int, Resampling], Image.Image]] = {"crop": crop, "squash": squash, "pad": pad}
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """RGB `image` as (3, H, W) uint8."""
+    # A channel at a time, which is three times as fast as transposing what Pillow gives as pixels.
+    planes = b"".join(image.tobytes("raw", channel) for channel in "RGB")
+    return np.frombuffer(planes, dtype=np.uint8).reshape(3, image.height, image.width)
+
+
+FILES_AT_ONCE = 256
+
+
+def sizes(root: Path, names: Sequence[str], *, progress: bool = True) -> np.ndarray:
+    """Width and height in px (N, 2) int64 of the images called `names`, as `shown` writes them, below `root`.
+
+    0 and 0 for what cannot be read, such as a file that is gone since.
+    """
+    paths = [os.path.join(root, original(name)) for name in names]  # noqa: PTH118, as Path objects take longer
+    blocks = map_blocks(_sizes, paths, FILES_AT_ONCE, title="reading headers", progress=progress)
+    return np.concatenate([np.zeros((0, 2), dtype=np.int64), *blocks])
+
+
+def _sizes(paths: Sequence[str]) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes that `decode` accepts
+        return np.array([_size(path) for path in paths], dtype=np.int64)
+
+
+def _size(path: str) -> tuple[int, int]:
+    try:
+        # Opening a pipe may wait for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return 0, 0
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:  # on broken files decoders raise anything
+        return 0, 0

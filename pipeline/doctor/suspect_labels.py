@@ -1,0 +1,96 @@
+"""Labels that are probably wrong: confident learning over what cross-validated networks predict."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_self_confidence_for_each_label
+from sklearn.model_selection import StratifiedKFold
+
+from pipeline.data import Split, Splits
+from pipeline.data.batches import NormalisedBatches
+from pipeline.doctor.looks import SIDE
+from pipeline.models.tta import Views
+from pipeline.params import TrainParams
+from pipeline.training.recipe import Recipe
+from pipeline.training.update import predict
+
+# What learns CIFAR-10 fastest (experiments/cifar10_fast.yaml), half as wide.
+NETWORK = {"model": "fast", "width": 32, "image_size": SIDE, "valid_fraction": 0}
+OPTIMIZER = {"optimizer": "muon", "normalise_weights": "on", "momentum": 0.6, "weight_decay": 0, "bias_lr": 2}
+MAX_LR = 0.016
+CYCLE = {"max_lr": MAX_LR, "pct_start": 0.1, "anneal": "linear", "label_smoothing": 0.2, "norm_momentum": 0.4}
+AUGMENTATION = {"crop_padding": 2, "first_size": 24}
+RECIPE = {**NETWORK, **OPTIMIZER, **CYCLE, **AUGMENTATION}
+
+LARGEST_BATCH, SMALLEST_BATCH = 500, 32
+UPDATES = 240  # of each training at least
+LEAST_EPOCHS = 4
+PREDICTED_AT_ONCE = 512
+
+
+def probabilities(
+    splits: Splits, *, folds: int, epochs: int | None, flip: str, seed: int, device: torch.device, precision: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Fold by fold: the positions in the train split that it held out, and their class probabilities (n, C).
+
+    The train split's images are thumbnails of 32 px, each class has `folds` of them or more. epochs: of each training;
+    None for as many as make 240 updates, and 4 at least. Where `flip` has them mirrored, both views are averaged.
+    """
+    train = splits.train
+    for learnt, held in _folds(train.labels, folds, seed):
+        batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(learnt) // 64), len(learnt))
+        own = max(LEAST_EPOCHS, math.ceil(UPDATES * batch_size / len(learnt)))
+        params = TrainParams(**RECIPE, batch_size=batch_size, epochs=epochs or own, flip=flip, seed=seed)
+        part = replace(splits, train=_rows(train, learnt), valid=None, test=_rows(train, held))
+        recipe = Recipe(params, part, device, precision)
+        training = recipe.one_cycle(MAX_LR)
+        for _ in training.events():
+            pass
+        model = recipe.model(seed)
+        model.load_state_dict(training.weights["last"])
+        asked = Views(model, 2) if recipe.mirrors else model
+        logits, _ = predict(asked, NormalisedBatches(part, part.test, PREDICTED_AT_ONCE, device), precision)
+        yield held, logits.double().softmax(1).numpy()
+
+
+def _folds(labels: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
+
+
+def _rows(split: Split, positions: np.ndarray) -> Split:
+    names = [split.names[position] for position in positions]
+    return Split(split.source, split.rows[positions], split.labels[positions], names)
+
+
+def can_be_checked(labels: np.ndarray, folds: int) -> np.ndarray:
+    """(N,) bool: images of classes with `folds` images or more, so that each fold's training has seen the class."""
+    return np.bincount(labels)[labels] >= folds
+
+
+def suspects(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """A row per suspect, the likeliest error first: its position, `given` and `suggested` class, their probabilities.
+
+    labels: (N,) of 0 to C - 1, each there. probabilities: (N, C), of networks that did not learn from the image.
+    Confident learning (Northcutt et al. 2021, arXiv:1911.00068): an image counts as of another class where its
+    probability is above the mean that images of that class have; from those counts follows how many labels of each
+    class are wrong, and so many of the least confident are named (cleanlab's prune_by_class).
+    """
+    wrong = find_label_issues(labels, probabilities, filter_by="prune_by_class", n_jobs=1)
+    confidence = get_self_confidence_for_each_label(labels, probabilities)
+    found = np.flatnonzero(wrong)
+    found = found[np.argsort(confidence[found], kind="stable")]
+    suggested = probabilities[found].argmax(1)
+    return pd.DataFrame(
+        {
+            "image": found,
+            "given": labels[found],
+            "suggested": suggested,
+            "probability_of_given": confidence[found],
+            "probability_of_suggested": probabilities[found, suggested],
+        }
+    )

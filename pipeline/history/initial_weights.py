@@ -1,0 +1,127 @@
+"""A recipe with the weights it starts from: torchvision's, those of a file, or those of an earlier run."""
+
+import hashlib
+import pickle
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.model_files import checkpoint, classifier
+from pipeline.models.weights import Pretrained, of_torchvision
+from pipeline.params import RecipeParams, absolute
+from pipeline.params.recipe import OF_TORCHVISION, RUN
+from pipeline.progress import say, tell
+from pipeline.text import from_cell
+from pipeline.tracking import store
+from pipeline.training import preflight
+from pipeline.training.recipe import Recipe
+
+
+def prepare(params: RecipeParams) -> Recipe:
+    """The recipe on this machine, with the weights that `params` name; says what becomes of them.
+
+    Raises ValueError for weights that cannot be had or do not fit, and for anything else that does not fit together.
+    """
+    recipe, notes, warnings = preflight.prepare(params, _find(params))
+    for line in notes:
+        say(line)
+    if params.weights.startswith(RUN) and (seen := _seen_before(recipe, params.weights.removeprefix(RUN))):
+        warnings.append(f"weights={params.weights}: {seen}")
+    for warning in warnings:
+        tell(f"warning: {warning}")
+    return recipe
+
+
+def _find(params: RecipeParams) -> Pretrained | None:
+    asked = params.weights
+    if asked == "none":
+        return None
+    if asked.startswith(RUN):
+        run_id = asked.removeprefix(RUN)
+        with store.scratch() as folder:
+            return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
+    if OF_TORCHVISION.fullmatch(asked):
+        return of_torchvision(params.model, asked)
+    path = Path(absolute(asked))
+    try:
+        with path.open("rb") as file:
+            identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise ValueError(f"weights={path}: {error.strerror or error}") from None
+    return _of_file(path, params.model, asked, identity)
+
+
+def _seen_before(recipe: Recipe, run_id: str) -> str:
+    """Which images that are held out here that training has learned from, by their names; empty where none are."""
+    if store.stored_run(run_id, "weights").data.tags.get("dataset") != recipe.params.dataset:
+        return ""
+    with store.scratch() as folder:
+        try:
+            table = pd.read_csv(store.artifact(run_id, "splits.csv", folder), dtype=str, keep_default_na=False)
+            learned = {from_cell(name) for name in table["name"][table["split"] == "train"]}
+        except (ValueError, KeyError):
+            return "which images it has learned from is not known: some may be held out here"
+    splits = recipe.splits
+    held_out = {"test": splits.test.names, "validation": splits.valid.names if splits.valid else []}
+    counts = {part: sum(name in learned for name in names) for part, names in held_out.items()}
+    seen = [f"{count} of {len(held_out[part])} {part} images" for part, count in counts.items() if count]
+    return f"has learned from {' and '.join(seen)}, going by their names: their accuracy will flatter" if seen else ""
+
+
+def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:
+    source = f"weights={asked}"
+    if path.suffix == ".pth":
+        return Pretrained(_unpickled(path, source), source, identity)
+    if not _is_described(path, source):
+        return Pretrained(_bare(path), source, identity)
+    state, described = checkpoint.load(path)
+    try:
+        description = classifier.parse(described)
+    except ValueError as error:
+        raise ValueError(f"{source}: its description cannot be used ({error})") from None
+    if description.network.name != model:
+        raise ValueError(f"{source}: are weights of model={description.network.name}, and model={model} here")
+    return Pretrained(
+        state,
+        source,
+        identity,
+        description.classes,
+        description.mean,
+        description.std,
+        description.image_size,
+        description.interpolation,
+    )
+
+
+def _is_described(path: Path, source: str) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return checkpoint.DESCRIPTION in (file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{source}: no safetensors file ({error})") from None
+
+
+def _bare(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
+    """The tensors by name that `torch.save` wrote; of a pickle with anything else in it nothing is loaded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickle: it is read, or refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{source}: holds more than tensors, or is no file of torch.save ({_line(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{source}: is no mapping of names to tensors, as a state_dict is")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _line(error: Exception) -> str:
+    return store.first_line(error).split(".")[0]

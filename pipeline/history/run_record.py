@@ -1,0 +1,118 @@
+"""What a finished run has left in the store, read back as plain values; what is not as it was written is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+
+from pipeline.history import lookup
+from pipeline.progress import say
+from pipeline.report import artifacts
+from pipeline.report.record import Record, StepRecord
+from pipeline.text import visible
+from pipeline.tracking import processes, store
+
+# Steps that a run names by the tag `<step>.run_id`, and where there is no such tag, steps that name it by theirs.
+NAMED = {"main": ("lr_range", "sweep", "train", "evaluate", "explain"), "train": ("lr_range",)}
+NAMED |= {"evaluate": ("train",), "explain": ("train",)}
+NAMING = {"train": ("evaluate", "explain")}
+
+
+def read(run_id: str) -> Record:
+    """What a run and the steps that belong to it have left: an experiment's steps, or those about one training.
+
+    Raises ValueError where there is no such run, it is of something else, or what it left is damaged.
+    """
+    of = store.stored_run(run_id)
+    kind = of.data.tags.get("step", "")
+    if kind not in (*artifacts.PARENTS, *artifacts.TABLES):
+        kinds = ", ".join((*artifacts.PARENTS, *artifacts.TABLES))
+        raise ValueError(f"run_id={run_id} is {kind or 'a run of something else'}, and reports are of {kinds}")
+    try:
+        found = _belonging(of, kind, {})
+        steps = {name: _step(found[name], name) for name in artifacts.TABLES if name in found}
+        return Record(steps.get(kind) or _step(of, kind), steps)
+    except MlflowException as error:
+        raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
+
+
+def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
+    """`found`, and by kind the run, those it names and those that name it, each the newest."""
+    if kind not in artifacts.PARENTS:
+        found = {**found, kind: run}
+    elif "train.run_id" not in run.data.tags:
+        trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
+        if trainings:
+            found = _belonging(trainings[-1], "train", found)  # of several seeds the first
+    for name in NAMED.get(kind, ()):
+        tag = run.data.tags.get(f"{name}.run_id", "")
+        if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:
+            found = _belonging(named, name, found)
+    for name in NAMING.get(kind, ()):
+        if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id}, beside=run)):
+            found = {**found, name: naming[0]}
+    return found
+
+
+def _step(run: StoredRun, kind: str) -> StepRecord:
+    run_id = str(run.info.run_id)
+    tables, pictures = {}, {}
+    with store.scratch() as folder:
+        params = lookup.stored_params(run_id)
+        there = _listed(run_id, {Path(path).parent.as_posix() for path in artifacts.paths(kind)})
+        for path, most_bytes in artifacts.paths(kind).items():
+            if path not in there:
+                continue
+            file = store.artifact(run_id, path, folder)
+            if file.stat().st_size > most_bytes:
+                say(f"{path} of run {run_id} is left out of the report, being larger than {most_bytes:,} bytes")
+                continue
+            content = file.read_bytes()
+            try:
+                if path.endswith(".csv"):
+                    tables[path] = artifacts.table(kind, path, content.decode("utf-8"))
+                else:
+                    pictures[path] = artifacts.picture(content)
+            except ValueError as error:
+                raise ValueError(f"run {run_id}: {path} is not as it was written ({store.first_line(error)})") from None
+    return StepRecord(
+        kind=kind,
+        run_id=run_id,
+        name=visible(run.info.run_name or kind),
+        seconds=_seconds(run),
+        params={visible(name): value for name, value in params.items()},
+        metrics={visible(name): float(value) for name, value in run.data.metrics.items()},
+        tags={name: visible(value) for name, value in run.data.tags.items()},
+        tables=tables,
+        pictures=pictures,
+        epochs=_epochs(run) if kind == "train" else pd.DataFrame(),
+    )
+
+
+def _seconds(run: StoredRun) -> float | None:
+    # Of a run that was gone on with, the start is that of the first part, and nothing tells of the pause.
+    if not run.info.end_time or processes.REOPENED in run.data.tags:
+        return None
+    return float((run.info.end_time - run.info.start_time) / 1000)
+
+
+def _listed(run_id: str, folders: set[str]) -> set[str]:
+    client = store.Client()
+    return {
+        str(item.path)
+        for folder in sorted(folders)
+        for item in client.list_artifacts(run_id, None if folder == "." else folder)
+    }
+
+
+def _epochs(run: StoredRun) -> pd.DataFrame:
+    """A row per epoch: `epoch`, and what was logged at it."""
+    client = store.Client()
+    points: dict[str, Any] = {
+        name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+        for name in artifacts.EPOCH_METRICS
+        if name in run.data.metrics
+    }
+    return pd.DataFrame(points).sort_index().rename_axis("epoch").reset_index() if points else pd.DataFrame()

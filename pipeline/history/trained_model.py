@@ -1,0 +1,87 @@
+"""A finished training, found by its run: the classifier it kept and the data it was trained on."""
+
+from dataclasses import dataclass, replace
+
+from pipeline import data
+from pipeline.history import lookup
+from pipeline.model_files.classifier import Classifier
+from pipeline.params import TrainedModelParams, TrainParams
+from pipeline.tracking import store
+from pipeline.training import device
+from pipeline.training.recipe import load_splits
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a training run left behind but for its images, on the device it is to run on."""
+
+    run_id: str
+    params: TrainParams
+    checkpoint: str
+    classifier: Classifier
+    precision: str
+
+    @property
+    def model_of(self) -> str:
+        """The run whose served model has these weights, which is that of the best epoch; empty for others."""
+        return self.run_id if self.checkpoint == "best" else ""
+
+    @property
+    def checkpoint_note(self) -> str:
+        """Whose weights they are where it is not the best epoch's, in words after a name."""
+        return "" if self.checkpoint == "best" else f" (weights of its {self.checkpoint} epoch)"
+
+
+@dataclass(frozen=True)
+class ModelAndImages(TrainedModel):
+    """What a training run left behind, ready to be looked at."""
+
+    splits: data.Splits
+
+
+def find(params: TrainedModelParams) -> ModelAndImages:
+    """The training that `params.run_id` names, its weights on the chosen device.
+
+    Raises ValueError when there is no such run, it is no FINISHED training, or its images have changed.
+    """
+    return with_images(find_model(params), params.data_dir)
+
+
+def find_model(params: TrainedModelParams) -> TrainedModel:
+    """The network of the training that `params.run_id` names, wherever its images are now.
+
+    Raises ValueError when there is no such run, or it is no FINISHED training.
+    """
+    where = device.choose(params.device)
+    run_id = lookup.finished_run(params.run_id, "train")
+    trained = lookup.params(run_id, TrainParams)
+    with store.scratch() as folder:
+        weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
+        classifier = Classifier.load(weights, where)
+    precision = device.choose_precision(params.precision, where)
+    return TrainedModel(run_id, trained, params.checkpoint, classifier, precision)
+
+
+def with_images(network: TrainedModel, data_dir: str = "") -> ModelAndImages:
+    """The training that `network` is of, its images read from `data_dir` where that is given.
+
+    Raises ValueError when they are gone, or others than those it was trained on.
+    """
+    run_id, trained, classifier = network.run_id, network.params, network.classifier
+    splits = load_splits(trained, data_dir, classifier.description.interpolation)
+    digest = store.stored_run(run_id).data.tags.get("data.digest")
+    if digest != splits.digest:
+        raise ValueError(
+            f"the images in {data_dir or trained.data_dir} are not those run {run_id} was trained on "
+            f"(digest {splits.digest}, was {digest})"
+        )
+    if classifier.classes != list(splits.classes) or classifier.description.image_size != trained.image_size:
+        raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
+    # Weights that a training started from may have brought their own.
+    splits = replace(splits, mean=classifier.description.mean, std=classifier.description.std)
+    return ModelAndImages(run_id, trained, network.checkpoint, classifier, network.precision, splits)
+
+
+def was_validated(run_id: str) -> bool:
+    """Whether that training had a validation split, as far as its numbers tell."""
+    return "weights/best_valid_accuracy" in store.stored_run(run_id).data.metrics

@@ -1,0 +1,127 @@
+"""A trained network with all it takes to use it: its weights file alone rebuilds it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from pipeline import models
+from pipeline.data import augmentation
+from pipeline.data.batches import batch_size
+from pipeline.data.decoder import Interpolation, decode
+from pipeline.model_files import checkpoint
+from pipeline.models.outlines import other_tables
+from pipeline.params import ModelName, RecipeParams, Resize
+from pipeline.settings import message
+
+PerChannel = tuple[float, float, float]
+
+
+class Network(BaseModel):
+    """An architecture by its name, and its sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ModelName
+    options: dict[str, int]
+
+
+class Description(BaseModel):
+    """All it takes to use a network beside its weights; further keys are ignored."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    network: Network
+    image_size: int
+    resize: Resize = "crop"  # how an image that is not square becomes one of image_size + 2 * margin px
+    interpolation: Interpolation = "bicubic"  # by which it was scaled; older files do not say, and have no other
+    margin: int = Field(0, ge=0, le=512)  # px then cut off every side
+    classes: tuple[str, ...] = Field(min_length=1)  # in the order of the logits
+    mean: PerChannel  # per channel, in [0, 1] units
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def sizes_are_those_of_a_training(self) -> Self:
+        sizes: dict[str, Any] = {"model": self.network.name, "image_size": self.image_size, "crop_padding": 0}
+        RecipeParams(**{**self.network.options, **sizes})
+        return self
+
+
+def parse(described: Any) -> Description:
+    """The description in plain data. Raises ValueError, in one line, for what is none."""
+    try:
+        return Description.model_validate(described)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, each['loc']))} {message(each)}".strip() for each in error.errors())
+        raise ValueError("; ".join(problems)) from None
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """`model` takes images normalised with `mean` and `std`; its outputs are logits of `classes`, in their order."""
+
+    model: nn.Module
+    description: Description
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the logits."""
+        return list(self.description.classes)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) uint8 as the network takes them, float32."""
+        return augmentation.normalise(images, self.description.mean, self.description.std)
+
+    def read(self, source: str | BinaryIO) -> np.ndarray:
+        """The image in a file, by its path or open, as in training: (3, image_size, image_size) uint8.
+
+        Raises ValueError that says why for what cannot be read.
+        """
+        size, margin = self.description.image_size, self.description.margin
+        image = decode(source, size + 2 * margin, self.description.resize, self.description.interpolation)
+        return image[:, margin : margin + size, margin : margin + size]
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
+        where = next(self.model.parameters()).device
+        pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
+        batches = pixels.split(batch_size(pixels.shape[-1]))
+        return torch.cat([self.model(self.normalise(batch.to(where))).softmax(1).cpu() for batch in batches]).numpy()
+
+    def table(self, images: np.ndarray) -> pd.DataFrame:
+        """One row per image: `class`, and the probability `p/<name>` of every class."""
+        probabilities = self.probabilities(images)
+        table = pd.DataFrame(probabilities, columns=[f"p/{name}" for name in self.classes])
+        table.insert(0, "class", np.array(self.classes, dtype=object)[probabilities.argmax(1)])
+        return table
+
+    @staticmethod
+    def load(path: Path, device: torch.device | None = None) -> "Classifier":
+        """The classifier a weights file holds, in evaluation mode. Raises ValueError for another file."""
+        state, described = checkpoint.load(path)
+        try:
+            description = parse(described)
+            # Without memory, until it is known that the file holds all of it and no more.
+            model = models.outline(
+                description.network.name,
+                num_classes=len(description.classes),
+                **{**description.network.options, "image_size": description.image_size},
+            )
+            if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
+                raise ValueError("other tensors than those of such a network")
+            models.check_size(description.network.name, description.image_size, batch=2)
+        except ValueError as error:
+            raise ValueError(f"{path}: weights and description do not fit ({error})") from None
+        model.to_empty(device=device or torch.device("cpu")).load_state_dict(state)
+        return Classifier(model.eval(), description)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}

@@ -1,0 +1,113 @@
+"""A classifier as one file that other programs run: uint8 images in, probabilities out, no code of this project."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from pipeline.model_files.classifier import Classifier
+
+IMAGES, PROBABILITIES, BATCH = "images", "probabilities", "batch"  # names in the file
+MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: all of the file is below 2 GiB, which is as far as its format counts
+TOLERANCE = 1e-3  # of a probability, which rounding moves by some 1e-7
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class Portable(nn.Module):
+    """A classifier between its normalisation and a softmax: images (N, 3, H, W) uint8 to probabilities (N, C)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.model = classifier.model
+        # Of pixels as they come, from 0 to 255.
+        self.register_buffer("mean", 255 * torch.tensor(classifier.description.mean).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(classifier.description.std).view(3, 1, 1))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images.float() - self.mean) / self.std).softmax(1)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file is written, which returns the version of its language, and how it is run."""
+
+    suffix: str
+    write: Callable[[Portable, Tensor, Path, Mapping[str, str]], str]
+    load: Callable[[Path], Predict]
+
+
+def write(classifier: Classifier, form: str, path: Path, metadata: Mapping[str, str]) -> str:
+    """Writes `classifier`, which is on the CPU, to `path`, in a form of FORMATS. Returns the version of its language.
+
+    The file takes a batch of any size. Its metadata are `classes` (a JSON list), `image_size` (px), the `resize` and
+    `interpolation` by which images came to that size and `margin` px more on every side, which were cut off then, and
+    `metadata`. Raises ValueError for weights that do not fit in it.
+    """
+    described, size = classifier.description, classifier.description.image_size
+    scaled = {"resize": described.resize, "interpolation": described.interpolation, "margin": str(described.margin)}
+    properties = {"classes": json.dumps(classifier.classes), "image_size": str(size), **scaled, **metadata}
+    # Two images: one alone would be taken for the size of every batch.
+    return FORMATS[form].write(Portable(classifier), torch.zeros(2, 3, size, size, dtype=torch.uint8), path, properties)
+
+
+def difference(classifier: Classifier, form: str, path: Path, images: np.ndarray) -> float:
+    """How far probabilities of the file lie from those of `classifier` at most, for (N, 3, H, W) uint8 images.
+
+    All are asked for at once, and the first one alone, so that a file for one size of batch shows.
+    """
+    predict, expected = FORMATS[form].load(path), classifier.probabilities(images)
+    batches = ((images, expected), (images[:1], expected[:1]))
+    return float(np.max([np.abs(predict(some) - wanted).max() for some, wanted in batches]))  # NaN where one is
+
+
+def _write_onnx(model: Portable, images: Tensor, path: Path, metadata: Mapping[str, str]) -> str:
+    num_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if num_bytes > MAX_ONNX_BYTES:
+        raise ValueError(f"format=onnx: weights of {num_bytes / 1e9:.1f} GB do not fit in one file: use torch_export")
+    program = torch.onnx.export(
+        model,
+        (images,),
+        input_names=[IMAGES],
+        output_names=[PROBABILITIES],
+        dynamic_shapes={IMAGES: {0: BATCH}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(path, external_data=False)
+    return f"opset {program.model.opset_imports['']}"
+
+
+def _load_onnx(path: Path) -> Predict:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run([PROBABILITIES], {IMAGES: images})[0]
+
+
+def _write_torch_export(model: Portable, images: Tensor, path: Path, metadata: Mapping[str, str]) -> str:
+    program = torch.export.export(model, (images,), dynamic_shapes={IMAGES: {0: torch.export.Dim(BATCH)}})
+    torch.export.save(program, path, extra_files=dict(metadata))
+    return f"torch {torch.__version__}"
+
+
+def _load_torch_export(path: Path) -> Predict:
+    model = torch.export.load(path).module()
+    return lambda images: model(torch.from_numpy(images)).detach().numpy()
+
+
+FORMATS = {
+    "onnx": Format(".onnx", _write_onnx, _load_onnx),
+    "torch_export": Format(".pt2", _write_torch_export, _load_torch_export),
+}

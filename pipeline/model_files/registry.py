@@ -1,0 +1,158 @@
+"""The model registry: a training becomes a version once, and champion where a paired test says that it is better."""
+
+import re
+import tempfile
+import uuid
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from pipeline.results.paired_tests import mcnemar
+from pipeline.settings import command
+
+ALIAS = "champion"
+ALPHA = 0.05
+PREDICTIONS = "predictions.csv"
+REQUEST, REASON = "request", "champion.because"  # tags of a version: which call made it, why it became champion
+
+
+def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: str, test_digest: str) -> str:
+    """Makes the training's served model a version of `name`, champion if it is better. Returns what came of it, a line.
+
+    Better is McNemar's exact test on the test images, p < 0.05, against the champion's newest evaluation on the same
+    ones; the first champion needs none. Doing it again changes nothing. Raises ValueError for a training that has no
+    served model, and where predictions cannot be read.
+    """
+    version = _version(client, name, train_run_id)
+    champion = client.get_registered_model(name).aliases.get(ALIAS)
+    if champion is None:
+        return _promote(client, version, "the first of that name")
+    if str(champion) == str(version.version):
+        return _message(version, f"champion: {version.tags.get(REASON, 'it was made that before')}")
+    holder = client.get_model_version(name, champion)
+    other_id = _evaluation(client, holder.run_id or "", test_digest, evaluation_id)
+    if other_id is None:
+        why = f"not compared: version {champion}, the champion, has no evaluation on the same test images"
+        if _experiment(client, holder.run_id or ""):
+            why += f". `{command('evaluate', run_id=str(holder.run_id))}` makes one where they are its own"
+        return _message(version, why)
+    only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
+    counts = (
+        f"{only_here} test images are right here alone, {only_there} in version {champion} alone "
+        f"(McNemar's exact test, p = {p_value:.2g})"
+    )
+    if only_here > only_there and p_value < ALPHA:
+        return _promote(client, version, counts)
+    return _message(version, f"version {champion} stays champion: {counts}; a better one has p below {ALPHA:g}")
+
+
+def served_model(client: MlflowClient, run: Run) -> str:
+    """The model that a training serves, with all its files; empty where it has none."""
+    for output in run.outputs.model_outputs if run.outputs is not None else []:
+        # MLflow links a model to its run before it sends the files, and one of which they were lost stays linked.
+        try:
+            is_whole = client.get_logged_model(output.model_id).status == LoggedModelStatus.READY
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as one that was deleted
+                raise
+            continue
+        if is_whole:
+            return str(output.model_id)
+    return ""
+
+
+def _version(client: MlflowClient, name: str, train_run_id: str) -> ModelVersion:
+    """The training's version of `name`, made where there is none."""
+    model_id = served_model(client, client.get_run(train_run_id))
+    if not model_id:
+        raise ValueError(f"training {train_run_id} has no served model to register")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = _versions(client, name, train_run_id)
+    if not found:
+        client.create_model_version(
+            name,
+            f"models:/{model_id}",
+            train_run_id,
+            tags={REQUEST: uuid.uuid4().hex},
+            await_creation_for=0,
+            model_id=model_id,
+        )
+        found = _versions(client, name, train_run_id)
+    # MLflow's own client repeats a request where an answer is lost, and then there are two versions of one request.
+    requests = [version.tags.get(REQUEST, version.version) for version in found]
+    for place, version in enumerate(found):
+        if requests[place] in requests[:place]:
+            client.delete_model_version(name, version.version)
+    return found[0]
+
+
+def _versions(client: MlflowClient, name: str, train_run_id: str) -> list[ModelVersion]:
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{train_run_id}'")
+    return sorted(found, key=lambda version: int(version.version))
+
+
+def _promote(client: MlflowClient, version: ModelVersion, why: str) -> str:
+    # The reason first: who comes again because an answer was lost finds it beside the alias.
+    client.set_model_version_tag(version.name, version.version, REASON, why)
+    client.set_registered_model_alias(version.name, ALIAS, version.version)
+    return _message(version, f"champion: {why}")
+
+
+def _message(version: ModelVersion, verdict: str) -> str:
+    return f"registered as {version.name} version {version.version}, {verdict}"
+
+
+def _evaluation(client: MlflowClient, train_run_id: str, test_digest: str, other_id: str) -> str | None:
+    """The newest evaluation on those images of what a training serves, of its experiment or that of the other run."""
+    if not re.fullmatch(r"[0-9a-f]{32}", train_run_id):
+        return None
+    experiments = {place for run_id in (train_run_id, other_id) if (place := _experiment(client, run_id))}
+    wanted: dict[str, Any] = {
+        "attributes.status": "FINISHED",
+        "tags.step": "evaluate",
+        "tags.`train.run_id`": train_run_id,
+        "tags.`test.digest`": test_digest,
+        "params.checkpoint": "best",
+    }
+    query = " and ".join(f"{name} = '{value}'" for name, value in wanted.items())
+    found = client.search_runs(list(experiments), query, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(found[0].info.run_id) if found else None
+
+
+def _experiment(client: MlflowClient, run_id: str) -> str:
+    """The experiment of a run; empty where there is none, or none any more, as after `mlflow gc`."""
+    try:
+        return str(client.get_run(run_id).info.experiment_id) if run_id else ""
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
+
+
+def _correct(client: MlflowClient, *evaluation_ids: str) -> list[np.ndarray]:
+    """Which test images each evaluation has right, (N,) bool, in one order."""
+    first, *others = tables = [_predictions(client, evaluation_id) for evaluation_id in evaluation_ids]
+    same = ["name", "true"]
+    if not all(table[same].equals(first[same]) for table in others):
+        raise ValueError(f"{PREDICTIONS} of {' and '.join(evaluation_ids)} are not of the same images")
+    return [(table["true"] == table["predicted"]).to_numpy() for table in tables]
+
+
+def _predictions(client: MlflowClient, evaluation_id: str) -> pd.DataFrame:
+    if not any(item.path == PREDICTIONS for item in client.list_artifacts(evaluation_id)):
+        raise ValueError(f"evaluation {evaluation_id} has no {PREDICTIONS}")
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        path = client.download_artifacts(evaluation_id, PREDICTIONS, folder)
+        try:
+            return pd.read_csv(path, usecols=["name", "true", "predicted"], dtype=str, keep_default_na=False)
+        except ValueError as error:
+            raise ValueError(f"evaluation {evaluation_id}: {PREDICTIONS} cannot be read ({error})") from None

@@ -1,0 +1,105 @@
+"""The base of all parameters: frozen, validated, read from text; and how a value is written as text again."""
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Kind = TypeVar("Kind", bound="Declared")
+
+
+class Declared(BaseModel):
+    """Frozen, validated on construction; text such as `1e-3` is read as its type."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,  # only the schema of the command that is given is needed
+    )
+
+    def to(self, kind: type[Kind], **changes: Any) -> Kind:
+        """The parameters of `kind`, with the values of these that it has too, and with `changes`."""
+        shared = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
+        return kind(**{**shared, **changes})
+
+
+class Params(Declared):
+    experiment: str = Field(
+        "auto",
+        description="a YAML file of parameters; none; auto: of experiments/ <dataset>_<model>.yaml, <dataset>.yaml "
+        "with the default model, sweep_vit.yaml for a sweep of a vit; none for what looks at finished runs",
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean x?` for the closest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def absolute(path: str) -> str:
+    """The path as it leads to the same file or folder wherever a later step is run; none (empty) stays none."""
+    return path and str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - a Path raises without such a user
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value as a flag takes it, and as MLflow keeps it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        plain = ",".join(value)
+        return plain if comma_separated(plain) == list(value) else json.dumps(value)
+    return str(value)
+
+
+def without_password(url: str) -> str:
+    """The URL of a database, fit to be shown: `***`, or `hidden` in its query. Raises ValueError where it is none."""
+    from sqlalchemy.engine import make_url  # here, as most commands are given none
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        address = make_url(url)
+        hidden = {name: "hidden" for name in address.query if "pass" in name.lower()}
+        return address.update_query_dict(hidden).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        raise ValueError("is no URL of a database, such as sqlite:///optuna.db") from None
+
+
+def on_or_off(value: Any) -> Any:
+    """`value`, with a bare on or off, which YAML reads as true and false, as the word again."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+def from_json(value: Any) -> Any:
+    """Text as the JSON it is; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('as text, expected JSON such as {"patch_size": [2, 4]}') from None
+
+
+def comma_separated(value: Any) -> Any:
+    """Text as the list it names, as JSON where values have commas of their own; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value.split(",") if value else []
+
+
+def integer(value: Any) -> Any:
+    """Text as the whole number it names; anything else as it is."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]

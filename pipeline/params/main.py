@@ -1,0 +1,34 @@
+"""Parameters of a whole experiment: those of its steps, each declared once, and which steps to run."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.params.base import comma_separated
+from pipeline.params.doctor import CheckupParams
+from pipeline.params.inspection import EvaluationParams, ExplanationParams, FileFormatParams
+from pipeline.params.training import LadderParams, SeriesParams, SweepParams
+
+StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain", "export"]
+
+
+class MainParams(
+    SweepParams, LadderParams, EvaluationParams, ExplanationParams, FileFormatParams, CheckupParams, SeriesParams
+):
+    """A whole experiment: the steps above in order, under one parent run."""
+
+    steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
+        ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
+    )
+
+    @model_validator(mode="after")
+    def seeds_are_of_trainings(self) -> Self:
+        if self.num_seeds > 1 and "train" not in self.steps:
+            raise ValueError(f"num_seeds={self.num_seeds}: no training is among the steps {','.join(self.steps)}")
+        return self
+
+    @model_validator(mode="after")
+    def what_is_registered_is_evaluated(self) -> Self:
+        if self.register_as and "evaluate" not in self.steps:
+            raise ValueError(f"register_as={self.register_as}: evaluate is not among the steps {','.join(self.steps)}")
+        return self

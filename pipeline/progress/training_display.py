@@ -1,0 +1,43 @@
+"""What the terminal shows of a training: how far it is beside the bar, and a line per epoch."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from pipeline.progress.bar import meter
+from pipeline.progress.messages import say
+from pipeline.training.events import EpochEnd, StepEnd
+
+
+def show(
+    events: Iterable[StepEnd | EpochEnd], steps_per_epoch: int, epochs: int, done_steps: int = 0
+) -> Iterator[StepEnd | EpochEnd]:
+    """Passes `events` on, showing them as they go by; `done_steps` went by before."""
+    with meter("train", steps_per_epoch * epochs, done_steps, per_epoch=steps_per_epoch) as progress:
+        num_images = num_correct = 0
+        for event in events:
+            if isinstance(event, StepEnd):
+                num_images += event.num_images
+                # Sums on the device; only what is drawn, twice a second, asks for the numbers.
+                num_correct = num_correct + event.num_correct  # type: ignore[operator]
+                progress.advance(partial(_running, event, epochs, num_images, num_correct))
+            else:
+                num_images = num_correct = 0
+                say(_line(event, epochs))
+            yield event
+
+
+def _running(event: StepEnd, epochs: int, num_images: int, num_correct: Any) -> str:
+    accuracy = float(num_correct) / num_images
+    return f"epoch {event.epoch:.2f}/{epochs}  loss {float(event.loss):.3f}  accuracy {accuracy:.1%}"
+
+
+def _line(event: EpochEnd, epochs: int) -> str:
+    valid = ""
+    if event.valid_loss is not None and event.valid_accuracy is not None:
+        valid = f"  valid loss {event.valid_loss:.4f} accuracy {event.valid_accuracy:.2%}"
+    width = len(str(epochs))
+    return (
+        f"epoch {event.epoch:{width}}/{epochs}  lr {event.lr:.2e}  train loss {event.train_loss:.4f} "
+        f"accuracy {event.train_accuracy:.2%}{valid}  {event.images_per_second:,.0f} images/s"
+    )

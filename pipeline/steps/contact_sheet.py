@@ -1,0 +1,39 @@
+"""The contact sheet of predictions: the images to doubt first, on request with maps."""
+
+import numpy as np
+import torch
+
+from pipeline import models
+from pipeline.explain import attribution
+from pipeline.history.trained_model import TrainedModel
+from pipeline.results import plots
+from pipeline.results.answers import Answers
+from pipeline.tracking.run import Run
+
+METHOD = "gradcam"
+
+
+def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> None:
+    """Logs `shown` as contact_sheet.png, each with what it was taken for."""
+    classes = network.classifier.classes
+    unlike = [False] * len(shown) if shown.unlike is None else shown.unlike
+    captions = [
+        f"{path.rpartition('/')[2]}\n{'unlike, ' if is_unlike else ''}{classes[predicted]} {confidence:.2f}"
+        for path, is_unlike, predicted, confidence in zip(
+            shown.paths, unlike, shown.predicted, shown.confidence, strict=True
+        )
+    ]
+    title = f"{len(shown)} predicted images, those to doubt first"
+    if with_maps:
+        panels = [(f"{METHOD}, predicted class", _maps(network, shown))]
+        figure = plots.explanations(shown.images, panels, captions, title)
+    else:
+        figure = plots.gallery(shown.images, captions, title)
+    run.figure("contact_sheet.png", figure)
+
+
+def _maps(network: TrainedModel, shown: Answers) -> np.ndarray:
+    model = network.classifier.model
+    where = models.cam_target(network.params.model, model)
+    inputs = network.classifier.normalise(torch.from_numpy(shown.images).to(next(model.parameters()).device))
+    return attribution.class_maps(model, where, inputs, torch.from_numpy(shown.predicted), METHOD)

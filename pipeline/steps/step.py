@@ -1,0 +1,113 @@
+"""What all tracked steps share: what a run records first, how it concludes, and what it hands to later steps."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pydantic import FiniteFloat
+
+from pipeline import progress
+from pipeline.history.trained_model import ModelAndImages
+from pipeline.params import TrainedModelParams
+from pipeline.tracking import lifecycle
+from pipeline.tracking.run import Run
+
+TITLES = {
+    "doctor": "Doctor",
+    "lr_range": "Range test",
+    "sweep": "Sweep",
+    "train": "Training",
+    "seeds": "Seeds",
+    "evaluate": "Evaluation",
+    "explain": "Explanation",
+    "predict": "Prediction",
+    "report": "Report",
+    "compare": "Comparison",
+    "export": "Export",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step hands on: its run, one line for people, its main numbers as metrics, parameters of later steps.
+
+    seconds: how long it took; None if that is not known, as after an interruption.
+    """
+
+    run_id: str
+    summary: str
+    metrics: dict[str, float]
+    handed: dict[str, Any] = field(default_factory=dict)
+    seconds: FiniteFloat | None = None
+
+
+class SuggestedRate(NamedTuple):
+    """What a range test found for a recipe, named by its fingerprint."""
+
+    recipe: str
+    run_id: str
+    rate: float | None  # None if there is no suggestion
+    reason: str  # why there is none, else empty
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step under way."""
+
+    run: Run
+    title: str
+    name: str
+
+    def conclude(
+        self,
+        result: str,
+        numbers: Mapping[str, float] | None = None,
+        *,
+        name: str = "",
+        of: str = "",
+        more: str = "",
+        before: str = "",
+        handed: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Names and describes the run, says `result` on the terminal and returns it.
+
+        name: of the run, if not the one it began with. of, more: Markdown around the result in the description.
+        before: lines for the terminal above the result.
+        """
+        self.run.describe(name or self.name, f"**{self.title}**{of} — {result}{more}")
+        progress.conclude(f"{before}{self.title.lower()}: {result} (run {self.run.id})")
+        return Result(self.run.id, f"{self.title}: {result}", dict(numbers or {}), handed=dict(handed or {}))
+
+
+@contextmanager
+def tracked(
+    kind: str,
+    name: str,
+    params: Mapping[str, Any] | None,
+    tags: Mapping[str, Any],
+    parent: Run | None = None,
+    reopen: str = "",
+) -> Iterator[Step]:
+    """A step of `kind` under a run that has its parameters and tags; `lifecycle.start` says how the run ends.
+
+    params: None if they are logged later, or stand already in a run that is reopened.
+    """
+    with lifecycle.start(kind, name, parent, reopen) as run:
+        if params is not None:
+            run.params(params)
+        run.tags(tags)
+        yield Step(run, TITLES[kind], name)
+
+
+@contextmanager
+def about(
+    trained: ModelAndImages, kind: str, name: str, params: TrainedModelParams, images: str, parent: Run | None
+) -> Iterator[Step]:
+    """A step that looks at a finished training, on its `images`: the split's name."""
+    dataset, model, splits = trained.params.dataset, trained.params.model, trained.splits
+    tags = {"dataset": dataset, "model": model, "train.run_id": trained.run_id}
+    own = {**params.model_dump(), "run_id": trained.run_id}
+    with tracked(kind, f"{dataset} {model} {name}", own, tags, parent) as step:
+        step.run.dataset(splits.name, splits.digest, params.data_dir or trained.params.data_dir, images)
+        yield step

@@ -1,0 +1,208 @@
+"""Runs begun, gone on with and ended, each under a true status."""
+
+import errno
+import logging
+import os
+import shlex
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from mlflow.entities import Run as StoredRun
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+
+from pipeline import disk
+from pipeline.params import without_password
+from pipeline.tracking import processes, recovery, store, views
+from pipeline.tracking.run import Run
+from pipeline.tracking.sender import PACKAGE
+from pipeline.training import device
+from pipeline.training.events import Failure
+
+# Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+PROJECT = PACKAGE.parent
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+JOINED = ("sweep", "trial")  # steps of several processes; a trial's run is gone on with once its worker is given up
+INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
+
+
+@contextmanager
+def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> Iterator[Run]:
+    """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
+
+    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it. A sweep
+    that another process still has under way is joined, and left for that one to end.
+
+    It ends FINISHED, or what its `status` was set to; FAILED, with the message as tag `error`, on an exception; KILLED
+    on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used, and
+    for a run to reopen that is still running.
+    """
+    try:
+        experiment_id = store.experiment_id()
+        recovery.close_dead_runs(experiment_id)
+        run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
+    except MlflowException as error:
+        raise store.unusable(error) from None
+    if is_joined:
+        with attached(run_id) as run:
+            yield run
+        _end_if_left(store.Client(), run_id)
+        return
+    try:
+        run = _opened(run_id, experiment_id)
+    except ValueError:
+        store.Client().set_terminated(run_id, "FAILED")
+        raise
+    try:
+        yield run
+        is_sent = run.flush()
+    except BaseException as error:
+        _close(run, error)
+        if (advice := _advice(error, run_id)) is not None:
+            raise Failure(advice) from error
+        raise
+    run.end(run.status, store.PATIENCE_SECONDS if is_sent else 0)
+
+
+def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen: str) -> tuple[str, bool]:
+    """The id of the run of `step`, RUNNING now, and whether it is a sweep that another process has under way."""
+    client = store.Client()
+    process = processes.as_tags({**processes.this(), **processes.sign_of_life()})
+    tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **process}
+    launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    if reopen:
+        run_id = reopen
+        recovery.send(reopen)
+        before = client.get_run(reopen)
+        is_under_way = before.info.status == "RUNNING" and not processes.is_dead(before.data.tags)
+        if is_under_way and step not in JOINED:
+            raise ValueError(f"run {reopen} is still running")
+        if launched:
+            link = views.run_link(experiment_id, reopen)
+            client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
+            client.set_tag(launched, "mlflow.parentRunId", reopen)
+            client.update_run(launched, name=f"{name}, continued")
+        if is_under_way and step == "sweep":
+            return reopen, True
+        _clear(client, before)
+        client.update_run(reopen, status="RUNNING", name=name)
+        tags[processes.REOPENED] = str(time.time_ns())
+    elif launched is None:
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent.id
+        tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
+        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    else:
+        run_id = launched
+        client.update_run(launched, name=name)
+    if reopen or launched:
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    return run_id, False
+
+
+def _opened(run_id: str, experiment_id: str, is_own: bool = True) -> Run:
+    try:
+        return Run(run_id, experiment_id, is_own)
+    except OSError as error:
+        reason = f"{store.first_line(error)}; XDG_STATE_HOME moves it"
+        raise ValueError(f"what a run logs cannot be kept in {disk.run_folder(run_id)} ({reason})") from None
+
+
+def _clear(client: store.Client, stored: StoredRun) -> None:
+    for old in {"error", "pipeline.status"} & stored.data.tags.keys():
+        client.delete_tag(stored.info.run_id, old)
+
+
+def _end_if_left(client: store.Client, run_id: str) -> None:
+    """Ends well a run whose own process has gone before it did."""
+    stored = client.get_run(run_id)
+    if stored.info.status in ("KILLED", "FAILED") or processes.is_dead(stored.data.tags):
+        _clear(client, stored)
+        client.set_terminated(run_id, "FINISHED")
+
+
+def _close(run: Run, error: BaseException) -> None:
+    """Ends a run as `error` did its work; soon, where a scheduler or a full disk leaves no time."""
+    is_interrupt = isinstance(error, KeyboardInterrupt)
+    status = "KILLED" if is_interrupt else "FAILED"
+    try:
+        run.tags({"error": store.first_line(error), "pipeline.status": status})
+        if not is_interrupt:
+            run.text("traceback.txt", traceback.format_exc())
+        run.end(status, INTERRUPTED_SECONDS if is_interrupt or _is_full(error) else store.PATIENCE_SECONDS)
+    except OSError:  # a full disk takes no journal; the store may lie elsewhere
+        with suppress(MlflowException):
+            store.Client().set_terminated(run.id, status)
+
+
+def _advice(error: BaseException, run_id: str) -> str | None:
+    """What to do about a machine that has no more room; None for any other error."""
+    go_on = f"what was kept before is whole; then go on with resume={run_id}"
+    if _is_full(error):
+        return f"no room to keep the run ({store.first_line(error)}): make room in {disk.run_folder(run_id)}; {go_on}"
+    if device.is_out_of_memory(error):
+        return f"out of memory ({store.first_line(error)}): give it more; {go_on}"
+    return None
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+@contextmanager
+def attached(run_id: str) -> Iterator[Run]:
+    """A run that another process started and will end."""
+    run = _opened(run_id, store.experiment_id(), is_own=False)
+    try:
+        yield run
+        run.flush()
+    finally:
+        run.release()
+
+
+def where_to_look(run_id: str) -> str:
+    """A sentence that says where a run is kept, without a password, and how to view it."""
+    uri = store.uri()
+    place = without_password(uri) if "://" in uri and set("@?") & set(uri) else uri
+    if uri.startswith("http"):
+        how = f"at {place}"
+    elif Path.cwd() == PROJECT and Path(uri.removeprefix("sqlite:///")).resolve() == PROJECT / "mlflow.db":
+        how = "with: make ui"
+    else:  # without the address, MLflow shows what is in the working directory
+        how = f"with: mlflow ui --backend-store-uri {shlex.quote(place)}"
+    return f"Tracked in {place}, run {run_id}. Look at it {how}"
+
+
+def note_error(run_id: str, message: str) -> None:
+    """Leaves the message on a run that never started; MLflow's launcher sets its status."""
+    with suppress(MlflowException, ValueError):
+        store.Client().set_tag(run_id, "error", message)
+
+
+def _code_tags() -> dict[str, str]:
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    if not commit:
+        return {"git.commit": "unknown"}
+    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower(), "mlflow.source.git.commit": commit}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _user() -> str:
+    try:
+        return psutil.Process().username()
+    except KeyError:
+        return str(os.getuid())

@@ -1,0 +1,131 @@
+"""Where a network looks as it learns: Grad-CAM maps of the same validation images after every epoch.
+
+They lie among the artifacts of the training, in the folder `watch`, N images of S by S pixels (S at most 112):
+
+    index.json      {"images": [{"name", "class"}, N of them], "method": "gradcam", "side": S}
+    images.npy      (N, 3, S, S) uint8, RGB
+    maps/0001.npy   after epoch 1: (N, S, S) uint8, what speaks for the true class, 255 where most does
+    watch.gif       the epochs one after the other, 60 at most
+    images.webp, images.csv, maps.webp, maps.csv    the same epochs in small, and where each image and map lies: for
+                    the slider of the report
+
+Each map is scaled by itself, so that the strengths of two maps cannot be compared; one that is 0 throughout is blank.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import models
+from pipeline.data import augmentation, encoder
+from pipeline.explain import attribution
+from pipeline.params import TrainParams
+from pipeline.progress import say
+from pipeline.results import plots, sprite
+from pipeline.tracking import store
+from pipeline.tracking.run import Run
+from pipeline.training.recipe import Recipe
+from pipeline.training.training import Training
+
+log = logging.getLogger(__name__)
+
+FOLDER, METHOD = "watch", "gradcam"
+LARGEST_SIDE = 112  # px
+MAX_FRAMES = 60  # of animation and slider, for which the epochs are thinned out evenly
+FRAME_SECONDS = 0.4
+
+
+class Watch:
+    """Looks at the network of a training after each epoch, and leaves it as it was."""
+
+    def __init__(self, run: Run, recipe: Recipe, training: Training) -> None:
+        """Begins with the maps that `run` has kept, where the training goes on."""
+        params, splits = recipe.params, recipe.splits
+        assert isinstance(params, TrainParams)
+        assert splits.valid is not None
+        positions = _spread(splits.valid.labels, params.watch_images)
+        images, labels = splits.valid.take(positions), splits.valid.labels[positions]
+        self._run = run
+        self._model = training.evaluated
+        self._where = models.cam_target(params.model, self._model)
+        self._inputs = augmentation.normalise(torch.from_numpy(images).to(recipe.device), splits.mean, splits.std)
+        self._targets = torch.from_numpy(labels)
+        self._step = -(-images.shape[-1] // LARGEST_SIDE)  # px of an image to one that is kept
+        self._images = images[..., :: self._step, :: self._step]
+        self._epochs = params.epochs
+        self._seconds = 0.0
+        self._maps = _kept(run.id, len(training.log.epochs), self._images[:, 0].shape)
+        self._named = [
+            {"name": splits.valid.names[position], "class": splits.classes[label]}
+            for position, label in zip(positions, labels, strict=True)
+        ]
+        if not training.log.epochs:
+            run.array(f"{FOLDER}/images.npy", self._images)
+            run.json(f"{FOLDER}/index.json", {"images": self._named, "method": METHOD, "side": self._images.shape[-1]})
+
+    def __call__(self, epoch: int) -> None:
+        """Keeps the maps of the network as it is now, after `epoch`; of one whose weights are no numbers none."""
+        started = time.perf_counter()
+        try:
+            maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, METHOD)
+        except attribution.NotFinite as error:  # the training itself says where it diverged
+            say(f"no maps of epoch {epoch}: {error}")
+            return
+        self._maps[epoch] = np.rint(255 * maps[:, :: self._step, :: self._step]).astype(np.uint8)
+        self._run.array(f"{FOLDER}/maps/{epoch:04}.npy", self._maps[epoch])
+        self._seconds += time.perf_counter() - started
+
+    def conclude(self, folder: Path, train_seconds: float) -> None:
+        """Logs animation, made in `folder`, and slider; says what watching cost beside so many seconds of training."""
+        if not self._maps:
+            return
+        started = time.perf_counter()
+        epochs = sorted(self._maps)
+        taken = np.unique(np.linspace(0, len(epochs) - 1, min(MAX_FRAMES, len(epochs))).round().astype(int))
+        shown = [epochs[position] for position in taken]
+        frames = [plots.watched(self._images, self._maps[epoch] / 255) for epoch in shown]
+        path = folder / "watch.gif"
+        encoder.write_gif(path, frames, [f"epoch {epoch} of {self._epochs}" for epoch in shown], FRAME_SECONDS)
+        self._run.file(path, f"{FOLDER}/{path.name}")
+        kept = {epoch: self._maps[epoch] for epoch in shown}
+        for name, (content, table) in sprite.slider_files(self._images, self._named, kept).items():
+            self._run.bytes(f"{FOLDER}/{name}.webp", content)
+            self._run.table(f"{FOLDER}/{name}.csv", table)
+        self._seconds += time.perf_counter() - started
+        cost = self._seconds / train_seconds
+        say(f"watched {len(self._images)} images: {self._seconds:.1f} s, {cost:.1%} of the training's time")
+
+
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions (`count`,), or all where there are fewer, spread evenly over the classes."""
+    order = np.argsort(labels, kind="stable")
+    return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+
+
+def _kept(run_id: str, num_epochs: int, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """The maps of a run's first epochs, of this shape; what is damaged is left out, and said to be."""
+    if not num_epochs:
+        return {}
+    with store.scratch() as folder:
+        try:
+            files = sorted(store.artifact(run_id, f"{FOLDER}/maps", folder).glob("*.npy"))
+        except ValueError as error:
+            log.warning("no maps of the epochs before: %s", error)
+            return {}
+        found = {int(path.stem): _read(path, shape) for path in files if path.stem.isdecimal()}
+    return {epoch: maps for epoch, maps in found.items() if maps is not None and 0 < epoch <= num_epochs}
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        maps = np.load(path, mmap_mode="r", allow_pickle=False)
+        if maps.shape == shape and maps.dtype == np.uint8:
+            return np.array(maps)
+        reason = f"of shape {maps.shape}"
+    except (OSError, ValueError, EOFError) as error:
+        reason = store.first_line(error)
+    log.warning("%s of the maps is damaged (%s) and left out", path.name, reason)
+    return None

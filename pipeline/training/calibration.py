@@ -1,0 +1,59 @@
+"""What the validation split says of a trained network's answers: how sure to be of them, and which images are new."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import Split, Splits
+from pipeline.data.batches import NormalisedBatches, batch_size
+from pipeline.models.features import with_features
+from pipeline.results import novelty, temperature
+from pipeline.results.novelty import Familiar
+from pipeline.results.temperature import Temperature
+from pipeline.training.device import autocast
+
+SAMPLE = 10_000  # train images whose features are taken
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of one network; without a temperature where validation held no error."""
+
+    temperature: Temperature | None
+    familiar: Familiar
+
+
+def calibrate(model: nn.Module, splits: Splits, precision: str) -> Calibration:
+    """The calibration of `model`, which must be evaluating, by its train and validation splits."""
+    assert splits.valid is not None
+    logits, valid_features, labels = _look_at_all(model, splits, splits.valid, precision)
+    _, features, train_labels = _look_at_all(model, splits, _sample(splits.train), precision)
+    return Calibration(temperature.fit(logits, labels), novelty.fit(features, train_labels, valid_features))
+
+
+@torch.inference_mode()
+def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (B, C) and features (B, D), float32, of `images` as the model takes them, on its device."""
+    with autocast(images.device, precision):
+        logits, features = with_features(model, images)
+    return logits.float().cpu().numpy(), features.cpu().numpy()
+
+
+def _look_at_all(
+    model: nn.Module, splits: Splits, split: Split, precision: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, features and labels of a split."""
+    where = next(model.parameters()).device
+    batches = NormalisedBatches(splits, split, batch_size(split.source.shape[-1]), where)
+    looks = [look(model, images, precision) for images, _ in batches]
+    logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
+    return logits, features, split.labels
+
+
+def _sample(train: Split) -> Split:
+    """Images from all over the train split."""
+    rows = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)
+    names = [train.names[row] for row in rows]
+    return replace(train, rows=train.rows[rows], labels=train.labels[rows], names=names)

@@ -1,0 +1,75 @@
+"""What a network costs, before it has seen an image."""
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.data.batches import free_memory
+
+
+def measure(model: nn.Module, image_size: int) -> dict[str, float]:
+    """`flops` of a forward pass and `parameters`, and for a transformer its `tokens`; per image of that size (px).
+
+    A multiplication and an addition count as two, as PyTorch's counter has it; what is no product is not counted.
+    """
+    device = next(model.parameters()).device
+    images = torch.empty(2, 3, image_size, image_size, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    costs = {
+        "flops": counter.get_total_flops() / len(images),
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+    }
+    tokens = getattr(model, "seq_length", None)
+    return costs if tokens is None else {**costs, "tokens": float(tokens)}
+
+
+COUNTED_WITH = 2  # images; batch norms train on no fewer
+WORTH_COUNTING = 2**21  # px of a batch, which is 512 images of 64 px
+SHARE = 0.7  # of what is free, for what is kept: gradients and the like need room too
+GIBI = 2**30
+
+
+def shortage(model: nn.Module, batch_size: int, image_size: int, device: torch.device, precision: str) -> str:
+    """What to do where an update of `model`, an outline in training mode, has no room on `device`; else empty."""
+    free = _free(device)
+    if free is None:
+        return ""
+    each = kept(model, image_size, precision)
+    if each * batch_size <= free:
+        return ""
+    fits = max(1, int(SHARE * free / each))
+    return (
+        f"batch_size={batch_size} of {image_size} px keeps some {each * batch_size / GIBI:.0f} GiB for an update, and "
+        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room"
+    )
+
+
+def kept(model: nn.Module, image_size: int, precision: str) -> int:
+    """Bytes of activations that an update of `model`, an outline in training mode, keeps for each image."""
+    weights = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    found: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no other takes the place of one in memory
+
+    def keep(tensor: Tensor) -> Tensor:
+        alive.append(tensor)
+        if tensor.is_meta and _storage(tensor) not in weights:
+            found[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.empty(COUNTED_WITH, 3, image_size, image_size, device="meta"))
+    # Under autocast nearly all of it is in half the bytes.
+    return sum(found.values()) // COUNTED_WITH // (2 if precision == "bf16" else 1)
+
+
+def _free(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return free_memory(device)
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

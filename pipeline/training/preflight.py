@@ -1,0 +1,89 @@
+"""What a person should know of a recipe before it trains: what it starts from, and what will not go well."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import nn
+
+from pipeline import models
+from pipeline.models.stages import Frozen
+from pipeline.models.weights import Pretrained
+from pipeline.params import RecipeParams, TrainParams
+from pipeline.training import compilation, costs
+from pipeline.training.recipe import Recipe, load
+
+
+class Prepared(NamedTuple):
+    """A recipe ready to train, with lines for the person who asked for it."""
+
+    recipe: Recipe
+    notes: list[str]
+    warnings: list[str]
+
+
+def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepared:
+    """Loads the recipe and checks it. Raises ValueError if anything does not fit together, before weights are made."""
+    recipe = load(params, pretrained)
+    return Prepared(recipe, describe(recipe), warnings(recipe))
+
+
+def describe(recipe: Recipe) -> list[str]:
+    """The weights it starts from and the stages that are frozen, a line each.
+
+    Raises ValueError if weights, network, machine and parameters do not fit together. Allocates no weights for that.
+    """
+    params, start = recipe.params, recipe.pretrained
+    first_size = 0
+    if isinstance(params, TrainParams):
+        first_size = params.first_size
+        compilation.check(params.compile, recipe.device)
+        if params.watch_images and recipe.splits.valid is None:
+            raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
+    last_batch = (len(recipe.splits.train) - 1) % params.batch_size + 1
+    models.check_size(params.model, params.image_size, last_batch, first_size, **params.network_options())
+    if start is None:
+        return []
+    outline = recipe.outline()
+    lines = [f"starting from {start.source}: {recipe.fitted(outline).head}"]
+    if start.mean is not None:
+        lines.append(f"normalised as these weights need it: mean {_numbers(start.mean)}, std {_numbers(start.std)}")
+    if start.interpolation is not None:
+        lines.append(f"images scaled as these weights need it: {start.interpolation}")
+    if start.image_size is not None and start.image_size < params.image_size:
+        made = f"{start.image_size} px"
+        lines.append(f"image_size={params.image_size} differs from the {made} these weights were made for")
+    if (frozen := recipe.frozen(outline)) is not None:
+        lines.append(_frozen_stages(frozen, outline))
+    return lines
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What wastes the starting weights or does not fit in memory, a line each that says what to give instead."""
+    size, made = recipe.params.image_size, None if recipe.pretrained is None else recipe.pretrained.image_size
+    lines = [shortage] if (shortage := _shortage(recipe)) else []
+    if made is not None and made > size:
+        lines.append(
+            f"image_size={size}: these weights were made for {made} px, and do worse here; give image_size={made}"
+        )
+    return lines
+
+
+def _shortage(recipe: Recipe) -> str:
+    params = recipe.params
+    if params.batch_size * params.image_size**2 <= costs.WORTH_COUNTING:
+        return ""
+    outline = recipe.outline().to("meta").train()
+    if not params.unfreeze_epoch and (frozen := recipe.frozen(outline)) is not None:
+        frozen.begin(1)
+    return costs.shortage(outline, params.batch_size, params.image_size, recipe.device, recipe.precision)
+
+
+def _frozen_stages(frozen: Frozen, model: nn.Module) -> str:
+    still = sum(parameter.numel() for stage in frozen.stages for parameter in stage.parameters)
+    all_of_it = sum(parameter.numel() for parameter in model.parameters())
+    names = ", ".join(stage.name for stage in frozen.stages)
+    return f"frozen: {names} ({still:,} of {all_of_it:,} parameters)"
+
+
+def _numbers(values: Iterable[float] | None) -> str:
+    return " ".join(f"{value:.4g}" for value in values or ())

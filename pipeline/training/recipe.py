@@ -1,0 +1,241 @@
+"""A recipe on this machine: parameters and images -> trainings, OneCycle or a ladder of the range test."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline import data, models
+from pipeline.data import augmentation
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.batches import NormalisedBatches, TrainBatches, derive_seed
+from pipeline.models import weights
+from pipeline.models.stages import Frozen
+from pipeline.models.weights import Fitted, Pretrained
+from pipeline.params import DataParams, LadderParams, RecipeParams, TrainParams
+from pipeline.training import compilation, device, loss, optimizers, schedules
+from pipeline.training.ema import MovingAverage
+from pipeline.training.training import Training
+
+INTERPOLATION = "bicubic"  # unless the starting weights need another
+SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # most train images, and most pixels of them, that weights follow from
+# With more train images than this (of 32 px; fewer if they are larger) one ladder is enough, and three would take long.
+LARGE_SET = 10_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Parameters, loaded splits, device, number format and starting weights: all that a training is built from."""
+
+    params: RecipeParams
+    splits: data.Splits
+    device: torch.device
+    precision: str
+    pretrained: Pretrained | None = None
+
+    def one_cycle(self, max_lr: float) -> Training:
+        """The OneCycle training that the parameters (of a training) declare, with peak rate `max_lr`."""
+        params = self.params
+        assert isinstance(params, TrainParams)
+        model, batches = self.model(params.seed), self.train_batches(params.seed)
+        ema = MovingAverage(model, params.ema_decay) if params.ema_decay else None
+        num_updates = params.epochs * len(batches)
+        optimizer = self._optimizer(model, max_lr, params.momentum)
+        schedule = schedules.one_cycle(
+            optimizer,
+            max_lr=max_lr,
+            total_steps=num_updates,
+            pct_start=params.pct_start,
+            div_factor=params.div_factor,
+            final_div_factor=params.final_div_factor,
+            anneal=params.anneal,
+            momentum=params.momentum,
+        )
+        valid = self.splits.valid
+        return Training(
+            model,
+            batches,
+            optimizer,
+            schedule,
+            epochs=params.epochs,
+            precision=self.precision,
+            label_smoothing=params.label_smoothing,
+            class_weights=self._class_weights(),
+            valid=None if valid is None else NormalisedBatches(self.splits, valid, params.batch_size, self.device),
+            ema=ema,
+            frozen=self.frozen(model, params.unfreeze_epoch),
+            is_compiled=compilation.choose(params.compile, self.device, num_updates),
+        )
+
+    def ladder(self, ladder: LadderParams, repeat: int) -> Training:
+        """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
+        seed = self.params.seed + repeat
+        model, batches = self.model(seed), self.train_batches(seed, grow=False)
+        optimizer = self._optimizer(model, ladder.ladder_min_lr, schedules.peak_momentum(self.params.momentum))
+        schedule = schedules.ladder(
+            optimizer, min_lr=ladder.ladder_min_lr, max_lr=ladder.ladder_max_lr, num_steps=ladder.ladder_steps
+        )
+        return Training(
+            model,
+            batches,
+            optimizer,
+            schedule,
+            epochs=-(-ladder.ladder_steps // len(batches)),
+            precision=self.precision,
+            label_smoothing=self.params.label_smoothing,
+            class_weights=self._class_weights(),
+            frozen=self.frozen(model),
+        )
+
+    def num_ladders(self, ladder: LadderParams) -> int:
+        """How many ladders a range test climbs."""
+        if ladder.num_repeats != "auto":
+            return ladder.num_repeats
+        return 1 if len(self.splits.train) * self.params.image_size**2 > LARGE_SET * 32**2 else 3
+
+    @property
+    def interpolation(self) -> str:
+        """How the images of `splits` were scaled."""
+        return _interpolation(self.pretrained)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether images are mirrored: on request, or by default if a mirrored image still belongs to its class."""
+        return self.params.flip != "off" and (self.params.flip != "auto" or self.splits.flip)
+
+    def model(self, seed: int) -> nn.Module:
+        """A fresh network, its weights a function of `seed` unless it starts from others."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "weights"))
+            options = {"image_size": self.params.image_size, **self.params.network_options()}
+            model = models.build(self.params.model, num_classes=len(self.splits.classes), **options)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.params.norm_momentum
+        if self.pretrained is not None:
+            model.load_state_dict(self.fitted(model).state)
+        elif models.needs_images(self.params.model):
+            models.fit_to_images(self.params.model, model, self._sample())
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def outline(self) -> nn.Module:
+        """The network without memory for its weights."""
+        options = {"image_size": self.params.image_size, **self.params.network_options()}
+        return models.outline(self.params.model, num_classes=len(self.splits.classes), **options)
+
+    def fitted(self, model: nn.Module) -> Fitted:
+        """The starting weights as `model` takes them. Raises ValueError if they do not fit it."""
+        assert self.pretrained is not None
+        return weights.fitted(model, self.pretrained, self.splits.classes)
+
+    def frozen(self, model: nn.Module, until_epoch: int = 0) -> Frozen | None:
+        """The stages of `model` that do not learn, until an epoch or ever (0); None if all of it learns."""
+        freeze = self.params.freeze
+        if freeze == "none":
+            return None
+        return Frozen(model, None if freeze == "backbone" else freeze, until_epoch)
+
+    def train_batches(self, seed: int, grow: bool = True) -> TrainBatches:
+        """Shuffled, augmented, normalised batches of the train split.
+
+        grow: whether the images of the first updates are smaller, if the parameters say so.
+        """
+        params = self.params
+        flip: Literal["off", "random", "alternate"]
+        flip = "alternate" if params.flip == "alternate" else "random" if self.mirrors else "off"
+        augment = Augmentation(
+            image_size=params.image_size,
+            mean=self.splits.mean,
+            std=self.splits.std,
+            num_classes=len(self.splits.classes),
+            crop_area=params.crop_area,
+            crop_padding=params.crop_padding,
+            flip=flip,
+            policy=params.augment,
+            cutout=params.cutout,
+            mixup=params.mixup,
+            cutmix=params.cutmix,
+        )
+        if grow and isinstance(params, TrainParams):
+            passes = params.first_share * params.epochs
+            augment = replace(augment, first_size=params.first_size, first_passes=passes)
+        return TrainBatches(self.splits.train.with_margin(), params.batch_size, self.device, seed=seed, augment=augment)
+
+    def machine(self) -> str:
+        """The machine in words: accelerator, cores in use, processor, memory, system and versions."""
+        return device.describe(self.device)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything a suggested rate depends on, by name: parameters, number format, images, starting weights."""
+        start = "none" if self.pretrained is None else self.pretrained.identity
+        return {**self.params.identity(), "weights": start, "precision": self.precision, "data": self.splits.digest}
+
+    def fingerprint(self) -> str:
+        """12 hex digits that change when anything in `identity` does."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def _optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
+        return optimizers.build(
+            self.params.optimizer,
+            model,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=self.params.weight_decay,
+            bias_lr=self.params.bias_lr,
+            normalise_weights=self.params.normalise_weights == "on",
+            lr_decay=self.params.lr_decay,
+        )
+
+    def _class_weights(self) -> Tensor | None:
+        """How much each class counts in the loss, (C,); None if all count the same."""
+        if self.params.class_weights == "none":
+            return None
+        labels, num_classes = self.splits.train.labels, len(self.splits.classes)
+        return torch.from_numpy(loss.class_weights(labels, num_classes, self.params.class_weights)).to(self.device)
+
+    def _sample(self) -> Tensor:
+        """Normalised train images from all over the split, (N, 3, H, W)."""
+        train = self.splits.train
+        number = min(SAMPLE, SAMPLE_PIXELS // self.params.image_size**2, len(train))
+        rows = np.linspace(0, len(train) - 1, number).astype(np.int64)
+        return augmentation.normalise(torch.from_numpy(train.take(rows)), self.splits.mean, self.splits.std)
+
+
+def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
+    """Loads the images and settles device and number format. Raises ValueError for parameters that do not fit together.
+
+    pretrained: the weights that `params` name. Images are scaled and normalised as those weights need it, if known.
+    """
+    assert (pretrained is None) == (params.weights == "none")
+    where = device.choose(params.device)
+    splits = load_splits(params, interpolation=_interpolation(pretrained))
+    if len(splits.train) < params.batch_size:
+        raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
+    if pretrained is not None and pretrained.mean is not None and pretrained.std is not None:
+        splits = replace(splits, mean=pretrained.mean, std=pretrained.std)
+    return Recipe(params, splits, where, device.choose_precision(params.precision, where), pretrained)
+
+
+def load_splits(params: DataParams, data_dir: str = "", interpolation: str = INTERPOLATION) -> data.Splits:
+    """The splits that `params` declare, scaled by `interpolation`; `data_dir`, if given, replaces that of `params`."""
+    return data.load(
+        params.dataset,
+        data_dir=data_dir or params.data_dir,
+        image_size=params.image_size,
+        valid_fraction=params.valid_fraction,
+        limit_train=params.limit_train,
+        limit_test=params.limit_test,
+        labels=params.labels,
+        resize=params.resize,
+        interpolation=interpolation,
+        margin=params.margin,
+    )
+
+
+def _interpolation(start: Pretrained | None) -> str:
+    return INTERPOLATION if start is None or start.interpolation is None else start.interpolation

@@ -1,0 +1,181 @@
+"""A training: a network and all that trains it, run as a stream of events that can be left at any of them."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Size, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pipeline.data.batches import TrainBatches
+from pipeline.models.stages import Frozen
+from pipeline.training.compilation import compiled
+from pipeline.training.ema import MovingAverage
+from pipeline.training.event_log import EventLog
+from pipeline.training.events import EpochEnd, Failure, StepEnd
+from pipeline.training.schedules import rate
+from pipeline.training.update import predict, train_step
+
+CHECK_EVERY_STEPS = 32  # a non-finite loss is noticed this late; checking more often would hold up the device
+
+Weights = dict[str, Tensor]
+
+
+class Diverged(Failure):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """Iterate `events` to train `model` in place. OneCycle and a ladder of the range test are both trainings.
+
+    At each event the training holds the state after that many updates. It can be left there, its `state_dict` saved,
+    and an equal training continues from that state to the same result, to the bit.
+    """
+
+    model: nn.Module
+    batches: TrainBatches
+    optimizer: Optimizer
+    schedule: LRScheduler
+    epochs: int
+    precision: str
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None  # (C,) float32, the weight of each class in the loss
+    valid: Iterable[tuple[Tensor, Tensor]] | None = None  # normalised images and labels
+    ema: MovingAverage | None = None  # its module is validated and kept in place of `model`
+    frozen: Frozen | None = None
+    is_compiled: bool = False  # updates run compiled, except a last batch that is smaller than the others
+    log: EventLog = field(default_factory=EventLog)
+    weights: dict[str, Weights] = field(default_factory=dict)  # `best` and `last`: of the best and of the last epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates of one pass over the train split."""
+        return len(self.batches)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def events(self) -> Iterator[StepEnd | EpochEnd]:
+        """A StepEnd per update and an EpochEnd per epoch, from where the training stands to its end.
+
+        Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
+        """
+        whole_batches = compiled(self.model) if self.is_compiled else self.model
+        for epoch in range(len(self.log.epochs) + 1, self.epochs + 1):
+            self.model.train()
+            if self.frozen is not None:
+                self.frozen.begin(epoch)
+            steps = self.log.open_steps
+            started = time.perf_counter() - (steps[-1].seconds if steps else 0.0)
+            yield from self._updates(epoch, whole_batches, started)
+            check_finite(steps[-CHECK_EVERY_STEPS:])
+            event = self._epoch_end(epoch, steps, started)
+            self.log.record(event)
+            self.weights["last"] = {name: each.detach().clone() for name, each in self.evaluated.state_dict().items()}
+            if self.log.best is event:
+                self.weights["best"] = self.weights["last"]
+            yield event
+
+    def _updates(self, epoch: int, whole_batches: Callable[[Tensor], Tensor], started: float) -> Iterator[StepEnd]:
+        total_steps, step = self.epochs * len(self.batches), self.log.num_steps
+        for images, targets in self.batches.epoch(epoch, len(self.log.open_steps)):
+            lr = rate(self.optimizer)
+            forward = whole_batches if len(images) == self.batches.batch_size else self.model
+            loss, num_correct = train_step(
+                forward, images, targets, self.optimizer, self.precision, self.label_smoothing, self.class_weights
+            )
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+            step += 1
+            if step < total_steps:
+                self.schedule.step()
+            seconds = time.perf_counter() - started
+            event = StepEnd(step - 1, step / len(self.batches), lr, loss, num_correct, len(images), seconds)
+            self.log.record(event)
+            yield event
+            if step % CHECK_EVERY_STEPS == 0:
+                check_finite(self.log.open_steps[-CHECK_EVERY_STEPS:])
+
+    def _epoch_end(self, epoch: int, steps: Sequence[StepEnd], started: float) -> EpochEnd:
+        num_images = sum(event.num_images for event in steps)
+        losses = _numbers(event.loss for event in steps)
+        train_loss = sum(loss * event.num_images for loss, event in zip(losses, steps, strict=True)) / num_images
+        train_accuracy = sum(_numbers(event.num_correct for event in steps)) / num_images
+        seconds = time.perf_counter() - started
+        valid_loss = valid_accuracy = None
+        if self.valid is not None:
+            logits, labels = predict(self.evaluated, self.valid, self.precision)
+            valid_loss = F.cross_entropy(logits, labels).item()
+            valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+        return EpochEnd(
+            epoch,
+            self.log.num_steps,
+            steps[-1].lr,
+            train_loss,
+            train_accuracy,
+            valid_loss,
+            valid_accuracy,
+            seconds,
+            num_images / seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the training continues, and its events so far. Raises Diverged for a non-finite loss."""
+        check_finite(self.log.open_steps)
+        best, last = self.weights.get("best"), self.weights.get("last")
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "random": self.batches.random_states(),
+            "history": self.log.state_dict(),
+            "best": best,
+            "last": None if last is best else last,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads the `state_dict` of a training with the same parameters. Raises ValueError for any other state."""
+        try:
+            # A schedule accepts any names, also in place of its methods.
+            if state["schedule"].keys() != self.schedule.state_dict().keys():
+                raise ValueError("other names than a schedule's")
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            for kept in (state["best"], state["last"]):
+                if kept is not None and _shapes(kept) != _shapes(self.evaluated.state_dict()):
+                    raise ValueError("other weights than those of its model")
+            self.log.load_state_dict(state["history"], next(self.evaluated.parameters()).device)
+            if self.log.open_steps:
+                self.batches.load_random_states(state["random"])
+            if state["best"] is not None:
+                self.weights.update(best=state["best"], last=state["last"] or state["best"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"the kept state is not of this training ({' '.join(str(error).split())})") from None
+
+    def _parts(self) -> dict[str, Any]:
+        """The parts that change while it runs and have a state, by name."""
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts if self.ema is None else {**parts, "ema": self.ema}
+
+
+def check_finite(events: Sequence[StepEnd]) -> None:
+    """Raises Diverged for the first of `events` whose loss is not finite."""
+    for event, loss in zip(events, _numbers(event.loss for event in events), strict=True):
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {event.step} with lr {event.lr:.3g}")
+
+
+def _numbers(scalars: Iterable[Any]) -> list[float]:
+    # Waits for the device once, however many scalars there are.
+    tensors = list(scalars)
+    return torch.stack(tensors).tolist() if tensors else []
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

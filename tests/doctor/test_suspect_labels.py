@@ -1,0 +1,65 @@
+"""Labels: one that contradicts what the class looks like is suspect, and no network judges what it has learnt from."""
+
+import numpy as np
+import torch
+
+from pipeline.data import Report, Split, Splits
+from pipeline.doctor import suspect_labels
+
+SIDE = 32
+OPTIONS = {"seed": 0, "device": torch.device("cpu"), "precision": "fp32"}
+
+
+def two_kinds(num_images, wrong, seed=0):
+    """Splits of stripes, upright in class 0 and level in class 1, with noise; the labels of `wrong` are swapped."""
+    draw = np.random.default_rng(seed)
+    kind = np.arange(num_images) % 2
+    wave = np.sin(np.arange(SIDE)[None] * 0.9 + draw.uniform(0, 6, num_images)[:, None])
+    upright, level = (np.broadcast_to(each, (num_images, SIDE, SIDE)) for each in (wave[:, None, :], wave[:, :, None]))
+    grey = np.where(kind[:, None, None] == 0, upright, level)
+    noisy = 128 + 60 * grey[:, None] + draw.normal(0, 30, (num_images, 3, SIDE, SIDE))
+    images = noisy.clip(0, 255).astype(np.uint8)
+    given = kind.astype(np.int64)
+    given[wrong] = 1 - given[wrong]
+    train = Split(images, np.arange(num_images), given, [str(i) for i in range(num_images)])
+    return Splits("stripes", ("0", "1"), train, None, train, "", (0.5,) * 3, (0.25,) * 3, True, Report(), {})
+
+
+def test_swapped_labels_are_found_by_networks_that_never_saw_them():
+    wrong = [5, 40, 77, 102]
+    splits = two_kinds(120, wrong)
+    filled, held_out = np.zeros((120, 2)), []
+    for held, probabilities in suspect_labels.probabilities(splits, folds=3, epochs=6, flip="auto", **OPTIONS):
+        filled[held] = probabilities
+        held_out += held.tolist()
+    assert sorted(held_out) == list(range(120))
+    assert np.allclose(filled.sum(1), 1)
+    table = suspect_labels.suspects(splits.train.labels, filled)
+    assert {*wrong} <= {*table["image"]}
+    assert {*table["image"][:4]} == {*wrong}
+    assert (table["suggested"] == 1 - table["given"])[:4].all()
+
+
+def test_classes_that_are_one_another_s_mirror_images_are_told_apart_where_nothing_is_mirrored():
+    splits = two_kinds(120, [])
+    ramp = np.broadcast_to(np.linspace(40, 215, SIDE), (3, SIDE, SIDE))
+    for image, label in zip(splits.train.source, splits.train.labels, strict=True):
+        image[:] = ramp[..., :: 1 - 2 * label]
+    folds = list(suspect_labels.probabilities(splits, folds=2, epochs=4, flip="off", **OPTIONS))
+    assert all((said.argmax(1) == splits.train.labels[held]).all() for held, said in folds)
+
+
+def test_labels_that_all_agree_are_not_suspect():
+    given = np.repeat([0, 1, 2], 20)
+    probabilities = np.full((60, 3), 0.05)
+    probabilities[np.arange(60), given] = 0.9
+    assert len(suspect_labels.suspects(given, probabilities)) == 0
+    probabilities[7] = [0.02, 0.96, 0.02]
+    table = suspect_labels.suspects(given, probabilities)
+    assert table[["image", "given", "suggested"]].to_numpy().tolist() == [[7, 0, 1]]
+
+
+def test_classes_with_too_few_images_for_the_folds_cannot_be_checked():
+    given = np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    assert suspect_labels.can_be_checked(given, 3).tolist() == [True] * 7 + [False]
+    assert suspect_labels.can_be_checked(given, 4).tolist() == [True] * 4 + [False] * 4

@@ -1,0 +1,221 @@
+"""Fine-tuning as a user does it: from an earlier run, from a file, with a part frozen."""
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline import models
+from pipeline.history import trained_model
+from pipeline.history.initial_weights import prepare
+from pipeline.model_files import checkpoint
+from pipeline.params import TrainedModelParams, TrainParams
+from pipeline.training.recipe import load_splits
+from tests.conftest import Workplace
+
+TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "width": 4, "model": "resnet9"}
+TRAIN = {**TINY, "epochs": 2, "max_lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def source(place):
+    """The run of a training, and its weights file."""
+    assert place.run("train", **TRAIN) == 0
+    run_id = place.runs("train")[0].info.run_id
+    return run_id, weights(place, run_id)
+
+
+def weights(place, run_id, epoch="best"):
+    folder = place.folder / "downloads" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(place.client.download_artifacts(run_id, f"weights/{epoch}.safetensors", str(folder)))
+
+
+@pytest.fixture
+def kept(source, tmp_path):
+    """A copy of the weights that a test may change."""
+    return Path(shutil.copy(source[1], tmp_path / "kept.safetensors"))
+
+
+def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source, capsys):
+    run_id, path = source
+    assert place.run("train", **TRAIN, weights=f"run:{run_id}", freeze="backbone", seed=1) == 0
+    told = capsys.readouterr().err
+    assert f"starting from weights=run:{run_id}: its head is kept" in told
+    assert "frozen: stem, layer1, layer2, layer3 (" in told
+    tuned = place.runs("train")[0]
+    (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights(place, tuned.info.run_id, "last"))
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"head"}
+    assert (now["mean"], now["std"]) == (was["mean"], was["std"])
+    assert tuned.data.tags["weights"] == f"run:{run_id}"
+
+
+def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, source, capsys):
+    run_id, _ = source
+    assert place.run("train", **TRAIN, weights=f"run:{run_id}") == 0
+    assert "has learned from" not in capsys.readouterr().err
+    assert place.run("train", **TRAIN, weights=f"run:{run_id}", valid_fraction=0.3) == 0
+    found = re.search(r"has learned from (\d+) of (\d+) validation images, going by", capsys.readouterr().err)
+    divided = {}
+    for training in (source[0], place.runs("train")[0].info.run_id):
+        path = place.client.download_artifacts(training, "splits.csv", str(place.folder / "downloads" / training))
+        table = pd.read_csv(path)
+        divided[training] = {split: {*rows["index"]} for split, rows in table.groupby("split")}
+    before, now = divided.values()
+    assert found and [int(number) for number in found.groups()] == [
+        len(before["train"] & now["valid"]),
+        len(now["valid"]),
+    ]
+
+
+def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept, capsys):
+    state, described = checkpoint.load(kept)
+    theirs = {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "image_size": 24, "classes": ["a", "b"] * 5}
+    checkpoint.save(kept, state, {**described, **theirs})
+    assert place.run("train", **TRAIN, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
+    told = capsys.readouterr().err
+    assert "its head, of 10 other classes, is replaced by a fresh one" in told
+    assert "normalised as these weights need it: mean 0.1 0.2 0.3" in told
+    assert "images scaled as these weights need it: bilinear" in told
+    assert "image_size=32 differs from the 24 px these weights were made for" in told
+    run = place.runs("train")[0]
+    now = checkpoint.describe(weights(place, run.info.run_id))
+    assert (now["mean"], now["interpolation"]) == ([0.1, 0.2, 0.3], "bilinear")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", place.uri)
+        later = trained_model.find(TrainedModelParams(run_id=run.info.run_id))
+    assert later.splits.mean == (0.1, 0.2, 0.3)
+    bilinear, bicubic = (load_splits(later.params, interpolation=each) for each in ("bilinear", "bicubic"))
+    assert later.splits.test.digest() == bilinear.test.digest() != bicubic.test.digest()
+
+
+def test_images_smaller_than_the_weights_are_made_for_are_warned_of_in_any_case(place, kept, capsys):
+    assert place.run("train", "--quiet", **{**TRAIN, "epochs": 1}, weights=kept, image_size=16) == 0
+    warning, result = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: image_size=16: these weights were made for 32 px")
+    assert warning.endswith("; give image_size=32")
+    assert result.startswith("training: ")
+
+
+def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys, tmp_path):
+    recipe = {**TINY, "weights": source[1], "freeze": "backbone"}
+    assert place.run("lr_range", **recipe, ladder_steps=20, num_repeats=1) == 0
+    assert "frozen: stem" in capsys.readouterr().err
+    (test,) = place.runs("lr_range")
+    elsewhere = shutil.copy(source[1], tmp_path / "elsewhere.safetensors")
+    for change, is_same in (({"weights": elsewhere}, True), ({"lr_decay": 0.5}, False), ({"freeze": 2}, False)):
+        recipe_here = prepare(TrainParams(**{**recipe, **change, "weights": str(change.get("weights", source[1]))}))
+        assert (recipe_here.fingerprint() == test.data.tags["recipe"]) == is_same
+
+
+def test_a_rate_measured_with_a_part_frozen_is_said_to_be_one(place, source, capsys):
+    recipe = {**TINY, "weights": source[1], "freeze": 2, "unfreeze_epoch": 2}
+    assert place.run("lr_range", **recipe, ladder_steps=60, num_repeats=1) == 0
+    assert place.run("train", **recipe, epochs=2) == 0
+    assert "measured with freeze=2: from epoch 2 on the rest learns at it too" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Tensors of torchvision's names alone, as safetensors and as `torch.save` writes them, and the network."""
+    model = models.build("squeezenet1_1", num_classes=1000, image_size=32)
+    folder = tmp_path_factory.mktemp("bare")
+    save_file(model.state_dict(), folder / "w.safetensors")
+    torch.save(model.state_dict(), folder / "w.pth")
+    return folder, model
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_tensors_of_torchvision_s_names_alone_will_do(bare, name, capsys):
+    folder, model = bare
+    ours = prepare(TrainParams(**{**TINY, "model": "squeezenet1_1", "weights": str(folder / name)})).model(seed=0)
+    assert "its head of 1000 classes is replaced by a fresh one of 10" in capsys.readouterr().err
+    theirs = model.state_dict()
+    differing = {name for name, tensor in ours.state_dict().items() if not tensor.equal(theirs[name])}
+    assert differing == {"classifier.1.weight", "classifier.1.bias"}
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def planted(folder, marker):
+    """Files that are no weights, and what is said of each."""
+    hostile = pickle.dumps(Payload(marker))
+    (folder / "pickle.safetensors").write_bytes(hostile)
+    yield "pickle.safetensors", "no safetensors file"
+    (folder / "pickle.pth").write_bytes(hostile)
+    yield "pickle.pth", "holds more than tensors"
+    torch.save({"stem.0.weight": Payload(marker)}, folder / "saved.pth")
+    yield "saved.pth", "holds more than tensors"
+    torch.save([1, 2], folder / "list.pth")
+    yield "list.pth", "is no mapping of names to tensors"
+    yield "nowhere.safetensors", "No such file"
+
+
+def test_files_that_are_no_weights_are_refused_and_nothing_in_them_is_done(tmp_path):
+    for name, message in planted(tmp_path, tmp_path / "executed"):
+        with pytest.raises(ValueError, match=message) as error:
+            prepare(TrainParams(**TINY, weights=str(tmp_path / name)))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(ValueError, match=f"^weights={Path.cwd()}/gone.safetensors: No such file"):
+        prepare(TrainParams(**TINY, weights="gone.safetensors"))
+
+
+def test_weights_of_another_network_are_refused(kept):
+    def refusal(**changes):
+        with pytest.raises(ValueError) as error:
+            prepare(TrainParams(**{**TINY, "weights": str(kept), **changes}))
+        return str(error.value)
+
+    assert "are weights of model=resnet9, and model=resnet18 here" in refusal(model="resnet18")
+    assert "tensors differ" in refusal(width=8)
+    assert "freeze=9: the network has 4 stages before its head" in refusal(freeze=9)
+    state, described = checkpoint.load(kept)
+    checkpoint.save(kept, state, {**described, "std": [0, 0, 0]})
+    assert "its description cannot be used" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"weights": "default"}, "torchvision has none for resnet9, which is this project's own"),
+        ({"model": "resnet50", "weights": "IMAGENET1K_V7"}, "torchvision has none of that name for resnet50"),
+        ({"model": "alexnet"}, "image_size=32 is none that alexnet takes: the next is 63"),
+        ({"model": "resnet5O"}, "did you mean resnet50?"),
+        ({"weights": f"run:{'0' * 32}"}, "has no artifact weights/best.safetensors"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message):
+    capsys.readouterr()
+    before = len(place.runs())
+    assert place.run("train", **{**TRAIN, **params}) == 2
+    assert len(place.runs()) == before
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
+    assert message in line
+
+
+def test_a_fine_tuning_goes_on_with_the_same_weights_alone(place, kept, capsys):
+    assert place.run("train", **TRAIN, weights=kept, freeze=2, keep_checkpoints=True) == 0
+    run_id = place.runs("train")[0].info.run_id
+    place.client.set_terminated(run_id, "KILLED")
+    state, described = checkpoint.load(kept)
+    checkpoint.save(kept, {name: tensor * 2 for name, tensor in state.items()}, described)
+    capsys.readouterr()
+    assert place.run("train", resume=run_id) == 2
+    assert f"resume={run_id}: weights is sha256" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""Champions chosen by a paired test, on a real registry; the trainings and what they predict are written by hand."""
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from mlflow.cli import gc
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+
+from pipeline.model_files import registry
+from pipeline.tracking.sender import Sender
+from tests.conftest import Workplace
+
+NUM_IMAGES = 40
+DIGEST = "d" * 32
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = Workplace(tmp_path_factory.mktemp("workplace"))
+    # A registry that is a database looks for models in the store that the process uses, as a step's always is.
+    mlflow.set_tracking_uri(place.uri)
+    yield place
+    mlflow.set_tracking_uri(None)
+
+
+class Contest:
+    """Trainings of one registered name."""
+
+    def __init__(self, place, name):
+        self.client, self.name, self.folder = place.client, name, place.folder
+        self.training = self.evaluation = ""
+
+    def enter(self, wrong=(), digest=DIGEST, names=None):
+        """A training, and its evaluation, which has all but some images right. Returns what its registration says."""
+        self.training = self.started("train", {})
+        model = self.client.create_logged_model("0", "model", source_run_id=self.training)
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(self.training, [LoggedModelOutput(model.model_id, 0)])
+        self.client.set_terminated(self.training)
+        return self.evaluate(wrong, digest, names)
+
+    def evaluate(self, wrong=(), digest=DIGEST, names=None):
+        self.evaluation = self.started("evaluate", {"train.run_id": self.training, "test.digest": digest})
+        names = names or [f"test/{i}.png" for i in range(NUM_IMAGES)]
+        rows = [f"{name},'=a,{'b' if i in wrong else chr(39) + '=a'},0.5" for i, name in enumerate(names)]
+        (self.folder / "predictions.csv").write_text("\n".join(["name,true,predicted,confidence", *rows]))
+        self.client.log_artifact(self.evaluation, str(self.folder / "predictions.csv"))
+        told = self.register(digest)
+        self.client.set_terminated(self.evaluation)
+        return told
+
+    def register(self, digest=DIGEST):
+        return registry.register(self.client, self.name, self.training, self.evaluation, digest)
+
+    def started(self, step, tags):
+        run_id = self.client.create_run("0", tags={"step": step, **tags}).info.run_id
+        self.client.log_batch(run_id, params=[Param("checkpoint", "best")], metrics=[Metric("x", 0, 0, 0)])
+        return run_id
+
+    @property
+    def champion(self):
+        return str(self.client.get_registered_model(self.name).aliases["champion"])
+
+
+@pytest.fixture
+def contest(place):
+    return Contest(place, f"contest {len(place.client.search_registered_models())}")
+
+
+def test_the_first_is_champion_and_a_better_one_takes_its_place(contest):
+    assert contest.enter(wrong=range(10)).endswith("version 1, champion: the first of that name")
+    # 9 images to 1: of all ways that fair coins fall, 22 of 1024 are as uneven.
+    told = contest.enter(wrong=[0, 20])
+    assert "version 2, champion: 9 test images are right here alone, 1 in version 1 alone" in told
+    assert "p = 0.021" in told
+    assert contest.champion == "2"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "counts"),
+    [
+        (range(10), "0 test images are right here alone, 0 in version 1 alone (McNemar's exact test, p = 1)"),
+        (range(5), "5 test images are right here alone, 0 in version 1 alone (McNemar's exact test, p = 0.062)"),
+        (range(30), "0 test images are right here alone, 20 in version 1 alone (McNemar's exact test, p = 1.9e-06)"),
+    ],
+    ids=["the same", "hardly better", "worse"],
+)
+def test_the_champion_stays_where_another_is_not_surely_better(contest, wrong, counts):
+    contest.enter(wrong=range(10))
+    told = contest.enter(wrong=wrong)
+    assert f"version 2, version 1 stays champion: {counts}" in told
+    assert contest.champion == "1"
+
+
+def test_on_other_test_images_nothing_is_compared_until_the_champion_is_evaluated_on_them(contest):
+    contest.enter(wrong=range(10))
+    first = contest.training
+    told = contest.enter(digest="e" * 32)
+    assert f"has no evaluation on the same test images. `python -m pipeline evaluate --run_id {first}`" in told
+    assert contest.champion == "1"
+    newer, contest.training = contest.training, first
+    contest.evaluate(wrong=range(10), digest="e" * 32)
+    contest.training = newer
+    assert "version 2, champion: 10 test images are right here alone" in contest.evaluate(digest="e" * 32)
+
+
+def test_a_champion_whose_training_is_gone_from_the_store_is_not_compared(place, contest):
+    contest.enter(wrong=range(10))
+    for run_id in (contest.evaluation, contest.training):
+        place.client.delete_run(run_id)
+        done = CliRunner().invoke(gc, ["--backend-store-uri", place.uri, "--run-ids", run_id])
+        assert done.exit_code == 0, done.output
+    assert contest.enter().endswith("not compared: version 1, the champion, has no evaluation on the same test images")
+    assert contest.champion == "1"
+
+
+def test_doing_it_again_changes_nothing_and_says_the_same(contest):
+    contest.enter(wrong=range(10))
+    told = contest.enter()
+    assert contest.register() == told
+    assert contest.evaluate() == told
+    assert len(contest.client.search_model_versions(f"name = '{contest.name}'")) == 2
+
+
+def test_images_in_another_order_are_no_pairs(contest):
+    contest.enter()
+    with pytest.raises(ValueError, match="are not of the same images"):
+        contest.enter(names=[f"test/{i}.png" for i in reversed(range(NUM_IMAGES))])
+    assert contest.champion == "1"
+
+
+def test_a_training_whose_served_model_was_deleted_is_no_version(contest):
+    contest.training = contest.started("train", {})
+    contest.evaluation = contest.started("evaluate", {})
+    model = contest.client.create_logged_model("0", "model", source_run_id=contest.training)
+    contest.client.log_outputs(contest.training, [LoggedModelOutput(model.model_id, 0)])
+    contest.client.finalize_logged_model(model.model_id, "READY")
+    contest.client.delete_logged_model(model.model_id)
+    with pytest.raises(ValueError, match="has no served model to register"):
+        contest.register()
+
+
+def test_a_training_without_a_served_model_is_no_version(contest):
+    contest.training = contest.started("train", {})
+    contest.evaluation = contest.started("evaluate", {})
+    with pytest.raises(ValueError, match="has no served model to register"):
+        contest.register()
+
+
+@pytest.mark.parametrize("content", [b"", b"name,true\na,b\n", b"\xff\xfe\x00", b'name,true,predicted\n"'])
+def test_predictions_that_cannot_be_read_are_refused_with_a_reason(contest, content):
+    contest.enter()
+    other = contest.evaluation
+    (contest.folder / "predictions.csv").write_bytes(content)
+    contest.client.log_artifact(other, str(contest.folder / "predictions.csv"))
+    with pytest.raises(ValueError, match=f"evaluation {other}: predictions.csv cannot be read"):
+        contest.enter()
+
+
+def test_a_champion_made_by_hand_of_something_else_is_not_compared(contest):
+    contest.client.create_registered_model(contest.name)
+    by_hand = contest.client.create_model_version(contest.name, str(contest.folder), await_creation_for=0)
+    contest.client.set_registered_model_alias(contest.name, "champion", by_hand.version)
+    assert "not compared: version 1" in contest.enter()
+    assert contest.champion == "1"
+
+
+def test_the_run_that_evaluated_tells_it_and_once(place, contest):
+    contest.enter()
+    run_id = contest.evaluation
+    contest.client.log_batch(run_id, tags=[RunTag("mlflow.note.content", "**Evaluation**")])
+    entry = {"kind": "register", "name": contest.name, "train_run_id": contest.training, "test_digest": DIGEST}
+    sender = Sender(run_id, place.uri)
+    for _ in range(2):
+        sender(place.folder, entry)
+    tags = contest.client.get_run(run_id).data.tags
+    assert tags["mlflow.note.content"] == f"**Evaluation**\n\n{tags['registered']}"
+    assert sender.messages == [tags["registered"]] * 2

@@ -1,0 +1,280 @@
+"""The model behind MLflow's own server: whatever body comes, it answers with a reason and goes on."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import torch
+from PIL import Image
+
+from pipeline import models
+from pipeline.data.decoder import decode
+from pipeline.model_files import checkpoint
+from pipeline.model_files.serving import MAX_IMAGES
+from pipeline.tracking import lifecycle
+from tests.conftest import Workplace
+
+SIZE = 8
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, SIZE, SIZE)).tolist()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small classifier as a training leaves it in MLflow."""
+    folder = tmp_path_factory.mktemp("served")
+    torch.manual_seed(0)
+    described = {
+        "network": {"name": "resnet18", "options": {"width": 4}},
+        "image_size": SIZE,
+        "resize": "squash",
+        "interpolation": "bilinear",
+        "margin": 1,
+        "classes": ["a", "b", "c"],
+    }
+    state = models.build("resnet18", num_classes=3, image_size=SIZE, width=4).state_dict()
+    checkpoint.save(folder / "w.safetensors", state, {**described, "mean": [0.5] * 3, "std": [0.25] * 3})
+    place = Workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
+        mlflow.set_tracking_uri(place.uri)
+        with lifecycle.start("train", "served") as run:
+            run.model(folder / "w.safetensors", np.array(IMAGES, dtype=np.uint8), epoch=1)
+        mlflow.set_tracking_uri(None)
+    (output,) = place.client.get_run(run.id).outputs.model_outputs
+    return Path(place.client.get_logged_model(output.model_id).artifact_location)
+
+
+@pytest.fixture(scope="module")
+def server(saved, tmp_path_factory):
+    """`mlflow models serve` of it, under way: its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("server")
+    command = ["mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local", "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / command[0]), *command[1:], "--workers", "1"],
+            env=Workplace(folder).environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url, process, folder / "log")
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait_for(url, process, log):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if requests.get(f"{url}/ping", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.3)
+    raise AssertionError(log.read_text())
+
+
+def post(server, body, content_type="application/json"):
+    return requests.post(f"{server}/invocations", data=body, headers={"Content-Type": content_type}, timeout=60)
+
+
+def is_answered(server):
+    """Whether a good body is, and with a row per image."""
+    answer = post(server, json.dumps({"inputs": IMAGES}))
+    rows = answer.json()["predictions"]
+    return answer.status_code == 200 and len(rows) == 2 and all(row["class"] in "abc" for row in rows)
+
+
+def of(images):
+    return json.dumps({"inputs": images})
+
+
+def with_pixel(value):
+    """Good images but for one pixel."""
+    images = json.loads(json.dumps(IMAGES))
+    images[0][0][0][0] = value
+    return of(images)
+
+
+def photo(suffix="jpg", height=30, width=40, **options):
+    """The bytes of an image file."""
+    draw = np.random.default_rng(height * width)
+    file = io.BytesIO()
+    Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, FORMATS[suffix], **options)
+    return file.getvalue()
+
+
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tiff": "TIFF"}
+
+
+def text(content):
+    return base64.b64encode(content).decode()
+
+
+def records(*cells):
+    return json.dumps({"dataframe_records": [{"image": cell} for cell in cells]})
+
+
+def bomb():
+    """A PNG file of 200 bytes that claims a billion pixels."""
+    content = bytearray(photo("png"))
+    content[16:24] = struct.pack(">II", 2**15, 2**15)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+BODIES = {
+    "nothing": ("", "JSON"),
+    "no JSON": ("hello", "JSON"),
+    "half of JSON": (of(IMAGES)[:-9], "JSON"),
+    "no text": (b"\xff\xfe", "JSON"),
+    "a list": ("[]", "JSON dictionary"),
+    "null": ("null", "JSON dictionary"),
+    "another key": (json.dumps({"images": IMAGES}), "exactly one of the input fields"),
+    "two keys": (json.dumps({"inputs": IMAGES, "instances": IMAGES}), "exactly one of the input fields"),
+    "a key of chats": (json.dumps({"input": "hello"}), "send images (N, 3, H, W) as numbers, or a table"),
+    "no images": (of([]), "send images (N, 3, H, W) as numbers, or a table"),
+    "another size": (of(np.ones((1, 3, 4, 4), dtype=int).tolist()), "(N, 3, 8, 8) are wanted, not (1, 3, 4, 4)"),
+    "one image alone": (of(IMAGES[0]), "(N, 3, 8, 8) are wanted, not (3, 8, 8)"),
+    "a number": (of(3), "(N, 3, 8, 8) are wanted, not ()"),
+    "text": (of("abc"), "(N, 3, 8, 8) are wanted, not ()"),
+    "a mapping": (of({"a": IMAGES}), "send images (N, 3, H, W) as numbers, or a table"),
+    "ragged": (of([[[[1, 2], [3]]]]), "inhomogeneous"),
+    "nested 900 deep": ('{"inputs": ' + 900 * "[" + 900 * "]" + "}", "JSON"),
+    "256": (with_pixel(256), "whole numbers from 0 to 255, not 256"),
+    "-1": (with_pixel(-1), "whole numbers from 0 to 255, not -1"),
+    "300.5": (with_pixel(300.5), "whole numbers from 0 to 255, not 300.5"),
+    "NaN": (with_pixel(float("nan")), "whole numbers from 0 to 255, not nan"),
+    "infinite": (with_pixel(float("inf")), "whole numbers from 0 to 255, not inf"),
+    "10**30": (with_pixel(10**30), "whole numbers from 0 to 255, not object"),
+    "a word": (with_pixel("x"), "whole numbers from 0 to 255, not <U"),
+    "none": (with_pixel(None), "whole numbers from 0 to 255, not object"),
+    "fractions": (of((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
+    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "no fractions"),
+    "too many images": (of(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()), f"send at most {MAX_IMAGES}"),
+    "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "not columns [a]"),
+    "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "not columns [image, x]"),
+    "a column twice": (
+        json.dumps({"dataframe_split": {"columns": ["image", "image"], "data": [["", ""]]}}),
+        "not columns [image, image]",
+    ),
+    "a column of commands": (json.dumps({"dataframe_records": [{"\x1b[2J": ""}]}), r"not columns [\x1b[2J]"),
+    "a table without rows": (json.dumps({"dataframe_split": {"columns": ["image"], "data": []}}), "a row or more"),
+    "records of nothing": (records(), "a row or more"),
+    "too many rows": (records(*[""] * (MAX_IMAGES + 1)), f"send at most {MAX_IMAGES}"),
+    "no base64": (records(text(photo()), "{no!}"), "image 2 of 2: not base64"),
+    "half a byte": (records("abcde"), "image 1 of 1: not base64"),
+    "letters of elsewhere": (records("ééé"), "image 1 of 1: not base64"),
+    "a number as file": (records(3), "base64 text is wanted, not int"),
+    "no file": (records(None), "base64 text is wanted, not"),
+    "an empty file": (records(""), "image 1 of 1: not a JPEG, PNG, WebP, BMP or GIF image"),
+    "no image": (records(text(b"<script>")), "image 1 of 1: not a JPEG, PNG, WebP, BMP or GIF image"),
+    "another format": (records(text(photo("tiff"))), "not a JPEG, PNG, WebP, BMP or GIF image"),
+    "half a photo": (records(text(photo()[:600])), "runcated"),
+    "a bomb": (records(text(bomb())), "more than 134,217,728 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_bad_body_is_refused_with_a_reason_and_the_next_one_answered(server, name):
+    body, reason = BODIES[name]
+    answer = post(server, body)
+    assert 400 <= answer.status_code < 500
+    assert reason in answer.json()["message"]
+    assert "Traceback" not in answer.text
+    assert is_answered(server)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "", "application/json; charset=latin1", "application/x-pickle"])
+def test_another_type_is_refused_with_a_reason(server, content_type):
+    answer = post(server, of(IMAGES), content_type)
+    assert answer.status_code == 415
+    assert "supports" in answer.text
+    assert is_answered(server)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("[" * 100_000, "application/json"),
+        ('{"inputs": ' + "9" * 5000 + "}", "application/json"),
+        ("a\n1\n", "text/csv"),
+        (b"PAR1", "application/vnd.apache.parquet"),
+    ],
+)
+def test_what_a_proxy_is_to_keep_out_leaves_the_server_alive(server, body, content_type):
+    assert post(server, body, content_type).status_code in (400, 500)
+    assert is_answered(server)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif"])
+def test_photos_of_any_size_are_answered_as_their_pixels_are(server, suffix, tmp_path):
+    contents = [photo(suffix, 30, 40), photo(suffix, 100, 50)]
+    pixels = [decode(io.BytesIO(content), SIZE + 2, "squash", "bilinear")[:, 1:-1, 1:-1] for content in contents]
+    answer = post(server, records(*map(text, contents)))
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == post(server, of(np.stack(pixels).tolist())).json()
+    split = {"columns": ["image"], "data": [[text(content)] for content in contents]}
+    assert post(server, json.dumps({"dataframe_split": split})).json() == answer.json()
+
+
+def test_a_photo_sent_by_curl_is_answered(server, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(photo(height=600, width=800))
+    line = (
+        """printf '{"dataframe_records": [{"image": "%s"}]}' "$(base64 < photo.jpg | tr -d '\\n')" |"""
+        f""" curl --silent --header 'Content-Type: application/json' --data @- {server}/invocations"""
+    )
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    (row,) = json.loads(done.stdout)["predictions"]
+    assert row["class"] in "abc" and sum(row[f"p/{name}"] for name in "abc") == pytest.approx(1)
+
+
+def test_base64_in_lines_of_76_letters_is_read(server):
+    assert post(server, records(base64.encodebytes(photo()).decode())).status_code == 200
+
+
+def test_a_black_image_and_whole_numbers_with_a_point_are_answered(server):
+    assert post(server, of(np.zeros((1, 3, SIZE, SIZE), dtype=int).tolist())).status_code == 200
+    floats = post(server, of(np.array(IMAGES, dtype=float).tolist()))
+    assert floats.json() == post(server, of(IMAGES)).json()
+
+
+def test_the_example_beside_the_model_is_what_a_server_takes(server, saved):
+    answer = post(server, (saved / "serving_input_example.json").read_text())
+    assert len(answer.json()["predictions"]) == len(IMAGES)
+
+
+def test_as_many_images_as_are_allowed_are_answered(server):
+    answer = post(server, of(np.full((MAX_IMAGES, 3, SIZE, SIZE), 9).tolist()))
+    assert len(answer.json()["predictions"]) == MAX_IMAGES
+
+
+def test_in_python_any_number_is_taken_and_any_brightness_and_files_as_they_are(saved):
+    loaded = mlflow.pyfunc.load_model(str(saved))
+    assert len(loaded.predict(np.zeros((MAX_IMAGES + 1, 3, SIZE, SIZE), dtype=np.uint8))) == MAX_IMAGES + 1
+    with pytest.raises(mlflow.exceptions.MlflowException, match="no fractions"):
+        loaded.predict(np.zeros((1, 3, SIZE, SIZE)))
+    as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), text(photo())))
+    assert as_bytes.equals(as_text)

@@ -1,0 +1,206 @@
+"""An interrupted run goes on where it was, as the same run, and ends as if nothing had happened."""
+
+import io
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from pipeline.model_files import checkpoint
+from pipeline.steps import train
+from pipeline.tracking import system_metrics
+from tests.conftest import Workplace
+
+TRAIN = {"experiment": "none", "limit_train": 300, "limit_test": 100, "width": 8, "batch_size": 32, "optimizer": "sgd"}
+TRAIN |= {"max_lr": 0.05, "epochs": 12, "ema_decay": 0.9, "mixup": 0.2}
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the same training leaves when nothing interrupts it."""
+    place = Workplace(tmp_path_factory.mktemp("whole"))
+    assert place.run("train", **TRAIN) == 0
+    (run,) = place.runs("train")
+    found = left(place, run.info.run_id)
+    assert pd.read_csv(io.StringIO(found[1]))["step"].tolist() == list(range(12 * 9))
+    return found
+
+
+def left(workplace, run_id):
+    """Digests of the weights, every update, every point of every curve but the clock's."""
+    fetched = {
+        name: Path(workplace.client.download_artifacts(run_id, name, str(workplace.folder)))
+        for name in ("weights/best.safetensors", "weights/last.safetensors", "steps.csv")
+    }
+    names = workplace.client.get_run(run_id).data.metrics.keys() - {"images_per_second"}
+    names = {name for name in names if not name.startswith(system_metrics.GROUP)}
+    points = {
+        name: [(p.step, p.value) for p in workplace.client.get_metric_history(run_id, name)] for name in sorted(names)
+    }
+    digests = [checkpoint.digest(path) for name, path in fetched.items() if name.startswith("weights")]
+    return digests, fetched["steps.csv"].read_text(), points
+
+
+def state_folder(workplace, run_id):
+    return workplace.folder / "state" / "classifier-pipeline" / "runs" / run_id
+
+
+def steps_behind(slot):
+    return checkpoint.describe(slot)["step"]
+
+
+def wait_for_epochs(workplace, process, number, step="train"):
+    """The id of the run of `step` once it shows so many epochs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        for run in workplace.runs(step):
+            if len(workplace.client.get_metric_history(run.info.run_id, "lr")) >= number:
+                return run.info.run_id
+        time.sleep(0.2)
+    raise AssertionError("no epoch within two minutes")
+
+
+def interrupt(workplace, number, step="train", **params):
+    """Starts a training, interrupts it after some epochs. Returns its run, its exit status and how long it took."""
+    process = workplace.start(step, **params)
+    run_id = wait_for_epochs(workplace, process, 3)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return run_id, process.returncode, time.monotonic() - sent, err
+
+
+@pytest.mark.slow
+def test_a_scheduler_s_sigterm_saves_and_ends_with_143_and_mlflow_run_goes_on_in_the_same_run(workplace, whole):
+    run_id, status, seconds, err = interrupt(workplace, signal.SIGTERM, **TRAIN)
+    assert (status, err.splitlines()[-1]) == (143, "terminated")
+    assert seconds < 30  # of what schedulers grant; the README has what was measured
+    assert workplace.client.get_run(run_id).info.status == "KILLED"
+    assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
+
+    before = workplace.client.get_run(run_id).data
+    done = workplace.mlflow_run("train", resume="latest")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"going on with run {run_id} after update" in done.stderr
+    run = workplace.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "error" not in run.data.tags
+    assert run.data.params == before.params
+    assert left(workplace, run_id) == whole
+    assert not state_folder(workplace, run_id).exists()
+    assert not {path for path in workplace.artifacts(run_id) if path.startswith("states")}
+    (launched,) = (run for run in workplace.runs() if "step" not in run.data.tags)
+    assert launched.data.tags["mlflow.parentRunId"] == run_id  # what `mlflow run` made points to it
+
+
+def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(workplace, whole, capsys):
+    often = {**TRAIN, "checkpoint_minutes": 1e-6}
+    run_id, *_ = interrupt(workplace, signal.SIGKILL, **often)
+    assert workplace.client.get_run(run_id).info.status == "RUNNING"
+    slots = sorted(
+        state_folder(workplace, run_id).glob("state-?.safetensors"), key=lambda p: checkpoint.describe(p)["step"]
+    )
+    assert len(slots) == 2
+    assert any(steps_behind(slot) % 9 for slot in slots)
+    newest = bytearray(slots[-1].read_bytes())
+    newest[-100] ^= 1
+    slots[-1].write_bytes(newest)
+    assert workplace.run("train", **often, resume="auto") == 0
+    assert "a kept state is damaged" in capsys.readouterr().err
+    assert left(workplace, run_id) == whole
+
+
+def test_interrupted_after_its_last_update_it_goes_on_to_its_end(workplace, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Step, "conclude", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        assert workplace.run("train", **TRAIN) == 143
+    assert workplace.run("train", resume="latest") == 0
+    (run,) = workplace.runs("train")
+    assert run.info.status == "FINISHED"
+    digests, steps, points = left(workplace, run.info.run_id)
+    logged_once = {
+        name: curve for name, curve in points.items() if not name.startswith("weights/")
+    }  # the rest is the end
+    assert (digests, steps) == whole[:2]
+    assert logged_once.items() <= whole[2].items()
+    assert not state_folder(workplace, run.info.run_id).exists()
+
+
+def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_from_the_artifacts(
+    workplace, whole, capsys
+):
+    assert workplace.run("train", resume="latest") == 2
+    assert "no train in this experiment was interrupted" in capsys.readouterr().err
+    run_id, *_ = interrupt(workplace, signal.SIGINT, **TRAIN)
+    for name, value in {"epochs": 20, "optimizer": "adamw", "seed": 3}.items():
+        capsys.readouterr()
+        assert workplace.run("train", resume="latest", **{name: value}) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}={value} was {TRAIN.get(name, 0)}" in line
+    assert len(workplace.runs()) == 1
+    assert workplace.run("train", **{**TRAIN, "epochs": 1}, resume="auto") == 0
+    newest, interrupted = workplace.runs("train")
+    assert interrupted.info.run_id == run_id
+    assert (newest.info.status, interrupted.info.status) == ("FINISHED", "KILLED")
+    state_folder(workplace, run_id).rename(workplace.folder / "gone")  # as on another machine
+    assert workplace.run("train", resume="latest", device="cpu", keep_checkpoints="true") == 0
+    assert workplace.client.get_run(run_id).info.status == "FINISHED"
+    assert left(workplace, run_id) == whole
+    assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
+    assert workplace.run("train", resume=run_id) == 2
+    assert "it is FINISHED" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_experiment_goes_on_with_the_step_it_was_in(workplace, capsys):
+    steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "ladder_steps": 100, "num_repeats": 2, "num_images": 2}
+    train_id, status, *_ = interrupt(workplace, signal.SIGTERM, step="main", **steps)
+    assert status == 143
+    (parent,) = workplace.runs("main")
+    assert workplace.run("main", resume="latest") == 0
+    (parent,) = workplace.runs("main")
+    (lr_range,) = workplace.runs("lr_range")
+    (training,) = workplace.runs("train")
+    assert f"== lr_range: not run again, run {lr_range.info.run_id} has finished it" in capsys.readouterr().err
+    assert training.info.run_id == train_id
+    assert {run.info.status for run in (parent, lr_range, training)} == {"FINISHED"}
+    assert [p.step for p in workplace.client.get_metric_history(train_id, "lr")] == list(range(1, 13))
+    assert parent.data.tags.keys() >= {"lr_range.run_id", "train.run_id", "evaluate.run_id", "explain.run_id"}
+    assert len(workplace.client.get_metric_history(parent.info.run_id, "lr_range/suggestion")) == 1
+
+
+def test_a_disk_that_is_full_loses_nothing_that_was_kept(workplace, whole):
+    process = workplace.start("train", **TRAIN)
+    run_id = wait_for_epochs(workplace, process, 2)
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (30_000, 30_000))  # no file may grow any more
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    message = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1
+    assert "no room to keep the run" in message[0]
+    assert f"resume={run_id}" in message[0]
+    assert "Traceback" not in err
+    assert not list(state_folder(workplace, run_id).glob(".*partial"))
+    assert workplace.run("train", resume=run_id) == 0
+    assert left(workplace, run_id) == whole
+
+
+def test_out_of_memory_says_what_to_do(workplace):
+    process = workplace.start("train", **{**TRAIN, "epochs": 1000})
+    run_id = wait_for_epochs(workplace, process, 2)
+    taken = psutil.Process(process.pid).memory_info().vms
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_AS, (taken, taken))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "error: out of memory" in err
+    assert f"resume={run_id}" in err
+    assert "Traceback" not in err
