@@ -5,6 +5,7 @@ from typing import Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+FEWEST_WITH_RISE = 3  # updates: of fewer, a rise and a fall would leave none near the peak
 MOMENTUM_SWING = 0.05  # of torch's defaults, 0.85 at the peak and 0.95 at the ends
 
 
@@ -23,8 +24,11 @@ def one_cycle(
 
     The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor; a group with
     a `rate_factor` has that times as much. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes
-    back. A `momentum` of 0 is not cycled.
+    back. A `momentum` of 0 is not cycled. One or two updates start at the peak.
     """
+    if total_steps < FEWEST_WITH_RISE:
+        total_steps += 1  # of which the last, whose rate is next to nothing, is never made
+        pct_start = (1 - 1e-6) / total_steps  # torch's rise ends right before the first update
     if pct_start * total_steps == 1:
         # torch divides by the length of the rise, pct_start x total_steps - 1 updates; a hair more keeps the shape.
         pct_start *= 1 + 1e-6

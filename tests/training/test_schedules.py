@@ -52,6 +52,17 @@ def test_short_runs_stay_finite_and_within_the_peak(total_steps, pct_start):
         assert 0.85 - 1e-9 <= momentum <= 0.95 + 1e-9
 
 
+@pytest.mark.parametrize("pct_start", [0.01, 0.3, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+def test_the_shortest_trainings_make_an_update_near_the_peak(pct_start, anneal):
+    alone = rates(1, pct_start=pct_start, anneal=anneal)
+    two = rates(2, pct_start=pct_start, anneal=anneal)
+    assert alone == [pytest.approx((1, 0.85), rel=1e-5)]
+    assert two == [pytest.approx((1, 0.85), rel=1e-5), pytest.approx((0.5, 0.9), rel=1e-4)]
+    for total_steps in range(3, 9):
+        assert max(lr for lr, _ in rates(total_steps, pct_start=pct_start, anneal=anneal)) > 0.5
+
+
 def test_momentum_zero_is_left_alone():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=0.1)
