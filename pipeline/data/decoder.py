@@ -5,14 +5,16 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.Image import Resampling
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
 
 from pipeline.data.parallel import map_blocks
+from pipeline.data.repairs import repaired
 from pipeline.text import original
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -24,12 +26,23 @@ UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".
 MAX_PIXELS = 128 * 2**20
 MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
 
-
+# What brings an image upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 GREY = (128, 128, 128)  # beside a padded image
 
 # Those that torchvision's weights name.
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
+
+T = TypeVar("T")
 
 
 class DiskError(ValueError):
@@ -49,8 +62,9 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
 
     `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
-    animation the first frame. Raises ValueError that says why for whatever cannot be read in full (DiskError where
-    that is not the file's fault), and, before its pixels take memory, for what is larger than `MAX_PIXELS`.
+    animation the first frame. Metadata that cannot be read count as absent. Raises ValueError that says why for
+    pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they take memory,
+    for more than `MAX_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
@@ -70,17 +84,53 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
 
 def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
     with _opened(source) as file:
-        if file.seek(0, os.SEEK_END) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        return _read(file, lambda image: _pixels(image, image_size, resize, filtering))
+
+
+def _read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
+    """What `take` takes of the image in `file`, repaired if it cannot be read as it is."""
+    if file.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    try:
+        return _open_and_take(file, take)
+    except Image.DecompressionBombError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+            raise
         file.seek(0)
-        with Image.open(file, formats=FORMATS) as image:
-            # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
-            image.draft(None, (2 * image_size, 2 * image_size))
-            ImageOps.exif_transpose(image, in_place=True)
-            return to_array(RESIZES[resize](to_rgb(image), image_size, filtering))
+        content = repaired(file.read())
+        if content is None:
+            raise
+    return _open_and_take(BytesIO(content), take)
+
+
+def _open_and_take(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return take(image)
+
+
+def _pixels(image: Image.Image, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
+    # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
+    image.draft(None, (2 * image_size, 2 * image_size))
+    image.load()
+    upright = UPRIGHT.get(_orientation(image))
+    if upright is not None:
+        image = image.transpose(upright)
+    return to_array(RESIZES[resize](to_rgb(image), image_size, filtering))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none that can be read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # on broken EXIF Pillow raises anything
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -97,6 +147,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
         grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
         image = Image.fromarray(grey)
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # programs that have no use for a BMP's fourth byte leave it 0
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -164,7 +216,7 @@ def _size(path: str) -> tuple[int, int]:
         # Opening a pipe may wait for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return 0, 0
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
+        with open(path, "rb") as file:  # noqa: PTH123
+            return _read(file, lambda image: image.size)
     except Exception:  # on broken files decoders raise anything
         return 0, 0

@@ -1,5 +1,6 @@
 """One image file of any kind -> the RGB pixels that a viewer shows."""
 
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -85,6 +86,25 @@ def test_transparency_shows_white(alpha: int, expected: int, tmp_path: Path) -> 
     Image.new("LA", (SIZE, SIZE), (100, alpha)).save(tmp_path / "la.png")
     for name in ("rgba.png", "la.png"):
         assert pixel(tmp_path / name)[0] == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(("alphas", "expected"), [((0, 0), 100), ((255, 255), 100), ((255, 0), 100), ((0, 255), 255)])
+@pytest.mark.parametrize("masks", ["BGRA", "RGBA"])
+def test_a_bmp_whose_alpha_is_zero_throughout_is_opaque(
+    masks: str, alphas: tuple[int, int], expected: int, tmp_path: Path
+) -> None:
+    """As Photoshop and others write the fourth byte, under a header that calls it alpha."""
+    pixels = np.full((SIZE, SIZE, 4), 100, dtype=np.uint8)
+    pixels[..., 3] = alphas[1]
+    pixels[0, 0, 3] = alphas[0]
+    red, blue = (0xFF0000, 0xFF) if masks == "BGRA" else (0xFF, 0xFF0000)
+    info = struct.pack("<IiiHHIIiiII4I", 124, SIZE, -SIZE, 1, 32, 3, 0, 0, 0, 0, 0, red, 0xFF00, blue, 0xFF000000)
+    header = info + bytes(124 - len(info))
+    content = b"BM" + struct.pack("<IHHI", 138 + pixels.nbytes, 0, 0, 138) + header + pixels.tobytes()
+    (tmp_path / "alpha.bmp").write_bytes(content)
+    assert pixel(tmp_path / "alpha.bmp") == (expected,) * 3
+    Image.fromarray(pixels).save(tmp_path / "alpha.png")
+    assert pixel(tmp_path / "alpha.png")[0] == (100 if alphas[0] else 255)  # others mean what they say
 
 
 def test_a_palette_with_a_transparent_colour_shows_white(tmp_path: Path) -> None:

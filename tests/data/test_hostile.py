@@ -107,6 +107,8 @@ def honest() -> dict[str, bytes]:
         frames[0].save(file := io.BytesIO(), kind, **moving)
         files[f"moving.{kind.lower()}"] = file.getvalue()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
+    long_text = PngImagePlugin.PngInfo()
+    long_text.add_text("comment", "x" * 2**23, zip=True)
     return files | {
         "16_bit.png": sixteen_bit.getvalue(),
         "cmyk.jpg": picture("JPEG", "CMYK"),
@@ -116,6 +118,8 @@ def honest() -> dict[str, bytes]:
         "progressive.jpg": picture("JPEG", progressive=True),
         "exif.jpg": picture("JPEG", exif=exif + bytes(65_000)),
         "exif.webp": picture("WEBP", exif=exif + bytes(3_000_000)),
+        "long_text.png": picture("PNG", pnginfo=long_text),
+        "no_end.jpg": picture("JPEG")[:-2],
         "exif_rubbish.jpg": picture("JPEG", exif=b"Exif\0\0" + b"rubbish" * 1000),
     }
 
@@ -123,8 +127,6 @@ def honest() -> dict[str, bytes]:
 def broken() -> dict[str, tuple[bytes, str]]:
     """Files that are no images: content and part of the reason, by name."""
     png, gif, bmp, jpeg = (picture(kind) for kind in ("PNG", "GIF", "BMP", "JPEG"))
-    long_text = PngImagePlugin.PngInfo()
-    long_text.add_text("comment", "x" * 2**23, zip=True)
     draw = np.random.default_rng(0)
     files = {
         "bomb.png": (blank_png(BOMB_SIDE), "bomb"),
@@ -132,7 +134,6 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "bomb.gif": (claiming(gif, 6, "<HH"), "bomb"),
         "bomb.bmp": (claiming(bmp, 18, "<ii"), "bomb"),
         "bomb.jpg": (claiming(jpeg, jpeg.index(b"\xff\xc0") + 5, ">HH"), "bomb"),
-        "long_text.png": (picture("PNG", pnginfo=long_text), "too large"),
         "photo.png": (picture("TIFF"), NOT_AN_IMAGE),
         "page.jpg": (b"<html><script>alert(1)</script></html>", NOT_AN_IMAGE),
         "picture.gif": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NOT_AN_IMAGE),
