@@ -59,7 +59,8 @@ def load(
         if TEST not in decoded.parts:
             log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
         name, flip = shown(root.resolve().name), True
-        report = Report(dict(+listing.skipped), dict(listing.unread), sorted([*listing.left_out, *decoded.corrupt]))
+        left_out = sorted([*listing.left_out, *decoded.corrupt])
+        report = Report(dict(+listing.skipped), dict(listing.unread), left_out, listing.remarks)
     else:
         decoded = named_sets.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
         name, flip, report = dataset, named_sets.SETS[dataset].flip, Report()
@@ -95,6 +96,8 @@ def _name_classes_of_too_few(splits: Splits) -> None:
 
 
 def _warn(report: Report) -> None:
+    for remark in report.remarks:
+        log.warning("%s", remark)
     for path, reason in report.left_out[:NAMED]:
         log.warning("%s left out: %s", path, reason)
     if len(report.left_out) > NAMED:

@@ -39,7 +39,7 @@ def read(
 ) -> tuple[Decoded, Listing]:
     """The images below `root`, scaled to `image_size` px, and what was found beside them.
 
-    `root` holds train/, and optionally test/ and val/ (or another of `PART_OF`), of one folder per class each;
+    `root` holds train/, and optionally test/ and val/ (or such as `part_folders` knows), of a folder per class each;
     or the class folders themselves; or whatever the CSV file `labels` lists (see `read_labels`). Those of train
     define the classes, sorted by name. `resize`, a key of `RESIZES`, makes images square, scaled by
     `interpolation`, one of `INTERPOLATIONS`. Files that cannot be read are left out and listed in `corrupt`; names

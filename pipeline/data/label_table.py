@@ -10,7 +10,9 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from pipeline.data.cache import TRAIN
-from pipeline.data.tree import PART_OF, ImageFile, Listing
+from pipeline.data.parts import part_of, photos
+from pipeline.data.spellings import Disk, normal
+from pipeline.data.tree import ImageFile, Listing
 from pipeline.text import shown
 
 log = logging.getLogger(__name__)
@@ -32,24 +34,32 @@ def read_labels(root: Path, table: str) -> Listing:
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
     listing, table_path = Listing(), root / os.path.expanduser(table)  # noqa: PTH111 - a Path raises where there is no such user
+    disk, respelled = Disk(root), 0
     lines: dict[str, int] = {}
-    part_of_group: dict[str, int] = {}
+    groups: dict[str, tuple[int, str]] = {}
     for line, row in _rows(table_path):
         where = f"{_named(table_path)} line {line}"
-        file = ImageFile(_part(row, where), _path(row["path"], where), _label(row["label"], where))
+        path = _path(row["path"], where)
+        file = ImageFile(_part(row, where), disk.spelled(path), _label(row["label"], where))
+        respelled += file.path != path
         if file.path in lines:
             raise ValueError(f"{where}: {_short(file.path)} is in line {lines[file.path]} already")
         lines[file.path] = line
         if group := row.get("group", ""):
-            if part_of_group.setdefault(group, file.part) != file.part:
+            part, spelling = groups.setdefault(normal(group), (file.part, group))
+            if part != file.part:
                 raise ValueError(f"{where}: group {_short(group)} is in another split too")
-            listing.groups[file.path] = group
+            listing.groups[file.path] = spelling
         listing.add(file, partial(_look, root, file.path))
     if not listing.files:
         first_reason = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
         raise ValueError(f"{_named(table_path)} lists no file that is in data_dir={root}{first_reason}")
     listing.train_folders = sorted({file.label for file in listing.files if file.part == TRAIN})
-    listing.files.sort()
+    if respelled:
+        listing.remarks.append(
+            f"{_named(table_path)} and the disk spell {photos(respelled)} in different Unicode forms: taken as the same"
+        )
+    listing.settle()
     return listing
 
 
@@ -108,10 +118,10 @@ def _check_columns(columns: list[str], name: str) -> None:
 def _part(row: Mapping[str, str], where: str) -> int:
     if "split" not in row:
         return TRAIN
-    try:
-        return PART_OF[row["split"].lower()]
-    except KeyError:
-        raise ValueError(f"{where}: split {_short(row['split']) or 'empty'} is none of train, valid, test") from None
+    part = part_of(row["split"])
+    if part is None:
+        raise ValueError(f"{where}: split {_short(row['split']) or 'empty'} is none of train, valid, test")
+    return part
 
 
 def _path(text: str, where: str) -> str:

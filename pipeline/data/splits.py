@@ -64,11 +64,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Report:
-    """What loading left out: counts of what nobody would miss and of photos not read; (path, reason) of other files."""
+    """What loading left out: counts of what nobody would miss and of photos not read; (path, reason) of other files.
+
+    And a line each on what it did not take as it lies there.
+    """
 
     skipped: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[tuple[str, str]] = ()
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,25 +3,17 @@
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.cache import TEST, TRAIN, VALID
+from pipeline.data.cache import TRAIN
 from pipeline.data.decoder import SUFFIXES, UNREAD
+from pipeline.data.parts import check_classes, part_folders, part_of, photos
+from pipeline.data.spellings import merged
 from pipeline.text import shown
 
-# By the names, in any case, of folders and in tables.
-PART_OF = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALID,
-    "valid": VALID,
-    "validation": VALID,
-    "test": TEST,
-    "testing": TEST,
-}
 MLFLOWS = ("mlruns", "mlartifacts")  # where it is started it keeps runs in these folders, their pictures included
 
 
@@ -45,6 +37,7 @@ class Listing:
     unread: Counter[str] = field(default_factory=Counter)  # photos in formats that are not read, by what to do
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
     groups: dict[str, str] = field(default_factory=dict)  # path -> what it must stay together with
+    remarks: list[str] = field(default_factory=list)  # a line each on what was not taken as it lies there
 
     def add(self, file: ImageFile, look: Callable[[], os.stat_result]) -> None:
         """Takes `file`, which `look` sees on the disk, or names it where it cannot be read as one."""
@@ -63,6 +56,16 @@ class Listing:
         """Names a file or folder that cannot be used."""
         self.left_out.append((shown(path), str(reason)))
 
+    def settle(self) -> None:
+        """Makes one class of what are spellings of one name, and sorts the files by part and path."""
+        one_form = merged({*self.train_folders, *(file.label for file in self.files)})
+        if one_form:
+            self.files = [file._replace(label=one_form.get(file.label, file.label)) for file in self.files]
+            self.train_folders = [one_form.get(name, name) for name in self.train_folders]
+            classes = ", ".join(shown(name) for name in sorted({*one_form.values()}))
+            self.remarks.append(f"spelled in several Unicode forms, each taken as one class: {classes}")
+        self.files.sort()
+
 
 def scan(root: Path) -> Listing:
     """The files below `root`, sorted by part and path.
@@ -73,17 +76,9 @@ def scan(root: Path) -> Listing:
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
     listing = Listing()
-    for part, prefix in _part_folders(root):
-        above = {_identity(root.stat()), _identity((root / prefix).stat())}
-        for path, entry in _entries(root, prefix, listing):
-            if entry.name in MLFLOWS:
-                listing.skipped["MLflow's own"] += 1
-            elif entry.is_dir():
-                if part == TRAIN:
-                    listing.train_folders.append(entry.name)
-                _scan_class(root, path, part, entry.name, listing, above.copy())
-            elif not _is_unread(entry, listing):
-                listing.skipped["outside a class folder"] += 1
+    parts = _part_folders(root, listing)
+    for part, prefix in parts or [(TRAIN, "")]:
+        _scan_part(root, part, prefix, listing)
     if not listing.files and listing.unread:
         raise ValueError(f"data_dir={root} has no images but {in_words(listing.unread)}")
     if not listing.files:
@@ -91,7 +86,9 @@ def scan(root: Path) -> Listing:
         raise ValueError(
             f"data_dir={root} has no images{first}: expected <class>/<image> or train/<class>/<image> in it"
         )
-    listing.files.sort()
+    if not parts:
+        check_classes(root, (file.path for file in listing.files))
+    listing.settle()
     return listing
 
 
@@ -125,12 +122,13 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
     return classes
 
 
-def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
-    """(part, its folder relative to `root`); a tree without train/ is all train."""
+def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
+    """(part, its folder relative to `root`); none for a tree of class folders. Remarks on photos in other folders."""
+    folders = [name for name in _folders(root, "") if name not in MLFLOWS]
+    named = part_folders(folders)
     present: dict[int, str] = {}
-    for name, entry in _entries(root, "", Listing()):
-        part = PART_OF.get(name.lower())
-        if part is None or not entry.is_dir() or not _has_folders(root, name):
+    for name, part in named.items():
+        if not _folders(root, name):
             continue
         if part in present:
             raise ValueError(f"data_dir={root} has {present[part]}/ and {name}/, which mean the same: leave one")
@@ -138,11 +136,46 @@ def _part_folders(root: Path) -> Iterator[tuple[int, str]]:
     if present and TRAIN not in present:
         found = "/, ".join(present.values())
         raise ValueError(f"data_dir={root} has {found}/ but no train/ with a sub-folder per class")
-    yield from sorted(present.items()) or [(TRAIN, "")]
+    if not present:
+        return []
+    if beside := [f"{shown(name)}/" for name in folders if name not in named and _holds_photos(root / name)]:
+        listing.remarks.append(f"beside the parts {', '.join(beside)} hold photos: not used")
+    return sorted((part, _innermost(root, name, part)) for name, part in named.items())
 
 
-def _has_folders(root: Path, name: str) -> bool:
-    return any(entry.is_dir() for _, entry in _entries(root, name, Listing()))
+def _innermost(root: Path, name: str, part: int) -> str:
+    """The folder of a part: `name`, or the only one in it where that goes by the same name, as archives unpack."""
+    below = _folders(root, name)
+    is_again = len(below) == 1 and (below[0] == name or part_of(below[0]) == part)
+    return f"{name}/{below[0]}" if is_again else name
+
+
+def _holds_photos(folder: Path) -> bool:
+    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def _scan_part(root: Path, part: int, prefix: str, listing: Listing) -> None:
+    """Adds what the class folders in the folder `prefix` of a part hold, and remarks on photos that are in none."""
+    above = {_identity(root.stat()), _identity((root / prefix).stat())}
+    outside = 0
+    for path, entry in _entries(root, prefix, listing):
+        if entry.name in MLFLOWS:
+            listing.skipped["MLflow's own"] += 1
+        elif entry.is_dir():
+            if part == TRAIN:
+                listing.train_folders.append(entry.name)
+            _scan_class(root, path, part, entry.name, listing, above.copy())
+        elif not _is_unread(entry, listing):
+            listing.skipped["outside a class folder"] += 1
+            outside += entry.name.lower().endswith(SUFFIXES)
+    if outside:
+        where = f"{shown(prefix)}/" if prefix else "data_dir"
+        listing.remarks.append(f"{where} holds {photos(outside)} without class folders: not used")
+
+
+def _folders(root: Path, name: str) -> list[str]:
+    """The names of the folders in the folder `name` of `root`."""
+    return [entry.name for _, entry in _entries(root, name, Listing()) if entry.is_dir()]
 
 
 def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, seen: set[tuple[int, int]]) -> None:

@@ -13,7 +13,7 @@ import torch
 from pipeline.data import FOLDER, Split, Splits
 from pipeline.data.decoder import sizes
 from pipeline.data.tree import in_words
-from pipeline.doctor import duplicates, looks, oddities, suspect_labels
+from pipeline.doctor import class_names, duplicates, looks, oddities, suspect_labels
 from pipeline.doctor.looks import Looks
 from pipeline.params import DoctorParams
 from pipeline.progress import conclude, say
@@ -116,9 +116,19 @@ def _counts(run: Run, patient: Patient) -> Finding:
     if num_unread:
         line += f"; photos left out: {in_words(report.unread)}"
     run.figure("class_counts.png", plots.class_counts(table, line))
+    line = "; ".join([line, *report.remarks])
     num_unreadable = len(left_out) + num_unread
     numbers = {"doctor/imbalance": float(train.max() / train.min()), "doctor/unreadable": float(num_unreadable)}
-    return Finding(line, num_unreadable, numbers)
+    return Finding(line, num_unreadable + len(report.remarks), numbers)
+
+
+def _class_names(run: Run, patient: Patient) -> Finding:
+    found = class_names.alike(patient.splits.classes)
+    numbers = {"doctor/classes_alike": float(sum(map(len, found)))}
+    if not found:
+        return Finding("class names: each its own", 0, numbers)
+    groups = "; ".join(" and ".join(f"'{name}'" for name in group) for group in found)
+    return Finding(f"class names that differ only by case, blanks or Unicode form: {groups}", len(found), numbers)
 
 
 def _duplicates(run: Run, patient: Patient) -> Finding:
@@ -235,4 +245,4 @@ def _oddities(run: Run, patient: Patient) -> Finding:
 
 
 # Labels, the long one, last: what the others find is said at once.
-CHECKS: tuple[Callable[[Run, Patient], Finding], ...] = (_counts, _duplicates, _oddities, _labels)
+CHECKS: tuple[Callable[[Run, Patient], Finding], ...] = (_counts, _class_names, _duplicates, _oddities, _labels)

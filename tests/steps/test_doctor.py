@@ -1,5 +1,7 @@
 """The doctor as a user calls it: a folder with every fault planted, and one without any."""
 
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,32 @@ def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_
     said = capsys.readouterr().err
     assert "a class in train; photos left out: 1 .heic (not read: convert them to JPEG)" in said
     assert "nothing wrong" not in said
+
+
+def test_class_names_that_may_mean_one_class_and_photos_without_a_class_are_something_wrong(
+    workplace, tmp_path, capsys
+):
+    root = plant(tmp_path / "photos", per_class=12)
+    for name in ("Blue", "red ", "été", unicodedata.normalize("NFD", "été")):
+        (root / "train" / name).mkdir()
+        Image.new("RGB", (48, 48), "green").save(root / "train" / name / f"{len(name)}.png")
+    Image.new("RGB", (48, 48), "green").save(root / "test" / "loose.png")
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root, valid_fraction=0) == 0
+    said = capsys.readouterr().err
+    assert "class names that differ only by case, blanks or Unicode form: 'Blue' and 'blue'; 'red' and 'red '" in said
+    assert "test/ holds 1 photo without class folders: not used" in said
+    assert "spelled in several Unicode forms, each taken as one class: été" in said
+    assert "nothing wrong" not in said
+    (run,) = workplace.runs("doctor")
+    assert run.data.metrics["doctor/classes_alike"] == 4
+
+
+def test_folders_that_may_be_parts_or_classes_are_one_line_and_exit_2(workplace, tmp_path, capsys):
+    for name in ("half_1", "half_2"):
+        plant(tmp_path / "photos" / name, per_class=2)
+    assert workplace.run("doctor", **QUICK, data_dir=tmp_path / "photos") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "half_1/, half_2/ all hold the folders test/, train/" in said
 
 
 @pytest.mark.parametrize(("name", "value"), [("near_similarity", 2), ("label_folds", 1), ("max_aspect", 0.5)])

@@ -1,0 +1,95 @@
+"""Which folders hold the parts of an image set, train, validation and test, by their names."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from pipeline.data.cache import TEST, TRAIN, VALID
+from pipeline.text import shown
+
+WORDS = {
+    TRAIN: "train|training",
+    VALID: "val|valid|validation|validate|dev|devel|development",
+    TEST: "test|testing",
+}
+# Words that say no more than that images are there: `train` and `Training_Set-2` mean the same.
+FILLERS = "data|sets?|subset|split|part|images?|imgs?|photos?|pictures?|pics?|samples?|examples?|files?|folder|dir"
+PART_WORD = {part: re.compile(f"(?:{FILLERS})*(?:{words})(?:{FILLERS})*") for part, words in WORDS.items()}
+FILLER_WORD = re.compile(f"(?:{FILLERS})+")
+CAPITAL_WITHIN = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")
+WORD = re.compile(r"[^\W\d_]+")
+NAMED = 5  # folders in a message
+EXPECTED = "expected train/<class>/<image>, or a table that lists the images (labels=FILE)"
+
+
+def part_of(name: str) -> int | None:
+    """The part that `name` stands for, such as `train` or `Test-Images`; None where it says more, or something else."""
+    part, rest = _part_and_rest(name)
+    return None if rest else part
+
+
+def part_folders(names: Sequence[str]) -> dict[str, int]:
+    """Those of the folders `names` that are parts by their names, and which.
+
+    They stand for a part, or differ from one another by the word for it alone, as seg_train and seg_test do.
+    """
+    groups = _groups(names)
+    alone = groups.pop((), {})
+    others = [group for group in groups.values() if TRAIN in group.values() and len({*group.values()}) > 1]
+    return others[0] if len(others) == 1 and TRAIN not in alone.values() else alone
+
+
+def check_classes(root: Path, paths: Iterable[str]) -> None:
+    """Raises ValueError where the first folders of `paths`, which are to be classes, seem to be parts of the set.
+
+    paths: relative to `root`, of images.
+    """
+    counts, below = Counter[str](), defaultdict[str, set[str]](set)
+    for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
+        first, *rest = folder.split("/")
+        counts[first] += count
+        below[first].update(rest[:1])
+    common = set.intersection(*below.values())
+    if len(below) == 1 and TRAIN in part_folders([*common]).values():
+        raise ValueError(
+            f"data_dir={root}: the parts are one folder further down: give data_dir={root.joinpath(*below)}"
+        )
+    if len(below) > 1 and len(common) > 1:
+        raise ValueError(
+            f"data_dir={root}: {_listed(below)} all hold the folders {_listed(common)}, so it is not clear which of "
+            f"them are classes: {EXPECTED}"
+        )
+    if parts := [name for group in _groups([*below]).values() if len({*group.values()}) > 1 for name in group]:
+        seen = " and ".join(f"{shown(name)}/ holds {photos(counts[name])}" for name in parts[:NAMED])
+        raise ValueError(f"data_dir={root}: {seen}, without class folders: {EXPECTED}")
+
+
+def photos(count: int) -> str:
+    """`count` photos in words."""
+    return f"{count:,} photo{'' if count == 1 else 's'}"
+
+
+def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:
+    """The parts of `names` that have one, by the other words of the name."""
+    groups: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
+    for name in names:
+        part, rest = _part_and_rest(name)
+        if part is not None:
+            groups[rest][name] = part
+    return groups
+
+
+def _part_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
+    """The part that one word of `name` stands for, and its other words; None where no word does, or several do."""
+    words = [word.lower() for word in WORD.findall(CAPITAL_WITHIN.sub(" ", name))]
+    meant = {word: part for word in words for part, pattern in PART_WORD.items() if pattern.fullmatch(word)}
+    if len(meant) != 1:
+        return None, tuple(words)
+    ((said, part),) = meant.items()
+    return part, tuple(word for word in words if word != said and not FILLER_WORD.fullmatch(word))
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"{shown(name)}/" for name in sorted(names)[:NAMED]) + more
