@@ -139,7 +139,7 @@ def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
     if not present:
         return []
     if beside := [f"{shown(name)}/" for name in folders if name not in named and _holds_photos(root / name)]:
-        listing.remarks.append(f"beside the parts {', '.join(beside)} hold photos: not used")
+        listing.remarks.append(f"photos in {', '.join(beside)} are not used: these names stand for no part of the set")
     return sorted((part, _innermost(root, name, part)) for name, part in named.items())
 
 

@@ -189,6 +189,41 @@ def test_a_table_is_read_as_spreadsheets_of_any_locale_write_it(delimiter: str, 
     assert load(root, labels="labels.csv").digest == load(root, labels=str(plain)).digest
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("\n", "\r\n"),
+        ("\n", "\r"),
+        ("\n", "\n\n"),
+        ("\n", " \n"),
+        (",", " , "),
+        ("\n", ",\n"),
+        ("path,label\n", "PATH,Label\n"),
+        ("path,label\n", '"path","label"\n'),
+        ("path,label\n", "Path ,LABEL \n"),
+        ("photos/", "./photos/"),
+        ("photos/", "photos//"),
+        ("cat", '"cat"'),
+        ("19.png,dog\n", "19.png,dog"),
+    ],
+)
+def test_a_table_means_the_same_however_it_is_written(old: str, new: str, root: Path) -> None:
+    rows = plant(root)
+    plain = write(root, [["path", "label"], *rows], "plain.csv")
+    text = plain.read_bytes().decode().replace("\r\n", "\n")
+    assert old in text
+    (root / "labels.csv").write_bytes(text.replace(old, new).encode())
+    assert load(root, labels="labels.csv").digest == load(root, labels=str(plain)).digest
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp1252"])
+def test_a_table_in_another_encoding_is_refused(encoding: str, root: Path) -> None:
+    plant(root)
+    (root / "labels.csv").write_bytes("path,label\nphotos/000.png,Käfer\n".encode(encoding))
+    with pytest.raises(ValueError, match="is not UTF-8 text: save it as CSV UTF-8"):
+        load(root, labels="labels.csv")
+
+
 def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(root: Path) -> None:
     rows = plant(root)
     table = write(root, [["path", "label"], *rows])

@@ -173,4 +173,6 @@ def test_folders_of_photos_beside_the_parts_are_named(root: Path) -> None:
     plant(root / "mlruns/0", 1)
     (root / "annotations").mkdir()
     (root / "annotations/boxes.csv").write_text("a,b")
-    assert load(root).report.remarks == ["beside the parts bus/, holdout/ hold photos: not used"]
+    assert load(root).report.remarks == [
+        "photos in bus/, holdout/ are not used: these names stand for no part of the set"
+    ]
