@@ -57,7 +57,7 @@ def check_classes(root: Path, paths: Iterable[str]) -> None:
         )
     if len(below) > 1 and len(common) > 1:
         raise ValueError(
-            f"data_dir={root}: {_listed(below)} all hold the folders {_listed(common)}, so it is not clear which of "
+            f"data_dir={root}: {listed(below)} all hold the folders {listed(common)}, so it is not clear which of "
             f"them are classes: {EXPECTED}"
         )
     if parts := [name for group in _groups([*below]).values() if len({*group.values()}) > 1 for name in group]:
@@ -68,6 +68,12 @@ def check_classes(root: Path, paths: Iterable[str]) -> None:
 def photos(count: int) -> str:
     """`count` photos in words."""
     return f"{count:,} photo{'' if count == 1 else 's'}"
+
+
+def listed(names: Collection[str]) -> str:
+    """The folders `names` in words, the first few by name."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"{shown(name)}/" for name in sorted(names)[:NAMED]) + more
 
 
 def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:
@@ -88,8 +94,3 @@ def _part_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
         return None, tuple(words)
     ((said, part),) = meant.items()
     return part, tuple(word for word in words if word != said and not FILLER_WORD.fullmatch(word))
-
-
-def _listed(names: Collection[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(f"{shown(name)}/" for name in sorted(names)[:NAMED]) + more

@@ -29,7 +29,7 @@ class Disk:
         self._spellings = cache(self._read)
 
     def spelled(self, path: str) -> str:
-        """`path` as the disk spells it; unchanged where it is there as it is, or no other file or several have its name."""
+        """`path` as the disk spells it; unchanged where it is there, or where not just one other spelling is."""
         if path.isascii() or os.path.lexists(self._root / path):
             return path
         found = ""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.data.cache import TRAIN
 from pipeline.data.decoder import SUFFIXES, UNREAD
-from pipeline.data.parts import check_classes, part_folders, part_of, photos
+from pipeline.data.parts import check_classes, listed, part_folders, part_of, photos
 from pipeline.data.spellings import merged
 from pipeline.text import shown
 
@@ -138,8 +138,8 @@ def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
         raise ValueError(f"data_dir={root} has {found}/ but no train/ with a sub-folder per class")
     if not present:
         return []
-    if beside := [f"{shown(name)}/" for name in folders if name not in named and _holds_photos(root / name)]:
-        listing.remarks.append(f"photos in {', '.join(beside)} are not used: these names stand for no part of the set")
+    if beside := [name for name in folders if name not in named and _holds_photos(root / name)]:
+        listing.remarks.append(f"photos in {listed(beside)} are not used: such names stand for no part of the set")
     return sorted((part, _innermost(root, name, part)) for name, part in named.items())
 
 
@@ -151,7 +151,8 @@ def _innermost(root: Path, name: str, part: int) -> str:
 
 
 def _holds_photos(folder: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+    found = (name.lower() for _, _, names in os.walk(folder) for name in names)
+    return any(name.endswith(SUFFIXES) and not name.startswith(".") for name in found)
 
 
 def _scan_part(root: Path, part: int, prefix: str, listing: Listing) -> None:

@@ -173,6 +173,8 @@ def test_folders_of_photos_beside_the_parts_are_named(root: Path) -> None:
     plant(root / "mlruns/0", 1)
     (root / "annotations").mkdir()
     (root / "annotations/boxes.csv").write_text("a,b")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX/._1.png").write_bytes(b"x")
     assert load(root).report.remarks == [
-        "photos in bus/, holdout/ are not used: these names stand for no part of the set"
+        "photos in bus/, holdout/ are not used: such names stand for no part of the set"
     ]
