@@ -14,6 +14,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 PIXELS_NEED = (b"tRNS", b"eXIf")  # of what a PNG may do without: transparency, and which way is up
 # The same of a JPEG, how each begins and how long it is at least: which colours its numbers are, and which way is up.
 JPEG_NEEDS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
+WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 METADATA = {*range(0xE0, 0xF0), 0xFE}  # a JPEG's markers of applications and of comments
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of size and components
 SCAN, END = 0xDA, b"\xff\xd9"
@@ -26,7 +27,7 @@ OPPOSITE = bytes(255 - byte for byte in NOISE)
 
 
 def repaired(content: bytes) -> bytes | None:
-    """The PNG or JPEG file `content` without the metadata that may not be readable, a whole JPEG with its end marker.
+    """The PNG, JPEG or WebP file `content` without metadata that may not be readable, a whole JPEG with its end marker.
 
     None for other formats. What lacks pixels is not made readable.
     """
@@ -34,6 +35,8 @@ def repaired(content: bytes) -> bytes | None:
         return PNG + b"".join(_chunks(content))
     if content.startswith(JPEG):
         return _with_end(_without_metadata(content))
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _webp(content)
     return None
 
 
@@ -47,6 +50,18 @@ def _chunks(content: bytes) -> Iterator[bytes]:
         if not is_optional or (kind in PIXELS_NEED and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])):
             yield chunk
         place += 12 + length
+
+
+def _webp(content: bytes) -> bytes:
+    kept, place = [], 12
+    while place + 8 <= len(content):
+        kind, length = struct.unpack_from("<4sI", content, place)
+        behind = place + 8 + length + length % 2
+        if kind in WEBP_PIXELS or (kind == b"EXIF" and behind <= len(content)):
+            kept.append(content[place:behind])
+        place = behind
+    body = b"WEBP" + b"".join(kept)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:

@@ -92,6 +92,27 @@ def test_of_an_animated_png_with_long_text_the_first_frame() -> None:
     assert pixels(file.getvalue())[:, 0, 0].tolist() == [255, 0, 0]
 
 
+def webp_with(exif: bytes = b"", **options: Any) -> bytes:
+    return picture("WEBP", exif=exif, xmp=b"<x/>" * 100, icc_profile=b"rubbish", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"mode": "RGBA"}], ids=str)
+def test_a_webp_is_read_whatever_its_metadata_hold(options: dict[str, Any]) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    content = webp_with(exif.tobytes(), **options)
+    expected = pixels(content)
+    place = content.index(b"XMP ") + 4
+    for broken in (
+        content[:-1],
+        content[:-300],
+        content[:place] + struct.pack("<I", 2**31) + content[place + 4 :],
+        content[:4] + struct.pack("<I", len(content) + 1000) + content[8:],
+        content + b"rubbish",
+    ):
+        assert np.array_equal(pixels(broken), expected)
+
+
 def rational(kind: int, tag: int = 0x112, number: int = 1, value: int = 6) -> bytes:
     """An EXIF block of one entry."""
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, tag, kind, number, value << 16, 0)
@@ -154,6 +175,13 @@ JPEGS: list[dict[str, Any]] = [
     {"mode": "L"},
     {"mode": "CMYK", "progressive": True},
     {"exif": b"Exif\0\0\xff\xd8\xff\xd9"},
+]
+OTHERS: list[dict[str, Any]] = [
+    {"kind": "PNG"},
+    {"kind": "WEBP"},
+    {"kind": "WEBP", "lossless": True, "xmp": b"<x/>"},
+    {"kind": "BMP"},
+    {"kind": "GIF"},
 ]
 
 
