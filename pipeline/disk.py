@@ -1,13 +1,17 @@
 """Files on this machine: written whole or not at all, and the folder where a run keeps what must not be lost."""
 
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from platformdirs import user_state_path
+
+UNFINISHED = ".*.partial"  # files that are being written, or were when their process was killed
 
 
 @contextmanager
@@ -15,14 +19,38 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the context ends well and is removed when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("ab") as file:
+        _lock(file)
+        try:
+            yield partial
+            sync(partial)
+            partial.replace(path)
+            sync(path.parent)  # the new name is an entry of the folder
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes from a folder, and from those in it, the files that killed processes were writing."""
+    for partial in unfinished(folder):
+        with suppress(OSError), partial.open("rb") as file:
+            if _lock(file):
+                partial.unlink()
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The files that are being written in a folder and in those in it, or were when their process was killed."""
+    return sorted(path for path in folder.rglob(UNFINISHED) if path.is_file())
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Locks a file, which the system undoes when the process ends, however it does. Returns whether that is done."""
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)  # the new name is an entry of the folder
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the disk knows no locks
+        return False
+    return True
 
 
 def sync(path: Path) -> None:
@@ -49,5 +77,6 @@ def run_folder(run_id: str) -> Path:
 def remove_if_empty(run_id: str) -> None:
     """Removes the folder of a run that keeps nothing any more."""
     path = run_folder(run_id)
+    remove_unfinished(path)
     if path.is_dir() and not any(path.rglob("*.*")):
         shutil.rmtree(path, ignore_errors=True)

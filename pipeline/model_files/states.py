@@ -13,6 +13,7 @@ STEP_TAG = "mlflow.state.step"  # of the newest that was sent: updates it has be
 
 def save(run_id: str, tree: Any, step: int) -> str:
     """Keeps `tree`, the state after `step` updates, in place of the older of two. Returns the slot's name."""
+    disk.remove_unfinished(disk.run_folder(run_id))
     kept = {name: step_of(slot(run_id, name)) for name in SLOTS}
     name = min(SLOTS, key=lambda name: (kept[name] != step, kept[name]))
     checkpoint.save_tree(slot(run_id, name), tree, {"step": step})
@@ -20,7 +21,8 @@ def save(run_id: str, tree: Any, step: int) -> str:
 
 
 def remove(run_id: str) -> None:
-    """Removes a run's states from this disk."""
+    """Removes a run's states from this disk, whole or not."""
+    disk.remove_unfinished(disk.run_folder(run_id))
     for name in SLOTS:
         slot(run_id, name).unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from pipeline.history import lookup
 from pipeline.params import Declared
 from pipeline.resume import training_state
 from pipeline.settings import differences
-from pipeline.tracking import processes, recovery, store
+from pipeline.tracking import claims, processes, recovery, store
 
 SERIES = {"train": "seeds"}  # what several runs of a step stand under, which goes on as the step does
 
@@ -58,9 +58,8 @@ def _obstacle(run: StoredRun) -> str:
         return "it is deleted"
     if run.info.status == "FINISHED":
         return "it is FINISHED"
-    if run.info.status == "RUNNING" and not processes.is_dead(tags):
-        process = processes.of_tags(tags)
-        return f"it is still running (process {process.get('process.pid')} on {process.get('process.host')})"
+    if claims.is_under_way(run):
+        return f"it is still running ({processes.in_words(tags)})"
     if tags.get("step") == "train" and not training_state.is_there(run.info.run_id, tags):
         return "it has kept no state to go on from"
     if not store.has_artifact(run.info.run_id, "params.json"):

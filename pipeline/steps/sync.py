@@ -3,11 +3,15 @@
 from pipeline.params import SyncParams
 from pipeline.progress import conclude, say
 from pipeline.tracking import recovery
+from pipeline.tracking.journal import HEADER
 from pipeline.training.events import Failure
 
 
 def run(_: SyncParams) -> None:
-    """Sends every journal that no process writes any more. Raises Failure where a store cannot take one."""
+    """Sends every journal that no process writes any more.
+
+    Raises Failure where a store does not take all of them, and where one is damaged.
+    """
     unsent = []
     num_runs = 0
     for folder, header in list(recovery.abandoned_journals()):
@@ -19,6 +23,8 @@ def run(_: SyncParams) -> None:
             continue
         num_runs += 1
         conclude(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
+    for folder in recovery.damaged_journals():
+        unsent.append(f"{folder / HEADER} is damaged: nobody can say where the entries beside it belong")
     if unsent:
         raise Failure("; ".join(dict.fromkeys(unsent)))
     if not num_runs:

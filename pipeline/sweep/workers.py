@@ -96,7 +96,7 @@ def _is_left(run_id: str, trial: FrozenTrial) -> bool:
     if not store.is_there(run_id):
         return False
     of_run, of_trial = processes.of_tags(store.stored_run(run_id).data.tags), trial.user_attrs.get("process", {})
-    return all(of_run.get(name) == of_trial.get(name) for name in ("process.host", "process.pid"))
+    return all(of_run.get(name) == of_trial.get(name) for name in processes.NAMES)
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:

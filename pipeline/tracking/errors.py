@@ -1,39 +1,53 @@
 """What an error of a tracking store, or of the way to it, says of trying again."""
 
+from typing import Any
+
 import requests
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 FAILURES = (OSError, MlflowException)
-OF_THE_WAY = {401, 403, 404, 408, 413}  # what a proxy or a login says, and not the store itself, in plain text
+WRONG_WAY = {401, 403, 404}  # a password or an address is wrong: to wait does not help, to mend it does
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the store may take later what it did not take now."""
     if isinstance(error, MlflowException):
-        # MLflow's own complaints about what it is given carry code 500 too.
-        is_from_afar = isinstance(error, RestException) or _is_plain(error)
-        is_busy = error.error_code == "TEMPORARILY_UNAVAILABLE" or error.get_http_status_code() == 429
-        return is_busy or (is_from_afar and bool(error.get_http_status_code() >= 500))
+        if _is_of_the_way(error):
+            return error.get_http_status_code() not in WRONG_WAY
+        # MLflow's own complaints about what it is given carry code 500 too, where no server made them.
+        is_failing = isinstance(error, RestException) and error.get_http_status_code() >= 500
+        return is_failing or error.error_code == "TEMPORARILY_UNAVAILABLE" or error.get_http_status_code() == 429
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code >= 500 or error.response.status_code == 429
+        status = error.response.status_code
+        return status >= 500 or status == 429 or (_is_of_the_way(error) and status not in WRONG_WAY)
     return isinstance(error, requests.RequestException)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether what was sent will never be taken, as it is wrong in itself.
+    """Whether the store itself will never take what was sent.
 
-    Not so a password that has run out, an address that leads elsewhere for a while, or what another library says of
-    its own storage: what would be lost is all that is left of a run.
+    Not so what a proxy, a login or another address says in its place, in whatever form but the store's own, nor what
+    another library says of its storage: that may be over in a minute, and what would be lost is all that is left.
     """
-    if is_transient(error):
+    if is_transient(error) or _is_of_the_way(error):
         return False
+    return isinstance(error, MlflowException | requests.HTTPError)
+
+
+def _is_of_the_way(error: BaseException) -> bool:
+    """Whether it was answered by something between here and the store: MLflow names a kind of error it knows."""
+    if isinstance(error, RestException):
+        return not _is_own(error.json)
     if isinstance(error, MlflowException):
-        return not (_is_plain(error) and error.get_http_status_code() in OF_THE_WAY)
+        return str(error).startswith("API request to")
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code not in OF_THE_WAY
+        try:
+            return not _is_own(error.response.json())
+        except ValueError:
+            return True
     return False
 
 
-def _is_plain(error: MlflowException) -> bool:
-    """Whether it came from a server, but not in the store's own form: only the words tell."""
-    return not isinstance(error, RestException) and str(error).startswith("API request to")
+def _is_own(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("error_code") in ErrorCode.keys()  # noqa: SIM118

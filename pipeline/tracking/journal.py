@@ -4,17 +4,16 @@ The training waits for neither network nor server. What waits, waits on disk, so
 there once it is acknowledged. An entry is sent twice when its answer was lost: who sends makes that harmless.
 """
 
-import json
+import errno
 import logging
 import os
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tenacity import (
     RetryCallState,
@@ -28,23 +27,18 @@ from tenacity import (
 
 from pipeline import disk
 from pipeline.disk import replacing, sync
-from pipeline.tracking import processes
+from pipeline.tracking import outbox, processes
+from pipeline.tracking.entries import sealed
+from pipeline.tracking.outbox import ENTRIES, Outbox, Send, is_worth_another_try
 
 log = logging.getLogger(__name__)
 
-Entry = dict[str, Any]
-Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError and Transient ask to be tried again
-
-ENTRIES, FILES, HEADER, SENT, CLOSED = "entries.jsonl", "files", "header.json", "sent", "closed"
+FILES, HEADER = "files", "header.json"
 LONGEST_PAUSE_SECONDS = 8  # between two tries
 SILENT_TRIES = 5  # of an entry, some 8 s
 
 
 left_behind: list[Path] = []  # journals that this process could not send to their end
-
-
-class Transient(Exception):
-    """What was sent may succeed later; the message says why it did not."""
 
 
 class Journal:
@@ -55,10 +49,11 @@ class Journal:
 
     def __init__(self, run_id: str, uri: str, send: Send, signs: bool = True) -> None:
         self.folder = disk.run_folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
-        (self.folder / FILES).mkdir(parents=True)
-        with replacing(self.folder / HEADER) as path:
-            path.write_text(json.dumps({"run_id": run_id, "uri": uri, **processes.this()}), encoding="utf-8")
-        self._file = (self.folder / ENTRIES).open("a", encoding="utf-8")
+        self._header = sealed({"run_id": run_id, "uri": uri, **processes.this()})
+        self._file = self._made()
+        self._count = 0
+        self._writing = threading.Lock()
+        self._was_gone = False
         self._send = send
         self._signs = signs
         self._outbox = Outbox(self.folder, send)
@@ -75,14 +70,20 @@ class Journal:
 
     def append(self, kind: str, **content: Any) -> None:
         """Adds an entry; it is on the disk when this returns. Raises OSError where the disk cannot take it."""
-        self._file.write(json.dumps({"kind": kind, "at": int(time.time() * 1000), **content}) + "\n")
-        self._file.flush()
-        sync(self.folder / ENTRIES)
+        with self._writing:
+            entry = {"kind": kind, "at": int(time.time() * 1000), **content, "number": self._count}
+            self._file.write(sealed(entry) + "\n")
+            self._file.flush()
+            self._count += 1  # after the entry: an interrupt between the two leaves one too many, and none too few
+            self._put_back()
+            sync(self.folder / ENTRIES)
         with self._changed:
             self._changed.notify_all()
 
     def file(self, name: str) -> Path:
         """Where to write a file that is to go with the next entry, which names it by `relative`."""
+        with self._writing:
+            self._put_back()
         path = self.folder / FILES / uuid.uuid4().hex[:12] / name
         path.parent.mkdir()
         return path
@@ -93,27 +94,56 @@ class Journal:
 
     def flush(self, seconds: float) -> bool:
         """Waits until all is sent, at most so long. Returns whether it is."""
+        with self._writing:
+            self._put_back()
         with self._changed:
             return self._changed.wait_for(lambda: not self._outbox.has_more(), seconds)
 
     def close(self) -> bool:
-        """Stops sending. Returns whether all was sent; then nothing of the journal is left."""
+        """Stops sending. Returns whether all was sent and taken; then nothing of the journal is left."""
         self._ended.set()
         with self._changed:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout=1.0)
+        with self._writing, suppress(FileNotFoundError):
+            self._put_back()
         self._file.close()
         if self._outbox.has_more():
-            (self.folder / CLOSED).touch()
+            outbox.close(self.folder, self._count)
             left_behind.append(self.folder)
+            return False
+        self._outbox.expect(self._count)
+        if self.refused:
+            outbox.close(self.folder, self._count)
             return False
         shutil.rmtree(self.folder, ignore_errors=True)
         return True
 
+    def _made(self) -> TextIO:
+        """The file of entries, in a folder that holds what a journal needs."""
+        (self.folder / FILES).mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / HEADER) as path:
+            path.write_text(self._header, encoding="utf-8")
+        return (self.folder / ENTRIES).open("a+", encoding="utf-8")
+
+    def _put_back(self) -> None:
+        """Writes what somebody has removed once more. Raises FileNotFoundError when that has happened first."""
+        if (self.folder / ENTRIES).exists():
+            return
+        self._file.seek(0)  # of a file that is open, the system keeps the content
+        content = self._file.read()
+        self._file.close()
+        self._file = self._made()
+        self._file.write(content)
+        self._file.flush()
+        if not self._was_gone:
+            self._was_gone = True
+            raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on", str(self.folder))
+
     def _send_all(self) -> None:
         retrying = Retrying(
-            retry=retry_if_exception(_is_worth_another_try),
+            retry=retry_if_exception(is_worth_another_try),
             wait=wait_exponential(0.5, max=LONGEST_PAUSE_SECONDS),
             stop=stop_when_event_set(self._ended),
             sleep=sleep_using_event(self._ended),
@@ -143,67 +173,6 @@ class Journal:
         return self._ended.is_set() or self._outbox.has_more()
 
 
-class Outbox:
-    """The entries of a journal's folder, sent one by one from the first that was not acknowledged."""
-
-    def __init__(self, folder: Path, send: Send, unwanted: Collection[str] = ()) -> None:
-        self.refused: list[str] = []
-        self._unwanted = unwanted
-        self._folder = folder
-        self._send = send
-        self._position = folder / SENT
-        self.sent, self._offset = _read_position(self._position)
-
-    def has_more(self) -> bool:
-        """Whether an entry waits: the file alone knows, since an interrupt may come between writing and counting."""
-        try:
-            return bool(self._next())
-        except OSError:  # then sending is tried until that is known
-            return True
-
-    def send_next(self) -> bool:
-        """Sends an entry. Returns whether there was one. Raises Transient or OSError where it may succeed later."""
-        if not (line := self._next()):
-            return False
-        try:
-            entry = _entry(line)
-            if entry["kind"] not in self._unwanted:
-                self._send(self._folder, entry)
-        except Exception as error:
-            if _is_worth_another_try(error):
-                raise
-            self.refused.append(" ".join(str(error).split()) or type(error).__name__)
-            log.warning("not tracked: %s", self.refused[-1])
-        self.sent, self._offset = self.sent + 1, self._offset + len(line)
-        self._position.write_text(f"{self.sent} {self._offset}", encoding="ascii")
-        return True
-
-    def _next(self) -> bytes:
-        with (self._folder / ENTRIES).open("rb") as file:
-            file.seek(self._offset)
-            line = file.readline()
-        return line if line.endswith(b"\n") else b""  # nothing, or what a killed process was writing
-
-
 def _say_once(state: RetryCallState) -> None:
     if state.attempt_number == SILENT_TRIES and state.outcome is not None and (error := state.outcome.exception()):
         log.warning("not tracked yet: %s; it is tried on", " ".join(str(error).split()))
-
-
-def _is_worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, Transient | OSError)
-
-
-def _read_position(path: Path) -> tuple[int, int]:
-    try:
-        sent, offset = map(int, path.read_text(encoding="ascii").split())
-    except (OSError, ValueError):
-        return 0, 0
-    return sent, offset
-
-
-def _entry(line: bytes) -> Entry:
-    entry = json.loads(line)
-    if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
-        raise ValueError("an entry of the journal is no entry")
-    return entry

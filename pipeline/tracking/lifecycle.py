@@ -1,13 +1,12 @@
 """Runs begun, gone on with and ended, each under a true status."""
 
-import errno
 import logging
 import os
 import shlex
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,17 +17,15 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.params import without_password
-from pipeline.tracking import processes, recovery, store, views
+from pipeline.tracking import claims, machine, processes, recovery, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.sender import PACKAGE
-from pipeline.training import device
 from pipeline.training.events import Failure
 
 # Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 JOINED = ("sweep", "trial")  # steps of several processes; a trial's run is gone on with once its worker is given up
 INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
 
@@ -46,6 +43,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     """
     try:
         experiment_id = store.experiment_id()
+        disk.remove_unfinished(disk.runs_folder())
         recovery.close_dead_runs(experiment_id)
         run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
     except MlflowException as error:
@@ -65,7 +63,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
         is_sent = run.flush()
     except BaseException as error:
         _close(run, error)
-        if (advice := _advice(error, run_id)) is not None:
+        if (advice := machine.advice(error, run_id)) is not None:
             raise Failure(advice) from error
         raise
     run.end(run.status, store.PATIENCE_SECONDS if is_sent else 0)
@@ -78,23 +76,15 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
     tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **process}
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if reopen:
-        run_id = reopen
         recovery.send(reopen)
-        before = client.get_run(reopen)
-        is_under_way = before.info.status == "RUNNING" and not processes.is_dead(before.data.tags)
-        if is_under_way and step not in JOINED:
-            raise ValueError(f"run {reopen} is still running")
+        is_own = _take_over(client, step, name, reopen, tags)
         if launched:
             link = views.run_link(experiment_id, reopen)
             client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
             client.update_run(launched, name=f"{name}, continued")
-        if is_under_way and step == "sweep":
-            return reopen, True
-        _clear(client, before)
-        client.update_run(reopen, status="RUNNING", name=name)
-        tags[processes.REOPENED] = str(time.time_ns())
-    elif launched is None:
+        return reopen, not is_own
+    if launched is None:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id
         tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
@@ -102,9 +92,34 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
     else:
         run_id = launched
         client.update_run(launched, name=name)
-    if reopen or launched:
-        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    if launched:
+        _set_tags(client, run_id, tags)
     return run_id, False
+
+
+def _take_over(client: store.Client, step: str, name: str, run_id: str, tags: Mapping[str, str]) -> bool:
+    """Makes an earlier run this process's, with its tags and RUNNING; a sweep that is under way is left as it is.
+
+    Returns whether it did. Raises ValueError for another run that is under way or has ended well: of several processes
+    that want one run at the same time, one has it.
+    """
+    with claims.alone(run_id):
+        before = client.get_run(run_id)
+        if step not in JOINED and before.info.status == "FINISHED":
+            raise ValueError(f"run {run_id} is FINISHED")
+        # A trial's run is its worker's whom the study's database has given the trial.
+        if step != "trial" and (claims.is_under_way(before) or not claims.is_won(client, run_id)):
+            if step == "sweep":
+                return False
+            raise ValueError(f"run {run_id} is still running: another process goes on with it")
+        _clear(client, before)
+        _set_tags(client, run_id, {**tags, processes.REOPENED: str(time.time_ns())})
+        client.update_run(run_id, status="RUNNING", name=name)
+    return True
+
+
+def _set_tags(client: store.Client, run_id: str, tags: Mapping[str, str]) -> None:
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _opened(run_id: str, experiment_id: str, is_own: bool = True) -> Run:
@@ -132,28 +147,18 @@ def _close(run: Run, error: BaseException) -> None:
     """Ends a run as `error` did its work; soon, where a scheduler or a full disk leaves no time."""
     is_interrupt = isinstance(error, KeyboardInterrupt)
     status = "KILLED" if is_interrupt else "FAILED"
+    tags = {"error": store.first_line(error), "pipeline.status": status}
     try:
-        run.tags({"error": store.first_line(error), "pipeline.status": status})
+        with suppress(FileNotFoundError):  # of a journal that was removed: it is back in its place with these in it
+            run.tags(tags)
         if not is_interrupt:
             run.text("traceback.txt", traceback.format_exc())
-        run.end(status, INTERRUPTED_SECONDS if is_interrupt or _is_full(error) else store.PATIENCE_SECONDS)
+        run.end(status, INTERRUPTED_SECONDS if is_interrupt or machine.is_full(error) else store.PATIENCE_SECONDS)
     except OSError:  # a full disk takes no journal; the store may lie elsewhere
         with suppress(MlflowException):
-            store.Client().set_terminated(run.id, status)
-
-
-def _advice(error: BaseException, run_id: str) -> str | None:
-    """What to do about a machine that has no more room; None for any other error."""
-    go_on = f"what was kept before is whole; then go on with resume={run_id}"
-    if _is_full(error):
-        return f"no room to keep the run ({store.first_line(error)}): make room in {disk.run_folder(run_id)}; {go_on}"
-    if device.is_out_of_memory(error):
-        return f"out of memory ({store.first_line(error)}): give it more; {go_on}"
-    return None
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
+            client = store.Client()
+            _set_tags(client, run.id, tags)
+            client.set_terminated(run.id, status)
 
 
 @contextmanager
@@ -163,6 +168,10 @@ def attached(run_id: str) -> Iterator[Run]:
     try:
         yield run
         run.flush()
+    except OSError as error:
+        if (advice := machine.advice(error, run_id)) is not None:
+            raise Failure(advice) from error
+        raise
     finally:
         run.release()
 

@@ -1,6 +1,5 @@
 """What processes that are gone have left: runs that nobody closed, and what is still to be sent."""
 
-import json
 import logging
 import shutil
 import tempfile
@@ -15,7 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.progress import say
-from pipeline.tracking import journal, processes, store
+from pipeline.tracking import claims, journal, outbox, processes, store
+from pipeline.tracking.entries import Damaged, end_last_line, unsealed
+from pipeline.tracking.outbox import Outbox, Send, Transient
 from pipeline.tracking.sender import SEND, Sender
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,18 @@ log = logging.getLogger(__name__)
 def close_dead_runs(experiment_id: str) -> None:
     """Closes the experiment's runs whose processes ended without a word."""
     for stored in store.Client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        tags = stored.data.tags
-        if processes.is_dead(tags):
+        if processes.is_dead(stored.data.tags):
             try:
-                fail(stored.info.run_id, _ended(tags))
+                _close_dead_run(stored.info.run_id)
             except ValueError as error:  # what waits of one run is nothing to another
                 say(f"run {stored.info.run_id} is left as it is: {error}")
+
+
+def _close_dead_run(run_id: str) -> None:
+    with claims.alone(run_id):  # another process may go on with it at this moment
+        tags = store.stored_run(run_id).data.tags
+        if processes.is_dead(tags):
+            fail(run_id, _ended(tags))
 
 
 def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
@@ -56,7 +63,7 @@ def send(run_id: str = "") -> None:
     of the others stays too.
     """
     for folder, header in abandoned_journals(run_id):
-        if header["uri"] != store.uri():
+        if header["uri"] != store.uri() or (outbox.refusals(folder) and is_sent(folder)):
             continue
         try:
             if store.is_there(header["run_id"]):
@@ -70,27 +77,30 @@ def send(run_id: str = "") -> None:
 def complete(folder: Path, header: Mapping[str, str]) -> int:
     """Sends what is left of a journal to its own store, and closes its run where no process will.
 
-    Returns how many entries were sent. Raises ValueError when the store is away, and where it would refuse them all,
-    as it does not hold the run, or holds it as deleted.
+    Returns how many entries were sent. Raises ValueError when the store is away, where it would refuse them all, as it
+    does not hold the run, or holds it as deleted, and where it has refused some, or some are damaged: those stay.
     """
     run_id = header["run_id"]
     store.use(header["uri"])
     is_there = store.is_there(run_id)
-    if not is_there and not is_sent(folder):
+    if not is_there and not (is_sent(folder) and not outbox.refusals(folder)):
         raise ValueError(
             f"run {run_id} is not in {header['uri']}, or deleted there: `mlflow runs restore --run-id {run_id}` brings "
             f"it back; whoever has no use for it any more may remove {folder}"
         )
-    num_sent = _replay(folder, header)
+    num_sent = _replay(folder, header, refused_too=True)
     if is_there:
-        stored = store.stored_run(run_id)
-        if stored.info.status == "RUNNING" and processes.is_dead(stored.data.tags):
-            fail(run_id, _ended(stored.data.tags))
+        _close_dead_run(run_id)
     disk.remove_if_empty(run_id)
+    if reasons := outbox.refusals(folder):
+        raise ValueError(
+            f"run {run_id}: {len(reasons)} entries were not taken, such as: {reasons[0]}; whoever has no use for them "
+            f"may remove {folder}"
+        )
     return num_sent
 
 
-def _replay(folder: Path, header: Mapping[str, str]) -> int:
+def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) -> int:
     unwanted: Collection[str] = ()
     stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
     if stored is not None and _is_gone_on_with(stored, since=_start_time(folder)):
@@ -100,8 +110,8 @@ def _replay(folder: Path, header: Mapping[str, str]) -> int:
             # A training that continued logged all again. A sweep logged only how it ended, as its trials went on.
             unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
     try:
-        return replay(folder, Sender(header["run_id"], header["uri"]), unwanted)
-    except (journal.Transient, OSError) as error:
+        return replay(folder, Sender(header["run_id"], header["uri"]), unwanted, refused_too)
+    except (Transient, OSError) as error:
         raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
 
 
@@ -119,11 +129,9 @@ def abandoned_journals(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, st
     """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
     found = disk.run_folder(run_id).glob("journal-*") if run_id else disk.runs_folder().glob("*/journal-*")
     for folder in sorted(found, key=lambda folder: folder.name):
-        header = _header(folder)
-        with suppress(FileNotFoundError):  # another process has sent it meanwhile
-            if header is None or not (
-                (folder / journal.CLOSED).exists() or processes.is_dead(_with_sign(folder, header))
-            ):
+        with suppress(FileNotFoundError, Damaged):  # another process has sent it meanwhile; `damaged_journals` has it
+            header = _header(folder)
+            if not ((folder / outbox.CLOSED).exists() or processes.is_dead(_with_sign(folder, header))):
                 continue
             if _leads_elsewhere(folder, header):
                 log.warning("%s is no journal of this project: left as it is", folder)
@@ -131,26 +139,42 @@ def abandoned_journals(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, st
                 yield folder, header
 
 
-def replay(folder: Path, send: journal.Send, unwanted: Collection[str] = ()) -> int:
+def damaged_journals() -> Iterator[Path]:
+    """The folder of each journal that holds entries, and no header that says where they are to go."""
+    for folder in sorted(disk.runs_folder().glob("*/journal-*")):
+        if (folder / outbox.ENTRIES).exists():
+            try:
+                _header(folder)
+            except (FileNotFoundError, Damaged):
+                if folder.exists():  # else another process has sent it meanwhile
+                    yield folder
+
+
+def replay(folder: Path, send: Send, unwanted: Collection[str] = (), refused_too: bool = False) -> int:
     """Sends what is left in a journal, but for the `unwanted` kinds, and removes it. Returns how many entries it was.
 
-    What is refused is logged. Of several processes of a machine that try to, one does, and the others wait for it.
+    With `refused_too`, what was refused before is tried again. What is refused now, or damaged, is logged, and the
+    journal stays with a list of that. Of several processes of a machine that try to, one does, and the others wait.
     Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
     """
     with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
         if not folder.exists():
             return 0
-        outbox = journal.Outbox(folder, send, unwanted)
-        before = outbox.sent
-        while outbox.send_next():
+        end_last_line(folder / outbox.ENTRIES)
+        entries = Outbox(folder, send, unwanted)
+        if refused_too:
+            entries.go_back()
+        while entries.send_next():
             pass
-        shutil.rmtree(folder)
-        return outbox.sent - before
+        entries.expect(outbox.count(folder))
+        if not outbox.refusals(folder):
+            shutil.rmtree(folder)
+        return entries.num_sent
 
 
 def is_sent(folder: Path) -> bool:
     """Whether nothing that a journal holds is left to send."""
-    return not journal.Outbox(folder, lambda *_: None).has_more()
+    return not Outbox(folder, lambda *_: None).has_more()
 
 
 def _start_time(folder: Path) -> int:
@@ -170,10 +194,9 @@ def _with_sign(folder: Path, header: Mapping[str, str]) -> Mapping[str, str]:
     return {**header, "process.seen": f"{(folder / journal.HEADER).stat().st_mtime:.0f}"}
 
 
-def _header(folder: Path) -> Mapping[str, str] | None:
-    try:
-        header = json.loads((folder / journal.HEADER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    texts = isinstance(header, dict) and all(isinstance(value, str) for value in header.values())
-    return header if texts and {"run_id", "uri"} <= header.keys() else None
+def _header(folder: Path) -> Mapping[str, str]:
+    """What a journal's header says. Raises FileNotFoundError where there is none, Damaged where it says nothing."""
+    header = unsealed((folder / journal.HEADER).read_bytes())
+    if not all(isinstance(value, str) for value in header.values()) or not {"run_id", "uri"} <= header.keys():
+        raise Damaged(f"{folder / journal.HEADER}: it names no run and store")
+    return header

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,8 @@ class Run:
 
     def end(self, status: str, seconds: float) -> None:
         """Closes the run; what MLflow has not taken within so long stays in the journal."""
-        self._journal.append("status", status=status)
+        with suppress(FileNotFoundError):  # of a journal that was removed, and now is back in its place
+            self._journal.append("status", status=status)
         if self._states_end and status == "FINISHED":
             self.no_states()
         self._journal.flush(seconds)

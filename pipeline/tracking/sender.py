@@ -21,7 +21,9 @@ from pipeline.model_files.classifier import Classifier
 from pipeline.progress import say
 from pipeline.text import note
 from pipeline.tracking import errors, store, views
-from pipeline.tracking.journal import FILES, Entry, Transient
+from pipeline.tracking.entries import Entry
+from pipeline.tracking.journal import FILES
+from pipeline.tracking.outbox import Transient
 
 log = logging.getLogger(__name__)
 
