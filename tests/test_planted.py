@@ -564,11 +564,11 @@ def journal(ground, trained):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def synced(ground, capsys):
+def synced(ground, capsys, status=0):
     """What `sync` says, having touched nothing elsewhere."""
     capsys.readouterr()
     with ground.untouched():
-        assert ground.workplace.run("sync") == 0
+        assert ground.workplace.run("sync") == status
     err = capsys.readouterr().err
     assert "Traceback" not in err
     return err
@@ -593,8 +593,8 @@ def synced(ground, capsys):
 )
 def test_an_entry_that_is_not_sent(ground, trained, journal, capsys, entry):
     folder = journal(entry)
-    assert "not tracked:" in synced(ground, capsys)
-    assert not folder.exists()
+    assert "not tracked:" in synced(ground, capsys, status=1)
+    assert [path.name for path in folder.iterdir() if path.name.startswith("refused")] == ["refused.jsonl"]
     assert "taken" not in ground.workplace.artifacts(trained)
 
 
@@ -602,14 +602,14 @@ def test_an_entry_that_is_not_sent(ground, trained, journal, capsys, entry):
 def test_an_artifact_that_is_to_lie_elsewhere(ground, trained, journal, capsys, path):
     folder = journal({"kind": "file", "file": "files/x", "path": path})
     (folder / "files" / "x").write_text("x")
-    assert "not tracked:" in synced(ground, capsys)
+    assert "not tracked:" in synced(ground, capsys, status=1)
 
 
 def test_files_that_are_pickles(ground, trained, journal, capsys):
     folder = journal({"kind": "model", "weights": "files/w", "example": "files/e"})
     for name in ("w", "e"):
         (folder / "files" / name).write_bytes(ground.pickle)
-    assert "not tracked:" in synced(ground, capsys)
+    assert "not tracked:" in synced(ground, capsys, status=1)
 
 
 @pytest.mark.parametrize("name", ["sent", "closed", "entries.jsonl", "files/link", "header.json"])

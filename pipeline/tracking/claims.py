@@ -15,6 +15,7 @@ from pipeline.tracking import processes, store
 CLAIM = f"{processes.UNSEEN}claim"  # tag: of the last process that asked to go on with the run
 SILENT_SECONDS, LOCK_SECONDS = 5, 60  # of waiting for the lock: until a message says so, and at most
 SETTLING_SECONDS = 1.0  # from a claim to the look at whose it is: longer than a store takes for a change
+SLOWER = 4  # times what the claim took, for a store that is slow
 
 
 @contextmanager
@@ -48,8 +49,9 @@ def is_won(client: store.Client, run_id: str) -> bool:
     run is under way. (Fischer's algorithm, as in Lamport 1987, A fast mutual exclusion algorithm.)
     """
     claim = uuid.uuid4().hex
+    started = time.monotonic()
     client.set_tag(run_id, CLAIM, claim)
-    time.sleep(SETTLING_SECONDS)
+    time.sleep(max(SETTLING_SECONDS, SLOWER * (time.monotonic() - started)))
     stored = client.get_run(run_id)
     return stored.data.tags.get(CLAIM) == claim and not is_under_way(stored)
 

@@ -94,8 +94,8 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     disk.remove_if_empty(run_id)
     if reasons := outbox.refusals(folder):
         raise ValueError(
-            f"run {run_id}: {len(reasons)} entries were not taken, such as: {reasons[0]}; whoever has no use for them "
-            f"may remove {folder}"
+            f"run {run_id}: entries that were not taken stay in {folder}, which whoever has no use for them may remove "
+            f"({len(reasons)}, the first: {reasons[0]})"
         )
     return num_sent
 

@@ -102,11 +102,11 @@ class Door:
         self._http.server_close()
 
     def recover(self) -> None:
-        self.fails_with, self.loses_answers = 0, None
+        self.fails_with, self.says, self.loses_answers = 0, b"", None
 
-    def fail(self, status: int = 500) -> None:
-        """Answers so to everything."""
-        self.fails_with = status
+    def fail(self, status: int = 500, says: str = "") -> None:
+        """Answers so to everything, and in those words."""
+        self.fails_with, self.says = status, says.encode()
 
     def lose_answers(self, to: str = "") -> None:
         """Does what is asked and answers 500 all the same: the case in which a sender sends twice.
@@ -121,7 +121,7 @@ def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if door.fails_with:
-                self._answer(door.fails_with, b"")
+                self._answer(door.fails_with, door.says)
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             answer = requests.request(self.command, uri + self.path, data=body, headers=headers, timeout=30)

@@ -9,14 +9,16 @@ import sqlite3
 import statistics
 import time
 
+import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
 from pipeline.model_files import registry
 from pipeline.steps import lr_range
-from pipeline.tracking import journal, store
+from pipeline.tracking import errors, journal, lifecycle, store
 from pipeline.tracking.run import Run
 from tests.conftest import Workplace
 from tests.tracking.servers import Door, ServedPlace, Server
@@ -158,6 +160,47 @@ def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tm
     assert place.run("sync") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "nothing to send"
     assert everything(place, run.info.run_id) == stored
+
+
+@pytest.mark.parametrize(
+    "says", ["<html>Bad Request</html>", "try later", "", '{"message": "no"}', '{"error_code": 409}', "[1]"]
+)
+@pytest.mark.parametrize("status", [400, 405, 409, 410, 422, 499, 502])
+def test_an_answer_that_is_not_the_store_s_own_refuses_nothing(server, door, tmp_path, status, says):
+    client = MlflowClient(door.uri)
+    run_id = client.create_run("0").info.run_id
+    (tmp_path / "file").touch()
+    door.fail(status, says)
+    for send in (
+        lambda: client.log_metric(run_id, "a", 1),
+        lambda: client.log_artifact(run_id, str(tmp_path / "file")),
+    ):
+        with pytest.raises((MlflowException, requests.HTTPError)) as raised:
+            send()
+        assert not errors.is_refusal(raised.value)
+    door.recover()
+
+
+def test_what_a_proxy_answers_for_a_while_costs_a_run_nothing(tmp_path, monkeypatch, server, door):
+    place = ServedPlace(tmp_path, door.uri)
+    for name in ("MLFLOW_EXPERIMENT_ID", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, place.environment[name])
+    mlflow.set_tracking_uri(door.uri)
+    try:
+        with lifecycle.start("train", "behind a proxy") as run:
+            for epoch, status in enumerate((400, 409, 499), 1):
+                door.fail(status, "<html>not now</html>")
+                run.metrics({"loss": 1 / epoch}, step=epoch)
+                run.text(f"{epoch}.txt", "whole")
+                assert not run.flush(1)
+                door.recover()
+                assert run.flush()
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2, 3]
+    assert place.artifacts(run.id) == {"1.txt", "2.txt", "3.txt"}
+    assert place.client.get_run(run.id).info.status == "FINISHED"
+    assert not journals(place)
 
 
 @pytest.mark.slow

@@ -1,0 +1,106 @@
+"""What a killed process was writing takes no room: it goes as soon as another writes, goes on or ends."""
+
+import errno
+import subprocess
+import sys
+
+import mlflow
+import pytest
+import torch
+
+from pipeline import disk
+from pipeline.model_files import states
+from pipeline.tracking import lifecycle
+from pipeline.training.events import Failure
+from tests.conftest import PROJECT, Workplace
+
+RUN = "1" * 32
+WRITE = """
+import os, sys, time
+from pipeline import disk
+with disk.replacing(disk.run_folder(sys.argv[1]) / "state-a.safetensors") as partial:
+    partial.write_bytes(bytes(1 << 20))
+    print("written", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    place = Workplace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
+    mlflow.set_tracking_uri(place.uri)
+    yield place
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def writing(place):
+    """Starts a process that is writing a state of a run."""
+    started = []
+
+    def start(run_id=RUN):
+        command = [sys.executable, "-c", WRITE, run_id]
+        process = subprocess.Popen(command, cwd=PROJECT, env=place.environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "written\n"
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def unfinished():
+    return disk.unfinished(disk.runs_folder())
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_a_state_that_is_saved_takes_the_place_of_what_a_killed_process_was_writing(writing):
+    process = writing()
+    states.save(RUN, {"a": torch.ones(2)}, 1)
+    assert len(unfinished()) == 1  # of a process that lives
+    kill(process)
+    states.save(RUN, {"a": torch.ones(2)}, 2)
+    assert unfinished() == []
+    assert [states.step_of(states.slot(RUN, name)) for name in states.SLOTS] in ([1, 2], [2, 1])
+
+
+@pytest.mark.parametrize("act", [states.remove, disk.remove_if_empty, lambda _: start_and_end()])
+def test_it_goes_too_when_a_run_goes_on_or_ends(writing, act):
+    kill(writing())
+    assert len(unfinished()) == 1
+    act(RUN)
+    assert unfinished() == []
+
+
+def start_and_end():
+    with lifecycle.start("evaluate", "another run"):
+        pass
+
+
+def test_a_killed_process_of_this_number_is_gone(place):
+    states.save(RUN, {"a": torch.ones(2)}, 1)
+    with disk.replacing(states.slot(RUN, "state-a.safetensors")) as own:
+        name = own.name
+        disk.remove_unfinished(disk.runs_folder())
+        assert own.exists()
+        own.write_bytes(b"whole")
+    left = disk.run_folder(RUN) / name
+    left.write_bytes(b"of a container's process 1, before")
+    disk.remove_unfinished(disk.runs_folder())
+    assert not left.exists()
+
+
+def test_a_full_disk_names_what_others_have_not_finished(place, writing):
+    writing()
+    with pytest.raises(Failure) as raised, lifecycle.start("train", "roomless"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    (partial,) = unfinished()
+    assert f"where unfinished files take 1.0 MiB: {partial};" in str(raised.value)
