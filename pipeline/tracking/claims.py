@@ -3,10 +3,11 @@
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.progress import say
@@ -50,6 +51,8 @@ def is_won(client: store.Client, run_id: str) -> bool:
     """
     claim = uuid.uuid4().hex
     started = time.monotonic()
+    with suppress(MlflowException):  # a database takes one of two new tags at the same moment, and the other afterwards
+        client.set_tag(run_id, CLAIM, claim)
     client.set_tag(run_id, CLAIM, claim)
     time.sleep(max(SETTLING_SECONDS, SLOWER * (time.monotonic() - started)))
     stored = client.get_run(run_id)

@@ -160,6 +160,7 @@ def replay(folder: Path, send: Send, unwanted: Collection[str] = (), refused_too
     with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
         if not folder.exists():
             return 0
+        (folder / outbox.ENTRIES).touch()  # one that is gone is as good as one that has lost all
         end_last_line(folder / outbox.ENTRIES)
         entries = Outbox(folder, send, unwanted)
         if refused_too:
@@ -196,7 +197,12 @@ def _with_sign(folder: Path, header: Mapping[str, str]) -> Mapping[str, str]:
 
 def _header(folder: Path) -> Mapping[str, str]:
     """What a journal's header says. Raises FileNotFoundError where there is none, Damaged where it says nothing."""
-    header = unsealed((folder / journal.HEADER).read_bytes())
+    try:
+        header = unsealed((folder / journal.HEADER).read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(str(error)) from None
     if not all(isinstance(value, str) for value in header.values()) or not {"run_id", "uri"} <= header.keys():
         raise Damaged(f"{folder / journal.HEADER}: it names no run and store")
     return header
