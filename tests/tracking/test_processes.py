@@ -1,4 +1,4 @@
-"""Whether a process lives is seen where its number means it, and elsewhere told by its signs of life."""
+"""Whether a process lives is seen where its number means it; of others their signs of life decide."""
 
 import json
 import shutil
