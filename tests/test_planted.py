@@ -385,7 +385,8 @@ def test_recipe_json(ground, capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     with ground.untouched():
         train._say_what_differs({"dataset": "digits", "model": "resnet18"})
-    assert f"{run_id} is of another recipe, not used: run {run_id}: recipe.json cannot" in capsys.readouterr().err
+    said = f"{run_id} is of another recipe or ladder, not used: run {run_id}: recipe.json cannot"
+    assert said in capsys.readouterr().err
 
 
 RESULT = {"run_id": "0" * 32, "summary": "s", "metrics": {}, "handed": {}}

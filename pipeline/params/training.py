@@ -112,6 +112,10 @@ class LadderParams(Params):
             raise ValueError(f"ladder_min_lr={self.ladder_min_lr:g} must be below ladder_max_lr={self.ladder_max_lr:g}")
         return self
 
+    def rungs(self) -> dict[str, float]:
+        """What decides on the rates of each ladder, by name."""
+        return {name: getattr(self, name) for name in ("ladder_min_lr", "ladder_max_lr", "ladder_steps")}
+
 
 class LrRangeParams(RecipeParams, LadderParams):
     """LR range test: which peak rate the recipe takes."""

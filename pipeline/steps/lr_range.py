@@ -24,12 +24,13 @@ def test(recipe: Recipe, ladder: LadderParams, parent: Run | None = None) -> Res
     name = f"{params.dataset} {params.model} range test"
     tags = {"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()}
     with tracked("lr_range", name, params.model_dump(), tags, parent) as step:
-        step.run.json("recipe.json", recipe.identity())
+        step.run.tags({"range_test": recipe.fingerprint(ladder)})
+        step.run.json("recipe.json", recipe.identity(ladder))
         ladders = recipe.num_ladders(ladder)
         per_epoch = -(-len(recipe.splits.train) // params.batch_size)
         with meter("lr_range", ladders * ladder.ladder_steps, per_epoch=per_epoch) as progress:
             curves = [_climb(recipe, ladder, repeat, ladders, progress) for repeat in range(ladders)]
-        return _report(step, recipe, curves, range_test.suggest(curves))
+        return _report(step, recipe.fingerprint(ladder), curves, range_test.suggest(curves))
 
 
 def _climb(recipe: Recipe, ladder: LadderParams, repeat: int, ladders: int, progress: Meter) -> Curve:
@@ -43,7 +44,7 @@ def _climb(recipe: Recipe, ladder: LadderParams, repeat: int, ladders: int, prog
     return curve
 
 
-def _report(step: Step, recipe: Recipe, curves: list[Curve], suggestion: Suggestion) -> Result:
+def _report(step: Step, fingerprint: str, curves: list[Curve], suggestion: Suggestion) -> Result:
     run = step.run
     table = pd.concat(
         pd.DataFrame({"repeat": i, "lr": curve.lr, "loss": curve.loss, "smoothed": curve.smoothed})
@@ -65,5 +66,5 @@ def _report(step: Step, recipe: Recipe, curves: list[Curve], suggestion: Suggest
         sides = ", ".join(f"{rule} {suggestion.rates[rule]:.2e}" for rule in RULES)
         agreement = f"repeats differ by x{suggestion.spread:.2f}" if len(curves) > 1 else "of one ladder"
         result = f"max_lr {suggestion.lr:.2e} ({sides}; {agreement})"
-    found = SuggestedRate(recipe.fingerprint(), run.id, suggestion.lr, suggestion.reason)
+    found = SuggestedRate(fingerprint, run.id, suggestion.lr, suggestion.reason)
     return step.conclude(result, measured, handed={"suggested": found._asdict()})

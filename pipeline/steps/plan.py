@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import progress
-from pipeline.params import STEPS, MainParams, Params, TrainStepParams
+from pipeline.params import STEPS, LadderParams, MainParams, Params, TrainStepParams
 from pipeline.progress import Part, say
 from pipeline.progress.table import table
 from pipeline.resume import candidates
@@ -19,6 +19,7 @@ from pipeline.steps.step import Result
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
 
+CLIMBING = {"train", "sweep"}  # steps that run a range test on the way where they need one
 RESULTS = "finished_steps.json"
 RESULT_LIST = TypeAdapter(list[Result])
 
@@ -75,7 +76,9 @@ def follow(
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
                 own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
-                found = {"suggested": handed.get("suggested")} if step == "train" else {}
+                found: dict[str, Any] = {"suggested": handed.get("suggested")} if step == "train" else {}
+                if step in CLIMBING:
+                    found["ladder"] = params.to(LadderParams)
                 started = time.monotonic()
                 with bar.step(position):
                     result = how[step](_own(step, params, own), parent=run, **found)

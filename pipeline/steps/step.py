@@ -43,9 +43,9 @@ class Result:
 
 
 class SuggestedRate(NamedTuple):
-    """What a range test found for a recipe, named by its fingerprint."""
+    """What a range test found."""
 
-    recipe: str
+    fingerprint: str  # of the recipe and the ladder
     run_id: str
     rate: float | None  # None if there is no suggestion
     reason: str  # why there is none, else empty

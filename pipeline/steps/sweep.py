@@ -29,16 +29,19 @@ from pipeline.training.recipe import Recipe
 FAILED, INTERRUPTED = 1, 130  # exit statuses of a worker
 
 
-def run(params: SweepParams, parent: Run | None = None) -> Result:
-    """Runs the study that `params` declare until it has its number of trials."""
+def run(params: SweepParams, parent: Run | None = None, ladder: LadderParams | None = None) -> Result:
+    """Runs the study that `params` declare until it has its number of trials.
+
+    ladder: of the range tests of lr_range_first; the default one if None.
+    """
     if params.study_name == "auto":
         name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
         params = params.model_copy(update={"study_name": name})
     with study.answering(params.storage, Failure):
-        return _run(params, parent)
+        return _run(params, parent, ladder or LadderParams())
 
 
-def _run(params: SweepParams, parent: Run | None) -> Result:
+def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Result:
     space = parse(params.space, params.to(TrainParams))
     recipe = _recipe(space)
     opened = study.open_or_create(params, space, recipe.splits.digest, recipe.precision)
@@ -53,7 +56,7 @@ def _run(params: SweepParams, parent: Run | None) -> Result:
         try:
             with progress.alone(Part("sweep", "sweep")):
                 if params.lr_range_first:
-                    _narrow(opened, space, recipe, run)
+                    _narrow(opened, space, recipe, ladder, run)
                 _run_workers(params, space, recipe, run)
         finally:
             _report(run, opened, params)
@@ -75,7 +78,7 @@ def _describe(run: Run, params: SweepParams, recipe: Recipe) -> None:
     run.dataset(recipe.splits.name, recipe.splits.digest, params.data_dir, "training")
 
 
-def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, run: Run) -> None:
+def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, ladder: LadderParams, run: Run) -> None:
     """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
     if study.is_narrowed(opened):
         return
@@ -83,7 +86,7 @@ def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, run: Run) -> Non
     for values in space.combinations(*space.varies("patch_size")):
         base = space.params(values)
         with progress.aside():
-            result = lr_range.test(replace(recipe, params=base), LadderParams(), parent=run)
+            result = lr_range.test(replace(recipe, params=base), ladder, parent=run)
         if rate := result.metrics.get("lr_range/suggestion"):
             suggested.append(rate)
             if space.allows("max_lr", rate):

@@ -30,19 +30,30 @@ SUGGESTION = "lr_range/suggestion"  # metric of a range test
 EXAMPLES = 2  # images stored beside the served model
 
 
-def run(params: TrainStepParams, parent: Run | None = None, suggested: Mapping[str, Any] | None = None) -> Result:
+def run(
+    params: TrainStepParams,
+    parent: Run | None = None,
+    suggested: Mapping[str, Any] | None = None,
+    ladder: LadderParams | None = None,
+) -> Result:
     """Runs the training that `params` declare, once for each of its seeds, or continues the run that `resume` names.
 
-    suggested: the `SuggestedRate` of a range test that ran just before, as a mapping.
+    suggested: the `SuggestedRate` of a range test that ran just before, as a mapping. ladder: of the range test that
+    max_lr=auto takes; the default one if None.
     """
     if params.num_seeds == 1:
-        return _run_one(params, parent, suggested)
+        return _run_one(params, parent, suggested, ladder)
     from pipeline.steps import seeds  # here, as its statistics take a while to import
 
     return seeds.run(params, _run_one)
 
 
-def _run_one(params: TrainStepParams, parent: Run | None = None, suggested: Mapping[str, Any] | None = None) -> Result:
+def _run_one(
+    params: TrainStepParams,
+    parent: Run | None = None,
+    suggested: Mapping[str, Any] | None = None,
+    ladder: LadderParams | None = None,
+) -> Result:
     recipe = initial_weights.prepare(params)
     if params.resume:
         _check_same(recipe, params.resume)
@@ -52,7 +63,7 @@ def _run_one(params: TrainStepParams, parent: Run | None = None, suggested: Mapp
         if params.resume:
             max_lr = float(lookup.params(params.resume, TrainParams).max_lr)
         else:
-            max_lr = _max_lr(recipe, params, step.run, suggested)
+            max_lr = _max_lr(recipe, params, step.run, suggested, ladder or LadderParams())
             step.run.params({**params.model_dump(exclude=NOT_OF_ONE_TRAINING), "max_lr": max_lr})
             _describe_input(step.run, recipe)
         training = recipe.one_cycle(max_lr)
@@ -73,13 +84,15 @@ def _check_same(recipe: Recipe, run_id: str) -> None:
             raise ValueError(f"resume={run_id}: {what} is {now} here and was {before} when it was started")
 
 
-def _max_lr(recipe: Recipe, params: TrainParams, run: Run, suggested: Mapping[str, Any] | None) -> float:
-    """The peak rate: as given, or for `auto` the one that a range test of the same recipe suggests."""
+def _max_lr(
+    recipe: Recipe, params: TrainParams, run: Run, suggested: Mapping[str, Any] | None, ladder: LadderParams
+) -> float:
+    """The peak rate: as given, or for `auto` the one that a range test of the same recipe on `ladder` suggests."""
     if params.max_lr != "auto":
         return params.max_lr
     found = SuggestedRate(**suggested) if suggested else None
-    if found is None or found.recipe != recipe.fingerprint():
-        found = _stored_suggestion(recipe) or _new_suggestion(recipe, run)
+    if found is None or found.fingerprint != recipe.fingerprint(ladder):
+        found = _stored_suggestion(recipe.fingerprint(ladder)) or _new_suggestion(recipe, ladder, run)
     if found.rate is None:
         raise ValueError(f"the range test of this recipe has no suggestion ({found.reason}): give max_lr")
     run.tags({"lr_range.run_id": found.run_id})
@@ -90,9 +103,8 @@ def _max_lr(recipe: Recipe, params: TrainParams, run: Run, suggested: Mapping[st
     return found.rate
 
 
-def _stored_suggestion(recipe: Recipe) -> SuggestedRate | None:
-    """Of the newest range test of the recipe that has a rate, else of the newest; None if there is none."""
-    fingerprint = recipe.fingerprint()
+def _stored_suggestion(fingerprint: str) -> SuggestedRate | None:
+    """Of the newest range test with that fingerprint that has a rate, else of the newest; None if there is none."""
     found = [
         SuggestedRate(
             fingerprint,
@@ -100,34 +112,34 @@ def _stored_suggestion(recipe: Recipe) -> SuggestedRate | None:
             test.data.metrics.get(SUGGESTION),
             test.data.tags.get("no_suggestion", ""),
         )
-        for test in store.finished_runs("lr_range", {"recipe": fingerprint})
+        for test in store.finished_runs("lr_range", {"range_test": fingerprint})
     ]
     return next((each for each in found if each.rate is not None), found[0] if found else None)
 
 
-def _new_suggestion(recipe: Recipe, run: Run) -> SuggestedRate:
+def _new_suggestion(recipe: Recipe, ladder: LadderParams, run: Run) -> SuggestedRate:
     from pipeline.steps import lr_range  # here, as it draws too
 
-    _say_what_differs(recipe.identity())
+    _say_what_differs(recipe.identity(ladder))
     with progress.aside():
-        result = lr_range.test(recipe, LadderParams(), parent=run)
+        result = lr_range.test(recipe, ladder, parent=run)
     return SuggestedRate(**result.handed["suggested"])
 
 
-def _say_what_differs(recipe: Mapping[str, object]) -> None:
-    others = store.finished_runs("lr_range", {name: str(recipe[name]) for name in ("dataset", "model")})
+def _say_what_differs(wanted: Mapping[str, object]) -> None:
+    others = store.finished_runs("lr_range", {name: str(wanted[name]) for name in ("dataset", "model")})
     if not others:
         return
     with store.scratch() as folder:
         try:
             other = store.read_json(others[0].info.run_id, "recipe.json", folder)
         except ValueError as error:
-            say(f"range test {others[0].info.run_id} is of another recipe, not used: {error}")
+            say(f"range test {others[0].info.run_id} is of another recipe or ladder, not used: {error}")
             return
     differences = [
-        f"{name} {other.get(name)} there, {value} here" for name, value in recipe.items() if other.get(name) != value
+        f"{name} {other.get(name)} there, {value} here" for name, value in wanted.items() if other.get(name) != value
     ]
-    say(f"range test {others[0].info.run_id} is of another recipe, not used: {'; '.join(differences)}")
+    say(f"range test {others[0].info.run_id} is of another recipe or ladder, not used: {'; '.join(differences)}")
 
 
 def _describe_input(run: Run, recipe: Recipe) -> None:

@@ -170,14 +170,18 @@ class Recipe:
         """The machine in words: accelerator, cores in use, processor, memory, system and versions."""
         return device.describe(self.device)
 
-    def identity(self) -> dict[str, Any]:
-        """Everything a suggested rate depends on, by name: parameters, number format, images, starting weights."""
-        start = "none" if self.pretrained is None else self.pretrained.identity
-        return {**self.params.identity(), "weights": start, "precision": self.precision, "data": self.splits.digest}
+    def identity(self, ladder: LadderParams | None = None) -> dict[str, Any]:
+        """Everything a good rate depends on, by name: parameters, number format, images, starting weights.
 
-    def fingerprint(self) -> str:
+        With `ladder`, everything that the suggestion of its range test depends on.
+        """
+        start = "none" if self.pretrained is None else self.pretrained.identity
+        own = {**self.params.identity(), "weights": start, "precision": self.precision, "data": self.splits.digest}
+        return own if ladder is None else {**own, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
+
+    def fingerprint(self, ladder: LadderParams | None = None) -> str:
         """12 hex digits that change when anything in `identity` does."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.identity(ladder), sort_keys=True).encode()).hexdigest()[:12]
 
     def _optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
         return optimizers.build(

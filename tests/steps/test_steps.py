@@ -264,11 +264,34 @@ def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_di
     capsys.readouterr()
     assert workplace.run("train", **quick, epochs=1) == 0
     err = capsys.readouterr().err
-    assert "is of another recipe, not used: weight_decay 0.1 there, 0.0005 here" in err
+    differing = "weight_decay 0.1 there, 0.0005 here; ladder_steps 60 there, 100 here; num_repeats 1 there, 3 here"
+    assert f"is of another recipe or ladder, not used: {differing}\n" in err
     (training,) = workplace.runs("train")
     newest, older = workplace.runs("lr_range")
     assert newest.data.tags["mlflow.parentRunId"] == training.info.run_id
     assert training.data.tags["lr_range.run_id"] == newest.info.run_id != older.info.run_id
+
+
+@pytest.mark.parametrize("ladder", [{"ladder_steps": 20}, {"ladder_max_lr": 1e-4}, {"num_repeats": 1}])
+def test_a_range_test_on_another_ladder_decides_no_rate(workplace, ladder):
+    quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
+    quick |= {"batch_size": 16, "optimizer": "sgd"}
+    assert workplace.run("lr_range", **quick, **ladder) == 0
+    assert workplace.run("train", **quick, epochs=1) == 0
+    own, by_hand = workplace.runs("lr_range")
+    assert by_hand.data.tags["recipe"] == own.data.tags["recipe"]
+    assert workplace.runs("train")[0].data.tags["lr_range.run_id"] == own.info.run_id
+
+
+@pytest.mark.parametrize("steps", ["lr_range,train", "train"])
+def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
+    quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
+    quick |= {"batch_size": 16, "optimizer": "sgd"}
+    assert workplace.run("lr_range", **quick, num_repeats=1) == 0
+    assert workplace.run("main", **quick, epochs=1, steps=steps, num_seeds=2, ladder_max_lr=5) == 0
+    own, _ = workplace.runs("lr_range")
+    assert own.data.params["ladder_max_lr"] == "5.0"
+    assert {run.data.tags["lr_range.run_id"] for run in workplace.runs("train")} == {own.info.run_id}
 
 
 def test_a_range_test_without_suggestion_is_told_with_its_reason_and_not_run_twice(workplace, capsys):

@@ -69,6 +69,23 @@ def test_the_range_test_weighs_classes_as_training_does():
 
 
 @pytest.mark.parametrize(
+    ("ladder", "is_same"),
+    [
+        ({"num_repeats": 3}, True),  # as auto says here
+        ({"num_repeats": 1}, False),
+        ({"ladder_steps": 20}, False),
+        ({"ladder_min_lr": 1e-6}, False),
+        ({"ladder_max_lr": 1e-4}, False),
+    ],
+)
+def test_a_range_test_is_known_by_its_ladder(ladder, is_same):
+    known = recipe_of(RecipeParams(**SMALL))
+    fingerprints = {known.fingerprint(LadderParams()), known.fingerprint(LadderParams(**ladder))}
+    assert (len(fingerprints) == 1) == is_same
+    assert known.fingerprint() not in fingerprints
+
+
+@pytest.mark.parametrize(
     ("num_images", "image_size", "ladders"),
     [(recipe.LARGE_SET, 32, 3), (recipe.LARGE_SET + 1, 32, 1), (250, 224, 1), (150, 224, 3)],
 )
