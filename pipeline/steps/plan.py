@@ -75,7 +75,7 @@ def follow(
             else:
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-                own = {"seed": seed, **handed, "resume": going_on, "num_seeds": 1}
+                own = {**handed, "seed": seed, "resume": going_on, "num_seeds": 1}
                 found: dict[str, Any] = {"suggested": handed.get("suggested")} if step == "train" else {}
                 if step in CLIMBING:
                     found["ladder"] = params.to(LadderParams)

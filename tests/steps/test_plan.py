@@ -1,0 +1,31 @@
+"""Each step of a plan is run with its own seed and with what the steps before have handed on."""
+
+import pytest
+
+from pipeline.params import MainParams
+from pipeline.steps import plan
+from pipeline.steps.step import Result
+from pipeline.tracking import lifecycle
+from tests.conftest import Workplace
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    place = Workplace(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
+    return place
+
+
+def test_each_training_has_a_seed_of_its_own_whatever_a_sweep_hands_on(workplace):
+    params = MainParams(experiment="none", steps="sweep,train", num_seeds=3, seed=4)
+    best = {"seed": 9, "width": 8, "max_lr": 0.1}  # of a study that varied the seed, as earlier versions allowed
+    trained = []
+
+    def train(params, parent, **found):
+        trained.append((params.seed, params.width, params.max_lr, params.num_seeds))
+        return Result("1" * 32, "Training: done", {})
+
+    with lifecycle.start("main", "a plan") as run:
+        done = [Result("0" * 32, "Sweep: done", {}, handed=best)]
+        plan.follow(run, plan.repeated(params, params.steps), params, {"train": train}, done)
+    assert trained == [(seed, 8, 0.1, 1) for seed in (4, 5, 6)]
