@@ -1,5 +1,6 @@
 """An Optuna study as a tracked step: one run per study, a child per trial, any number of workers."""
 
+import math
 import multiprocessing
 from collections import Counter
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from optuna.trial import FrozenTrial
 
 from pipeline import progress
 from pipeline.history.initial_weights import prepare
@@ -153,14 +155,24 @@ def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
             run.figure(name, figure)
 
 
+def _why_none(trials: list[FrozenTrial], params: SweepParams) -> str:
+    """Why no trial is complete: the first error, or what the pruned ones have in common."""
+    errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+    if errors:
+        return f"first error: {errors[0]}"
+    reports = [value for trial in trials for value in trial.intermediate_values.values()]
+    if not all(map(math.isfinite, reports)):
+        return f"{params.objectives[0]} was not a finite number: lower max_lr"
+    return "pruner=none in a new study lets every trial end"
+
+
 def _conclude(step: Step, opened: optuna.Study, params: SweepParams) -> Result:
     run, trials = step.run, opened.get_trials(deepcopy=False)
     states = Counter(trial.state.name.lower() for trial in trials if workers.is_finished(trial))
     counts = ", ".join(f"{number} {state}" for state, number in states.most_common()).replace("fail", "failed")
     done = study.completed(opened)
     if not done:
-        errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-        raise Failure(f"study {params.study_name} has no complete trial ({counts}; first error: {errors[0]})")
+        raise Failure(f"study {params.study_name} has no complete trial ({counts}; {_why_none(trials, params)})")
     best, objective = done[0], params.objectives[0]
     values = ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import pwd
 import shutil
@@ -214,6 +215,33 @@ def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: study grid has no complete trial (1 failed; first error: the loss became")
     assert workplace.runs("sweep")[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("reports", "reason"),
+    [
+        ([math.nan, math.nan], "valid/loss was not a finite number: lower max_lr"),
+        ([2.3, 2.4], "pruner=none in a new study lets every trial end"),
+    ],
+)
+def test_a_study_whose_trials_were_all_pruned_says_why_in_one_line(workplace, capsys, reports, reason):
+    command = {**QUICK, "study_name": "mine", "space": json.dumps({"max_lr": {"low": 0.01, "high": 0.1}}), "width": 4}
+    command |= {"epochs": 1, "objectives": "valid/loss"}
+    assert workplace.run("sweep", **command, num_trials=1) == 0
+    opened = study.connect(f"sqlite:///{workplace.folder}/optuna.db")
+    declared = optuna.load_study(study_name="mine", storage=opened).user_attrs["declared"]
+    optuna.delete_study(study_name="mine", storage=opened)
+    again = optuna.create_study(study_name="mine", storage=opened, direction="minimize")
+    again.set_user_attr("declared", declared)
+    for value in reports:
+        trial = again.ask()
+        trial.suggest_float("max_lr", 0.01, 0.1)
+        trial.report(value, 1)
+        again.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    capsys.readouterr()
+    assert workplace.run("sweep", **command, num_trials=2) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"error: study mine has no complete trial (2 pruned; {reason})"
 
 
 def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
