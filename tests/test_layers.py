@@ -34,7 +34,7 @@ FLOORS = [
 ALONE = {"data", "models", "results"}  # rooms of plain values: nothing of another room
 FENCES = {
     "mlflow": {"tracking", "resume", "model_files.registry", "model_files.serving", "history"},
-    "optuna": {"sweep.study", "sweep.workers", "sweep.figures", "sweep.trials", "steps.sweep"},
+    "optuna": {"sweep.samplers", "sweep.study", "sweep.workers", "sweep.figures", "sweep.trials", "steps.sweep"},
     "pytorch_grad_cam": {"explain"},
     "matplotlib": {"results.plots"},
     "cleanlab": {"doctor"},

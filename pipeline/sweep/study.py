@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -17,7 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import SweepParams, without_password
 from pipeline.sweep import notes
-from pipeline.sweep.space import MACHINE, SCHEDULE, Range, Space
+from pipeline.sweep.entries import MACHINE, Range
+from pipeline.sweep.samplers import SAMPLERS, OnGrid
+from pipeline.sweep.space import SCHEDULE, Space
 from pipeline.sweep.workers import is_alive_here, quiet, take_over
 from pipeline.tracking import store
 
@@ -31,14 +32,6 @@ DIRECTIONS = {
     "valid/loss": StudyDirection.MINIMIZE,
     "flops": StudyDirection.MINIMIZE,
     "train_seconds": StudyDirection.MINIMIZE,
-}
-SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
-    "tpe": lambda seed, space: optuna.samplers.TPESampler(seed=seed),
-    "random": lambda seed, space: optuna.samplers.RandomSampler(seed=seed),
-    # One order for all workers and starts: they tell the points of the grid by their place in it.
-    "grid": lambda seed, space: optuna.samplers.GridSampler(space.grid(), seed=0),
-    "gp": lambda seed, space: optuna.samplers.GPSampler(seed=seed),
-    "nsgaii": lambda seed, space: optuna.samplers.NSGAIISampler(seed=seed),
 }
 # A cycle is judged late: its first epochs say little of its end (README, "Sweeps": the rank correlation of the two).
 JUDGED_FROM = 0.6  # of the epochs
@@ -134,7 +127,7 @@ def open_or_create(
         # Another seed after each start, or a study that goes on would be given the same suggestions again; workers'
         # seeds lie so far apart that none meets another's of a later start.
         seed = params.seed + len(study.get_trials(deepcopy=False)) + MOST_TRIALS * worker
-        study.sampler = SAMPLERS[params.sampler](seed, space)
+        study.sampler = OnGrid(SAMPLERS[params.sampler](seed, space))
     if not there:
         study.set_user_attr("declared", declared)
         study.set_user_attr("machine", {name: getattr(space.base, name) for name in MACHINE})

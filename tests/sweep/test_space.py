@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from pipeline.params import TrainParams
+from pipeline.sweep.samplers import SAMPLERS, OnGrid
 from pipeline.sweep.space import parse
 
 VIT = {"model": "vit", "max_lr": 0.01}
@@ -48,6 +49,77 @@ def test_ranges_are_drawn_within_their_bounds_on_their_scale():
 def test_a_range_says_what_lies_in_it():
     declared = space({"max_lr": {"low": 1e-4, "high": 3e-2, "log": True}})
     assert [declared.allows("max_lr", rate) for rate in (1e-4, 1e-2, 3e-2, 8e-2)] == [True, True, True, False]
+    stepped = space({"max_lr": {"low": 0.1, "high": 0.5, "step": 0.1}})
+    assert [stepped.allows("max_lr", rate) for rate in (0.1, 0.3, 0.35, 0.6)] == [True, True, False, False]
+
+
+STEPPED = [
+    ("max_lr", {"low": 0.1, "high": 0.3, "step": 0.1}, [0.1, 0.2, 0.3], ""),
+    ("max_lr", {"low": 0.1, "high": 0.5, "step": 0.1}, [0.1, 0.2, 0.3, 0.4, 0.5], ""),
+    ("momentum", {"low": 0.9, "high": 0.94, "step": 0.02}, [0.9, 0.92, 0.94], ""),
+    ("weight_decay", {"low": 1e-5, "high": "5e-5", "step": "2e-5"}, [1e-5, 3e-5, 5e-5], ""),
+    (
+        "label_smoothing",
+        {"low": 0, "high": 0.25, "step": 0.1},
+        [0, 0.1, 0.2],
+        "steps of 0.1 from 0 do not end at 0.25",
+    ),
+    ("label_smoothing", {"low": 0.1, "high": 0.2, "step": 0.3}, [0.1], "steps of 0.3 from 0.1 do not end at 0.2"),
+    (
+        "width",
+        {"low": 8, "high": 33, "step": 8},
+        [8, 16, 24, 32],
+        "do not end at 33; the highest value is 32",
+    ),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("name", "entry", "values", "said"), STEPPED)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_step_has_the_values_that_a_person_would_write(name, entry, values, said, sampler, capsys):
+    declared = space({name: entry}, model="resnet9")
+    assert declared.grid() == {name: values}
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == bool(said)
+    study = optuna.create_study(sampler=OnGrid(SAMPLERS[sampler](0, declared)))
+    drawn = []
+
+    def objective(trial):
+        drawn.append(declared.suggest(trial))
+        return float(trial.number % 3)
+
+    study.optimize(objective, n_trials=len(values) if sampler == "grid" else 16)
+    assert [trial.params for trial in study.trials] == drawn
+    tried = {declared.params(each).model_dump()[name] for each in drawn}
+    assert tried == set(values) if sampler in ("grid", "random") else tried <= set(values)
+
+
+def test_a_stepped_range_that_is_narrowed_keeps_its_values():
+    declared = space({"max_lr": {"low": 0.1, "high": 0.9, "step": 0.2}})
+    assert declared.narrowed("max_lr", 0.23, 0.8).grid() == {"max_lr": [0.3, 0.5, 0.7]}
+    assert declared.narrowed("max_lr", 0.31, 0.39).grid() == declared.grid()
+
+
+@pytest.mark.parametrize("is_on", [True, "on"])
+def test_what_yaml_takes_for_true_and_false_is_the_parameter_s_word_in_choices_and_conditions(is_on):
+    given = {
+        "optimizer": ["sgd", "muon"],
+        "normalise_weights": {"choices": [is_on, False], "when": {"optimizer": "muon"}},
+        "bias_lr": {"choices": [2], "when": {"normalise_weights": is_on}},
+        "flip": [is_on, False, "auto"],
+        "ema_decay": {"choices": ["0.5"], "when": {"flip": [False, "auto"], "epochs": "12"}},
+        "keep_checkpoints": [True, "off"],
+    }
+    declared = space(given, compile=False)
+    assert declared.entries["normalise_weights"].choices == ("on", "off")
+    assert declared.entries["flip"].choices == ("on", "off", "auto")
+    assert declared.entries["keep_checkpoints"].choices == (True, False)
+    drawn = {"optimizer": "muon", "normalise_weights": "on", "bias_lr": 2.0, "flip": "off", "ema_decay": 0.5}
+    assert draw(declared, **drawn, keep_checkpoints=False) == {**drawn, "keep_checkpoints": False}
+    assert space({"dim": {"choices": [96], "when": {"compile": False}}}, compile="off").suggest(
+        optuna.trial.FixedTrial({"dim": 96})
+    )
 
 
 def test_a_condition_decides_whether_a_parameter_is_drawn():
@@ -110,10 +182,19 @@ def test_what_no_trial_would_refuse_is_allowed(given):
             "unfreeze_epoch=8 must be at most epochs=4",
         ),
         (
-            {"seed": [1, 2], "dim": {"choices": [96], "when": {"sed": 1}}},
-            "no parameter is called sed; did you mean seed?",
+            {"epochs": [1, 2], "dim": {"choices": [96], "when": {"epoch": 1}}},
+            "no parameter is called epoch; did you mean epochs?",
         ),
-        ({"dim": {"choices": [96], "when": {"seed": 1}}, "seed": [1, 2]}, "space.dim.when: seed must stand before dim"),
+        (
+            {"dim": {"choices": [96], "when": {"epochs": 1}}, "epochs": [1, 2]},
+            "space.dim.when: epochs must stand before dim",
+        ),
+        ({"seed": [1, 2]}, "space: seed makes no recipe better; num_seeds trains one with several"),
+        ({"seed": {"low": 0, "high": 9}}, "space: seed makes no recipe better"),
+        ({"momentum": {"low": 0.9, "high": 0.96, "step": 0.02}}, "momentum=0.96: should be less than or equal to 0.94"),
+        ({"mixup": {"low": 0, "high": 1, "step": 1e-9}}, "1e-09 makes more than 10,000 steps"),
+        ({"max_lr": [True]}, "space.max_lr: True is no number"),
+        ({"flip": [True, "of"]}, "flip=of: should be 'auto', 'on', 'off' or 'alternate'"),
     ],
 )
 def test_what_a_trial_would_refuse_is_refused_by_name(given, message):
@@ -144,7 +225,7 @@ def test_a_rate_must_come_from_somewhere_for_every_trial():
 
 @pytest.mark.parametrize(
     "given",
-    [{"max_lr": {"low": 1e-3, "high": 1, "log": True}}, {"seed": [1], "dim": {"choices": [96], "when": {"seed": 1}}}],
+    [{"max_lr": {"low": 1e-3, "high": 1, "log": True}}, {"depth": [1], "dim": {"choices": [96], "when": {"depth": 1}}}],
 )
 def test_a_grid_knows_neither_endless_ranges_nor_conditions(given):
     with pytest.raises(ValueError, match=r"^sampler=grid: "):

@@ -13,7 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
-from pipeline.sweep import figures, study, trials, workers
+from pipeline.sweep import figures, samplers, study, trials, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes, store
 from pipeline.training.training import Diverged
@@ -197,7 +197,7 @@ def test_workers_that_begin_later_suggest_something_else(storage):
     assert len({each["max_lr"] for each in rates}) == 3
 
 
-@pytest.mark.parametrize("sampler", sorted(study.SAMPLERS.keys() - {"grid"}))
+@pytest.mark.parametrize("sampler", sorted(samplers.SAMPLERS.keys() - {"grid"}))
 def test_every_sampler_suggests_what_the_space_holds(storage, sampler):
     for number in range(3):
         mine = opened(storage, sampler=sampler)
