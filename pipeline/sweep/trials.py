@@ -1,5 +1,6 @@
 """Trials of a study: each a OneCycle training under an MLflow run of its own, reported epoch by epoch."""
 
+import gc
 import math
 import multiprocessing
 import tempfile
@@ -74,6 +75,7 @@ class Worker:
                     return
                 if is_free := count.finished + count.running < self._total:
                     self._run_one()
+                    gc.collect()  # the traceback of a trial that failed refers to itself, and holds its network
             if not is_free:
                 _stop_with_parent()
                 time.sleep(POLL_SECONDS)

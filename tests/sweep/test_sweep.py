@@ -1,5 +1,6 @@
 """Studies as a user runs them: what they leave in MLflow and Optuna, whatever ends a trial or a worker."""
 
+import gc
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+import weakref
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +25,7 @@ from safetensors.torch import save_file
 
 from pipeline import models
 from pipeline.sweep import study
+from pipeline.training.recipe import Recipe
 from tests.conftest import PROJECT, Workplace
 
 QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
@@ -254,6 +257,28 @@ def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
     params |= {"space": space, "num_trials": 2, "study_name": "broken"}
     workplace.start("sweep", **params).communicate(timeout=60)
     assert [trial.user_attrs.get("error") for trial in trials_of(workplace, "broken")] == ["valid/loss became nan"] * 2
+
+
+def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeypatch):
+    networks, alive = [], []
+
+    def model(self, seed, build=Recipe.model):
+        alive.append(sum(network() is not None for network in networks))
+        network = build(self, seed)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(Recipe, "model", model)
+    monkeypatch.setattr(gc, "enable", lambda: None)  # of the command itself
+    space = json.dumps({"max_lr": [0.01, 1000], "width": [4, 5]})  # with the higher rate, every other trial fails
+    gc.disable()
+    try:
+        assert workplace.run("sweep", **{**GRID, "model": "resnet9", "num_trials": 4, "space": space}) == 0
+    finally:
+        monkeypatch.undo()
+        gc.enable()
+    assert {trial.state.name for trial in trials_of(workplace, "grid")} == {"COMPLETE", "FAIL"}
+    assert alive == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
