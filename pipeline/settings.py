@@ -35,6 +35,13 @@ KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Ambiguous(Exception):
+    """What the file says can be read in two ways."""
+
+
 class _Loader(yaml.SafeLoader):
     """Plain values only, each written out: a few lines of aliases to aliases stand for more than memory holds."""
 
@@ -42,6 +49,40 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
         return super().compose_node(parent, index)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _check_meaning(node)
+        return node
+
+
+def _check_meaning(node: yaml.Node, name: str = "") -> None:
+    """Raises _Ambiguous for a key that stands twice in one mapping, and for a number that a flag would not be read as.
+
+    YAML 1.1 reads 010 as 8 and 1:30 as 90, which few people mean.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_meaning(each, name)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            of_key = f"{name}.{key.value}" if name else str(key.value)
+            line = key.start_mark.line + 1
+            if of_key in lines:
+                raise _Ambiguous(f"{of_key} stands in line {lines[of_key]} and again in line {line}: keep one")
+            lines[of_key] = line
+            _check_meaning(value, of_key)
+    elif node.tag in NUMBERS and (number := yaml.SafeLoader("").construct_object(node)) != _as_decimal(node.value):
+        raise _Ambiguous(f"{name}={node.value}: YAML reads {number}: write what you mean as a plain decimal number")
+
+
+def _as_decimal(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Declared:
@@ -117,6 +158,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ValueError(f"experiment {path}: {error.strerror or error}") from None
+    except _Ambiguous as error:
+        raise ValueError(f"experiment {path}: {error}") from None
     except (yaml.YAMLError, *UNREADABLE) as error:
         raise ValueError(f"experiment {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

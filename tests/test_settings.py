@@ -67,6 +67,20 @@ def test_every_declared_experiment_validates_and_says_only_what_differs(path):
         ("max_lr: !!python/object/apply:os.system ['true']\n", ["not YAML"]),
         ("experiment: x\n", ["unknown key experiment"]),
         ("1: 2\n", ["unknown key 1"]),
+        ("epochs: 1\nwidth: 8\nepochs: 3\n", ["epochs stands in line 1 and again in line 3: keep one"]),
+        ("epochs: 3\n'epochs': 3\n", ["epochs stands in line 1 and again in line 2"]),
+        ("space:\n  max_lr: {low: 1e-3, high: 1, low: 1e-2}\n", ["space.max_lr.low stands in line 2 and again"]),
+        ("space: {width: [4], max_lr: [1],\n  width: [8]}\n", ["space.width stands in line 1 and again in line 2"]),
+        ("<<: {epochs: 1, epochs: 2}\n", ["epochs stands in line 1 and again in line 1"]),
+        ("epochs: 010\n", ["epochs=010: YAML reads 8: write what you mean"]),
+        ("epochs: !!int 0_10\n", ["epochs=0_10: YAML reads 8"]),
+        ("epochs: 1:30\n", ["epochs=1:30: YAML reads 90"]),
+        ("epochs: 0x10\n", ["epochs=0x10: YAML reads 16"]),
+        ("checkpoint_minutes: 1:30.5\n", ["checkpoint_minutes=1:30.5: YAML reads 90.5"]),
+        ("max_lr: .inf\n", ["max_lr=.inf: YAML reads inf"]),
+        ("max_lr: .nan\n", ["max_lr=.nan: YAML reads nan"]),
+        ("space:\n  epochs: {choices: [10, 012], when: {width: 64}}\n", ["space.epochs.choices=012: YAML reads 10"]),
+        ("epochs: !!int x\n", ["not YAML"]),
     ],
 )
 def test_a_malformed_file_is_named_with_its_key_in_one_line(tmp_path, text, parts):
@@ -76,6 +90,33 @@ def test_a_malformed_file_is_named_with_its_key_in_one_line(tmp_path, text, part
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("epochs: 1_000\n", "epochs", 1000),
+        ("epochs: 007\n", "epochs", 7),
+        ("epochs: 08\n", "epochs", 8),
+        ("epochs: '010'\n", "epochs", 10),
+        ("max_lr: 1e-3\n", "max_lr", 1e-3),
+        ("max_lr: +.5\n", "max_lr", 0.5),
+        (
+            "space: {width: {choices: [8]}, dim: {choices: [8]}}\n",
+            "space",
+            {n: {"choices": [8]} for n in ("width", "dim")},
+        ),
+        ("flip: on\nnormalise_weights: no\ncompile: False\n", "flip", "on"),
+    ],
+)
+def test_a_value_is_read_as_the_flag_would_be(tmp_path, text, name, value):
+    file = write(tmp_path / "e.yaml", text)
+    assert getattr(resolve("sweep", {"experiment": file}), name) == value
+
+
+def test_a_repeated_name_in_json_is_refused():
+    with pytest.raises(ValueError, match=r"^space=.*: width stands there 2 times: keep one$"):
+        resolve("sweep", {"experiment": "none", "space": '{"width": [4], "width": [8]}'})
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path):

@@ -82,9 +82,16 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError:
+        return json.loads(value, object_pairs_hook=_without_repetition)
+    except json.JSONDecodeError:
         raise ValueError('as text, expected JSON such as {"patch_size": [2, 4]}') from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{repeated[0]} stands there {names.count(repeated[0])} times: keep one")
+    return dict(pairs)
 
 
 def comma_separated(value: Any) -> Any:
