@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
+from pipeline.params.base import trimmed
 from pipeline.resume import interrupts
 from pipeline.settings import nearest, old_name, resolve, resumed, terminal
 from pipeline.text import visible
@@ -152,9 +153,9 @@ def _nothing_collected() -> Iterator[None]:
 
 def _params(step: str, flags: dict[str, str]) -> Declared:
     """The parameters of `step`; those of an interrupted run where `resume` names one, and its id in `resume`."""
-    asked = flags.get("resume", "")
+    asked = trimmed(flags.get("resume", ""))
     if not asked or asked == "auto":
-        params = resolve(step, flags, _best_of)
+        params = _in_full(resolve(step, flags, _best_of))
         asked = getattr(params, "resume", "")
         if not asked:
             return params
@@ -162,7 +163,13 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
 
     if asked == "auto":
         return params.model_copy(update={"resume": candidates.same(step, params)})
-    return resumed(step, flags, *candidates.find(step, asked))
+    return resumed(step, flags, *candidates.find(step, asked), _in_full)
+
+
+def _in_full(params: Declared) -> Declared:
+    from pipeline.history import lookup
+
+    return lookup.in_full(params)
 
 
 def _say_what_was_not_sent() -> None:

@@ -108,9 +108,16 @@ def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) 
         raise ValueError(one_line(error, path, from_file.keys() - flags.keys())) from None
 
 
-def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[str, Any]) -> Declared:
+def resumed(
+    step: str,
+    flags: Mapping[str, str],
+    run_id: str,
+    stored: Mapping[str, Any],
+    complete: Callable[[Declared], Declared] | None = None,
+) -> Declared:
     """The parameters that an interrupted run was started with, `stored`, with what may change of them as `flags` say.
 
+    `complete` finds the whole ids of runs that `flags` name by the start of theirs.
     Raises ValueError naming each parameter that `flags`, or the experiment file they name, would change and may not.
     """
     asked = flags.get("experiment", "auto")
@@ -120,6 +127,8 @@ def resumed(step: str, flags: Mapping[str, str], run_id: str, stored: Mapping[st
         now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
     except ValidationError as error:
         raise ValueError(f"resume={run_id}: {one_line(error)}") from None
+    if complete is not None:
+        now = complete(now)
     if differing := differences(stored, now):
         raise ValueError(f"resume={run_id}: {'; '.join(differing)}")
     return now

@@ -18,7 +18,13 @@ from pipeline.__main__ import main
         (["train", "--max_lr", "fast"], ["max_lr=fast", "valid number"]),
         (["train", "--epochs", "-3"], ["epochs=-3", "greater than or equal to 1"]),
         (["train", "--epochs"], ["--epochs", "requires an argument"]),
-        (["evaluate", "--run_id", "../../x"], ["run_id=../../x"]),
+        (["evaluate", "--run_id", "../../x"], ["run_id=../../x: should be latest, or the id of a run"]),
+        (["evaluate", "--run_id", "abc"], ["run_id=abc: should be latest, or the id of a run"]),
+        (["train", "--resume", "x' or '1"], ["resume=x' or '1: should be the id of a run, or its first characters"]),
+        (["train", "--weights", "run:xyz"], ["weights=run:xyz: should be the id of a run, or its first characters"]),
+        (["train", "--device", "gpu"], ["device=gpu: should be auto, cpu, mps, cuda or cuda:<n>"]),
+        (["sweep", "--study_name", "a/b"], ["study_name=a/b: should be 1 to 100 letters, digits, blanks"]),
+        (["evaluate", "--register_as", "-x"], ["register_as=-x: should be a letter or digit, then letters"]),
         (["main", "--steps", "lr_range,tran"], ["steps=tran", "did you mean train?"]),
         (["main", "--steps", "evaluate", "--num_seeds", "2"], ["num_seeds=2: no training is among the steps evaluate"]),
         (["main", "--steps", "sweep", "--storage", "optuna.db"], ["storage=optuna.db: is no URL"]),
@@ -32,7 +38,7 @@ from pipeline.__main__ import main
             ["verify_resume is now another command: python -m benchmarks.verify_resume"],
         ),
         (["compare"], ["--runs"]),
-        (["compare", "--runs", "a,b"], ["runs=a", "should match pattern"]),
+        (["compare", "--runs", "a,b"], ["runs=a", "should be the id of a run, or its first characters"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):

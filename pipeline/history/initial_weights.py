@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pipeline.history import lookup
 from pipeline.model_files import checkpoint, classifier
 from pipeline.models.weights import Pretrained, of_torchvision
 from pipeline.params import RecipeParams, absolute
@@ -26,6 +27,7 @@ def prepare(params: RecipeParams) -> Recipe:
 
     Raises ValueError for weights that cannot be had or do not fit, and for anything else that does not fit together.
     """
+    params = lookup.in_full(params)  # a sweep's space may name runs too
     recipe, notes, warnings = preflight.prepare(params, _find(params))
     for line in notes:
         say(line)

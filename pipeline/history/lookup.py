@@ -1,14 +1,20 @@
 """Which run a person means, and the parameters that a run was started with."""
 
+import re
 from typing import Any, TypeVar
 
+from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from pipeline.params import Declared
+from pipeline.params.base import ID_START, OF_A_RUN
+from pipeline.params.recipe import RUN
 from pipeline.tracking import store
 
 Kind = TypeVar("Kind", bound=Declared)
 
+ID_CHARACTERS = 32  # of a run's id
+MOST_EXPERIMENTS = 50_000  # that MLflow lists at once
 NAMES = {"main": "experiment", "train": "training"}
 FIRST = {"main": "give the id of a run", "train": "train first"}
 
@@ -29,6 +35,40 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
     if run.info.status != "FINISHED":
         raise ValueError(f"run_id={asked} is not FINISHED but {run.info.status}")
     return asked
+
+
+def full_id(start: str, named: str) -> str:
+    """The id of the one run whose id begins with `start`, which parameter `named` gave.
+
+    Raises ValueError where there is none, or more than one, or the store is away.
+    """
+    if not re.fullmatch(ID_START, start):
+        raise ValueError(f"{named}={start}: should be {OF_A_RUN}")
+    if len(start) == ID_CHARACTERS:
+        return start
+    client = store.Client()
+    try:
+        experiments = [each.experiment_id for each in client.search_experiments(max_results=MOST_EXPERIMENTS)]
+        found = client.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=2)
+    except MlflowException as error:
+        raise store.unusable(error) from None
+    if len(found) > 1:
+        raise ValueError(f"{named}={start}: the ids of several runs begin so; give more of it")
+    if not found:
+        raise ValueError(f"{named}={start}: no such run in {store.uri()}")
+    return str(found[0].info.run_id)
+
+
+def in_full(params: Kind) -> Kind:
+    """`params` with the whole id of each run that they name. Raises ValueError where what they name is not one run."""
+    found: dict[str, Any] = {}
+    if (asked := getattr(params, "run_id", "latest")) != "latest":
+        found["run_id"] = full_id(asked, "run_id")
+    if asked := getattr(params, "runs", ()):
+        found["runs"] = tuple(full_id(each, "runs") for each in asked)
+    if (asked := getattr(params, "weights", "none")).startswith(RUN):
+        found["weights"] = RUN + full_id(asked.removeprefix(RUN), "weights")
+    return params.model_copy(update=found)
 
 
 def params(run_id: str, kind: type[Kind]) -> Kind:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 Kind = TypeVar("Kind", bound="Declared")
 
@@ -36,6 +39,39 @@ class Params(Declared):
         description="a YAML file of parameters; none; auto: of experiments/ <dataset>_<model>.yaml, <dataset>.yaml "
         "with the default model, sweep_vit.yaml for a sweep of a vit; none for what looks at finished runs",
     )
+
+
+@dataclass(frozen=True)
+class Like:
+    """In an annotation: text that fully matches `pattern`; `words`, which complete "should be", refuse any other."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^({self.pattern})$"}
+
+    def checked(self, text: str) -> str:
+        """`text`. Raises ValueError where it does not match."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"should be {self.words}")
+        return text
+
+
+def trimmed(value: Any) -> Any:
+    """Text without blanks around it and in lower case, as the ids of runs are; anything else as it is."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+NAME_CHARACTERS = "letters, digits, blanks, dots and hyphens"
+# The start of an id will do where it is of one run only; `history.lookup` finds the rest.
+ID_START = "[0-9a-f]{4,32}"
+OF_A_RUN = "the id of a run, or its first characters, 4 or more of 0-9 and a-f"
+NAMED_RUN = Like(ID_START, OF_A_RUN)
+RunId = Annotated[str, BeforeValidator(trimmed), NAMED_RUN]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

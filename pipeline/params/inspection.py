@@ -2,17 +2,27 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.params.base import Params, absolute, comma_separated, integer
+from pipeline.params.base import (
+    ID_START,
+    NAME_CHARACTERS,
+    OF_A_RUN,
+    Like,
+    Params,
+    RunId,
+    absolute,
+    comma_separated,
+    integer,
+    trimmed,
+)
 from pipeline.params.recipe import DeviceParams, SeedParams
 
 CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 
 MAX_RUNS = 200
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Asked = Annotated[str, StringConstraints(pattern=r"^(latest|[0-9a-f]{32})$")]
+Asked = Annotated[str, BeforeValidator(trimmed), Like(f"latest|{ID_START}", f"latest, or {OF_A_RUN}")]
 MovedFolder = Annotated[str, AfterValidator(absolute)]
 
 
@@ -28,9 +38,10 @@ class EvaluationParams(TrainingRunParams):
         1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
     )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
-    register_as: str = Field(
+    register_as: Annotated[
+        str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
+    ] = Field(
         "",
-        pattern=r"^(\w[\w .-]{0,99})?$",
         description="name in MLflow's registry: the served model becomes a version, champion if it beats the other",
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.params.base import Params, Switch, absolute, integer, on_or_off
+from pipeline.params.base import NAMED_RUN, Like, Params, Switch, absolute, integer, on_or_off, trimmed
 from pipeline.params.networks import OWN, ModelName
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
@@ -25,7 +25,9 @@ OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*"
 
 
 class DeviceParams(Params):
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
+    device: Annotated[str, Like(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:<n>")] = Field(
+        "auto", description="auto, cpu, mps, cuda or cuda:<n>"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto is bf16 autocast where the hardware has it, else fp32"
     )
@@ -87,8 +89,10 @@ class ModelParams(Params):
 
 
 def _source(weights: str) -> str:
-    is_run = re.fullmatch(rf"{RUN}[0-9a-f]{{32}}", weights)
-    if weights != "none" and not (is_run or weights.endswith(FILES) or OF_TORCHVISION.fullmatch(weights)):
+    scheme, separator, run_id = weights.partition(":")
+    if trimmed(scheme + separator) == RUN:
+        return RUN + NAMED_RUN.checked(trimmed(run_id))
+    if weights != "none" and not (weights.endswith(FILES) or OF_TORCHVISION.fullmatch(weights)):
         raise ValueError("should be none, default, a name torchvision has, a .safetensors file or run:<run id>")
     return weights
 

@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
-from pipeline.params.base import Params, comma_separated, from_json, on_or_off, without_password
+from pipeline.params.base import (
+    ID_START,
+    NAME_CHARACTERS,
+    OF_A_RUN,
+    Like,
+    Params,
+    comma_separated,
+    from_json,
+    on_or_off,
+    trimmed,
+    without_password,
+)
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
@@ -84,9 +95,10 @@ class TrainParams(RecipeParams, StudyParams):
 class SeriesParams(Params):
     """How often a training or an experiment runs, and which interrupted run it continues."""
 
-    resume: str = Field(
+    resume: Annotated[
+        str, BeforeValidator(trimmed), Like(f"(latest|auto|{ID_START})?", f"latest, auto, or {OF_A_RUN}")
+    ] = Field(
         "",
-        pattern=r"^(latest|auto|[0-9a-f]{32})?$",
         description="go on with an interrupted run: its id; latest; auto, one of the same parameters or else a new run",
     )
     num_seeds: int = Field(1, ge=1, le=100, description="trainings, with seed, seed + 1, ..., under one parent run")
@@ -124,7 +136,9 @@ class LrRangeParams(RecipeParams, LadderParams):
 class SweepParams(TrainParams):
     """Optuna study over training parameters: a trial a training, judged on the validation split."""
 
-    study_name: str = Field("auto", pattern=r"^[\w .-]{1,100}$", description="auto is the experiment file's name")
+    study_name: Annotated[str, Like(r"[\w .-]{1,100}", f"1 to 100 {NAME_CHARACTERS}")] = Field(
+        "auto", description="auto is the experiment file's name"
+    )
     space: Annotated[dict[str, Any], BeforeValidator(from_json)] = Field(
         {}, description="parameter -> [choices] or {low, high, log, step}, either with `when`; in the experiment file"
     )

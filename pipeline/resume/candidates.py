@@ -7,6 +7,7 @@ from mlflow.entities import Run as StoredRun
 
 from pipeline.history import lookup
 from pipeline.params import Declared
+from pipeline.params.base import trimmed
 from pipeline.resume import training_state
 from pipeline.settings import differences
 from pipeline.tracking import claims, processes, recovery, store
@@ -20,11 +21,13 @@ def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
     Raises ValueError when there is none, or it cannot go on.
     """
     recovery.send()
+    asked = trimmed(asked)
     if asked == "latest":
         for run in _candidates(step):
             if not _obstacle(run):
                 return str(run.info.run_id), lookup.stored_params(str(run.info.run_id))
         raise ValueError(f"resume=latest: no {step} in this experiment was interrupted and can go on")
+    asked = lookup.full_id(asked, "resume")
     run = store.stored_run(asked, "resume")
     if (is_of := run.data.tags.get("step")) not in (step, SERIES.get(step, step)):
         raise ValueError(f"resume={asked} is no {step} but {is_of or 'a run of something else'}")
