@@ -25,6 +25,7 @@ from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
 from pipeline.tracking import lifecycle, store, views
 from pipeline.tracking.run import Run
+from pipeline.training import device
 from pipeline.training.events import Failure
 from pipeline.training.recipe import Recipe
 
@@ -107,15 +108,16 @@ def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) ->
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(["pipeline.steps.sweep"])
+    first, *rest = _spaces(space, params.sweep_workers)
     others = [
-        context.Process(target=_work, args=(params, space, store.uri(), run.id, number, own, progress.is_quiet()))
-        for number in range(1, params.sweep_workers)
+        context.Process(target=_work, args=(params, each, store.uri(), run.id, number, own, progress.is_quiet()))
+        for number, each in enumerate(rest, 1)
     ]
     try:
         for worker in others:
             worker.start()
         torch.set_num_threads(own)
-        Worker(params, space, recipe, run).run()
+        Worker(params, first, recipe, run).run()
         for worker in others:
             worker.join()
     finally:
@@ -124,6 +126,12 @@ def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) ->
             if worker.pid is not None:
                 worker.terminate()  # as Ctrl-C does: it closes its trial and its run
                 worker.join()
+
+
+def _spaces(space: Space, num_workers: int) -> list[Space]:
+    """The space as each worker is given it: on a machine with several GPUs they have one each, in turn."""
+    devices = [device.of_worker(space.base.device, number) for number in range(num_workers)]
+    return [replace(space, base=space.base.model_copy(update={"device": each})) for each in devices]
 
 
 def _work(

@@ -13,7 +13,8 @@ import torch
 def choose(name: str) -> torch.device:
     """The device called `name`; `auto` is the first of CUDA, Apple's MPS and the CPU that is there.
 
-    Where it is the CPU, this process keeps the memory of large tensors from here on.
+    Where it is the CPU, this process keeps the memory of large tensors from here on. A GPU that is named by its number
+    becomes torch's current one.
     Raises ValueError for a device this machine lacks.
     """
     names = available()
@@ -22,7 +23,25 @@ def choose(name: str) -> torch.device:
     device = torch.device(names[0] if name == "auto" else name)
     if device.type == "cpu":
         keep_large_blocks()
+    if device.index is not None:
+        torch.cuda.set_device(
+            device
+        )  # or what names no device, such as pinned memory, would take some of the first GPU
     return device
+
+
+def of_worker(name: str, number: int) -> str:
+    """The device of worker `number`, counted from 0, of several; where `name` leaves the GPU open, they take turns."""
+    gpus = [each for each in available() if each.startswith("cuda:")]
+    return gpus[number % len(gpus)] if len(gpus) > 1 and name in ("auto", "cuda") else name
+
+
+def random_state_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Within, random numbers may be drawn and seeded: afterwards the states of the CPU and of `device` are as before.
+
+    No other GPU is asked for its state: a context on each would take half a GB.
+    """
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def available() -> list[str]:

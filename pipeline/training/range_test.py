@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy  # its signal module is loaded on first use, so that a start need not wait for it
-import torch
 
+from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
 from pipeline.training.training import Training
 
@@ -49,7 +49,7 @@ def climb(training: Training, num_steps: int, look: Callable[[float, float], Non
     rates: list[float] = []
     losses: list[float] = []
     lowest = math.inf
-    with torch.random.fork_rng():
+    with random_state_kept(training.batches.device):
         for event in training.events():
             if not isinstance(event, StepEnd):
                 continue

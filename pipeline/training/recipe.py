@@ -110,7 +110,7 @@ class Recipe:
 
     def model(self, seed: int) -> nn.Module:
         """A fresh network, its weights a function of `seed` unless it starts from others."""
-        with torch.random.fork_rng():
+        with device.random_state_kept(self.device):
             torch.manual_seed(derive_seed(seed, "weights"))
             options = {"image_size": self.params.image_size, **self.params.network_options()}
             model = models.build(self.params.model, num_classes=len(self.splits.classes), **options)

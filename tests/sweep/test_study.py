@@ -13,9 +13,11 @@ import torch
 from optuna.trial import TrialState
 
 from pipeline.params import SweepParams, TrainParams
+from pipeline.steps import sweep
 from pipeline.sweep import figures, samplers, study, trials, workers
 from pipeline.sweep.space import parse
 from pipeline.tracking import processes, store
+from pipeline.training import device
 from pipeline.training.training import Diverged
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
@@ -195,6 +197,16 @@ def test_workers_that_begin_later_suggest_something_else(storage):
     rates = [suggest(study.open_or_create(params, declared, "digest", "fp32", worker)).params for worker in (1, 0)]
     rates.append(suggest(study.open_or_create(params, declared, "digest", "fp32", 0)).params)
     assert len({each["max_lr"] for each in rates}) == 3
+
+
+def test_each_worker_is_given_a_gpu_of_its_own_and_the_study_stays_as_it_was_asked_for(storage, monkeypatch):
+    monkeypatch.setattr(device, "available", lambda: ["cuda", "cuda:0", "cuda:1", "cpu"])
+    declared = parse(SPACE, TrainParams(model="vit"))
+    given = sweep._spaces(declared, 3)
+    assert [each.params({"max_lr": 0.1}).device for each in given] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [each.declared() for each in given] == [declared.declared()] * 3
+    mine = opened(storage)
+    assert mine.user_attrs["machine"]["device"] == "auto"
 
 
 @pytest.mark.parametrize("sampler", sorted(samplers.SAMPLERS.keys() - {"grid"}))
