@@ -15,11 +15,13 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from pictures.browser import chromium, keep, status
+from pipeline.experiment_file import EXPERIMENTS, read_experiment
 from pipeline.history import run_record
 from pipeline.params import STEPS, as_text
+from pipeline.params.base import nearest
 from pipeline.report import page as report
 from pipeline.report.record import Record
-from pipeline.settings import EXPERIMENTS, nearest, read_experiment, resolve
+from pipeline.settings import resolve
 from pipeline.tracking import store
 
 if TYPE_CHECKING:

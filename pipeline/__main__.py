@@ -5,17 +5,20 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
+from types import TracebackType
 from typing import Any
 
 import click
 
+from pipeline.experiment_file import old_name
 from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
-from pipeline.params.base import trimmed
+from pipeline.params.base import nearest, trimmed
 from pipeline.resume import interrupts
-from pipeline.settings import nearest, old_name, resolve, resumed, terminal
+from pipeline.settings import resolve, resumed, terminal
 from pipeline.text import visible
 from pipeline.tracking import journal
 from pipeline.training.events import Failure
@@ -26,6 +29,7 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
+    sys.excepthook = _report
     try:
         status = run_command(command_line(), arguments, "python -m pipeline")
     finally:
@@ -64,6 +68,11 @@ def command_line() -> click.Group:
         parameters = [*options(params), *options(TerminalParams)]
         group.add_command(_Step(step, params=parameters, callback=_runner(step), help=params.__doc__))
     return group
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows what nobody expected as Python does, but for passwords."""
+    click.echo(visible("".join(traceback.format_exception(kind, error, trace)), keep="\n"), err=True, nl=False)
 
 
 class _Steps(click.Group):
@@ -159,11 +168,13 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
         asked = getattr(params, "resume", "")
         if not asked:
             return params
+    from pipeline.history import lookup
     from pipeline.resume import candidates
 
     if asked == "auto":
         return params.model_copy(update={"resume": candidates.same(step, params)})
-    return resumed(step, flags, *candidates.find(step, asked), _in_full)
+    run_id, stored = candidates.find(step, asked)
+    return resumed(step, flags, run_id, stored, _in_full, lookup.untrusted(run_id, stored))
 
 
 def _in_full(params: Declared) -> Declared:

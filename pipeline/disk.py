@@ -12,6 +12,7 @@ from typing import BinaryIO
 from platformdirs import user_state_path
 
 UNFINISHED = ".*.partial"  # files that are being written, or were when their process was killed
+PRIVATE = 0o700
 
 
 @contextmanager
@@ -62,8 +63,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def state_folder() -> Path:
+    """Where this user's runs are kept, in a folder that nobody else can enter; XDG_STATE_HOME moves it.
+
+    Raises OSError where it cannot be made.
+    """
+    path = user_state_path("classifier-pipeline")
+    path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o777 != PRIVATE:  # as earlier versions have made it
+        path.chmod(PRIVATE)
+    return path
+
+
 def runs_folder() -> Path:
-    """The folder of all runs' folders; XDG_STATE_HOME moves it."""
+    """The folder of all runs' folders."""
     return user_state_path("classifier-pipeline") / "runs"
 
 

@@ -1,19 +1,16 @@
 """Flags and experiment files -> the validated parameters of a step."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.experiment_file import EXPERIMENTS, read_experiment
 from pipeline.params import (
     COMMANDS,
-    REMOVED,
-    RENAMED,
-    STEPS,
     DataParams,
     Declared,
     ModelParams,
@@ -27,62 +24,8 @@ BestOf = Callable[[str, str], dict[str, Any]]
 # May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
 FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
+LEADING = ("data_dir", "labels", "storage", "weights", "register_as")  # what a run reads, writes and publishes
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
-
-UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like
-
-KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-
-
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-
-
-class _Ambiguous(Exception):
-    """What the file says can be read in two ways."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only, each written out: a few lines of aliases to aliases stand for more than memory holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
-        return super().compose_node(parent, index)
-
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        if node is not None:
-            _check_meaning(node)
-        return node
-
-
-def _check_meaning(node: yaml.Node, name: str = "") -> None:
-    """Raises _Ambiguous for a key that stands twice in one mapping, and for a number that a flag would not be read as.
-
-    YAML 1.1 reads 010 as 8 and 1:30 as 90, which few people mean.
-    """
-    if isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _check_meaning(each, name)
-    elif isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            of_key = f"{name}.{key.value}" if name else str(key.value)
-            line = key.start_mark.line + 1
-            if of_key in lines:
-                raise _Ambiguous(f"{of_key} stands in line {lines[of_key]} and again in line {line}: keep one")
-            lines[of_key] = line
-            _check_meaning(value, of_key)
-    elif node.tag in NUMBERS and (number := yaml.SafeLoader("").construct_object(node)) != _as_decimal(node.value):
-        raise _Ambiguous(f"{name}={node.value}: YAML reads {number}: write what you mean as a plain decimal number")
-
-
-def _as_decimal(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Declared:
@@ -114,15 +57,19 @@ def resumed(
     run_id: str,
     stored: Mapping[str, Any],
     complete: Callable[[Declared], Declared] | None = None,
+    written_by: str = "",
 ) -> Declared:
     """The parameters that an interrupted run was started with, `stored`, with what may change of them as `flags` say.
 
-    `complete` finds the whole ids of runs that `flags` name by the start of theirs.
-    Raises ValueError naming each parameter that `flags`, or the experiment file they name, would change and may not.
+    complete: finds the whole ids of runs that `flags` name by the start of theirs. written_by: who wrote the stored
+    parameters, if not this user. Raises ValueError naming each parameter that `flags`, or the experiment file they
+    name, would change and may not, and each that leads somewhere and is another's.
     """
     asked = flags.get("experiment", "auto")
     given = {**({} if asked in ("auto", "none") else read_experiment(Path(absolute(asked)))), **flags}
     changes = {name: value for name, value in given.items() if name in COMMANDS[step].model_fields}
+    if written_by and (places := leading(COMMANDS[step], stored, changes)):
+        raise ValueError(f"resume={run_id} {refusal(written_by, places)}")
     try:
         now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
     except ValidationError as error:
@@ -132,6 +79,23 @@ def resumed(
     if differing := differences(stored, now):
         raise ValueError(f"resume={run_id}: {'; '.join(differing)}")
     return now
+
+
+def leading(kind: type[Declared], stored: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
+    """Those of the `stored` parameters that lead to files, databases or names, and are neither usual nor `given`."""
+    fields = kind.model_fields
+    return {
+        name: stored[name]
+        for name in LEADING
+        if name in stored and name in fields and name not in given and stored[name] != fields[name].default
+    }
+
+
+def refusal(written_by: str, places: Mapping[str, Any]) -> str:
+    """Why another's parameters are not taken, and what to do."""
+    named = ", ".join(f"{name}={value}" for name, value in places.items())
+    flags = " ".join(f"--{name}" for name in places)
+    return f"is of {written_by}: {named} is taken from no other's run; give it yourself with {flags}"
 
 
 def differences(stored: Mapping[str, Any], now: Declared) -> list[str]:
@@ -159,33 +123,6 @@ def terminal(flags: Mapping[str, str]) -> TerminalParams:
         return TerminalParams(**flags)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
-
-
-def read_experiment(path: Path) -> dict[str, Any]:
-    """The mapping in an experiment file, its keys known parameters. Raises ValueError naming file and key."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise ValueError(f"experiment {path}: {error.strerror or error}") from None
-    except _Ambiguous as error:
-        raise ValueError(f"experiment {path}: {error}") from None
-    except (yaml.YAMLError, *UNREADABLE) as error:
-        raise ValueError(f"experiment {path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")
-    for key in content:
-        if answer := old_name(str(key)):
-            raise ValueError(f"experiment {path}: {key} {answer}")
-        if key not in KNOWN:
-            raise ValueError(f"experiment {path}: unknown key {key}{nearest(str(key), KNOWN)}")
-    return content
-
-
-def old_name(name: str) -> str:
-    """What a parameter's name of an earlier version is answered with; empty for any other name."""
-    if name in RENAMED:
-        return f"is now called {RENAMED[name]}"
-    return f"was removed: {REMOVED[name]}" if name in REMOVED else ""
 
 
 def message(detail: ErrorDetails) -> str:

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 
 from pictures import browser, gallery, screenshots
+from pipeline.experiment_file import EXPERIMENTS
 from pipeline.params import STEPS, as_text
 from pipeline.report.record import Record, StepRecord
-from pipeline.settings import EXPERIMENTS, resolve
+from pipeline.settings import resolve
 from tests.browser import needs_chromium
 from tests.conftest import PROJECT, Workplace
 

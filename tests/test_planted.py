@@ -307,6 +307,9 @@ def test_cached_images_are_made_again(ground, trained, capsys, tmp_path, file):
         {"classes": 3},
         {"digest": None},
         {"corrupt": [1]},
+        {"labels": fields["labels"][::-1]},
+        {"classes": fields["classes"][::-1]},
+        {"names": fields["names"][::-1]},
     ):
         hostile.append(json.dumps({**fields, **wrong}).encode())
     for content in hostile if file != "set.json" else [*hostile, b"\xff"]:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
+from pipeline.experiment_file import EXPERIMENTS, read_experiment
 from pipeline.params import STEPS
-from pipeline.settings import EXPERIMENTS, read_experiment, resolve, resumed
+from pipeline.settings import resolve, resumed
 
 
 def write(path, text):
@@ -117,6 +120,27 @@ def test_a_value_is_read_as_the_flag_would_be(tmp_path, text, name, value):
 def test_a_repeated_name_in_json_is_refused():
     with pytest.raises(ValueError, match=r"^space=.*: width stands there 2 times: keep one$"):
         resolve("sweep", {"experiment": "none", "space": '{"width": [4], "width": [8]}'})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "localhost:5432:db:me:hunter2",
+        "localhost:5432:db:me: hunter2",
+        "db me hunter2: 1",
+        "password: 'hunter2",
+        "epochs: !hunter2 3",
+        "epochs: !!int hunter2",
+        "epochs: *hunter2",
+        "a: b: hunter2",
+        "%hunter2",
+        "epochs: 3\n\thunter2",
+    ],
+)
+def test_what_a_refused_file_holds_is_not_quoted(tmp_path, text):
+    with pytest.raises(ValueError, match=r"other\.yaml") as refusal:
+        read_experiment(Path(write(tmp_path / "other.yaml", text)))
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path):

@@ -1,7 +1,7 @@
 """Decoded images on disk: one uint8 memory map and its labels per image set and size, made once."""
 
 import errno
-import json
+import hashlib
 import logging
 import shutil
 import tempfile
@@ -119,8 +119,9 @@ class Writer:
         with _disk_errors():
             self.rows.finish([(block.place, len(block.moments)) for block in self._blocks])
             np.save(self._staging / "moments.npy", every)
-            text = json.dumps({name: _plain(value) for name, value in fields.items()})
-            (self._staging / "set.json").write_text(text, encoding="utf-8")
+            plain = {name: _plain(value) for name, value in fields.items()}
+            whole = _Fields(**plain, sha256=_Fields(**plain).digest_of_fields())
+            (self._staging / "set.json").write_text(whole.model_dump_json(), encoding="utf-8")
             self._publish()
         decoded = find(self._key)
         assert decoded is not None
@@ -181,10 +182,17 @@ class _Fields(BaseModel):
     digest: str
     corrupt: list[tuple[str, str]]
     groups: list[NonNegativeInt] | None = None
+    sha256: str = ""  # of all others; those of earlier versions have none
+
+    def digest_of_fields(self) -> str:
+        """64 hex digits of what set.json holds: a label that has changed is found."""
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
 
 def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decoded:
     """The entry of these parts. Raises ValueError where they do not fit together."""
+    if fields.sha256 and fields.sha256 != fields.digest_of_fields():
+        raise ValueError("its labels, names or classes are not what was written")
     number, side = len(fields.labels), images.shape[-1]
     if images.dtype != np.uint8 or images.shape != (number, 3, side, side):
         raise ValueError("its images are no images")

@@ -29,7 +29,8 @@ def read_labels(root: Path, table: str) -> Listing:
     Its first line names the columns: path, relative to `root`; label; and, where wanted, split (train, valid or test)
     and group, whose images stay in one split. Others are passed over, as are rows of empty cells. A file that is not
     there is left out by name; raises ValueError, naming the line, for a table that is not to be trusted: a row of
-    another length, a path twice or outside `root`, a group in two splits.
+    another length, a path twice or outside `root`, a group in two splits. What the line holds is never quoted: the file
+    may be another than was meant, and errors are kept where others read them.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
@@ -43,16 +44,16 @@ def read_labels(root: Path, table: str) -> Listing:
         file = ImageFile(_part(row, where), disk.spelled(path), _label(row["label"], where))
         respelled += file.path != path
         if file.path in lines:
-            raise ValueError(f"{where}: {_short(file.path)} is in line {lines[file.path]} already")
+            raise ValueError(f"{where}: its path is in line {lines[file.path]} already")
         lines[file.path] = line
         if group := row.get("group", ""):
             part, spelling = groups.setdefault(normal(group), (file.part, group))
             if part != file.part:
-                raise ValueError(f"{where}: group {_short(group)} is in another split too")
+                raise ValueError(f"{where}: its group is in another split too")
             listing.groups[file.path] = spelling
         listing.add(file, partial(_look, root, file.path))
     if not listing.files:
-        first_reason = "".join(f" ({path}: {reason})" for path, reason in listing.left_out[:1])
+        first_reason = "".join(f" (the first: {reason})" for _, reason in listing.left_out[:1])
         raise ValueError(f"{_named(table_path)} lists no file that is in data_dir={root}{first_reason}")
     listing.train_folders = sorted({file.label for file in listing.files if file.part == TRAIN})
     if respelled:
@@ -107,8 +108,7 @@ def _delimiter(first_line: str) -> str:
 
 def _check_columns(columns: list[str], name: str) -> None:
     if missing := [column for column in NEEDED if column not in columns]:
-        found = _short(", ".join(columns)) or "nothing"
-        raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line has {found}")
+        raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line must name the columns")
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise ValueError(f"{name} has several columns {twice[0]}: leave one")
     if others := ", ".join(column for column in columns if column not in COLUMNS):
@@ -120,22 +120,22 @@ def _part(row: Mapping[str, str], where: str) -> int:
         return TRAIN
     part = part_of(row["split"])
     if part is None:
-        raise ValueError(f"{where}: split {_short(row['split']) or 'empty'} is none of train, valid, test")
+        raise ValueError(f"{where}: its split is none of train, valid, test")
     return part
 
 
 def _path(text: str, where: str) -> str:
     path = PurePosixPath(text)
     if not path.parts or "\0" in text:
-        raise ValueError(f"{where}: path {_short(text) or 'empty'} names no file")
+        raise ValueError(f"{where}: its path names no file")
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{where}: path {_short(text)} must be relative, and stay within data_dir")
+        raise ValueError(f"{where}: its path must be relative, and stay within data_dir")
     return str(path)
 
 
 def _label(text: str, where: str) -> str:
     if not 0 < len(text) <= MAX_CHARACTERS:
-        raise ValueError(f"{where}: label {_short(text) or 'empty'} must have 1 to {MAX_CHARACTERS} characters")
+        raise ValueError(f"{where}: its label has {len(text)} characters; it must have 1 to {MAX_CHARACTERS}")
     return text
 
 

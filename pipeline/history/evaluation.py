@@ -122,5 +122,5 @@ def _table(run_id: str, name: str, folder: Path, texts: Sequence[str], numbers: 
             na_values={column: [""] for column in numbers},
         )
         return table.assign(**{column: table[column].map(from_cell) for column in texts})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"run {run_id}: {name} cannot be read ({store.first_line(error)})") from None
+    except (OSError, ValueError):
+        raise ValueError(f"run {run_id}: {name} is not the table that was written there") from None

@@ -104,7 +104,8 @@ def _is_described(path: Path, source: str) -> bool:
         with safe_open(path, framework="pt") as file:
             return checkpoint.DESCRIPTION in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{source}: no safetensors file ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its header is none"
+        raise ValueError(f"{source}: no safetensors file ({reason})") from None
 
 
 def _bare(path: Path) -> dict[str, Tensor]:

@@ -1,15 +1,18 @@
 """Which run a person means, and the parameters that a run was started with."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from pipeline.params import Declared
 from pipeline.params.base import ID_START, OF_A_RUN
 from pipeline.params.recipe import RUN
-from pipeline.tracking import store
+from pipeline.progress import say
+from pipeline.tracking import owners, store
 
 Kind = TypeVar("Kind", bound=Declared)
 
@@ -20,20 +23,19 @@ FIRST = {"main": "give the id of a run", "train": "train first"}
 
 
 def finished_run(asked: str, step: str, only: bool = True) -> str:
-    """The id of the FINISHED run that `asked` names: an id, or `latest`, the newest of `step`.
+    """The id of the FINISHED run that `asked` names: an id, or `latest`, the newest of `step` that is this user's own.
 
-    only: whether an id must be of that step. Raises ValueError if there is no such run.
+    only: whether an id must be of that step. Says whose it is where it is another's. Raises ValueError if there is no
+    such run.
     """
     if asked == "latest":
-        finished = store.finished_runs(step)
-        if not finished:
-            raise ValueError(f"run_id=latest: no FINISHED {NAMES[step]} in this MLflow experiment; {FIRST[step]}")
-        return str(finished[0].info.run_id)
+        return str(newest_own(store.finished_runs(step), "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
     run = store.stored_run(asked)
     if only and (found := run.data.tags.get("step")) != step:
         raise ValueError(f"run_id={asked} is no {NAMES[step]} but {found or 'a run of something else'}")
     if run.info.status != "FINISHED":
         raise ValueError(f"run_id={asked} is not FINISHED but {run.info.status}")
+    say_owner(run)
     return asked
 
 
@@ -69,6 +71,33 @@ def in_full(params: Kind) -> Kind:
     if (asked := getattr(params, "weights", "none")).startswith(RUN):
         found["weights"] = RUN + full_id(asked.removeprefix(RUN), "weights")
     return params.model_copy(update=found)
+
+
+def newest_own(runs: Sequence[StoredRun], named: str, what: str, advice: str) -> StoredRun:
+    """The first of `runs` that is this user's own. Raises ValueError where none is, naming the first of another's."""
+    if own := next((run for run in runs if owners.is_own(run)), None):
+        return own
+    if not runs:
+        raise ValueError(f"{named}=latest: no {what} in this MLflow experiment; {advice}")
+    other = runs[0]
+    raise ValueError(
+        f"{named}=latest: no {what} of your own in this MLflow experiment; the newest is of {owners.name(other)}: "
+        f"{named}={other.info.run_id} takes it"
+    )
+
+
+def say_owner(run: StoredRun) -> None:
+    """Says whose a run is that is not this user's own."""
+    if not owners.is_own(run):
+        say(f"run {run.info.run_id} is of {owners.name(run)}")
+
+
+def untrusted(run_id: str, stored: Mapping[str, Any]) -> str:
+    """Whose parameters those stored in a run are, where this user did not write them; else empty."""
+    run = store.stored_run(run_id)
+    if owners.wrote(run, stored):
+        return ""
+    return owners.name(run) if not owners.is_own(run) else "somebody who changed its params.json"
 
 
 def params(run_id: str, kind: type[Kind]) -> Kind:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pipeline import data
 from pipeline.history import lookup
 from pipeline.model_files.classifier import Classifier
-from pipeline.params import TrainedModelParams, TrainParams
+from pipeline.params import DataParams, TrainedModelParams, TrainParams
+from pipeline.settings import leading, refusal
 from pipeline.tracking import store
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
@@ -44,7 +45,7 @@ def find(params: TrainedModelParams) -> ModelAndImages:
 
     Raises ValueError when there is no such run, it is no FINISHED training, or its images have changed.
     """
-    return with_images(find_model(params), params.data_dir)
+    return with_images(find_model(params), params.data_dir, params.labels)
 
 
 def find_model(params: TrainedModelParams) -> TrainedModel:
@@ -62,12 +63,18 @@ def find_model(params: TrainedModelParams) -> TrainedModel:
     return TrainedModel(run_id, trained, params.checkpoint, classifier, precision)
 
 
-def with_images(network: TrainedModel, data_dir: str = "") -> ModelAndImages:
-    """The training that `network` is of, its images read from `data_dir` where that is given.
+def with_images(network: TrainedModel, data_dir: str = "", labels: str = "") -> ModelAndImages:
+    """The training that `network` is of, its images read from `data_dir` and `labels` where they are given.
 
-    Raises ValueError when they are gone, or others than those it was trained on.
+    Raises ValueError when they are gone, others than those it was trained on, or another user says where they are.
     """
     run_id, trained, classifier = network.run_id, network.params, network.classifier
+    given = {name: value for name, value in (("data_dir", data_dir), ("labels", labels)) if value}
+    stored = lookup.stored_params(run_id)
+    places = {name: stored[name] for name in leading(DataParams, stored, given)}
+    if places and (written_by := lookup.untrusted(run_id, stored)):
+        raise ValueError(f"run {run_id} {refusal(written_by, places)}")
+    trained = trained.model_copy(update={"labels": labels or trained.labels})
     splits = load_splits(trained, data_dir, classifier.description.interpolation)
     digest = store.stored_run(run_id).data.tags.get("data.digest")
     if digest != splits.digest:

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from pipeline.results.paired_tests import mcnemar
 from pipeline.settings import command
@@ -18,7 +19,9 @@ from pipeline.settings import command
 ALIAS = "champion"
 ALPHA = 0.05
 PREDICTIONS = "predictions.csv"
-REQUEST, REASON = "request", "champion.because"  # tags of a version: which call made it, why it became champion
+# Tags of a version: which call made it, why it became champion, the newest evaluation that registered it.
+REQUEST, REASON, EVALUATION = "request", "champion.because", "evaluation"
+CLAIM, OPEN, DONE = "champion.claim", "open", "done"  # tag: that it takes the champion's place, or has taken it
 
 
 def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: str, test_digest: str) -> str:
@@ -27,28 +30,91 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     Better is McNemar's exact test on the test images, p < 0.05, against the champion's newest evaluation on the same
     ones; the first champion needs none. Doing it again changes nothing. Raises ValueError for a training that has no
     served model, and where predictions cannot be read.
+
+    MLflow has no act that reads the champion and replaces it at once. So a version says first that it claims the place,
+    takes it, and then looks for claims that had not come to their end when it began: the best of them is champion,
+    whoever wrote last.
     """
+    clashes = Retrying(
+        retry=retry_if_exception(_is_clash), stop=stop_after_attempt(5), wait=wait_random(0, 0.5), reraise=True
+    )
+    return str(clashes(_register, client, name, train_run_id, evaluation_id, test_digest))
+
+
+def _register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: str, test_digest: str) -> str:
     version = _version(client, name, train_run_id)
+    client.set_model_version_tag(name, version.version, EVALUATION, evaluation_id)
+    known = {number for number, claim in _claims(client, name).items() if claim == DONE}
     champion = client.get_registered_model(name).aliases.get(ALIAS)
     if champion is None:
-        return _promote(client, version, "the first of that name")
-    if str(champion) == str(version.version):
-        return _message(version, f"champion: {version.tags.get(REASON, 'it was made that before')}")
-    holder = client.get_model_version(name, champion)
-    other_id = _evaluation(client, holder.run_id or "", test_digest, evaluation_id)
+        why = "the first of that name"
+    elif str(champion) == str(version.version):
+        why = version.tags.get(REASON, "it was made that before")
+        if version.tags.get(CLAIM, DONE) == DONE:
+            return _message(version, f"champion: {why}")
+    else:
+        is_better, why = _judged(client, version, client.get_model_version(name, champion), evaluation_id, test_digest)
+        if not is_better:
+            return _message(version, why)
+    # The reason before the alias: who comes again because an answer was lost finds it there.
+    client.set_model_version_tag(name, version.version, REASON, why)
+    client.set_model_version_tag(name, version.version, CLAIM, OPEN)
+    client.set_registered_model_alias(name, ALIAS, version.version)
+    verdict = _settled(client, client.get_model_version(name, version.version), known, test_digest)
+    client.set_model_version_tag(name, version.version, CLAIM, DONE)
+    return _message(version, verdict)
+
+
+def _is_clash(error: BaseException) -> bool:
+    """Whether a database refuses a row that another process has written at the same time."""
+    return isinstance(error, MlflowException) and bool(re.search("IntegrityError|UniqueViolation", str(error)))
+
+
+def _settled(client: MlflowClient, version: ModelVersion, known: set[int], test_digest: str) -> str:
+    """What came of a version that has taken the place, once all who claimed it at the same time are compared.
+
+    In the order of their numbers, a later one is champion where it is better: whoever compares them finds the same.
+    """
+    champion, why, compared = version, version.tags.get(REASON, ""), {int(version.version)}
+    while (claims := (_claims(client, version.name).keys() - known) | {int(version.version)}) != compared:
+        first, *others = (client.get_model_version(version.name, str(number)) for number in sorted(claims))
+        champion = first
+        for rival in others:
+            if (of_rival := _registering(client, rival, test_digest)) is None:  # on other images: the earlier one stays
+                continue
+            is_better, why = _judged(client, rival, champion, of_rival, test_digest)
+            champion = rival if is_better else champion
+        client.set_registered_model_alias(version.name, ALIAS, champion.version)
+        compared = claims  # who claims it from now on finds what stands here; who did in between is seen next
+    if champion.version == version.version:
+        return f"champion: {why}"
+    return f"version {champion.version} was registered at the same time and is champion: {why}"
+
+
+def _judged(
+    client: MlflowClient, version: ModelVersion, holder: ModelVersion, evaluation_id: str, test_digest: str
+) -> tuple[bool, str]:
+    """Whether `version`, of that evaluation, is better than the `holder` of the place, and why or why not."""
+    other_id = _evaluation(client, holder, test_digest, evaluation_id)
     if other_id is None:
-        why = f"not compared: version {champion}, the champion, has no evaluation on the same test images"
+        why = f"not compared: version {holder.version}, the champion, has no evaluation on the same test images"
         if _experiment(client, holder.run_id or ""):
             why += f". `{command('evaluate', run_id=str(holder.run_id))}` makes one where they are its own"
-        return _message(version, why)
+        return False, why
     only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
     counts = (
-        f"{only_here} test images are right here alone, {only_there} in version {champion} alone "
+        f"{only_here} test images are right here alone, {only_there} in version {holder.version} alone "
         f"(McNemar's exact test, p = {p_value:.2g})"
     )
     if only_here > only_there and p_value < ALPHA:
-        return _promote(client, version, counts)
-    return _message(version, f"version {champion} stays champion: {counts}; a better one has p below {ALPHA:g}")
+        return True, counts
+    return False, f"version {holder.version} stays champion: {counts}; a better one has p below {ALPHA:g}"
+
+
+def _claims(client: MlflowClient, name: str) -> dict[int, str]:
+    """The versions that have claimed the place of the champion, and whether that is DONE."""
+    found = client.search_model_versions(f"name = '{name}'")
+    return {int(version.version): version.tags[CLAIM] for version in found if CLAIM in version.tags}
 
 
 def served_model(client: MlflowClient, run: Run) -> str:
@@ -100,19 +166,13 @@ def _versions(client: MlflowClient, name: str, train_run_id: str) -> list[ModelV
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _promote(client: MlflowClient, version: ModelVersion, why: str) -> str:
-    # The reason first: who comes again because an answer was lost finds it beside the alias.
-    client.set_model_version_tag(version.name, version.version, REASON, why)
-    client.set_registered_model_alias(version.name, ALIAS, version.version)
-    return _message(version, f"champion: {why}")
-
-
 def _message(version: ModelVersion, verdict: str) -> str:
     return f"registered as {version.name} version {version.version}, {verdict}"
 
 
-def _evaluation(client: MlflowClient, train_run_id: str, test_digest: str, other_id: str) -> str | None:
-    """The newest evaluation on those images of what a training serves, of its experiment or that of the other run."""
+def _evaluation(client: MlflowClient, holder: ModelVersion, test_digest: str, other_id: str) -> str | None:
+    """The newest evaluation on those images of what a version serves, of its experiment or that of the other run."""
+    train_run_id = holder.run_id or ""
     if not re.fullmatch(r"[0-9a-f]{32}", train_run_id):
         return None
     experiments = {place for run_id in (train_run_id, other_id) if (place := _experiment(client, run_id))}
@@ -125,7 +185,19 @@ def _evaluation(client: MlflowClient, train_run_id: str, test_digest: str, other
     }
     query = " and ".join(f"{name} = '{value}'" for name, value in wanted.items())
     found = client.search_runs(list(experiments), query, max_results=1, order_by=["attributes.start_time DESC"])
-    return str(found[0].info.run_id) if found else None
+    if found:
+        return str(found[0].info.run_id)
+    return _registering(client, holder, test_digest)
+
+
+def _registering(client: MlflowClient, holder: ModelVersion, test_digest: str) -> str | None:
+    """The evaluation that registers a version just now, and so has not ended, where it is on those images."""
+    run_id = holder.tags.get(EVALUATION, "")
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id) or not _experiment(client, run_id):
+        return None
+    run = client.get_run(run_id)
+    is_same = run.data.tags.get("test.digest") == test_digest and run.data.tags.get("train.run_id") == holder.run_id
+    return run_id if is_same and run.data.params.get("checkpoint") == "best" else None
 
 
 def _experiment(client: MlflowClient, run_id: str) -> str:
@@ -154,5 +226,5 @@ def _predictions(client: MlflowClient, evaluation_id: str) -> pd.DataFrame:
         path = client.download_artifacts(evaluation_id, PREDICTIONS, folder)
         try:
             return pd.read_csv(path, usecols=["name", "true", "predicted"], dtype=str, keep_default_na=False)
-        except ValueError as error:
-            raise ValueError(f"evaluation {evaluation_id}: {PREDICTIONS} cannot be read ({error})") from None
+        except ValueError:
+            raise ValueError(f"evaluation {evaluation_id}: {PREDICTIONS} cannot be read") from None

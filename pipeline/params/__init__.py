@@ -1,6 +1,6 @@
 """Every parameter of every step: name, type, default, bounds, unit and meaning, declared once."""
 
-from pipeline.params.base import Declared, Params, absolute, as_text, without_password
+from pipeline.params.base import Declared, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
     CamMethod,
@@ -63,7 +63,6 @@ __all__ = [
     "TrainedModelParams",
     "absolute",
     "as_text",
-    "without_password",
 ]
 
 STEPS: dict[str, type[Params]] = {

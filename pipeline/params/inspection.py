@@ -67,6 +67,7 @@ class TrainedModelParams(TrainingRunParams, DeviceParams):
     """A finished training to look at, on the data it was trained on."""
 
     data_dir: MovedFolder = Field("", description="where the images lie now; empty: where the training found them")
+    labels: str = Field("", description="the table of labels, as data_dir sees it now; empty: that of the training")
 
 
 class EvaluateParams(TrainedModelParams, EvaluationParams):
@@ -114,6 +115,7 @@ class CompareParams(DeviceParams, SeedParams):
         4, ge=0, le=32, description="images shown that only the one has right, and as many of the other (0: none)"
     )
     data_dir: MovedFolder = Field("", description="where the images lie now; empty: where the training found them")
+    labels: str = Field("", description="the table of labels, as data_dir sees it now; empty: that of the training")
 
 
 class ReportParams(Params):

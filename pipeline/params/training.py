@@ -10,13 +10,14 @@ from pipeline.params.base import (
     OF_A_RUN,
     Like,
     Params,
+    check_database_url,
     comma_separated,
     from_json,
     on_or_off,
     trimmed,
-    without_password,
 )
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
+from pipeline.text import without_passwords
 
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
 
@@ -32,13 +33,13 @@ class StudyParams(Params):
     @classmethod
     def storage_is_a_url(cls, storage: str) -> str:
         if storage != "auto":
-            without_password(storage)
+            check_database_url(storage)
         return storage
 
     @field_serializer("storage")
     def storage_without_password(self, storage: str) -> str:
         # What is dumped is kept with runs and shown in reports: the password stays where it was typed.
-        return storage if storage == "auto" else without_password(storage)
+        return without_passwords(storage)
 
 
 class TrainParams(RecipeParams, StudyParams):

@@ -110,7 +110,10 @@ def _tables(kind: str) -> Mapping[str, tuple[str, ...] | None]:
 
 
 def _numbers(column: pd.Series) -> pd.Series:
-    return column.map(lambda text: float(text) if text else float("nan")).astype(float)
+    try:
+        return column.map(lambda text: float(text) if text else float("nan")).astype(float)
+    except ValueError:
+        raise ValueError("text in a column of numbers") from None
 
 
 def _texts(column: pd.Series) -> pd.Series:

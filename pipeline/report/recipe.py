@@ -1,5 +1,6 @@
 """What a run was asked to do, and how to ask for it again."""
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from pipeline.text import visible
 # Where and how it was run, rather than what; and a study, whose values stand among the others and may be others by now.
 APART = {"experiment", "resume", "storage", "run_id", "from_study"}
 DECLARED_AS = {"seeds": "train"}
+OWN_PATH = re.compile(r"^(sqlite:///)?[/~].*/(?=[^/]+/*$)")  # all of it but its last part
 OF_NO_INTEREST = {"resume", "storage"}
 
 
@@ -32,7 +34,7 @@ def parameters(step: StepRecord) -> list[Parameter]:
     return [
         Parameter(
             visible(name),
-            visible(as_text(value)),
+            visible(_mailed(as_text(value))),
             visible(as_text(fields[name].default)) if name in fields else "",
             (fields[name].description or "") if name in fields else "",
             name not in OF_NO_INTEREST and _text(step, name) is not None,
@@ -64,4 +66,9 @@ def _text(step: StepRecord, name: str) -> str | None:
     value = step.params[name]
     if name not in fields or value == fields[name].default:
         return None
-    return None if as_text(value) == as_text(fields[name].default) else as_text(value)
+    return None if as_text(value) == as_text(fields[name].default) else _mailed(as_text(value))
+
+
+def _mailed(text: str) -> str:
+    """A parameter's value for a page that may be mailed: of a path on the own disk, its last part alone."""
+    return OWN_PATH.sub(r"\1", text)

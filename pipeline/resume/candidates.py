@@ -10,37 +10,37 @@ from pipeline.params import Declared
 from pipeline.params.base import trimmed
 from pipeline.resume import training_state
 from pipeline.settings import differences
-from pipeline.tracking import claims, processes, recovery, store
+from pipeline.tracking import claims, owners, processes, recovery, store
 
 SERIES = {"train": "seeds"}  # what several runs of a step stand under, which goes on as the step does
 
 
 def find(step: str, asked: str) -> tuple[str, dict[str, Any]]:
-    """(id, params.json) of the run that `asked` names: a run id, or `latest`, the newest that can go on.
+    """(id, params.json) of the run that `asked` names: a run id, or `latest`, the newest own that can go on.
 
     Raises ValueError when there is none, or it cannot go on.
     """
     recovery.send()
     asked = trimmed(asked)
     if asked == "latest":
-        for run in _candidates(step):
-            if not _obstacle(run):
-                return str(run.info.run_id), lookup.stored_params(str(run.info.run_id))
-        raise ValueError(f"resume=latest: no {step} in this experiment was interrupted and can go on")
+        found = [run for run in _candidates(step) if not _obstacle(run)]
+        run = lookup.newest_own(found, "resume", f"{step} that was interrupted and can go on", "start a new one")
+        return str(run.info.run_id), lookup.stored_params(str(run.info.run_id))
     asked = lookup.full_id(asked, "resume")
     run = store.stored_run(asked, "resume")
     if (is_of := run.data.tags.get("step")) not in (step, SERIES.get(step, step)):
         raise ValueError(f"resume={asked} is no {step} but {is_of or 'a run of something else'}")
     if obstacle := _obstacle(run):
         raise ValueError(f"resume={asked}: {obstacle}")
+    lookup.say_owner(run)
     return asked, lookup.stored_params(str(run.info.run_id))
 
 
 def same(step: str, params: Declared) -> str:
-    """The id of the newest run of these parameters that can go on; empty where there is none."""
+    """The id of the newest own run of these parameters that can go on; empty where there is none."""
     recovery.send()
     for run in _candidates(step):
-        if not _obstacle(run):
+        if owners.is_own(run) and not _obstacle(run):
             stored = lookup.stored_params(str(run.info.run_id))
             with suppress(ValueError):  # of another version, and so others than these
                 if not differences(stored, params):

@@ -20,7 +20,7 @@ from pipeline.results.arms import Arm, Verdict, judge, per_class
 from pipeline.results.paired_tests import mcnemar
 from pipeline.settings import FREE_TO_CHANGE
 from pipeline.steps.step import Result, Step, tracked
-from pipeline.text import visible
+from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
 
 MAX_ARMS = 6  # as many as there are colours that the colour-blind can tell apart
@@ -214,8 +214,7 @@ def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
 
 
 def _find(each: Evaluation, params: CompareParams) -> ModelAndImages:
-    places = {"data_dir": params.data_dir, "device": params.device, "precision": params.precision}
-    return trained_model.find(TrainedModelParams(run_id=each.train_run_id, checkpoint=each.checkpoint, **places))
+    return trained_model.find(params.to(TrainedModelParams, run_id=each.train_run_id, checkpoint=each.checkpoint))
 
 
 def _maps(trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:
@@ -243,6 +242,6 @@ def _conclude(step: Step, compared: Sequence[Compared], verdicts: Sequence[Verdi
             f"\n{len(verdicts)} comparisons, each at the level {ALPHA:g}/{len(verdicts)} = {ALPHA / len(verdicts):.3g}"
         )
     names = "\n".join(each.name for each in compared)
-    result = step.conclude(sentences, more=f"\n{names}", before=f"{names}\n")
-    step.run.describe(step.name, f"**Comparison** — {sentences}\n{names}".replace("\n", "\n\n"))
+    result = step.conclude(sentences, more=f"\n{unmarked(names)}", before=f"{names}\n")
+    step.run.describe(step.name, f"**Comparison** — {unmarked(sentences)}\n{unmarked(names)}".replace("\n", "\n\n"))
     return result

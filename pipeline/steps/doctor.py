@@ -19,6 +19,7 @@ from pipeline.params import DoctorParams
 from pipeline.progress import conclude, say
 from pipeline.results import plots
 from pipeline.steps.step import Result, tracked
+from pipeline.text import unmarked
 from pipeline.tracking.run import Run
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
@@ -82,7 +83,7 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
         if not any(finding.faults for finding in findings):
             lines.append("nothing wrong was found")
             conclude(f"doctor: {lines[-1]}")
-        run.describe(name, "\n".join(["**Doctor**", "", *(f"- {line}" for line in lines)]))
+        run.describe(name, "\n".join(["**Doctor**", "", *(f"- {unmarked(line)}" for line in lines)]))
         return Result(run.id, f"Doctor: {'; '.join(lines)}", numbers)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pipeline.params import MainParams, without_password
+from pipeline.params import MainParams
 from pipeline.progress import conclude
 from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.steps.step import Result
 from pipeline.sweep import study
+from pipeline.text import unmarked, without_passwords
 from pipeline.tracking import lifecycle, views
 from pipeline.tracking.run import Run
 
@@ -72,8 +73,8 @@ def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result]
     for (step, seed), result in zip(planned, results, strict=True):
         what, _, found = result.summary.partition(": ")
         title = f"{what}, seed {seed}" if times[step] > 1 else what
-        lines.append(f"- {run.link(title, result.run_id)}: {found}")
-    lines += [f"- {line}" for line in summary.splitlines() if line.startswith("Seeds: ")]
+        lines.append(f"- {run.link(title, result.run_id)}: {unmarked(found)}")
+    lines += [f"- {unmarked(line)}" for line in summary.splitlines() if line.startswith("Seeds: ")]
     elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
     return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 
@@ -81,4 +82,4 @@ def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result]
 def _logged(params: MainParams) -> dict[str, Any]:
     """The parameters of the experiment's own run: wherever it goes on, its study is where it was."""
     kept = params.model_dump(exclude={"resume"})
-    return kept | {"storage": without_password(study.storage_url(params.storage))} if "sweep" in params.steps else kept
+    return kept | {"storage": without_passwords(study.storage_url(params.storage))} if "sweep" in params.steps else kept

@@ -16,11 +16,12 @@ from pipeline.progress.table import table
 from pipeline.resume import candidates
 from pipeline.settings import message
 from pipeline.steps.step import Result
-from pipeline.tracking import store
+from pipeline.tracking import owners, store
 from pipeline.tracking.run import Run
 
 CLIMBING = {"train", "sweep"}  # steps that run a range test on the way where they need one
 RESULTS = "finished_steps.json"
+NEVER_HANDED = {"data_dir", "labels", "storage", "register_as"}  # where to read and write is what the user says
 RESULT_LIST = TypeAdapter(list[Result])
 
 Steps = Mapping[str, Callable[..., Result]]  # what runs a step, by its name
@@ -47,9 +48,12 @@ def finished(run_id: str) -> list[Result]:
         return []
     with store.scratch() as folder:
         try:
-            return RESULT_LIST.validate_json(store.artifact(run_id, RESULTS, folder).read_bytes())
+            done = RESULT_LIST.validate_json(store.artifact(run_id, RESULTS, folder).read_bytes())
         except ValidationError:
             raise ValueError(f"resume={run_id}: its {RESULTS} is of another version of this project") from None
+    if places := sorted({name for result in done for name in result.handed} & NEVER_HANDED):
+        raise ValueError(f"resume={run_id}: its {RESULTS} hands on {', '.join(places)}, which no step does")
+    return done
 
 
 def follow(
@@ -116,7 +120,10 @@ def _interrupted(run_id: str, step: str) -> str:
     """The run of `step`, below that of an experiment, that can go on; empty where there is none."""
     if step != "train":
         return ""  # the others are short, or keep themselves what they have, as studies do
+    is_own = owners.is_own(store.stored_run(run_id))
     for child in store.children(run_id, step):
+        if is_own and not owners.is_own(child):  # put there by another
+            continue
         with suppress(ValueError):
             return candidates.find(step, child.info.run_id)[0]
     return ""

@@ -135,7 +135,7 @@ def _calibration(params: PredictParams, network: TrainedModel) -> tuple[Calibrat
         say(f"{missing}: training {network.run_id} has no validation split")
         return None, ""
     try:
-        splits = trained_model.with_images(network, params.data_dir).splits
+        splits = trained_model.with_images(network, params.data_dir, params.labels).splits
     except ValueError as error:
         say(f"{missing}: {error}")
         return None, ""

@@ -22,7 +22,7 @@ def run(params: ReportParams, parent: Run | None = None) -> Result:
     ) as step:
         content = page.build(record)
         with lifecycle.attached(run_id) as reported:
-            reported.text(FILE, content)
+            reported.bytes(FILE, content.encode())
         return step.conclude(f"{FILE} of run {run_id}, {len(content.encode()) / 1e6:.1f} MB")
 
 
@@ -32,7 +32,7 @@ def add(run: Run) -> str:
     if journal.left_behind or not run.flush(PATIENCE_SECONDS):
         return f"No report, as the tracking store has not taken all; later, {later}"
     try:
-        run.text(FILE, page.build(run_record.read(run.id)))
+        run.bytes(FILE, page.build(run_record.read(run.id)).encode())
     except ValueError as error:
         return f"No report ({error}); {later}"
     return f"Report: {FILE} among the artifacts of run {run.id}"

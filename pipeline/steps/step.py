@@ -10,6 +10,7 @@ from pydantic import FiniteFloat
 from pipeline import progress
 from pipeline.history.trained_model import ModelAndImages
 from pipeline.params import TrainedModelParams
+from pipeline.text import unmarked
 from pipeline.tracking import lifecycle
 from pipeline.tracking.run import Run
 
@@ -75,7 +76,7 @@ class Step:
         name: of the run, if not the one it began with. of, more: Markdown around the result in the description.
         before: lines for the terminal above the result.
         """
-        self.run.describe(name or self.name, f"**{self.title}**{of} — {result}{more}")
+        self.run.describe(name or self.name, f"**{self.title}**{of} — {unmarked(result)}{more}")
         progress.conclude(f"{before}{self.title.lower()}: {result} (run {self.run.id})")
         return Result(self.run.id, f"{self.title}: {result}", dict(numbers or {}), handed=dict(handed or {}))
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from pipeline import progress
 from pipeline.history.initial_weights import prepare
-from pipeline.params import LadderParams, SweepParams, TrainParams, without_password
+from pipeline.params import LadderParams, SweepParams, TrainParams
 from pipeline.progress import Part, say
 from pipeline.results import plots
 from pipeline.results.plots.style import offscreen
@@ -23,6 +23,7 @@ from pipeline.steps.step import Result, Step, tracked
 from pipeline.sweep import figures, study, workers
 from pipeline.sweep.space import Space, parse
 from pipeline.sweep.trials import Worker
+from pipeline.text import without_passwords
 from pipeline.tracking import lifecycle, store, views
 from pipeline.tracking.run import Run
 from pipeline.training import device
@@ -50,7 +51,7 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
     opened = study.open_or_create(params, space, recipe.splits.digest, recipe.precision)
     known = str(opened.user_attrs.get("mlflow.run_id", ""))
     reopen = known if store.is_there(known) else ""
-    own = {**params.model_dump(), "storage": without_password(study.storage_url(params.storage))}
+    own = {**params.model_dump(), "storage": without_passwords(study.storage_url(params.storage))}
     tags = {"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name}
     with tracked("sweep", params.study_name, own, tags, parent, reopen) as step:
         run = step.run

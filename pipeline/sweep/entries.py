@@ -7,8 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pipeline.params import TrainParams
+from pipeline.params.base import nearest
 from pipeline.progress import say
-from pipeline.settings import message, nearest
+from pipeline.settings import message
 
 # The same for all trials, which are compared on the same images and in one number format; and what moves no result.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")

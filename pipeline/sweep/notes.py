@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.params import TrainParams
-from pipeline.settings import message, nearest
+from pipeline.params.base import nearest
+from pipeline.settings import message
 
 APART = {"objectives", "data", "precision"}  # of what is declared: shared by the trials, and no parameters
 STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, SQLAlchemyError)  # Optuna's, reading it

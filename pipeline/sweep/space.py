@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from pipeline.params import INTERDEPENDENT, TrainParams
-from pipeline.settings import nearest, one_line
+from pipeline.params.base import nearest
+from pipeline.settings import one_line
 from pipeline.sweep import entries
 from pipeline.sweep.entries import MACHINE, Choices, Range, is_whole
 

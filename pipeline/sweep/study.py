@@ -14,12 +14,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.params import SweepParams, without_password
+from pipeline.params import SweepParams
 from pipeline.sweep import notes
 from pipeline.sweep.entries import MACHINE, Range
 from pipeline.sweep.samplers import SAMPLERS, OnGrid
 from pipeline.sweep.space import SCHEDULE, Space
 from pipeline.sweep.workers import is_alive_here, quiet, take_over
+from pipeline.text import without_passwords
 from pipeline.tracking import store
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
@@ -73,9 +74,7 @@ def connect(url: str) -> Storage:
                 heartbeat_stale_trial_callback=take_over,
             )
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
-        with contextlib.suppress(ValueError):
-            url = without_password(url)
-        raise ValueError(f"storage={url}: {store.first_line(error)}") from None
+        raise ValueError(without_passwords(f"storage={url}: {store.first_line(error)}")) from None
 
 
 @contextlib.contextmanager
@@ -89,7 +88,7 @@ def answering(storage: str, error: type[Exception]) -> Iterator[None]:
         if not isinstance(trouble, StorageInternalError):
             raise
         reason = store.first_line(trouble.__cause__ or trouble)
-        raise error(f"storage={without_password(storage_url(storage))}: {reason}") from None
+        raise error(f"storage={without_passwords(storage_url(storage))}: {reason}") from None
 
 
 def open_or_create(
@@ -189,7 +188,7 @@ def best(name: str, storage: str) -> dict[str, Any]:
     with answering(storage, ValueError), notes.checked(name):
         known = optuna.get_all_study_names(opened)
     if name not in known:
-        raise ValueError(f"from_study={name}: no such study in {without_password(url)} (studies: {', '.join(known)})")
+        raise ValueError(f"from_study={name}: no such study in {without_passwords(url)} (studies: {', '.join(known)})")
     with answering(storage, ValueError), notes.checked(name):
         study = optuna.load_study(study_name=name, storage=opened)
         noted = notes.read(study)

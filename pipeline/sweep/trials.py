@@ -3,14 +3,12 @@
 import gc
 import math
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,7 +24,7 @@ from pipeline.progress import meter, say
 from pipeline.resume.training_state import checkpointed, is_there, restore
 from pipeline.sweep import study, workers
 from pipeline.sweep.space import Space
-from pipeline.tracking import errors, lifecycle, processes, store
+from pipeline.tracking import errors, lifecycle, locks, processes, store
 from pipeline.tracking.run import Run
 from pipeline.training import costs
 from pipeline.training.events import EpochEnd, Failure
@@ -55,7 +53,7 @@ class Worker:
         self._study = study.open_or_create(params, space, recipe.splits.digest, recipe.precision, number)
         self._space = study.narrowed(self._study, space)
         self._total = workers.total_trials(params, space)
-        self._lock = FileLock(_lock_file(params))
+        self._lock = FileLock(locks.file(_lock_name(params)))
 
     def run(self) -> None:
         """Starts trials until the study has its number of them, and takes over those of workers that died."""
@@ -65,7 +63,8 @@ class Worker:
     def _run_all(self) -> None:
         while True:
             # To look at what is left and to start a trial is one act. The system frees the lock of a process that dies.
-            with self._lock:
+            locks.take(self._lock, "another worker of the study, which starts a trial")
+            try:
                 workers.reclaim(self._study)
                 count = workers.count(self._study)
                 self._finished = count.finished
@@ -76,6 +75,8 @@ class Worker:
                 if is_free := count.finished + count.running < self._total:
                     self._run_one()
                     gc.collect()  # the traceback of a trial that failed refers to itself, and holds its network
+            finally:
+                self._lock.release()
             if not is_free:
                 _stop_with_parent()
                 time.sleep(POLL_SECONDS)
@@ -214,9 +215,9 @@ def _shown(values: dict[str, Any]) -> str:
     return "  ".join(f"{name} {text}" for name, text in texts.items())
 
 
-def _lock_file(params: SweepParams) -> Path:
+def _lock_name(params: SweepParams) -> str:
     identity = f"{study.storage_url(params.storage)} {params.study_name}"
-    return Path(tempfile.gettempdir()) / f"pipeline-study-{sha256(identity.encode()).hexdigest()[:16]}.lock"
+    return f"study-{sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def _stop_with_parent() -> None:

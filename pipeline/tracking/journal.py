@@ -27,6 +27,7 @@ from tenacity import (
 
 from pipeline import disk
 from pipeline.disk import replacing, sync
+from pipeline.text import all_without_passwords, without_passwords
 from pipeline.tracking import outbox, processes
 from pipeline.tracking.entries import sealed
 from pipeline.tracking.outbox import ENTRIES, Outbox, Send, is_worth_another_try
@@ -48,8 +49,9 @@ class Journal:
     """
 
     def __init__(self, run_id: str, uri: str, send: Send, signs: bool = True) -> None:
+        disk.state_folder()
         self.folder = disk.run_folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
-        self._header = sealed({"run_id": run_id, "uri": uri, **processes.this()})
+        self._header = sealed({"run_id": run_id, "uri": without_passwords(uri), **processes.this()})
         self._file = self._made()
         self._count = 0
         self._writing = threading.Lock()
@@ -70,6 +72,7 @@ class Journal:
 
     def append(self, kind: str, **content: Any) -> None:
         """Adds an entry; it is on the disk when this returns. Raises OSError where the disk cannot take it."""
+        content = all_without_passwords(content)
         with self._writing:
             entry = {"kind": kind, "at": int(time.time() * 1000), **content, "number": self._count}
             self._file.write(sealed(entry) + "\n")

@@ -16,8 +16,8 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline import disk
-from pipeline.params import without_password
-from pipeline.tracking import claims, machine, processes, recovery, store, views
+from pipeline.text import without_passwords
+from pipeline.tracking import claims, machine, owners, processes, recovery, store, views
 from pipeline.tracking.run import Run
 from pipeline.tracking.sender import PACKAGE
 from pipeline.training.events import Failure
@@ -55,6 +55,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
         return
     try:
         run = _opened(run_id, experiment_id)
+        if not reopen:
+            run.tags(owners.seal(run_id))
     except ValueError:
         store.Client().set_terminated(run_id, "FAILED")
         raise
@@ -179,7 +181,7 @@ def attached(run_id: str) -> Iterator[Run]:
 def where_to_look(run_id: str) -> str:
     """A sentence that says where a run is kept, without a password, and how to view it."""
     uri = store.uri()
-    place = without_password(uri) if "://" in uri and set("@?") & set(uri) else uri
+    place = without_passwords(uri)
     if uri.startswith("http"):
         how = f"at {place}"
     elif Path.cwd() == PROJECT and Path(uri.removeprefix("sqlite:///")).resolve() == PROJECT / "mlflow.db":
@@ -192,7 +194,7 @@ def where_to_look(run_id: str) -> str:
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException, ValueError):
-        store.Client().set_tag(run_id, "error", message)
+        store.Client().set_tag(run_id, "error", without_passwords(message))
 
 
 def _code_tags() -> dict[str, str]:

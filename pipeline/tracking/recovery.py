@@ -2,19 +2,18 @@
 
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.progress import say
-from pipeline.tracking import claims, journal, outbox, processes, store
+from pipeline.text import HIDDEN, without_passwords
+from pipeline.tracking import claims, journal, locks, outbox, processes, store
 from pipeline.tracking.entries import Damaged, end_last_line, unsealed
 from pipeline.tracking.outbox import Outbox, Send, Transient
 from pipeline.tracking.sender import SEND, Sender
@@ -50,7 +49,7 @@ def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> No
         if client.get_run(run_id).info.status != "RUNNING":
             return
         for name, value in {"error": message, **(tags or {})}.items():
-            client.set_tag(run_id, name, value)
+            client.set_tag(run_id, name, without_passwords(value))
         client.set_terminated(run_id, "FAILED")
     except MlflowException as error:
         raise store.unusable(error) from None
@@ -63,7 +62,8 @@ def send(run_id: str = "") -> None:
     of the others stays too.
     """
     for folder, header in abandoned_journals(run_id):
-        if header["uri"] != store.uri() or (outbox.refusals(folder) and is_sent(folder)):
+        is_done = outbox.refusals(folder) and is_sent(folder)
+        if header["uri"] != without_passwords(store.uri()) or is_done:
             continue
         try:
             if store.is_there(header["run_id"]):
@@ -81,7 +81,7 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     does not hold the run, or holds it as deleted, and where it has refused some, or some are damaged: those stay.
     """
     run_id = header["run_id"]
-    store.use(header["uri"])
+    _use_store_of(header)
     is_there = store.is_there(run_id)
     if not is_there and not (is_sent(folder) and not outbox.refusals(folder)):
         raise ValueError(
@@ -100,6 +100,18 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     return num_sent
 
 
+def _use_store_of(header: Mapping[str, str]) -> None:
+    """Uses the store that a journal is for; the environment has its password, as no file on this disk does."""
+    if header["uri"] == without_passwords(store.uri()):
+        return
+    if HIDDEN in header["uri"]:
+        raise ValueError(
+            f"tracking store {header['uri']}: its password is kept nowhere; set MLFLOW_TRACKING_URI to that address "
+            "with its password, and send it again"
+        )
+    store.use(header["uri"])
+
+
 def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) -> int:
     unwanted: Collection[str] = ()
     stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
@@ -110,7 +122,7 @@ def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) 
             # A training that continued logged all again. A sweep logged only how it ended, as its trials went on.
             unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
     try:
-        return replay(folder, Sender(header["run_id"], header["uri"]), unwanted, refused_too)
+        return replay(folder, Sender(header["run_id"], store.uri()), unwanted, refused_too)
     except (Transient, OSError) as error:
         raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
 
@@ -154,10 +166,10 @@ def replay(folder: Path, send: Send, unwanted: Collection[str] = (), refused_too
     """Sends what is left in a journal, but for the `unwanted` kinds, and removes it. Returns how many entries it was.
 
     With `refused_too`, what was refused before is tried again. What is refused now, or damaged, is logged, and the
-    journal stays with a list of that. Of several processes of a machine that try to, one does, and the others wait.
+    journal stays with a list of that. Of several processes of a user that try to, one does, and the others wait.
     Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
     """
-    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{folder.name}.lock"):
+    with locks.held(folder.name, "another process, which sends the same"):
         if not folder.exists():
             return 0
         (folder / outbox.ENTRIES).touch()  # one that is gone is as good as one that has lost all

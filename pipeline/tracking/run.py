@@ -15,8 +15,8 @@ from pipeline.disk import sync
 from pipeline.model_files import states
 from pipeline.params import as_text
 from pipeline.progress import say
-from pipeline.text import cell, note
-from pipeline.tracking import processes, store, views
+from pipeline.text import all_without_passwords, cell, note, without_passwords
+from pipeline.tracking import owners, processes, store, views
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
@@ -59,6 +59,7 @@ class Run:
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
         self._journal.append("params", values={name: as_text(value) for name, value in values.items()})
+        self.tags(owners.seal_of_params(self.id, values))
         self.json("params.json", dict(values))
 
     def tags(self, values: Mapping[str, Any]) -> None:
@@ -94,7 +95,7 @@ class Run:
     def text(self, path: str, content: str) -> None:
         """Logs a text file."""
         with self._file(path) as file:
-            file.write_text(content, encoding="utf-8")
+            file.write_text(without_passwords(content), encoding="utf-8")
 
     def bytes(self, path: str, content: bytes) -> None:
         """Logs a file with that content."""
@@ -103,7 +104,7 @@ class Run:
 
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
-        self.text(path, _harmless(table).to_csv(index=False))
+        self.bytes(path, _harmless(table).to_csv(index=False).encode())
 
     @contextmanager
     def growing_table(self, path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
@@ -131,7 +132,7 @@ class Run:
 
     def json(self, path: str, content: Any) -> None:
         """Logs plain data as JSON."""
-        self.text(path, json.dumps(content, indent=2))
+        self.text(path, json.dumps(all_without_passwords(content), indent=2))
 
     def file(self, source: Path, path: str) -> None:
         """Logs a copy of a file."""

@@ -19,7 +19,7 @@ from pipeline.data.encoder import to_png
 from pipeline.model_files import registry, states
 from pipeline.model_files.classifier import Classifier
 from pipeline.progress import say
-from pipeline.text import note
+from pipeline.text import note, unmarked
 from pipeline.tracking import errors, store, views
 from pipeline.tracking.entries import Entry
 from pipeline.tracking.journal import FILES
@@ -186,7 +186,7 @@ def _as_sent(images: np.ndarray) -> pd.DataFrame:
 def _register(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> str:
     """Registers what the run has evaluated. Returns what came of it, which the run's description tells too."""
     verdict = registry.register(client, entry["name"], entry["train_run_id"], run_id, entry["test_digest"])
-    described, paragraph = client.get_run(run_id).data.tags.get(NOTE, ""), note(f"\n\n{verdict}")
+    described, paragraph = client.get_run(run_id).data.tags.get(NOTE, ""), note(f"\n\n{unmarked(verdict)}")
     client.set_tag(run_id, "registered", verdict)
     client.set_tag(run_id, NOTE, described.removesuffix(paragraph) + paragraph)
     return verdict

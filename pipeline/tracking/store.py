@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from pipeline.progress import say
-from pipeline.tracking import views
+from pipeline.text import without_passwords
+from pipeline.tracking import deadline, views
 from pipeline.tracking.errors import is_refusal, is_transient
 
 # What MLflow says of its own doings, nobody needs to know who has not asked for it.
@@ -59,11 +61,21 @@ class Client:
                 before_sleep=_say_once,
                 reraise=True,
             )
-            answer = retrying(method, *arguments, **named)
+            answer = retrying(_timely, self._uri, method, *arguments, **named)
             _answered.add(self._uri)
             return answer
 
         return patiently
+
+
+def _timely(uri: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a server answers in time; a database has limits of its own, and files may take long."""
+    if not uri.startswith("http") or "artifact" in method.__name__:
+        return method(*arguments, **named)
+    try:
+        return deadline.within(deadline.SECONDS, method, *arguments, **named)
+    except deadline.Late as error:
+        raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from None
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -210,8 +222,8 @@ def scratch() -> Iterator[Path]:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's first line, or its name where it has no text."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """The error's first line, without passwords, or its name where it has no text."""
+    return without_passwords((str(error) or type(error).__name__).splitlines()[0])
 
 
 def unusable(error: MlflowException) -> ValueError:

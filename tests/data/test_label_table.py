@@ -121,21 +121,24 @@ HEADER = ["path", "label", "split", "group"]
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "has no column path and label: its first line has nothing"),
-        ([["path|label"], ["a|b"]], "has no column path and label: its first line has path|label"),
+        ([], "has no column path and label: its first line must name"),
+        ([["path|label"], ["a|b"]], "has no column path and label: its first line must name"),
         ([["path", "label", "label"]], "has several columns label"),
         ([HEADER], "lists no file"),
         ([HEADER, ["a.png", "cat", "train"]], "line 2: 3 cells, not 4"),
-        ([HEADER, ["", "cat", "train", ""]], "line 2: path empty names no file"),
-        ([HEADER, ["a.png", " ", "train", ""]], "line 2: label empty must have 1 to 255 characters"),
-        ([HEADER, ["a.png", "c" * 256, "train", ""]], "line 2: label c+… must have 1 to 255 characters"),
-        ([HEADER, ["a.png", "cat", "tset", ""]], "line 2: split tset is none of train, valid, test"),
-        ([HEADER, ["a.png", "cat", "", ""]], "line 2: split empty is none of train, valid, test"),
-        ([HEADER, ["/etc/passwd", "cat", "train", ""]], "line 2: path /etc/passwd must be relative"),
-        ([HEADER, ["a/../../b.png", "cat", "train", ""]], r"line 2: path a/../../b.png must be relative, and stay"),
-        ([HEADER, ["a\x1b[2J\n", "cat", "\u202e", ""]], r"line 3: split \\u202e is none of"),
-        ([HEADER, ["0.png", "a", "train", "x"], ["./0.png", "b", "train", "x"]], "line 3: 0.png is in line 2 already"),
-        ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "a", "test", "x"]], "line 3: group x is in another split"),
+        ([HEADER, ["", "cat", "train", ""]], "line 2: its path names no file"),
+        ([HEADER, ["a.png", " ", "train", ""]], "line 2: its label has 0 characters; it must have 1 to 255"),
+        ([HEADER, ["a.png", "c" * 256, "train", ""]], "line 2: its label has 256 characters; it must have 1 to 255"),
+        ([HEADER, ["a.png", "cat", "tset", ""]], "line 2: its split is none of train, valid, test"),
+        ([HEADER, ["a.png", "cat", "", ""]], "line 2: its split is none of train, valid, test"),
+        ([HEADER, ["/etc/passwd", "cat", "train", ""]], "line 2: its path must be relative"),
+        ([HEADER, ["a/../../b.png", "cat", "train", ""]], r"line 2: its path must be relative, and stay"),
+        ([HEADER, ["a\x1b[2J\n", "cat", "\u202e", ""]], r"line 3: its split is none of"),
+        (
+            [HEADER, ["0.png", "a", "train", "x"], ["./0.png", "b", "train", "x"]],
+            "line 3: its path is in line 2 already",
+        ),
+        ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "a", "test", "x"]], "line 3: its group is in another split"),
         ([HEADER, ["0.png", "a", "test", ""], ["1.png", "b", "test", ""]], "no usable train image of a, b"),
         ([HEADER, ["0.png", "a", "train", ""], ["1.png", "a", "test", ""]], r"found one class \(a\)"),
         ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "b", "train", "x"]], "the test split: no group of images"),
@@ -167,6 +170,32 @@ def test_a_file_that_is_no_table_is_one_line(content: bytes, message: str, root:
     with pytest.raises(ValueError, match=message) as refusal:
         load(root, labels="labels.csv")
     assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["localhost:5432:db:me:hunter2"],
+        ["hunter2,hunter3"],
+        ["path,label", "/home/hunter2,x"],
+        ["path,label", "hunter2", "hunter2,x"],
+        ["path,label", "a,hunter2", "a,hunter2"],
+        ["path,label,split", "a,b,hunter2"],
+        ["path,label,split,group", "0.png,b,train,hunter2", "1.png,b,test,hunter2"],
+        ["path,label", "hunter2.png,x"],
+        ["path,label", "a," + "hunter2" * 99],
+        ["path,label", "hunter2\0,a"],
+        ["path,label", '"hunter2'],
+        ["path,label", '"hunter2"hunter2,a'],
+    ],
+)
+def test_a_refusal_quotes_nothing_of_the_file(lines: list[str], root: Path) -> None:
+    for number in range(2):
+        paint(root / f"{number}.png", (number, 0, 0))
+    (root / "labels.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="labels=") as refusal:
+        load(root, labels="labels.csv")
+    assert "hunter" not in str(refusal.value)
 
 
 def test_no_table_is_one_line(root: Path) -> None:

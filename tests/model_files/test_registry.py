@@ -1,8 +1,12 @@
 """Champions chosen by a paired test, on a real registry; the trainings and what they predict are written by hand."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 from mlflow.cli import gc
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
@@ -32,22 +36,28 @@ class Contest:
 
     def enter(self, wrong=(), digest=DIGEST, names=None):
         """A training, and its evaluation, which has all but some images right. Returns what its registration says."""
+        self.train()
+        return self.evaluate(wrong, digest, names)
+
+    def train(self):
         self.training = self.started("train", {})
         model = self.client.create_logged_model("0", "model", source_run_id=self.training)
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(self.training, [LoggedModelOutput(model.model_id, 0)])
         self.client.set_terminated(self.training)
-        return self.evaluate(wrong, digest, names)
 
     def evaluate(self, wrong=(), digest=DIGEST, names=None):
+        self.predict(wrong, digest, names)
+        told = self.register(digest)
+        self.client.set_terminated(self.evaluation)
+        return told
+
+    def predict(self, wrong=(), digest=DIGEST, names=None):
         self.evaluation = self.started("evaluate", {"train.run_id": self.training, "test.digest": digest})
         names = names or [f"test/{i}.png" for i in range(NUM_IMAGES)]
         rows = [f"{name},'=a,{'b' if i in wrong else chr(39) + '=a'},0.5" for i, name in enumerate(names)]
         (self.folder / "predictions.csv").write_text("\n".join(["name,true,predicted,confidence", *rows]))
         self.client.log_artifact(self.evaluation, str(self.folder / "predictions.csv"))
-        told = self.register(digest)
-        self.client.set_terminated(self.evaluation)
-        return told
 
     def register(self, digest=DIGEST):
         return registry.register(self.client, self.name, self.training, self.evaluation, digest)
@@ -176,3 +186,34 @@ def test_the_run_that_evaluated_tells_it_and_once(place, contest):
     tags = contest.client.get_run(run_id).data.tags
     assert tags["mlflow.note.content"] == f"**Evaluation**\n\n{tags['registered']}"
     assert sender.messages == [tags["registered"]] * 2
+
+
+ROUNDS = 6
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["of the name", "after a champion"])
+@pytest.mark.parametrize("num_rivals", [2, 3])
+def test_of_several_that_register_at_once_the_best_is_champion(place, num_rivals, is_first):
+    for number in range(ROUNDS):
+        name = f"race {num_rivals} {is_first} {number}"
+        if not is_first:
+            Contest(place, name).enter(wrong=range(30))
+        rivals = [Contest(place, name) for _ in range(num_rivals)]
+        for place_in_order, rival in enumerate(rivals):
+            rival.train()
+            rival.predict(wrong=range(0, 10 * ((place_in_order + number) % num_rivals)))
+        start = threading.Barrier(num_rivals)
+
+        def register(rival, start=start):
+            rival.client = MlflowClient(place.uri)
+            start.wait()
+            rival.told = rival.register()
+
+        with ThreadPoolExecutor(num_rivals) as threads:
+            list(threads.map(register, rivals))
+        (best,) = (rival for order, rival in enumerate(rivals) if (order + number) % num_rivals == 0)
+        champion = place.client.get_model_version_by_alias(name, "champion")
+        assert champion.run_id == best.training, [rival.told for rival in rivals]
+        assert ", champion: " in best.told
+        # Whoever asks again hears the same champion.
+        assert all((", champion: " in rival.register()) == (rival is best) for rival in rivals)

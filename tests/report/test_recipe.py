@@ -67,3 +67,24 @@ def test_parameters_of_another_version_are_shown_and_not_asked_for():
     record = Record(StepRecord(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
     assert [each.default for each in recipe.parameters(record.run)] == ["", "64"]
     assert recipe.command(record) == "mlflow run . -e train -P experiment=none -P width=16"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mailed"),
+    [
+        ("data_dir", "/home/me/My Pictures", "My Pictures"),
+        ("data_dir", "/home/me/photos/", "photos/"),
+        ("labels", "/home/me/labels.csv", "labels.csv"),
+        ("labels", "~me/labels.csv", "labels.csv"),
+        ("weights", "/home/me/w.safetensors", "w.safetensors"),
+        ("storage", "sqlite:////home/me/optuna.db", "sqlite:///optuna.db"),
+        ("storage", "postgresql://me:hunter2@host/studies", "postgresql://me:***@host/studies"),
+    ],
+)
+def test_a_page_that_may_be_mailed_names_no_place_on_the_own_disk(name, value, mailed):
+    of = step("train")
+    record = Record(StepRecord(**{**vars(of), "params": {name: value}}), {})
+    (listed,) = recipe.parameters(record.run)
+    assert listed.value == mailed
+    assert "/me" not in recipe.command(record)
+    assert "hunter2" not in recipe.command(record)

@@ -1,14 +1,17 @@
 """A store that cannot be used, and what is deleted there, is one line and exit status 2."""
 
+import contextlib
 import sqlite3
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
 
 from pipeline.resume import candidates
-from pipeline.tracking import store
+from pipeline.tracking import deadline, store
 from tests.conftest import PROJECT, Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
@@ -79,3 +82,90 @@ def test_a_deleted_run_is_not_gone_on_with(workplace, monkeypatch):
             candidates.find("train", run_id)
     finally:
         mlflow.set_tracking_uri(None)
+
+
+WITH_PASSWORD = "sqlite:///file:{}/mlflow.db?uri=true&password=hunter2"  # SQLite takes and ignores it
+AWAY = [
+    "http://me:hunter2@127.0.0.1:1",
+    "sqlite:////nowhere/at/all.db?password=hunter2",
+]
+
+
+@pytest.mark.parametrize("uri", AWAY)
+@pytest.mark.parametrize("step", ["status", "train"])
+def test_what_a_store_that_is_away_is_called_has_no_password(workplace, monkeypatch, capsys, uri, step):
+    workplace.uri = uri
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    workplace.run(step, **(TRAIN if step == "train" else {}))
+    said = "".join(capsys.readouterr())
+    assert said.strip()
+    assert "hunter2" not in said
+
+
+def test_no_password_is_kept_or_said_and_sync_has_it_from_the_environment(workplace, monkeypatch, capsys):
+    plain, workplace.uri = workplace.uri, WITH_PASSWORD.format(workplace.folder)
+
+    def fail(*_):
+        raise RuntimeError(f"(Background on this error at: {workplace.uri})")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.steps.train._train", fail)
+        with pytest.raises(RuntimeError):
+            workplace.run("train", storage="mysql://me:hunter2@host/studies", **TRAIN)
+        patch.setattr("pipeline.tracking.journal.Outbox.send_next", lambda outbox: False)
+        patch.setattr("pipeline.tracking.store.PATIENCE_SECONDS", 0)
+        with pytest.raises(RuntimeError):
+            workplace.run("train", **TRAIN)
+    capsys.readouterr()
+    workplace.uri = plain
+    assert workplace.run("sync") == 1
+    assert "its password is kept nowhere; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
+    assert b"entries.jsonl" in contents(workplace)
+    assert b"hunter2" not in contents(workplace)
+    workplace.uri = WITH_PASSWORD.format(workplace.folder)
+    assert workplace.run("sync") == 0
+    assert "hunter2" not in "".join(capsys.readouterr())
+    failed, other = workplace.runs("train")
+    for run in (failed, other):
+        assert "***" in run.data.tags["error"]
+        assert "traceback.txt" in workplace.artifacts(run.info.run_id)
+    assert other.data.params["storage"] == "mysql://me:***@host/studies"
+    assert b"traceback.txt" in contents(workplace)
+    assert b"hunter2" not in contents(workplace)
+
+
+def contents(workplace):
+    """Names and bytes of all files of a workplace but the decoded images."""
+    files = [path for path in workplace.folder.rglob("*") if path.is_file() and path.suffix != ".npy"]
+    return b"".join(str(path).encode() + path.read_bytes() for path in files)
+
+
+class Drip(BaseHTTPRequestHandler):
+    """Answers a byte at a time, each sooner than anybody stops waiting for it."""
+
+    def do_POST(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("step", ["status", "train"])
+def test_a_server_that_drips_is_given_up(workplace, monkeypatch, capsys, step):
+    monkeypatch.setattr(deadline, "SECONDS", 1.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Drip) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        workplace.uri = f"http://127.0.0.1:{http.server_port}"
+        begun = time.monotonic()
+        assert workplace.run(step, **(TRAIN if step == "train" else {})) == 2
+        assert time.monotonic() - begun < 10
+        http.shutdown()
+    assert f"error: tracking store {workplace.uri}: no whole answer within 1 s" in capsys.readouterr().err

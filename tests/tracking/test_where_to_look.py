@@ -24,7 +24,7 @@ OF_MAKE_UI = f"sqlite:///{PROJECT}/mlflow.db"
         ("http://127.0.0.1:5000", PROJECT, "Look at it at http://127.0.0.1:5000"),
         ("https://me:secret@mlflow.org/of/us", PROJECT, "Look at it at https://me:***@mlflow.org/of/us"),
         ("postgresql://me:secret@host/runs", PROJECT, "--backend-store-uri 'postgresql://me:***@host/runs'"),
-        ("postgresql://host/runs?user=me&password=secret", PROJECT, "'postgresql://host/runs?password=hidden&user=me'"),
+        ("postgresql://host/runs?user=me&password=secret", PROJECT, "'postgresql://host/runs?user=me&password=***'"),
     ],
 )
 def test_a_person_is_led_to_the_store_that_has_the_run(uri, stands_in, told, monkeypatch):

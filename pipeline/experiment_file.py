@@ -1,0 +1,101 @@
+"""Experiment files: YAML read strictly, where nothing can be read in two ways, and keys that are parameters."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.params import REMOVED, RENAMED, STEPS
+from pipeline.params.base import nearest
+
+UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like
+
+IDENTIFIER = re.compile(r"\w{1,40}")
+QUOTATION = re.compile("['\"!]")  # of a text, or of a tag
+KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Ambiguous(Exception):
+    """What the file says can be read in two ways."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, each written out: a few lines of aliases to aliases stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
+        return super().compose_node(parent, index)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _check_meaning(node)
+        return node
+
+
+def _check_meaning(node: yaml.Node, name: str = "") -> None:
+    """Raises _Ambiguous for a key that stands twice in one mapping, and for a number that a flag would not be read as.
+
+    YAML 1.1 reads 010 as 8 and 1:30 as 90, which few people mean.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_meaning(each, name)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            of_key = f"{name}.{key.value}" if name else str(key.value)
+            line = key.start_mark.line + 1
+            if of_key in lines:
+                raise _Ambiguous(f"{of_key} stands in line {lines[of_key]} and again in line {line}: keep one")
+            lines[of_key] = line
+            _check_meaning(value, of_key)
+    elif node.tag in NUMBERS and (number := yaml.SafeLoader("").construct_object(node)) != _as_decimal(node.value):
+        raise _Ambiguous(f"{name}={node.value}: YAML reads {number}: write what you mean as a plain decimal number")
+
+
+def _as_decimal(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """The mapping in an experiment file, its keys known parameters. Raises ValueError naming file and key."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ValueError(f"experiment {path}: {error.strerror or error}") from None
+    except _Ambiguous as error:
+        raise ValueError(f"experiment {path}: {error}") from None
+    except (yaml.YAMLError, *UNREADABLE) as error:
+        raise ValueError(f"experiment {path}: not YAML{_where(error)}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")
+    for key in content:
+        if answer := old_name(str(key)):
+            raise ValueError(f"experiment {path}: {key} {answer}")
+        if key not in KNOWN:
+            name = f" {key}" if IDENTIFIER.fullmatch(str(key)) else ""  # anything else is quoted of no file
+            raise ValueError(f"experiment {path}: unknown key{name}{nearest(str(key), KNOWN)}")
+    return content
+
+
+def _where(error: Exception) -> str:
+    """Where a file stops being YAML, and why; without what stands there, which a reader of the error may not know."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    reason = f": {problem}" if problem and not QUOTATION.search(problem) else ""
+    return f"{place}{reason}"
+
+
+def old_name(name: str) -> str:
+    """What a parameter's name of an earlier version is answered with; empty for any other name."""
+    if name in RENAMED:
+        return f"is now called {RENAMED[name]}"
+    return f"was removed: {REMOVED[name]}" if name in REMOVED else ""
