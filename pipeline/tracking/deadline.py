@@ -4,6 +4,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
 SECONDS = 30.0
 
 
@@ -30,3 +33,13 @@ def within(seconds: float, call: Callable[..., Any], *arguments: Any, **named: A
     if error is not None:
         raise error
     return answer
+
+
+def timely(uri: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a server answers in time; a database has limits of its own, and files may take long."""
+    if not uri.startswith("http") or "artifact" in getattr(method, "__name__", ""):
+        return method(*arguments, **named)
+    try:
+        return within(SECONDS, method, *arguments, **named)
+    except Late as error:
+        raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from None

@@ -1,13 +1,24 @@
-"""What an error of a tracking store, or of the way to it, says of trying again."""
+"""What an error of a tracking store, or of the way to it, says: why, and whether to try again."""
 
+import re
 from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
+from pipeline.text import without_passwords
+
 FAILURES = (OSError, MlflowException)
 WRONG_WAY = {401, 403, 404}  # a password or an address is wrong: to wait does not help, to mend it does
+NO_REASON = re.compile(r"\(raised as a result of [^)]*\)\s*")  # what SQLAlchemy writes before a database's own words
+
+
+def first_line(error: BaseException) -> str:
+    """The error's first line, without passwords; a database's own words if it said no; its name if it has no text."""
+    of_database = error.__cause__ if isinstance(error, MlflowException) else error
+    error = getattr(of_database, "orig", None) or error
+    return without_passwords((NO_REASON.sub("", str(error)) or type(error).__name__).splitlines()[0])
 
 
 def is_transient(error: BaseException) -> bool:

@@ -17,7 +17,18 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.text import without_passwords
-from pipeline.tracking import claims, machine, owners, processes, recovery, store, views
+from pipeline.tracking import (
+    artifact_folder,
+    claims,
+    database,
+    limits,
+    machine,
+    owners,
+    processes,
+    recovery,
+    store,
+    views,
+)
 from pipeline.tracking.run import Run
 from pipeline.tracking.sender import PACKAGE
 from pipeline.training.events import Failure
@@ -44,6 +55,8 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     try:
         experiment_id = store.experiment_id()
         disk.remove_unfinished(disk.runs_folder())
+        if parent is None:
+            artifact_folder.say_if_lost(store.Client(), experiment_id, store.uri())
         recovery.close_dead_runs(experiment_id)
         run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
     except MlflowException as error:
@@ -74,9 +87,10 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
 def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen: str) -> tuple[str, bool]:
     """The id of the run of `step`, RUNNING now, and whether it is a sweep that another process has under way."""
     client = store.Client()
+    name = limits.name(name)
     process = processes.as_tags({**processes.this(), **processes.sign_of_life()})
     tags = {"step": step, "mlflow.project.entryPoint": step, **_code_tags(), **process}
-    launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    launched = os.environ.pop("MLFLOW_RUN_ID", "") if parent is None else ""
     if reopen:
         recovery.send(reopen)
         is_own = _take_over(client, step, name, reopen, tags)
@@ -84,9 +98,9 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
             link = views.run_link(experiment_id, reopen)
             client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
             client.set_tag(launched, "mlflow.parentRunId", reopen)
-            client.update_run(launched, name=f"{name}, continued")
+            client.update_run(launched, name=limits.name(f"{name}, continued"))
         return reopen, not is_own
-    if launched is None:
+    if not launched:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.id
         tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
@@ -184,7 +198,7 @@ def where_to_look(run_id: str) -> str:
     place = without_passwords(uri)
     if uri.startswith("http"):
         how = f"at {place}"
-    elif Path.cwd() == PROJECT and Path(uri.removeprefix("sqlite:///")).resolve() == PROJECT / "mlflow.db":
+    elif Path.cwd() == PROJECT and database.file(uri) == PROJECT / "mlflow.db":
         how = "with: make ui"
     else:  # without the address, MLflow shows what is in the working directory
         how = f"with: mlflow ui --backend-store-uri {shlex.quote(place)}"
@@ -194,7 +208,7 @@ def where_to_look(run_id: str) -> str:
 def note_error(run_id: str, message: str) -> None:
     """Leaves the message on a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException, ValueError):
-        store.Client().set_tag(run_id, "error", without_passwords(message))
+        store.Client().set_tag(run_id, "error", limits.tag(without_passwords(message)))
 
 
 def _code_tags() -> dict[str, str]:

@@ -25,7 +25,7 @@ from mlflow.entities import Run as StoredRun
 
 from pipeline import disk
 from pipeline.text import all_without_passwords
-from pipeline.tracking import processes, store
+from pipeline.tracking import database, processes, store
 
 KEY = "owner.key"
 SEAL, PARAMS_SEAL = f"{processes.UNSEEN}owner.seal", f"{processes.UNSEEN}params.seal"
@@ -61,12 +61,11 @@ def name(run: StoredRun) -> str:
 
 def is_private() -> bool:
     """Whether nobody but this user can write to the store: a file of theirs, in a folder of theirs."""
-    if not store.uri().startswith("sqlite:///"):
+    file = database.file(store.uri())
+    if file is None:
         return False
-    database = store.beside("").resolve()
-    file = Path(store.uri().removeprefix("sqlite:///").partition("?")[0])
     try:
-        found = [database.stat(), *([file.stat()] if file.exists() else [])]
+        found = [file.parent.stat(), *([file.stat()] if file.exists() else [])]
     except OSError:
         return False
     return all(each.st_uid == os.getuid() and not each.st_mode & WRITABLE_BY_OTHERS for each in found)

@@ -16,7 +16,7 @@ from pipeline.model_files import states
 from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import all_without_passwords, cell, note, without_passwords
-from pipeline.tracking import owners, processes, store, views
+from pipeline.tracking import limits, owners, processes, store, views
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
@@ -58,13 +58,13 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
-        self._journal.append("params", values={name: as_text(value) for name, value in values.items()})
+        self._journal.append("params", values={name: limits.param(as_text(value)) for name, value in values.items()})
         self.tags(owners.seal_of_params(self.id, values))
         self.json("params.json", dict(values))
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Sets tags."""
-        self._journal.append("tags", values={name: str(value) for name, value in values.items()})
+        self._journal.append("tags", values={name: limits.tag(str(value)) for name, value in values.items()})
 
     def progress(self, done: int, total: int) -> None:
         """Says how many are done of what the run consists of, for who asks how it goes."""
@@ -72,7 +72,7 @@ class Run:
 
     def describe(self, name: str, markdown: str) -> None:
         """Sets the run's name and the description that the UI shows."""
-        self._journal.append("name", name=name)
+        self._journal.append("name", name=limits.name(name))
         self.tags({NOTE: note(markdown)})
 
     def link(self, text: str, run_id: str) -> str:

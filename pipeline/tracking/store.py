@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,23 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy.exc import SQLAlchemyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from pipeline.progress import say
-from pipeline.text import without_passwords
-from pipeline.tracking import deadline, views
-from pipeline.tracking.errors import is_refusal, is_transient
+from pipeline.tracking import artifact_folder, database, deadline, new_run, views
+from pipeline.tracking.database import PATIENCE_SECONDS
+from pipeline.tracking.errors import first_line, is_refusal, is_transient
 
-# What MLflow says of its own doings, nobody needs to know who has not asked for it.
+# MLflow's own messages are for those who ask for them.
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 # A busy or absent store is reported here in a line of our own.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
-PATIENCE_SECONDS = 120  # with a store that has answered before; one that never did may be a typing error
-
-_answered: set[str] = set()  # stores by URI
+_answered: set[str] = set()  # stores by URI; the address of one that never did may be a typing error
 
 
 class Client:
@@ -46,36 +45,32 @@ class Client:
     def __init__(self) -> None:
         self._uri = uri()
         try:
+            if self._uri != mlflow.get_tracking_uri():
+                use(self._uri)  # MLflow's own functions ask for it too
+            if self._uri not in _answered:
+                database.prepare_store(self._uri)
             self._client = MlflowClient(self._uri)
-        except MlflowException as error:  # an address or a database that is none of this MLflow's
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
             raise unusable(error) from None
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        return partial(self._patiently, getattr(self._client, name))
 
-        def patiently(*arguments: Any, **named: Any) -> Any:
-            retrying = Retrying(
-                retry=retry_if_exception(_may_pass),
-                stop=stop_after_delay(PATIENCE_SECONDS if self._uri in _answered else 0),
-                wait=wait_exponential(0.5, max=8),
-                before_sleep=_say_once,
-                reraise=True,
-            )
-            answer = retrying(_timely, self._uri, method, *arguments, **named)
-            _answered.add(self._uri)
-            return answer
+    def create_run(self, experiment_id: str, run_name: str, tags: Mapping[str, str]) -> StoredRun:
+        """A new run, one however often it is asked for."""
+        return self._patiently(new_run.Request(self._client, experiment_id, run_name, tags))
 
-        return patiently
-
-
-def _timely(uri: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What a server answers in time; a database has limits of its own, and files may take long."""
-    if not uri.startswith("http") or "artifact" in method.__name__:
-        return method(*arguments, **named)
-    try:
-        return deadline.within(deadline.SECONDS, method, *arguments, **named)
-    except deadline.Late as error:
-        raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from None
+    def _patiently(self, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_delay(PATIENCE_SECONDS if self._uri in _answered else 0),
+            wait=wait_exponential(0.5, max=8),
+            before_sleep=_say_once,
+            reraise=True,
+        )
+        answer = retrying(deadline.timely, self._uri, ask, *arguments, **named)
+        _answered.add(self._uri)
+        return answer
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -90,7 +85,7 @@ def _say_once(state: RetryCallState) -> None:
 
 def uri() -> str:
     """Where runs are kept."""
-    return str(mlflow.get_tracking_uri())
+    return database.plain(str(mlflow.get_tracking_uri()))
 
 
 def use(uri: str) -> None:
@@ -100,14 +95,14 @@ def use(uri: str) -> None:
 
 def is_made() -> bool:
     """Whether there is a store already: a local database is made when it is first asked something."""
-    database = uri().removeprefix("sqlite:///").partition("?")[0]
-    return not uri().startswith("sqlite:///") or Path(database).exists()
+    file = database.file(uri())
+    return file is None or file.exists()
 
 
 def beside(name: str) -> Path:
     """A file beside the store's own database; in the working directory where the store is no local file."""
-    database = uri().removeprefix("sqlite:///")
-    return (Path(database).parent if database != uri() else Path()).resolve() / name
+    file = database.file(uri())
+    return (Path() if file is None else file.parent).resolve() / name
 
 
 def is_there(run_id: str) -> bool:
@@ -188,7 +183,8 @@ def artifact(run_id: str, path: str, folder: Path) -> Path:
     try:
         return Path(Client().download_artifacts(run_id, path, str(folder)))
     except (MlflowException, OSError) as error:
-        raise ValueError(f"run {run_id} has no artifact {path} ({first_line(error)})") from None
+        why = artifact_folder.why_lost(stored_run(run_id), uri()) or first_line(error)
+        raise ValueError(f"run {run_id} has no artifact {path} ({why})") from None
 
 
 def has_artifact(run_id: str, path: str) -> bool:
@@ -198,8 +194,9 @@ def has_artifact(run_id: str, path: str) -> bool:
 
 def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
     """The mapping in a run's JSON artifact. Raises ValueError when there is none."""
+    file = artifact(run_id, path, folder)
     try:
-        content = json.loads(artifact(run_id, path, folder).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"run {run_id}: {path} cannot be read ({first_line(error)})") from None
     if not isinstance(content, dict):
@@ -221,23 +218,23 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def first_line(error: BaseException) -> str:
-    """The error's first line, without passwords, or its name where it has no text."""
-    return without_passwords((str(error) or type(error).__name__).splitlines()[0])
-
-
-def unusable(error: MlflowException) -> ValueError:
+def unusable(error: Exception) -> ValueError:
     """What the store answered, in one line; where a database said no, in its own words."""
-    return ValueError(f"tracking store {uri()}: {first_line(getattr(error.__cause__, 'orig', error))}")
+    return ValueError(f"tracking store {uri()}: {first_line(error)}")
 
 
 def _experiment(client: Client) -> Any:
+    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        if not os.environ.get(variable):  # MLflow takes an empty text for a name
+            os.environ.pop(variable, None)
     if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return client.get_experiment(experiment_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        with suppress(MlflowException):  # another process may have been faster
-            client.create_experiment(name)
-        found = client.get_experiment_by_name(name)
-    return found
+    if found := client.get_experiment_by_name(name):
+        return found
+    try:
+        return client.get_experiment(client.create_experiment(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(name)  # another process was faster, or the answer was lost

@@ -301,7 +301,7 @@ def test_a_study_without_a_complete_trial_has_no_best(storage):
     ("url", "part"),
     [
         ("optuna.db", "storage=optuna.db"),
-        ("sqlite:////nowhere/at/all/optuna.db", "unable to open"),
+        ("sqlite:////nowhere/at/all/optuna.db", "cannot be made in /nowhere/at/all"),
         ("nosuch://host/db", "nosuch"),
         ("postgresql+psycopg://me:secret@127.0.0.1:1/db", "storage=postgresql+psycopg://me:***@"),
     ],

@@ -290,7 +290,7 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
         ({"space": json.dumps({"max_lr": [0.1], "batch_size": [32, 500]})}, "batch_size=500 is more than"),
         ({"space": json.dumps({"max_lr": [0.1]}), "sampler": "tbe"}, "did you mean tpe?"),
         ({"space": json.dumps({"max_lr": [0.1]}), "objectives": "test/accuracy"}, "objectives"),
-        ({"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"}, "unable to open"),
+        ({"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"}, "cannot be made in /nowhere"),
         ({}, "nothing to vary"),
         ({"experiment": "auto", "model": "resnet9"}, "nothing to vary; give one, such as space="),
     ],

@@ -102,11 +102,11 @@ class Door:
         self._http.server_close()
 
     def recover(self) -> None:
-        self.fails_with, self.says, self.loses_answers = 0, b"", None
+        self.fails_with, self.fails_at, self.says, self.loses_answers = 0, "", b"", None
 
-    def fail(self, status: int = 500, says: str = "") -> None:
-        """Answers so to everything, and in those words."""
-        self.fails_with, self.says = status, says.encode()
+    def fail(self, status: int = 500, says: str = "", to: str = "") -> None:
+        """Answers so, in those words, to everything whose path ends in `to`."""
+        self.fails_with, self.says, self.fails_at = status, says.encode(), to
 
     def lose_answers(self, to: str = "") -> None:
         """Does what is asked and answers 500 all the same: the case in which a sender sends twice.
@@ -120,7 +120,7 @@ def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if door.fails_with:
+            if door.fails_with and self.path.endswith(door.fails_at):
                 self._answer(door.fails_with, door.says)
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}

@@ -116,6 +116,32 @@ def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_ther
     assert_whole(place, num_points(place), "KILLED")
 
 
+def test_a_run_is_made_once_though_the_answer_is_lost(tmp_path, server, door):
+    place = ServedPlace(tmp_path, door.uri)
+    store.use(door.uri)
+    try:
+        client = store.Client()
+        client.search_runs([place.experiment_id])  # a store that has answered is waited for
+        door.lose_answers(to="runs/create")
+        run = client.create_run(place.experiment_id, run_name="test", tags={"step": "train"})
+        assert [each.info.run_id for each in place.runs()] == [run.info.run_id]
+    finally:
+        store.use(None)
+
+
+def test_a_server_that_forbids_new_experiments_gives_its_reason(server, door, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine alone")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    door.fail(403, to="experiments/create")
+    store.use(door.uri)
+    try:
+        with pytest.raises(ValueError, match=f"^tracking store {door.uri}: .* error code 403") as refused:
+            store.experiment_id()
+        assert len(str(refused.value).splitlines()) == 1
+    finally:
+        store.use(None)
+
+
 def test_a_version_is_registered_once_though_every_answer_is_lost(server, door):
     client = MlflowClient(door.uri)
     training, evaluation = (client.create_run("0").info.run_id for _ in range(2))

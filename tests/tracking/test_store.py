@@ -1,6 +1,7 @@
 """A store that cannot be used, and what is deleted there, is one line and exit status 2."""
 
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -11,7 +12,7 @@ import mlflow
 import pytest
 
 from pipeline.resume import candidates
-from pipeline.tracking import deadline, store
+from pipeline.tracking import deadline, lifecycle, store
 from tests.conftest import PROJECT, Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
@@ -169,3 +170,65 @@ def test_a_server_that_drips_is_given_up(workplace, monkeypatch, capsys, step):
         assert time.monotonic() - begun < 10
         http.shutdown()
     assert f"error: tracking store {workplace.uri}: no whole answer within 1 s" in capsys.readouterr().err
+
+
+@pytest.fixture
+def standing(workplace, monkeypatch):
+    """Who stands in the workplace, in this process."""
+    monkeypatch.chdir(workplace.folder)
+    monkeypatch.setenv("XDG_STATE_HOME", workplace.environment["XDG_STATE_HOME"])
+    mlflow.set_tracking_uri(workplace.uri)
+    yield workplace
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"])
+def test_an_empty_variable_counts_as_unset(standing, variable, monkeypatch):
+    monkeypatch.setenv(variable, "")
+    with lifecycle.start("train", "test") as run:
+        pass
+    stored = standing.client.get_run(run.id)
+    assert (stored.info.experiment_id, stored.info.run_name) == ("0", "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 600, "'name' exceeds the maximum length of 500 characters"), ("#1", "")],
+)
+def test_a_new_experiment_is_made_or_refused_with_the_reason(standing, name, reason, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    if reason:
+        with pytest.raises(ValueError, match=f"^tracking store {standing.uri}: {reason}$"):
+            store.experiment_id()
+    else:
+        assert standing.client.get_experiment(store.experiment_id()).name == name
+
+
+def test_a_store_that_was_moved_says_where_it_looks_and_what_to_do(tmp_path, monkeypatch, capsys):
+    before, now = tmp_path / "my work", tmp_path / "moved here"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    mlflow.set_tracking_uri(None)
+    with lifecycle.start("train", "test") as run:
+        run.params({"epochs": 3})
+    assert capsys.readouterr().err == ""
+    before.rename(now)
+    monkeypatch.chdir(now)
+    mlflow.set_tracking_uri(f"sqlite:///{now}/mlflow.db")
+    try:
+        with pytest.raises(ValueError, match="if the store was moved, move it back, or type `mkdir") as refused:
+            store.read_json(run.id, "params.json", tmp_path)
+        assert f"records them in {before}/mlruns/0, which is not there" in str(refused.value)
+        with lifecycle.start("train", "again") as again:
+            again.params({"epochs": 3})
+        assert f"in {before}/mlruns/0, which is not there: " in capsys.readouterr().err
+        for _ in range(2):  # by the advice where the old folder was made anew, and then by that where it was not
+            with pytest.raises(ValueError, match="has no artifact params") as refused:
+                store.read_json(run.id, "params.json", tmp_path)
+            advice = str(refused.value).split("`")[1]
+            subprocess.run(advice, shell=True, check=True)
+            assert store.read_json(run.id, "params.json", tmp_path) == {"epochs": 3}
+            shutil.rmtree(before)
+    finally:
+        mlflow.set_tracking_uri(None)
