@@ -20,6 +20,7 @@ from typing import NamedTuple
 import click
 from mlflow import MlflowClient
 
+from pipeline import streams
 from pipeline.__main__ import options, run_command
 from pipeline.model_files import checkpoint
 from pipeline.params import TrainParams, absolute
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         verify(resolve("train", flags).to(TrainParams), num_kills)
 
     command = click.Command("verify_resume", params=[kills, *options(TrainParams)], callback=compare, help=__doc__)
-    return run_command(command, arguments, "python -m benchmarks.verify_resume")
+    with streams.guarded():
+        return run_command(command, arguments, "python -m benchmarks.verify_resume")
 
 
 def verify(params: TrainParams, num_kills: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pipeline import streams
 from pipeline.experiment_file import old_name
 from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
 from pipeline.params.base import nearest, trimmed
@@ -30,34 +31,40 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
     sys.excepthook = _report
-    try:
-        status = run_command(command_line(), arguments, "python -m pipeline")
-    finally:
-        gc.unfreeze()  # triton reports what is frozen to the very end as leaked
-    _say_what_was_not_sent()
-    return status
+    with streams.guarded():
+        try:
+            status = run_command(command_line(), arguments, "python -m pipeline")
+        finally:
+            gc.unfreeze()  # triton reports what is frozen to the very end as leaked
+        _say_what_was_not_sent()
+        return status
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
     """Runs `command`, called `name` in its help. Returns the exit status, as `main` does."""
     try:
-        command.main(args=arguments, prog_name=name, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return BAD_INPUT
+        return _run_or_help(command, arguments, name)
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         return _refuse(visible(" ".join(message.split())))
     except Failure as error:
-        click.echo(f"error: {visible(str(error))}", err=True)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes an Abort of either.
         if isinstance(error.__cause__, interrupts.Terminated):
-            click.echo("terminated", err=True)
+            print("terminated", file=sys.stderr)
             return TERMINATED
-        click.echo("interrupted", err=True)
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _run_or_help(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
+    try:
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return BAD_INPUT
     return 0
 
 
@@ -186,8 +193,9 @@ def _in_full(params: Declared) -> Declared:
 def _say_what_was_not_sent() -> None:
     if journal.left_behind:
         folders = ", ".join(str(folder) for folder in journal.left_behind)
-        click.echo(
-            f"the tracking store did not take all; `python -m pipeline sync` will send it from {folders}", err=True
+        print(
+            f"the tracking store did not take all; `python -m pipeline sync` will send it from {folders}",
+            file=sys.stderr,
         )
 
 
@@ -224,7 +232,7 @@ def _log_to_the_terminal() -> None:
 
 
 def _refuse(message: str) -> int:
-    click.echo(f"error: {message}", err=True)
+    print(f"error: {message}", file=sys.stderr)
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         from pipeline.tracking import lifecycle
 

@@ -64,7 +64,9 @@ class Workplace:
         flags = [word for name, value in params.items() for word in (f"--{name}", str(value))]
         return [sys.executable, "-m", "pipeline", step, *flags, *map(str, words)]
 
-    def start(self, step: str, module: str = "", **params: object) -> subprocess.Popen:
+    def start(
+        self, step: str, module: str = "", *, start_new_session: bool = False, **params: object
+    ) -> subprocess.Popen:
         """`python -m pipeline step --name value ...`, or `python -m module --name value ...`, under way."""
         words = self.command(step, **params)
         return subprocess.Popen(
@@ -74,6 +76,7 @@ class Workplace:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=start_new_session,
         )
 
     def run(self, step: str, *words: object, **params: object) -> int:

@@ -13,6 +13,7 @@ PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
 FLOORS = [
     "text",
     "disk",
+    "streams",
     "params",
     "experiment_file",
     "settings",
@@ -50,6 +51,7 @@ FENCES = {
 WITHOUT_TORCH = {
     "text",
     "disk",
+    "streams",
     "params",
     "experiment_file",
     "settings",

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
+from pipeline.data.jpeg_scans import Costly, num_scans
 from pipeline.data.parallel import map_blocks
 from pipeline.data.repairs import repaired
 from pipeline.text import original
@@ -24,6 +25,8 @@ UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".
 
 # Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
 MAX_PIXELS = 128 * 2**20
+MAX_SCANS = 100  # of one JPEG; programs write some ten
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # in all scans of one JPEG: some seconds
 MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
 
 # What brings an image upright, by its EXIF orientation.
@@ -63,8 +66,8 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
     `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
     Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
     animation the first frame. Metadata that cannot be read count as absent. Raises ValueError that says why for
-    pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they take memory,
-    for more than `MAX_PIXELS`.
+    pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they take memory or
+    time, for more than `MAX_PIXELS` and for a JPEG of too many scans.
     """
     try:
         with warnings.catch_warnings():
@@ -93,7 +96,7 @@ def _read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")
     try:
         return _open_and_take(file, take)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Costly):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's
@@ -106,11 +109,14 @@ def _read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
 
 
 def _open_and_take(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
-    file.seek(0)
+    scans = num_scans(file, MAX_SCANS)
     with Image.open(file, formats=FORMATS) as image:
         # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
-        if image.width * image.height > MAX_PIXELS:
+        num_pixels = image.width * image.height
+        if num_pixels > MAX_PIXELS:
             raise Image.DecompressionBombError
+        if scans > min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, num_pixels)):
+            raise Costly(f"{scans} scans or more of {num_pixels:,} pixels, which would take minutes to decode")
         return take(image)
 
 
@@ -206,9 +212,7 @@ def sizes(root: Path, names: Sequence[str], *, progress: bool = True) -> np.ndar
 
 
 def _sizes(paths: Sequence[str]) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes that `decode` accepts
-        return np.array([_size(path) for path in paths], dtype=np.int64)
+    return np.array([_size(path) for path in paths], dtype=np.int64)
 
 
 def _size(path: str) -> tuple[int, int]:
@@ -218,5 +222,17 @@ def _size(path: str) -> tuple[int, int]:
             return 0, 0
         with open(path, "rb") as file:  # noqa: PTH123
             return _read(file, lambda image: image.size)
+    except Exception:  # on broken files decoders raise anything
+        return 0, 0
+
+
+def size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height in px of the image in `file`, by its header alone; 0 and 0 for what cannot be read."""
+    try:
+        num_scans(file, MAX_SCANS)  # refuses what would take long to read
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that `decode` accepts
+            with Image.open(file, formats=FORMATS) as image:
+                return image.size
     except Exception:  # on broken files decoders raise anything
         return 0, 0

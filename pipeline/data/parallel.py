@@ -1,12 +1,13 @@
 """A function over many items, in blocks, in worker processes."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from pipeline.data.quotas import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,7 +39,7 @@ def map_blocks(
 ) -> Iterator[Result]:
     """`function` of each block of `block_size` items, in order, with a progress bar on a terminal.
 
-    With `worth_workers` items or more it runs in processes of its own, as many as there are cores and blocks.
+    With `worth_workers` items or more it runs in processes of its own, as many as there are blocks and cores to be had.
 
     Processes, not threads: on small files threads mostly wait for the interpreter's lock (a bare decoding
     loop over JPEG files of 32x32 px, 2 cores: 87 us a file in two processes, 177 in one, 290 in two
@@ -50,7 +51,7 @@ def map_blocks(
         blocks,
         batch_size=None,
         collate_fn=_unchanged,
-        num_workers=min(_cores(), len(blocks)) if len(items) >= worth_workers else 0,
+        num_workers=min(cores(), len(blocks)) if len(items) >= worth_workers else 0,
         generator=Generator(),  # its own, so that reading data does not advance the global random state
     )
     # `disable=None`: shown on a terminal only.
@@ -62,8 +63,3 @@ def map_blocks(
 
 def _unchanged(block: Result) -> Result:
     return block
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -53,22 +53,34 @@ def measure(
     (0, 1), of the pixels go: equal ones, of which ReLU makes many, in random order. `targets` (B,) int64;
     `seed` settles order and noise.
     """
-    ranks = _ranks(maps, seed).to(images.device)
-    counts = [round(fraction * ranks[0].numel()) for fraction in fractions]
     chance = torch.Generator().manual_seed(seed)
+    ties = np.random.default_rng(seed)
+    each = batch_size(images.shape[-1])
+    with untouched(model), torch.inference_mode():
+        batches = [
+            _confidences(model, images[batch], targets[batch], _ranks(maps[batch], ties), fractions, chance)
+            for batch in (slice(start, start + each) for start in range(0, len(images), each))
+        ]
+    most, least = (np.concatenate(curves) for curves in zip(*batches, strict=True))
+    return Faithfulness(np.array([0.0, *fractions]), most, least)
+
+
+def _confidences(
+    model: nn.Module, images: Tensor, targets: Tensor, ranks: Tensor, fractions: Sequence[float], chance: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two curves (B, 1 + F) of `Faithfulness` for a batch: the most relevant pixels first, and the least."""
+    num_pixels = ranks[0].numel()
+    counts = [round(fraction * num_pixels) for fraction in fractions]
+    ranks, targets = ranks.to(images.device), targets.to(images.device)
 
     def confidence(removed: Tensor) -> np.ndarray:
-        filled = impute(images, removed, NOISE, chance)
-        probabilities = torch.cat([model(some).softmax(1) for some in filled.split(batch_size(images.shape[-1]))])
-        return probabilities.gather(1, targets[:, None].to(images.device))[:, 0].cpu().numpy()
+        probabilities = model(impute(images, removed, NOISE, chance)).softmax(1)
+        return probabilities.gather(1, targets[:, None])[:, 0].cpu().numpy()
 
-    with untouched(model), torch.inference_mode():
-        intact = confidence(torch.zeros_like(ranks, dtype=torch.bool))
-        most = [confidence(ranks >= ranks[0].numel() - count) for count in counts]
-        least = [confidence(ranks < count) for count in counts]
-    return Faithfulness(
-        np.array([0.0, *fractions]), np.stack([intact, *most], axis=1), np.stack([intact, *least], axis=1)
-    )
+    intact = confidence(torch.zeros_like(ranks, dtype=torch.bool))
+    most = [confidence(ranks >= num_pixels - count) for count in counts]
+    least = [confidence(ranks < count) for count in counts]
+    return np.stack([intact, *most], axis=1), np.stack([intact, *least], axis=1)
 
 
 def random_maps(shape: tuple[int, int, int], seed: int, grid: tuple[int, int]) -> np.ndarray:
@@ -144,8 +156,8 @@ def _energy(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).mean((2, 3), keepdim=True)
 
 
-def _ranks(maps: np.ndarray, seed: int) -> Tensor:
+def _ranks(maps: np.ndarray, ties: np.random.Generator) -> Tensor:
     """Each pixel's place in its map, (B, H, W) int64, the least relevant first and equals in random order."""
     flat = maps.reshape(len(maps), -1)
-    order = np.lexsort((np.random.default_rng(seed).random(flat.shape), flat))
+    order = np.lexsort((ties.random(flat.shape), flat))
     return torch.from_numpy(order.argsort(axis=1)).view(maps.shape)

@@ -5,9 +5,11 @@ thousand deep with 500. A proxy before it bounds the body, and lets only POST of
 """
 
 import base64
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import mlflow
@@ -17,10 +19,13 @@ from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from pipeline.data import decoder
 from pipeline.model_files.classifier import Classifier
 from pipeline.text import visible
 
-MAX_IMAGES = 1024  # per request to a server, which others wait for
+# Per request to a server, which others wait for.
+MAX_IMAGES = 1024
+MAX_PIXELS = 4 * decoder.MAX_PIXELS  # of photos, by their headers
 COLUMN = "image"
 QUOTED_CHARACTERS = 200  # of what somebody sent, in the answer
 
@@ -31,8 +36,9 @@ class ServedClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Builds the network from the weights file among the model's artifacts."""
         self._classifier = Classifier.load(Path(context.artifacts["weights"]))
-        # A photo takes up to 2 GB while it is decoded, and a server works on several requests at a time.
-        self._decoding = Lock()
+        # A photo takes up to 2 GB while it is decoded, and a server works on several requests at a time: one thread
+        # decodes for all of them, photo by photo in the order they come, so that no request waits for all of another.
+        self._decoding = ThreadPoolExecutor(max_workers=1)
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -41,7 +47,7 @@ class ServedClassifier(PythonModel):
 
         `model_input` is images (N, 3, H, W) of whole numbers from 0 to 255, or a table with one column, `image`, of
         image files of any size: their bytes, or these as base64 text. Raises MlflowException, which a server answers
-        with 400, for anything else, and in a server for more than MAX_IMAGES.
+        with 400, for anything else, and in a server for more than MAX_IMAGES or, in photos, MAX_PIXELS.
         """
         try:
             return self._classifier.table(self._images(model_input))
@@ -63,14 +69,35 @@ class ServedClassifier(PythonModel):
             found = visible(", ".join(map(str, table.columns)))[:QUOTED_CHARACTERS]
             raise ValueError(f"a table of images has one column, {COLUMN}, and a row or more, not columns [{found}]")
         images = np.empty((len(table), 3, size, size), dtype=np.uint8)
-        for place, sent in enumerate(table[COLUMN]):
-            try:
-                file = BytesIO(_content(sent))
-                with self._decoding:
-                    images[place] = self._classifier.read(file)
-            except ValueError as error:
-                raise ValueError(f"{COLUMN} {place + 1} of {len(table)}: {error}") from None
+        for place, file in enumerate(_files(table)):
+            with _named(place, len(table)):
+                images[place] = self._decoding.submit(self._classifier.read, file).result()
         return images
+
+
+def _files(table: pd.DataFrame) -> list[BytesIO]:
+    """The photos of a request, still encoded. Raises ValueError where their headers announce too many pixels."""
+    files, num_pixels = [], 0
+    for place, sent in enumerate(table[COLUMN]):
+        with _named(place, len(table)):
+            file = BytesIO(_content(sent))
+        width, height = decoder.size(file)
+        num_pixels += width * height
+        if _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() and num_pixels > MAX_PIXELS:
+            found = f"the first {place + 1} of {len(table)} images hold more than {MAX_PIXELS:,} pixels"
+            raise ValueError(f"{found}: send fewer or smaller ones at a time")
+        file.seek(0)
+        files.append(file)
+    return files
+
+
+@contextmanager
+def _named(place: int, number: int) -> Iterator[None]:
+    """Within, what is wrong with an image names its place in the request."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{COLUMN} {place + 1} of {number}: {error}") from None
 
 
 def _content(sent: Any) -> bytes:

@@ -67,7 +67,9 @@ class TrainParams(RecipeParams, StudyParams):
         "auto", description="for speed alone, torch.compile; auto is on for long trainings on CUDA, where it can be"
     )
     checkpoint_minutes: float = Field(
-        10, gt=0, description="the state is kept after each epoch, and so often (minutes) within a long one"
+        10,
+        gt=0,
+        description="minutes between kept states within an epoch; epochs that end 30 s after the last keep one too",
     )
     keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
     watch_images: int = Field(

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import click
 from tqdm import tqdm
 
 from pipeline.text import visible
@@ -74,7 +73,7 @@ def inner() -> Iterator[None]:
 def answer(message: str) -> None:
     """A line of what was asked for, on standard output."""
     with tqdm.external_write_mode(file=sys.stdout):
-        click.echo(visible(message, keep="\n"))
+        _write(visible(message, keep="\n"), sys.stdout)
 
 
 def say(message: str) -> None:
@@ -93,4 +92,10 @@ def tell(message: str) -> None:
     """What a person must know, said in any case."""
     start = TO_AN_EMPTY_LINE if sys.stderr.isatty() else ""
     with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(start + visible(message, keep="\n"), err=True)
+        _write(start + visible(message, keep="\n"), sys.stderr)
+
+
+def _write(line: str, stream: Any) -> None:
+    # click's echo would write UTF-8 to a stream that says it takes ASCII.
+    stream.write(f"{line}\n")
+    stream.flush()

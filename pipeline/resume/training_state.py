@@ -10,11 +10,14 @@ from pipeline.model_files import checkpoint, states
 from pipeline.resume import interrupts
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.tracking.system_metrics import SystemMetrics
+from pipeline.tracking.system_metrics import GROUP, SystemMetrics
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.training import Diverged, Training
 
 log = logging.getLogger(__name__)
+
+EPOCH_SECONDS = 30  # between the states after two epochs: to keep one may take as long as an epoch
+STATE_SECONDS = f"{GROUP}state_seconds"  # how long the training waited for its states to be kept, since the last epoch
 
 
 def restore(training: Training, run_id: str) -> None:
@@ -30,16 +33,18 @@ def checkpointed(
 ) -> Generator[StepEnd | EpochEnd]:
     """The events of `training`; logs each epoch once in `run`, also those from before an interruption.
 
-    Saves the state after every epoch, every `minutes` within one, and when an interrupt comes, which is raised between
-    two updates. `look` is called with each epoch that ends, before its state is saved, so that a training that
-    continues has looked at every epoch behind it.
+    Saves the state after the first epoch and the last, after others once 30 s have passed since the state before, every
+    `minutes` within a long one, and when an interrupt comes, which is raised between two updates. What was logged after
+    the newest state is trained again by a training that goes on from it, to the same numbers, and not logged again.
+    `look` is called with each epoch that ends, before its state is saved, so that a training that continues has looked
+    at every epoch behind it.
     """
     is_begun = training.log.num_steps > 0  # else nothing is logged, and a store that is away need not be asked
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
     for epoch in training.log.epochs:
         if epoch.epoch not in logged:
             run.record(epoch)
-    kept_at = time.monotonic()
+    kept_at, state_seconds = time.monotonic(), 0.0
     metrics = SystemMetrics()
     with interrupts.held():
         try:
@@ -47,18 +52,27 @@ def checkpointed(
                 metrics.look()
                 if look is not None and isinstance(event, EpochEnd):
                     look(event.epoch)
-                is_due = time.monotonic() - kept_at > 60 * minutes
-                if isinstance(event, EpochEnd) or is_due or interrupts.waiting():
-                    # Before the epoch shows: what is in MLflow is never trained again.
+                if _is_due(event, training, time.monotonic() - kept_at, minutes) or interrupts.waiting():
+                    started = time.monotonic()
                     run.state(training.state_dict(), training.log.num_steps)
                     kept_at = time.monotonic()
-                if isinstance(event, EpochEnd) and event.epoch not in logged:
-                    run.record(event, metrics.averages())
+                    state_seconds += kept_at - started
+                if isinstance(event, EpochEnd):
+                    if event.epoch not in logged:
+                        run.record(event, {**metrics.averages(), STATE_SECONDS: state_seconds})
+                    state_seconds = 0.0
                 yield event
                 interrupts.pause()
         except Diverged:
             run.no_states()  # they lead here again
             raise
+
+
+def _is_due(event: StepEnd | EpochEnd, training: Training, seconds: float, minutes: float) -> bool:
+    """Whether a state is to be kept after `event`, so many seconds after the one before."""
+    if isinstance(event, StepEnd):
+        return seconds > 60 * minutes
+    return event.epoch in (1, training.epochs) or seconds > min(60 * minutes, EPOCH_SECONDS)
 
 
 def newest(run_id: str) -> Any:

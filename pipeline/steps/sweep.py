@@ -2,15 +2,18 @@
 
 import math
 import multiprocessing
+import signal
 from collections import Counter
 from dataclasses import replace
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import optuna
 import torch
 from optuna.trial import FrozenTrial
 
-from pipeline import progress
+from pipeline import progress, streams
 from pipeline.history.initial_weights import prepare
 from pipeline.params import LadderParams, SweepParams, TrainParams
 from pipeline.progress import Part, say
@@ -105,10 +108,7 @@ def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) ->
     """Trials in this process, and beside it in as many more as are asked for."""
     threads = torch.get_num_threads()
     own = max(1, threads // params.sweep_workers)
-    # A server that has imported everything once and forks is minutes faster than a start from nothing for each.
-    has_server = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
-    context.set_forkserver_preload(["pipeline.steps.sweep"])
+    context = _context() if params.sweep_workers > 1 else multiprocessing.get_context("spawn")
     first, *rest = _spaces(space, params.sweep_workers)
     others = [
         context.Process(target=_work, args=(params, each, store.uri(), run.id, number, own, progress.is_quiet()))
@@ -135,13 +135,32 @@ def _spaces(space: Space, num_workers: int) -> list[Space]:
     return [replace(space, base=space.base.model_copy(update={"device": each})) for each in devices]
 
 
+def _context() -> SpawnContext | ForkServerContext:
+    """What starts workers, where the system has it a server that has imported everything once and forks.
+
+    That is minutes faster than a start from nothing for each.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.sweep.fork_server", "pipeline.steps.sweep"])
+    resource_tracker.ensure_running()  # first, as its start lets Ctrl-C through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the server too, until it knows how to end
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return context
+
+
+@streams.guarded()
 def _work(
     params: SweepParams, space: Space, store_uri: str, run_id: str, number: int, threads: int, is_quiet: bool
 ) -> None:
-    interrupts.raise_once()
-    store.use(store_uri)
-    torch.set_num_threads(threads)
     try:
+        interrupts.raise_once()
+        store.use(store_uri)
+        torch.set_num_threads(threads)
         with progress.quiet(is_quiet), study.answering(params.storage, Failure), lifecycle.attached(run_id) as run:
             Worker(params, space, _recipe(space), run, number).run()
     except Failure as error:

@@ -1,11 +1,11 @@
 """What a network costs, before it has seen an image."""
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.data import quotas
 from pipeline.data.batches import free_memory
 
 
@@ -68,7 +68,7 @@ def kept(model: nn.Module, image_size: int, precision: str) -> int:
 def _free(device: torch.device) -> int | None:
     if device.type == "cuda":
         return free_memory(device)
-    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
+    return quotas.free_memory() if device.type == "cpu" else None
 
 
 def _storage(tensor: Tensor) -> int:

@@ -9,24 +9,26 @@ from pathlib import Path
 import psutil
 import torch
 
+from pipeline.data import quotas
+
 
 def choose(name: str) -> torch.device:
     """The device called `name`; `auto` is the first of CUDA, Apple's MPS and the CPU that is there.
 
-    Where it is the CPU, this process keeps the memory of large tensors from here on. A GPU that is named by its number
-    becomes torch's current one.
+    From here on this process computes with no more threads than cores are granted to it, unless OMP_NUM_THREADS says
+    otherwise. On the CPU it keeps the memory of large tensors. A GPU named by its number becomes torch's current one.
     Raises ValueError for a device this machine lacks.
     """
     names = available()
     if name not in ("auto", *names):
         raise ValueError(f"device={name}: not on this machine (devices: {', '.join(names)})")
     device = torch.device(names[0] if name == "auto" else name)
+    if "OMP_NUM_THREADS" not in os.environ and (granted := quotas.cores()) < torch.get_num_threads():
+        torch.set_num_threads(granted)  # more of them would wait for each other
     if device.type == "cpu":
         keep_large_blocks()
     if device.index is not None:
-        torch.cuda.set_device(
-            device
-        )  # or what names no device, such as pinned memory, would take some of the first GPU
+        torch.cuda.set_device(device)  # else pinned memory and the like would take some of the first GPU
     return device
 
 

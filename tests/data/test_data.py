@@ -27,7 +27,7 @@ import torchvision
 from PIL import Image
 
 from pipeline import data
-from pipeline.data import cache, folders, parallel
+from pipeline.data import cache, folders, quotas
 from pipeline.data.decoder import decode
 from pipeline.data.rows import Rows, prefetch
 from pipeline.data.splits import hold_out, limit
@@ -622,7 +622,7 @@ def test_a_few_large_photos_keep_every_core_busy_and_small_images_start_no_worke
     if side == SIZE:
         assert processes == {os.getpid()}
     else:
-        assert os.getpid() not in processes and len(processes) == min(4, parallel._cores())
+        assert os.getpid() not in processes and len(processes) == min(4, quotas.cores())
 
 
 def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

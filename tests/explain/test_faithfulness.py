@@ -5,8 +5,10 @@ import pytest
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline import models
+from pipeline.data import batches
 from pipeline.explain import faithfulness
 from pipeline.explain.faithfulness import impute, measure, random_maps, randomised_copy
 from pipeline.models import MODELS
@@ -79,6 +81,29 @@ def test_exactly_the_given_fractions_are_removed_of_a_map_that_is_all_ties(value
     measure(model, images, targets, np.full((8, 16, 16), value, np.float32), seed=0)
     removed = [(shown != images).any(1).sum(dim=(1, 2)).unique().tolist() for shown in model.shown]
     assert removed == [[0], [51], [102], [154], [205], [51], [102], [154], [205]]
+
+
+class Largest(TorchFunctionMode):
+    """Keeps the number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_function__(self, function, types, given=(), named=None):
+        made = function(*given, **(named or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_large_images_are_filled_in_batch_by_batch(monkeypatch):
+    images, targets, perfect = scene(10)
+    whole = measure(TopLeft(), images, targets, perfect, seed=0)
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 4 * 16 * 16)  # as many as four images have
+    with Largest() as largest:
+        parts = measure(TopLeft(), images, targets, perfect, seed=0)
+    assert largest.elements == 4 * 3 * 16 * 16
+    np.testing.assert_allclose(parts.most_relevant_first, whole.most_relevant_first, atol=0.02)
+    np.testing.assert_allclose(parts.least_relevant_first, whole.least_relevant_first, atol=0.02)
 
 
 def test_a_seed_settles_it():

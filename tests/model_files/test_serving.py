@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -27,6 +28,7 @@ from pipeline.model_files import checkpoint
 from pipeline.model_files.serving import MAX_IMAGES
 from pipeline.tracking import lifecycle
 from tests.conftest import Workplace
+from tests.data.jpegs import jpeg
 
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, SIZE, SIZE)).tolist()
@@ -145,6 +147,17 @@ def bomb():
     return bytes(content)
 
 
+def blank(side):
+    """A PNG file of some KB that is grey throughout."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side * (1 + -(-side // 8))), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 BODIES = {
     "nothing": ("", "JSON"),
     "no JSON": ("hello", "JSON"),
@@ -194,6 +207,11 @@ BODIES = {
     "another format": (records(text(photo("tiff"))), "not a JPEG, PNG, WebP, BMP or GIF image"),
     "half a photo": (records(text(photo()[:600])), "runcated"),
     "a bomb": (records(text(bomb())), "more than 134,217,728 pixels"),
+    "a photo of 300 scans": (records(text(jpeg(11_584, 300))), "image 1 of 1: 101 scans or more"),
+    "many large photos": (
+        records(*[text(photo()), *[text(blank(11_584))] * 600]),
+        "the first 6 of 601 images hold more than",
+    ),
 }
 
 
@@ -269,6 +287,15 @@ def test_the_example_beside_the_model_is_what_a_server_takes(server, saved):
 def test_as_many_images_as_are_allowed_are_answered(server):
     answer = post(server, of(np.full((MAX_IMAGES, 3, SIZE, SIZE), 9).tolist()))
     assert len(answer.json()["predictions"]) == MAX_IMAGES
+
+
+def test_a_photo_is_answered_while_another_request_still_decodes_its_own(server):
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(post, server, records(*[text(jpeg(8000, 40))] * 8))
+        time.sleep(0.5)
+        assert post(server, records(text(photo()))).status_code == 200
+        assert not slow.done()
+        assert slow.result().status_code == 200
 
 
 def test_in_python_any_number_is_taken_and_any_brightness_and_files_as_they_are(saved):

@@ -9,7 +9,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from pipeline.model_files import checkpoint
+from pipeline.model_files import checkpoint, states
+from pipeline.resume import training_state
 from pipeline.steps import train
 from pipeline.tracking import system_metrics
 from tests.conftest import Workplace
@@ -117,6 +118,36 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(w
     assert workplace.run("train", **often, resume="auto") == 0
     assert "a kept state is damaged" in capsys.readouterr().err
     assert left(workplace, run_id) == whole
+
+
+def test_epochs_that_no_state_holds_are_trained_again_and_logged_once(workplace, whole):
+    run_id, *_ = interrupt(workplace, signal.SIGKILL, **TRAIN)
+    (state,) = state_folder(workplace, run_id).glob("state-?.safetensors")
+    assert steps_behind(state) == 9  # after the first of three epochs or more
+    assert workplace.run("train", **TRAIN, resume="auto") == 0
+    assert workplace.runs("train")[0].info.run_id == run_id
+    assert left(workplace, run_id) == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "minutes", "steps"),
+    [
+        ({}, 10, [9, 36]),
+        ({"EPOCH_SECONDS": 0}, 10, [9, 18, 27, 36]),
+        ({}, 1e-6, list(range(1, 37))),
+    ],
+)
+def test_states_are_kept_after_the_first_epoch_and_the_last_and_when_due(
+    workplace, monkeypatch, changed, minutes, steps
+):
+    kept, save = [], states.save
+    monkeypatch.setattr(states, "save", lambda run_id, tree, step: kept.append(step) or save(run_id, tree, step))
+    for name, value in changed.items():
+        monkeypatch.setattr(training_state, name, value)
+    assert workplace.run("train", **{**TRAIN, "epochs": 4}, checkpoint_minutes=minutes) == 0
+    assert list(dict.fromkeys(kept)) == steps
+    (run,) = workplace.runs("train")
+    assert run.data.metrics[training_state.STATE_SECONDS] >= 0
 
 
 def test_interrupted_after_its_last_update_it_goes_on_to_its_end(workplace, whole, monkeypatch):

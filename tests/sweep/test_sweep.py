@@ -20,6 +20,7 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
+import psutil
 import pytest
 from safetensors.torch import save_file
 
@@ -412,6 +413,25 @@ def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, s
     assert [each.params for each in waiting] == [each.params for each in interrupted] != []
     assert workplace.run("sweep", **{**command, "sweep_workers": 1}) == 0
     assert sum(finished(workplace, "grid").values()) == 6
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2, 2])
+def test_ctrl_c_while_workers_import_is_one_line(workplace, seconds):
+    process = workplace.start("sweep", start_new_session=True, **{**GRID, "sweep_workers": 2})
+    wait_for(lambda: fork_servers(process), process)
+    servers = fork_servers(process)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process that was started
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.split() == ["interrupted"]
+    assert not psutil.wait_procs(servers, timeout=5)[1]
+    assert [run.info.status for run in workplace.runs("sweep")] == ["KILLED"]
+
+
+def fork_servers(process):
+    found = psutil.Process(process.pid).children()
+    return [each for each in found if any("multiprocessing.forkserver" in word for word in each.cmdline())]
 
 
 @pytest.fixture

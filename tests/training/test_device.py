@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.synthetic import splits
+from pipeline.data import quotas
 from pipeline.params import LadderParams, TrainParams
 from pipeline.training import device
 from pipeline.training.range_test import climb
@@ -92,3 +93,18 @@ def test_no_gpu_but_the_one_in_use_is_asked_for_its_random_state(monkeypatch):
     on_the_cpu = Recipe(params, splits(64), torch.device("cpu"), "fp32")
     climb(on_the_cpu.ladder(LadderParams(ladder_steps=20), 0), 20)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("granted", "asked", "threads"), [(1, None, 1), (8, None, 2), (1, "2", 2)])
+def test_no_more_threads_compute_than_cores_are_granted(monkeypatch, granted, asked, threads):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(quotas, "cores", lambda: granted)
+    torch.set_num_threads(2)
+    try:
+        device.choose("cpu")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,78 @@
+"""How many scans a JPEG file has: each is a pass over all of its pixels, however few bytes it takes itself."""
+
+import os
+import re
+from typing import BinaryIO, NamedTuple
+
+# 0xff and a code: not 0x00, as data are stuffed, nor a restart or another marker that has no length and no meaning.
+MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+START, SCAN, END = b"\xd8", b"\xda", b"\xd9"
+FRAMES = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
+SEQUENTIAL = {b"\xc0", b"\xc1"}
+BLOCK = 2**13  # bytes read at a time
+MOST_SEGMENTS = 10_000  # of a file; those of a camera's largest are some hundreds
+
+
+class Costly(ValueError):
+    """To read the file would take seconds or minutes."""
+
+
+class _Frame(NamedTuple):
+    is_sequential: bool
+    num_components: int
+
+
+def num_scans(file: BinaryIO, most: int) -> int:
+    """The scans of a JPEG in `file`, counted to `most` + 1 at the most, without decoding; 1 for any other file.
+
+    A file whose first scan holds all there is has 1, whatever follows: no more is decoded. Leaves `file` at its start.
+    Raises Costly for a file of so many segments that to read its header takes seconds.
+    """
+    file.seek(0)
+    try:
+        start = file.read(BLOCK)
+        if not start.startswith(b"\xff" + START):
+            return 1
+        if len(start) < BLOCK and (seen := start.count(b"\xff" + SCAN)) <= most:
+            return max(1, seen)  # or fewer: of a small file, that is known sooner than the number
+        file.seek(2)
+        return _count(file, most)
+    finally:
+        file.seek(0)
+
+
+def _count(file: BinaryIO, most: int) -> int:
+    scans, frame = 0, None
+    for _ in range(MOST_SEGMENTS):
+        code = _next_marker(file, is_header=not scans)
+        if code in (b"", END):
+            return max(1, scans)
+        content = _segment(file)
+        if code in FRAMES and len(content) > 5:
+            frame = _Frame(code in SEQUENTIAL, content[5])
+        elif code == SCAN:
+            scans += 1
+            if scans > most or (scans == 1 and frame and content[:1] and frame == _Frame(True, content[0])):
+                return scans
+    raise Costly(f"more than {MOST_SEGMENTS:,} segments, which no camera and no program writes")
+
+
+def _next_marker(file: BinaryIO, is_header: bool) -> bytes:
+    """The code of the next marker; empty where the file has no more."""
+    while block := file.read(BLOCK):
+        if found := MARKER.search(block):
+            file.seek(found.end() - len(block), os.SEEK_CUR)
+            return found[1]
+        if is_header and len(block) == BLOCK:
+            raise Costly(f"{BLOCK:,} bytes of its header mean nothing")
+        if block[-1:] == b"\xff" and len(block) > 1:
+            file.seek(-1, os.SEEK_CUR)
+    return b""
+
+
+def _segment(file: BinaryIO) -> bytes:
+    """The first bytes of the segment behind a marker; leaves `file` at its end."""
+    head = file.read(8)
+    length = max(2, int.from_bytes(head[:2]))
+    file.seek(length - len(head), os.SEEK_CUR)
+    return head[2:length]
