@@ -17,7 +17,7 @@ TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
 @pytest.fixture(scope="module")
 def experiment(workplace):
     """A whole experiment, run once; the tests look at what it left."""
-    done = workplace.mlflow_run("main", **TRAIN, ladder_steps=100, num_repeats=2, num_images=2)
+    done = workplace.mlflow_run("main", **TRAIN, num_images=2)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

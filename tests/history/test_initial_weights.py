@@ -198,7 +198,7 @@ def test_weights_of_another_network_are_refused(kept):
         ({"model": "resnet50", "weights": "IMAGENET1K_V7"}, "torchvision has none of that name for resnet50"),
         ({"model": "alexnet"}, "image_size=32 is none that alexnet takes: the next is 63"),
         ({"model": "resnet5O"}, "did you mean resnet50?"),
-        ({"weights": f"run:{'0' * 32}"}, "has no artifact weights/best.safetensors"),
+        ({"weights": f"run:{'0' * 32}"}, f"run_id={'0' * 32}: no such run"),
     ],
 )
 def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message):

@@ -120,6 +120,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(w
     assert left(workplace, run_id) == whole
 
 
+@pytest.mark.slow
 def test_epochs_that_no_state_holds_are_trained_again_and_logged_once(workplace, whole):
     run_id, *_ = interrupt(workplace, signal.SIGKILL, **TRAIN)
     (state,) = state_folder(workplace, run_id).glob("state-?.safetensors")
@@ -170,7 +171,7 @@ def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_f
     workplace, whole, capsys
 ):
     assert workplace.run("train", resume="latest") == 2
-    assert "no train in this experiment was interrupted" in capsys.readouterr().err
+    assert "no train that was interrupted and can go on in this MLflow experiment" in capsys.readouterr().err
     run_id, *_ = interrupt(workplace, signal.SIGINT, **TRAIN)
     for name, value in {"epochs": 20, "optimizer": "adamw", "seed": 3}.items():
         capsys.readouterr()
@@ -225,6 +226,7 @@ def test_a_disk_that_is_full_loses_nothing_that_was_kept(workplace, whole):
     assert left(workplace, run_id) == whole
 
 
+@pytest.mark.slow
 def test_out_of_memory_says_what_to_do(workplace):
     process = workplace.start("train", **{**TRAIN, "epochs": 1000})
     run_id = wait_for_epochs(workplace, process, 2)

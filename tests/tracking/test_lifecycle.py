@@ -187,6 +187,8 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
         epochs((1, 2))
         run.flush()
         (kept,) = place.folder.glob("state/classifier-pipeline/runs/*/journal-*")
+        while not recovery.is_sent(kept):  # the place it has got to is written after what was sent has arrived
+            time.sleep(0.01)
         left = Path(shutil.copytree(kept, place.folder / kept.name))
         raise KeyboardInterrupt
     with lifecycle.start("train", "there", reopen=run.id) as run:

@@ -88,7 +88,7 @@ def test_a_deleted_run_is_not_gone_on_with(workplace, monkeypatch):
 WITH_PASSWORD = "sqlite:///file:{}/mlflow.db?uri=true&password=hunter2"  # SQLite takes and ignores it
 AWAY = [
     "http://me:hunter2@127.0.0.1:1",
-    "sqlite:////nowhere/at/all.db?password=hunter2",
+    WITH_PASSWORD.format("/proc/nowhere"),
 ]
 
 
