@@ -707,12 +707,12 @@ def liar(ground, monkeypatch):
 @pytest.mark.parametrize("is_dir", [False, True])
 def test_a_server_that_lists_what_lies_elsewhere(ground, liar, capsys, name, is_dir):
     liar.listed = [{"path": name.format(ground=ground.folder), "is_dir": is_dir, "file_size": 2}]
-    assert "has no artifact params.json" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
+    assert "params.json" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
 
 def test_a_server_whose_files_are_pickles(ground, liar, capsys):
     liar.content = ground.pickle
-    assert "has no artifact params.json" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
+    assert "params.json cannot be read" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
 
 @pytest.mark.parametrize(

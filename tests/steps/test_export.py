@@ -1,5 +1,6 @@
 """Trainings exported and registered, as a user asks for it, read back by other programs than ours."""
 
+import html
 import json
 from pathlib import Path
 
@@ -107,8 +108,8 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
     assert place.run("main", **other_images, register_as="my digits") == 0
     said = "registered as my digits version 3, not compared: version"
     why = f"has no evaluation on the same test images. `python -m pipeline evaluate --run_id {champion.run_id}`"
-    note = place.runs("main")[0].data.tags["mlflow.note.content"].replace("\\", "")  # which escapes Markdown
-    for where in (capsys.readouterr().err, note):
+    note = place.runs("main")[0].data.tags["mlflow.note.content"]
+    for where in (capsys.readouterr().err, html.unescape(note)):
         assert said in where and why in where
     assert place.client.get_model_version_by_alias("my digits", "champion").version == champion.version
 
