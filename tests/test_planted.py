@@ -704,7 +704,7 @@ def liar(ground, monkeypatch):
     "name",
     ["../../../home/x", "{ground}/home/x", "a/../../../../home/x", "..%2f..%2f..%2fhome%2fx", "..\\x", "%252e%252e/x"],
 )
-@pytest.mark.parametrize("is_dir", [False, True])
+@pytest.mark.parametrize("is_dir", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_server_that_lists_what_lies_elsewhere(ground, liar, capsys, name, is_dir):
     liar.listed = [{"path": name.format(ground=ground.folder), "is_dir": is_dir, "file_size": 2}]
     assert "params.json" in ground.refused(capsys, "evaluate", run_id=liar.run_id)

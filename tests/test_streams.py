@@ -42,10 +42,10 @@ def typed(workplace, words, redirections="", **environment):
 @pytest.mark.parametrize(
     ("encoding", "first", "second"),
     [
-        ("utf-8", "été", "猫"),
+        pytest.param("utf-8", "été", "猫", marks=pytest.mark.slow),
         ("latin-1", "été", "\\u732b"),
         ("ascii", "\\xe9t\\xe9", "\\u732b"),
-        ("latin-1:strict", "été", "\\u732b"),
+        pytest.param("latin-1:strict", "été", "\\u732b", marks=pytest.mark.slow),
     ],
 )
 def test_characters_that_cannot_be_shown_are_escaped(workplace, encoding, first, second):
@@ -60,7 +60,7 @@ def test_characters_that_cannot_be_shown_are_escaped(workplace, encoding, first,
     ("words", "redirections", "reason"),
     [
         (f"predict {photo(NAMES[0])}", "> /dev/full", "No space left on device"),
-        (f"predict {photo(NAMES[0])}", "> >(true)", "Broken pipe"),
+        pytest.param(f"predict {photo(NAMES[0])}", "> >(true)", "Broken pipe", marks=pytest.mark.slow),
         ("status", "> /dev/full", "No space left on device"),
         ("train --help", "> /dev/full", "No space left on device"),
         ("", "> /dev/full", "No space left on device"),
@@ -75,7 +75,7 @@ def test_an_answer_that_cannot_be_written_is_one_line(workplace, words, redirect
 @pytest.mark.parametrize(
     ("words", "redirections"),
     [
-        (f"predict {photo(NAMES[0])}", "2>&-"),
+        pytest.param(f"predict {photo(NAMES[0])}", "2>&-", marks=pytest.mark.slow),
         (f"predict {photo(NAMES[0])}", "<&- >&- 2>&-"),
         pytest.param("evaluate", "2>&-", marks=pytest.mark.slow),
         ("evaluate", "2> /dev/full"),

@@ -192,7 +192,7 @@ ROUNDS = 6
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of the name", "after a champion"])
-@pytest.mark.parametrize("num_rivals", [2, 3])
+@pytest.mark.parametrize("num_rivals", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_of_several_that_register_at_once_the_best_is_champion(place, num_rivals, is_first):
     for number in range(ROUNDS):
         name = f"race {num_rivals} {is_first} {number}"

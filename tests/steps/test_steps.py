@@ -272,7 +272,14 @@ def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_di
     assert training.data.tags["lr_range.run_id"] == newest.info.run_id != older.info.run_id
 
 
-@pytest.mark.parametrize("ladder", [{"ladder_steps": 20}, {"ladder_max_lr": 1e-4}, {"num_repeats": 1}])
+@pytest.mark.parametrize(
+    "ladder",
+    [
+        {"ladder_steps": 20},
+        pytest.param({"ladder_max_lr": 1e-4}, marks=pytest.mark.slow),
+        pytest.param({"num_repeats": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_range_test_on_another_ladder_decides_no_rate(workplace, ladder):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd"}
@@ -283,7 +290,7 @@ def test_a_range_test_on_another_ladder_decides_no_rate(workplace, ladder):
     assert workplace.runs("train")[0].data.tags["lr_range.run_id"] == own.info.run_id
 
 
-@pytest.mark.parametrize("steps", ["lr_range,train", "train"])
+@pytest.mark.parametrize("steps", ["lr_range,train", pytest.param("train", marks=pytest.mark.slow)])
 def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd"}

@@ -415,7 +415,7 @@ def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, s
     assert sum(finished(workplace, "grid").values()) == 6
 
 
-@pytest.mark.parametrize("seconds", [0, 0.2, 2])
+@pytest.mark.parametrize("seconds", [0, pytest.param(0.2, marks=pytest.mark.slow), 2])
 def test_ctrl_c_while_workers_import_is_one_line(workplace, seconds):
     process = workplace.start("sweep", start_new_session=True, **{**GRID, "sweep_workers": 2})
     wait_for(lambda: fork_servers(process), process)
