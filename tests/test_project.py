@@ -147,6 +147,7 @@ def test_the_served_model_answers_a_row_per_image_without_pickle(workplace, step
         served.predict(np.zeros((1, 3, 16, 16), dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_range_test_and_training_alone(workplace, experiment, step):
     before = step("lr_range").info.run_id
     commands = [

@@ -120,6 +120,7 @@ def test_models_are_ranked_by_their_accuracy_on_their_images(ui, experiment):
         assert view.complaints == []
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.browser
 def test_screenshots_are_of_what_the_store_holds(ui, experiment, tmp_path, monkeypatch):

@@ -693,6 +693,7 @@ def test_a_torchvision_set_at_hand_is_used_and_then_comes_from_the_cache(mnist: 
     assert second.digest == first.digest and first_pixels(second.train) == first_pixels(first.train)
 
 
+@pytest.mark.slow
 def test_two_first_starts_fetch_a_set_once(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archives = {f"{raw.name}.gz": gzip.compress(raw.read_bytes()) for raw in (mnist / "MNIST/raw").iterdir()}
     asked: list[str] = []

@@ -210,6 +210,7 @@ def test_an_experiment_goes_on_with_the_step_it_was_in(workplace, capsys):
     assert len(workplace.client.get_metric_history(parent.info.run_id, "lr_range/suggestion")) == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_loses_nothing_that_was_kept(workplace, whole):
     process = workplace.start("train", **TRAIN)
     run_id = wait_for_epochs(workplace, process, 2)

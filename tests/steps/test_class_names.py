@@ -15,6 +15,9 @@ FOLDER = {"experiment": "none", "dataset": "folder", "image_size": 16}
 TRAINING = {"width": 8, "epochs": 1, "max_lr": 0.01, "batch_size": 16, "valid_fraction": 0.2}
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Five photos of each class, all in one folder, and the table of their labels."""

@@ -162,6 +162,7 @@ def dark_and_light(folder):
     return {**TINY, **images, "steps": "train,evaluate", "batch_size": 8, "epochs": 1}
 
 
+@pytest.mark.slow
 def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
     recipe = dark_and_light(tmp_path)
     assert workplace.run("main", **recipe) == 0
@@ -174,6 +175,7 @@ def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
     assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["data.digest"]
 
 
+@pytest.mark.slow
 def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, tmp_path, capsys):
     recipe = dark_and_light(tmp_path)
     for lr in (0.1, 1e-9):  # one that learns, one that does not, so that they differ
@@ -254,6 +256,7 @@ def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeyp
     assert len(place.table(parent.info.run_id, "seeds.csv")) == 2
 
 
+@pytest.mark.slow
 def test_the_report_of_a_series_tells_of_a_first_seed_that_was_started_anew(tmp_path, monkeypatch):
     place = Series(tmp_path)
 

@@ -33,7 +33,7 @@ def workplace(tmp_path):
     return Workplace(tmp_path)
 
 
-@pytest.mark.parametrize("model", ["resnet9", "ultimus", "vit"])
+@pytest.mark.parametrize("model", ["resnet9", pytest.param("ultimus", marks=pytest.mark.slow), "vit"])
 def test_every_architecture_is_trained_evaluated_and_explained(workplace, model):
     assert (
         workplace.run("main", **TINY, model=model, mixup=0.2, ema_decay=0.9, optimizer="muon", label_smoothing=0.1) == 0
@@ -215,6 +215,7 @@ def test_evaluation_wants_a_finished_training(workplace, capsys):
     assert "is not FINISHED but KILLED" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_large_images_go_through_the_network_few_at_a_time(workplace):
     large = {"model": "resnet9", "width": 1, "image_size": 256, "precision": "fp32"}
     large |= {"limit_train": 40, "limit_test": 70, "steps": "train"}
@@ -241,6 +242,7 @@ def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
     assert not np.allclose(*curves.values())
 
 
+@pytest.mark.slow
 def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell_no_faithfulness(workplace, capsys):
     assert workplace.run("main", **{**TINY, "steps": "train", "image_size": 8}) == 0
     (training,) = workplace.runs("train")
@@ -290,6 +292,7 @@ def test_a_range_test_on_another_ladder_decides_no_rate(workplace, ladder):
     assert workplace.runs("train")[0].data.tags["lr_range.run_id"] == own.info.run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["lr_range,train", pytest.param("train", marks=pytest.mark.slow)])
 def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
@@ -327,6 +330,7 @@ def report_of(workplace, run):
     return Page(file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_report_gives_no_time_of_a_run_that_was_resumed_after_a_pause(workplace, monkeypatch):
     def stop(self, event, beside=None, record=Run.record):
         record(self, event, beside)
@@ -341,6 +345,7 @@ def test_the_report_gives_no_time_of_a_run_that_was_resumed_after_a_pause(workpl
     assert "train not known, as it was gone on with after a pause" in page.text
 
 
+@pytest.mark.slow
 def test_the_report_counts_no_range_test_that_ran_within_the_training_or_was_found(workplace):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width", "epochs")}
     for _ in ("with a range test within", "with that one found"):

@@ -131,6 +131,7 @@ def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
     assert "best valid/loss" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_patch_size_is_seen_as_accuracy_against_cost_and_the_best_is_trained(workplace, tmp_path):
     space = json.dumps({"max_lr": {"low": 1e-4, "high": 0.5, "log": True}, "patch_size": [16, 32]})
     sweep = {
@@ -248,6 +249,7 @@ def test_a_study_whose_trials_were_all_pruned_says_why_in_one_line(workplace, ca
     assert last == f"error: study mine has no complete trial (2 pruned; {reason})"
 
 
+@pytest.mark.slow
 def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
     weights = models.build("resnet18", num_classes=10, image_size=32, width=4).state_dict()
     # Training takes the variances of its own batches, and validation these, of which there is no root.
@@ -415,7 +417,7 @@ def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, s
     assert sum(finished(workplace, "grid").values()) == 6
 
 
-@pytest.mark.parametrize("seconds", [0, pytest.param(0.2, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("seconds", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.2, 2))])
 def test_ctrl_c_while_workers_import_is_one_line(workplace, seconds):
     process = workplace.start("sweep", start_new_session=True, **{**GRID, "sweep_workers": 2})
     wait_for(lambda: fork_servers(process), process)

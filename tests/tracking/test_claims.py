@@ -60,7 +60,9 @@ def answers_of(place, step, run_id, is_elsewhere):
     return found
 
 
-@pytest.mark.parametrize(("is_elsewhere", "was"), [(False, "killed"), (True, "interrupted")])
+@pytest.mark.parametrize(
+    ("is_elsewhere", "was"), [pytest.param(False, "killed", marks=pytest.mark.slow), (True, "interrupted")]
+)
 def test_one_of_several_processes_goes_on_with_a_run(place, is_elsewhere, was):
     gone = processes.as_tags({**processes.this(), "process.pid": "0"})
     run_id = place.client.create_run("0", tags={"step": "train", **gone}).info.run_id

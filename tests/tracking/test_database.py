@@ -43,19 +43,10 @@ def open_together(kind, uri, barrier):
     OPEN[kind](uri)
 
 
-@pytest.mark.parametrize(
-    ("where", "kind", "num_processes"),
-    [
-        ("sqlite", "store", 3),
-        *(
-            pytest.param(where, kind, num, marks=pytest.mark.slow)
-            for where in ("sqlite", "postgres")
-            for kind in OPEN
-            for num in (3, 6)
-            if (where, kind, num) != ("sqlite", "store", 3)
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [3, 6])
+@pytest.mark.parametrize("kind", OPEN)
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
 def test_processes_that_start_at_once_make_the_tables_once(where, kind, num_processes, tmp_path, request):
     server = where == "postgres" and request.getfixturevalue("postgres")
     uri = server.new_database() if server else f"sqlite:///{tmp_path}/a.db"

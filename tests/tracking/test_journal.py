@@ -193,7 +193,9 @@ def test_what_the_store_will_never_take_is_said_at_every_sync(place, capsys):
     assert len(place.client.get_metric_history(run_id, "loss")) == NUM_ENTRIES
 
 
-@pytest.mark.parametrize("part", ["", "classifier-pipeline/runs/{run_id}"], ids=["all", "of the run"])
+@pytest.mark.parametrize(
+    "part", ["", pytest.param("classifier-pipeline/runs/{run_id}", marks=pytest.mark.slow)], ids=["all", "of the run"]
+)
 def test_a_state_folder_that_is_removed_ends_a_training_in_one_line(place, part):
     process = place.start("train", **{**TRAIN, "epochs": 1000})
     run_id = wait_for_epochs(place, process, 2)

@@ -47,6 +47,7 @@ def differences(one, other):
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
     "recipe",
