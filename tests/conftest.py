@@ -17,6 +17,9 @@ from pipeline.__main__ import main
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+NAMES = ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL")
+OF_MLFLOW = {f"MLFLOW_{name}" for name in NAMES}
+
 # Stores in memory, where there is room: SQLite waits for the disk at every commit, and these tests commit all the time.
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -33,8 +36,8 @@ class Workplace:
         with contextlib.chdir(folder):  # where the store is made, its artifacts go
             self.client = MlflowClient(self.uri)
             self.client.search_experiments()
-        self.environment = {
-            **os.environ,
+        # MLflow leaves there the store that an earlier test used.
+        self.environment = {name: value for name, value in os.environ.items() if name not in OF_MLFLOW} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
             "XDG_STATE_HOME": str(folder / "state"),
@@ -108,8 +111,8 @@ class Workplace:
 def environment_of_its_own(tmp_path_factory):
     """Folders, store and words of MLflow's are not those of who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL"):
-            patch.delenv(f"MLFLOW_{name}", raising=False)
+        for name in OF_MLFLOW:
+            patch.delenv(name, raising=False)
         for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         yield
