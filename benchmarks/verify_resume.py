@@ -21,7 +21,8 @@ import click
 from mlflow import MlflowClient
 
 from pipeline import streams
-from pipeline.__main__ import options, run_command
+from pipeline.__main__ import run_command
+from pipeline.command_line import options
 from pipeline.model_files import checkpoint
 from pipeline.params import TrainParams, absolute
 from pipeline.params.recipe import FILES, RUN

@@ -103,6 +103,8 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
 def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]:
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         content = read_experiment(path)
+        if content.get("dataset") == "folder":  # of whatever photos there are
+            continue
         step = "sweep" if "space" in content and "steps" not in content else "main"
         has_validation = resolve(step, {"experiment": str(path)}).model_dump()["valid_fraction"] > 0
         given = dict(WATCHED) if step == "main" and has_validation else {}

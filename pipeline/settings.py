@@ -14,12 +14,14 @@ from pipeline.params import (
     DataParams,
     Declared,
     ModelParams,
+    RecipeParams,
     TerminalParams,
     absolute,
 )
 from pipeline.params.base import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
+Choose = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
 FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
@@ -28,11 +30,14 @@ LEADING = ("data_dir", "labels", "storage", "weights", "register_as")  # what a 
 WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
 
 
-def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) -> Declared:
+def resolve(
+    step: str, flags: Mapping[str, str], best_of: BestOf | None = None, choose: Choose | None = None
+) -> Declared:
     """The parameters of `step`: defaults, overridden by the experiment file, by a study's best, by `flags`.
 
-    `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `experiment` in the result
-    names the file that was read, or is `none`. Raises ValueError, in one line, for whatever a user can get wrong,
+    `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `choose` fits what `flags`
+    leave open to a folder of photos, unless an experiment file is named. `experiment` in the result names the file that
+    was read, or is `none`. Raises ValueError, in one line, for whatever a user can get wrong,
     naming the file where the value came from one.
     """
     declared = COMMANDS[step].model_fields
@@ -42,6 +47,8 @@ def resolve(step: str, flags: Mapping[str, str], best_of: BestOf | None = None) 
     given = {**values, **flags}
     if best_of is not None and given.get("from_study") and "from_study" in declared:
         values |= best_of(str(given["from_study"]), str(given.get("storage", "auto")))
+    if choose is not None and _is_open_folder(step, flags):
+        values |= {name: value for name, value in choose(flags).items() if name in declared}
     values |= flags
     if "experiment" in declared:
         values["experiment"] = "none" if path is None else _shown(path)
@@ -159,6 +166,13 @@ def command(step: str, **params: str) -> str:
     return shlex.join(["python", "-m", "pipeline", step, *flags])
 
 
+def _is_open_folder(step: str, flags: Mapping[str, str]) -> bool:
+    """Whether `step` trains on a folder of photos, and neither an experiment file nor a study says how."""
+    asked = flags.get("experiment", "auto"), flags.get("dataset")
+    trains = issubclass(COMMANDS[step], RecipeParams) and step != "sweep"
+    return asked == ("auto", "folder") and "from_study" not in flags and trains
+
+
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     asked = flags.get("experiment", "auto")
     if asked not in ("auto", "none"):
@@ -173,7 +187,9 @@ def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     }
     asked_for = {name: flags.get(name, default) for name, default in defaults.items()}
     stems = ["{dataset}_{model}".format(**asked_for)]
-    if asked_for["model"] == defaults["model"]:
+    # The recipe for a folder is that of a pretrained network, of any other set that of the default model.
+    is_pretrained = "model" not in flags or flags.get("weights", "none") != "none"
+    if is_pretrained if asked_for["dataset"] == "folder" else asked_for["model"] == defaults["model"]:
         stems.append(asked_for["dataset"])
     paths = (EXPERIMENTS / f"{stem}.yaml" for stem in stems if stem.replace("_", "").isalnum())
     return next((path for path in paths if path.is_file()), None)

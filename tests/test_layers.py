@@ -31,6 +31,7 @@ FLOORS = [
     "resume",
     "sweep",
     "steps",
+    "command_line",
     "__main__",
 ]
 ALONE = {"data", "models", "results"}  # rooms of plain values: nothing of another room
@@ -40,13 +41,14 @@ FENCES = {
     "pytorch_grad_cam": {"explain"},
     "matplotlib": {"results.plots"},
     "cleanlab": {"doctor"},
-    "click": {"__main__", "progress"},
+    "click": {"__main__", "command_line", "progress"},
     "yaml": {"experiment_file"},
     "PIL": {"data", "results.sprite"},
     "jinja2": {"report"},
     "onnxruntime": {"model_files.export"},
     "rich": {"progress"},
-    "safetensors": {"model_files", "history.initial_weights"},
+    "safetensors": {"model_files", "history.initial_weights", "models.timm_networks"},
+    "timm": {"models.timm_networks"},
 }
 WITHOUT_TORCH = {
     "text",
@@ -62,6 +64,7 @@ WITHOUT_TORCH = {
     "results",
     "report",
     "progress",
+    "command_line",
     "__main__",
 }
 LONGEST = 250  # lines of a file: what a reader keeps in mind
@@ -136,7 +139,13 @@ def test_every_third_party_import_is_a_declared_dependency():
     import tomllib
 
     declared = tomllib.loads((PIPELINE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
-    aliases = {"pytorch_grad_cam": "grad-cam", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+    aliases = {
+        "pytorch_grad_cam": "grad-cam",
+        "sklearn": "scikit-learn",
+        "PIL": "pillow",
+        "yaml": "pyyaml",
+        "huggingface_hub": "huggingface-hub",
+    }
     libraries = {name.split(".")[0] for path in FILES for name in imported(path)}
     third_party = libraries - set(sys.stdlib_module_names) - {"pipeline", "pydantic_core"}
     names = {requirement.split("~")[0].split(">")[0].split("<")[0] for requirement in declared}

@@ -15,6 +15,7 @@ from tests.browser import needs_chromium
 from tests.conftest import PROJECT, Workplace
 
 DOCS = PROJECT / "docs"
+SHOWN = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "folder.yaml"})  # which is of no set of its own
 SHORTENED = {"epochs": "2", "num_trials": "5", "limit_train": "2000"}
 
 
@@ -49,7 +50,7 @@ def told(shown):
     )
 
 
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
 def test_the_command_beside_a_picture_asks_for_what_was_run(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     (shown,) = (each for each in gallery._experiments("/of/mine", SHORTENED) if each.path == path)
@@ -76,7 +77,7 @@ def test_the_gallery_tells_what_the_files_of_its_experiments_say():
 
 def test_every_experiment_is_in_the_gallery_and_every_picture_is_small():
     text = (DOCS / "gallery.md").read_text()
-    names = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    names = {path.stem for path in SHOWN}
     assert set(re.findall(r"\]\(gallery/(\w+)\.png\)", text)) == set(re.findall(r"^## (\w+)$", text, re.M)) == names
     readme = (PROJECT / "README.md").read_text()
     linked = {DOCS / f"gallery/{name}.png" for name in names}

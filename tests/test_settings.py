@@ -27,7 +27,9 @@ def test_flag_beats_file_beats_default(tmp_path):
         ({"dataset": "cifar10", "model": "vit"}, "experiments/cifar10_vit.yaml"),
         ({"dataset": "cifar10"}, "experiments/cifar10_resnet18.yaml"),
         ({"model": "vit"}, "none"),
-        ({"dataset": "folder", "data_dir": "/photos"}, "none"),
+        ({"dataset": "folder", "data_dir": "/photos"}, "experiments/folder.yaml"),
+        ({"dataset": "folder", "data_dir": "/photos", "model": "resnet18"}, "none"),
+        ({"dataset": "folder", "model": "timm/resnet18", "weights": "default"}, "experiments/folder.yaml"),
         ({"experiment": "none"}, "none"),
     ],
 )

@@ -45,8 +45,7 @@ def read(
     `interpolation`, one of `INTERPOLATIONS`. Files that cannot be read are left out and listed in `corrupt`; names
     are as `shown` writes them. Raises ValueError for what cannot be trained on.
     """
-    listing = read_labels(root, labels) if labels else scan(root)
-    train_classes(listing.files, root)
+    listing = list_images(root, labels)
     # What was not there before has its say only where it is used: what lies in caches keeps its names.
     scaling, usual = Scaling(image_size, resize, interpolation), Scaling(image_size)
     chosen = [given for given, default in zip(scaling, usual, strict=True) if given != default]
@@ -63,6 +62,13 @@ def read(
     for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
     return decoded, listing
+
+
+def list_images(root: Path, labels: str = "") -> Listing:
+    """What lies below `root`, or what the table `labels` lists. Raises ValueError for what cannot be trained on."""
+    listing = read_labels(root, labels) if labels else scan(root)
+    train_classes(listing.files, root)
+    return listing
 
 
 def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, list[bool]]:

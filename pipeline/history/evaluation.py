@@ -44,7 +44,7 @@ def find(asked: str) -> list[Evaluation]:
     if step == "evaluate":
         _check_finished(run)
         return [_read(run)]
-    if step == "train":
+    if step in lookup.OF_STEP["train"]:
         _check_finished(run)
         return [_read(_evaluation_of(run))]
     if step not in ABOVE:

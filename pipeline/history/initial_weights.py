@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pipeline.history import lookup
 from pipeline.model_files import checkpoint, classifier
-from pipeline.models.weights import Pretrained, of_torchvision
+from pipeline.models import timm_networks
+from pipeline.models.weights import Pretrained, of_timm, of_torchvision
 from pipeline.params import RecipeParams, absolute
-from pipeline.params.recipe import OF_TORCHVISION, RUN
+from pipeline.params.recipe import OF_TIMM, OF_TORCHVISION, RUN
 from pipeline.progress import say, tell
 from pipeline.text import from_cell
 from pipeline.tracking import store
@@ -46,6 +47,8 @@ def _find(params: RecipeParams) -> Pretrained | None:
         run_id = asked.removeprefix(RUN)
         with store.scratch() as folder:
             return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
+    if timm_networks.has(params.model) and OF_TIMM.fullmatch(asked):
+        return of_timm(params.model, asked)
     if OF_TORCHVISION.fullmatch(asked):
         return of_torchvision(params.model, asked)
     path = Path(absolute(asked))

@@ -18,6 +18,7 @@ Kind = TypeVar("Kind", bound=Declared)
 
 ID_CHARACTERS = 32  # of a run's id
 MOST_EXPERIMENTS = 50_000  # that MLflow lists at once
+OF_STEP = {"train": ("train", "probe")}  # steps whose runs are trainings: a probe is one, fitted another way
 NAMES = {"main": "experiment", "train": "training"}
 FIRST = {"main": "give the id of a run", "train": "train first"}
 
@@ -29,9 +30,11 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
     such run.
     """
     if asked == "latest":
-        return str(newest_own(store.finished_runs(step), "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
+        finished = [run for each in OF_STEP.get(step, (step,)) for run in store.finished_runs(each)]
+        newest_first = sorted(finished, key=lambda run: -run.info.start_time)
+        return str(newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
     run = store.stored_run(asked)
-    if only and (found := run.data.tags.get("step")) != step:
+    if only and (found := run.data.tags.get("step")) not in OF_STEP.get(step, (step,)):
         raise ValueError(f"run_id={asked} is no {NAMES[step]} but {found or 'a run of something else'}")
     if run.info.status != "FINISHED":
         raise ValueError(f"run_id={asked} is not FINISHED but {run.info.status}")

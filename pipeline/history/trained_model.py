@@ -21,6 +21,7 @@ class TrainedModel:
     checkpoint: str
     classifier: Classifier
     precision: str
+    is_probe: bool  # its head was fitted to the features of a frozen network
 
     @property
     def model_of(self) -> str:
@@ -60,7 +61,8 @@ def find_model(params: TrainedModelParams) -> TrainedModel:
         weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
         classifier = Classifier.load(weights, where)
     precision = device.choose_precision(params.precision, where)
-    return TrainedModel(run_id, trained, params.checkpoint, classifier, precision)
+    is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"
+    return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe)
 
 
 def with_images(network: TrainedModel, data_dir: str = "", labels: str = "") -> ModelAndImages:
@@ -86,7 +88,7 @@ def with_images(network: TrainedModel, data_dir: str = "", labels: str = "") -> 
         raise ValueError(f"run {run_id}: its weights are of other classes or sizes than its params.json tells")
     # Weights that a training started from may have brought their own.
     splits = replace(splits, mean=classifier.description.mean, std=classifier.description.std)
-    return ModelAndImages(run_id, trained, network.checkpoint, classifier, network.precision, splits)
+    return ModelAndImages(run_id, trained, network.checkpoint, classifier, network.precision, network.is_probe, splits)
 
 
 def was_validated(run_id: str) -> bool:

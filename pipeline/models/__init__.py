@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import backbones, outlines
+from pipeline.models import backbones, outlines, timm_networks
 from pipeline.models.architecture import Architecture, CamTarget
 from pipeline.models.fast import Fast, whiten
 from pipeline.models.resnet9 import ResNet9
@@ -26,15 +26,14 @@ LARGEST = 1024  # px, side of the images that a next fitting size is looked for 
 # Of what a ViT's last block puts out only the class token reaches the head: its image tokens have no gradient. Those
 # of its `ln_1` do, since the class token has yet to gather from them.
 MODELS = {
-    "resnet18": Architecture(ResNet18, ("width",), lambda model: model.layer4),
-    "resnet9": Architecture(ResNet9, ("width",), lambda model: model.layer3),
-    "fast": Architecture(Fast, ("width",), lambda model: model.layer3, fit_to=whiten),
-    "ultimus": Architecture(Ultimus, (), lambda model: model.features),
+    "resnet18": Architecture(ResNet18, ("width",), lambda model: CamTarget(model.layer4)),
+    "resnet9": Architecture(ResNet9, ("width",), lambda model: CamTarget(model.layer3)),
+    "fast": Architecture(Fast, ("width",), lambda model: CamTarget(model.layer3), fit_to=whiten),
+    "ultimus": Architecture(Ultimus, (), lambda model: CamTarget(model.features)),
     "vit": Architecture(
         ViT,
         ("image_size", "patch_size", "dim", "depth", "heads"),
-        lambda model: model.encoder.layers[-1].ln_1,
-        tokens_to_grid,
+        lambda model: CamTarget(model.encoder.layers[-1].ln_1, tokens_to_grid),
     ),
 }
 
@@ -97,8 +96,7 @@ def cam_target(name: str, model: nn.Module) -> CamTarget:
 
     Raises ValueError for an unknown name.
     """
-    architecture = _find(name)
-    return CamTarget(architecture.cam_layer(model), architecture.to_grid)
+    return _find(name).cam_target(model)
 
 
 @contextmanager
@@ -120,7 +118,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _find(name: str) -> Architecture:
-    architecture = MODELS.get(name) or backbones.find(name)
+    architecture = MODELS.get(name) or timm_networks.find(name) or backbones.find(name)
     if architecture is None:
-        raise ValueError(f"no model is called {name!r} (own: {', '.join(MODELS)}; or one of torchvision's)")
+        raise ValueError(
+            f"no model is called {name!r} (own: {', '.join(MODELS)}; or one of torchvision's; or timm/<name>)"
+        )
     return architecture

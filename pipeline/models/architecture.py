@@ -20,6 +20,5 @@ class Architecture:
 
     build: Callable[..., nn.Module]
     options: tuple[str, ...]
-    cam_layer: Callable[[Any], nn.Module]
-    to_grid: Callable[[Tensor], Tensor] | None = None
+    cam_target: Callable[[Any], CamTarget]
     fit_to: Callable[[Any, Tensor], None] | None = None  # weights that follow from images, not from training

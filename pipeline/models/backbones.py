@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import MNASNet, get_model, get_model_builder, list_models
 
-from pipeline.models.architecture import Architecture
+from pipeline.models.architecture import Architecture, CamTarget
 from pipeline.models.vit import tokens_to_grid
 
 PREFIX = "torchvision/"  # of a network whose name one of our own has too
@@ -23,6 +23,9 @@ class _Family:
     to_grid: Callable[[Tensor], Tensor] | None = None
     sized: Callable[[int], Mapping[str, Any]] | None = None  # arguments that follow from image_size
     fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def cam_target(self, model: Any) -> CamTarget:
+        return CamTarget(self.cam_layer(model), self.to_grid)
 
 
 def _channels_first(grid: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ def find(name: str) -> Architecture | None:
     if its_name not in list_models(module=torchvision.models):
         return None
     family = _FAMILIES[family_of(name)]
-    return Architecture(partial(_build, its_name, family), ("image_size",), family.cam_layer, family.to_grid)
+    return Architecture(partial(_build, its_name, family), ("image_size",), family.cam_target)
 
 
 def family_of(name: str) -> str:

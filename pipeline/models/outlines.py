@@ -32,13 +32,13 @@ def unallocated() -> Iterator[None]:
 def other_tables(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Those of the indices `model` reckons with, the same whatever it has learned, that are others in `state`.
 
-    `model` may have been built `unallocated`; `state` has all its names and shapes.
+    `model` may have been built `unallocated`. Buffers that a network keeps out of its state are not among them.
     """
     indices = {name: buffer for name, buffer in model.named_buffers() if not buffer.is_meta and buffer.ndim}
     return [
         name
         for name, buffer in indices.items()
-        if not buffer.is_floating_point() and not torch.equal(buffer.cpu(), state[name].cpu())
+        if name in state and not buffer.is_floating_point() and not torch.equal(buffer.cpu(), state[name].cpu())
     ]
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-# Whose children are stages, and which are none themselves: ours and torchvision's.
-OPENED = {"features", "layers", "blocks", "encoder", "trunk_output", "classifier", "heads"}
+# Whose children are stages, and which are none themselves: ours, torchvision's and timm's.
+OPENED = {"features", "layers", "blocks", "stages", "encoder", "trunk_output", "classifier", "heads"}
 
 
 @dataclass
@@ -39,7 +39,7 @@ def stages(model: nn.Module) -> list[Stage]:
             is_open = is_open and "Pool" not in type(part).__name__
             feeding.append(part)
             continue
-        if found and is_bare and (is_open or all(parameter.ndim <= 1 for parameter in own)):
+        if found and ((is_bare and is_open) or all(parameter.ndim <= 1 for parameter in own)):
             found[-1].parameters.extend(own)
         else:
             found.append(Stage(name, [], own))

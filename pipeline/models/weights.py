@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from pipeline.models import backbones, outlines, stages
+from pipeline.models import backbones, outlines, stages, timm_networks
 
 PerChannel = tuple[float, float, float]
 
@@ -72,6 +72,33 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
         preset.crop_size[0],
         preset.interpolation.value,
     )
+
+
+def of_timm(network: str, wanted: str) -> Pretrained:
+    """timm's published weights of its `network`. Raises ValueError, saying what to do, if they cannot be had."""
+    state, described = timm_networks.published(network, wanted)
+    red, green, blue = described.mean
+    spread = described.std
+    source = f"{described.hf_hub_id or described.architecture} of timm ({described.license or 'licence not stated'})"
+    return Pretrained(
+        state,
+        source,
+        f"timm {described.architecture}.{described.tag} {_digest(state)}",
+        None,
+        (red, green, blue),
+        (spread[0], spread[1], spread[2]),
+        described.input_size[-1],
+        described.interpolation,
+    )
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits of what the tensors hold."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -> Fitted:

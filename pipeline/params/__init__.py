@@ -24,7 +24,7 @@ from pipeline.params.recipe import (
     Resize,
 )
 from pipeline.params.terminal import StatusParams, SyncParams, TerminalParams
-from pipeline.params.training import LadderParams, LrRangeParams, SweepParams, TrainParams, TrainStepParams
+from pipeline.params.training import LadderParams, LrRangeParams, ProbeParams, SweepParams, TrainParams, TrainStepParams
 
 __all__ = [
     "COMMANDS",
@@ -51,6 +51,7 @@ __all__ = [
     "ModelParams",
     "Params",
     "PredictParams",
+    "ProbeParams",
     "RecipeParams",
     "ReportParams",
     "Resize",
@@ -69,6 +70,7 @@ STEPS: dict[str, type[Params]] = {
     "main": MainParams,
     "doctor": DoctorParams,
     "lr_range": LrRangeParams,
+    "probe": ProbeParams,
     "sweep": SweepParams,
     "train": TrainStepParams,
     "evaluate": EvaluateParams,

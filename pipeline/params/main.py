@@ -9,7 +9,7 @@ from pipeline.params.doctor import CheckupParams
 from pipeline.params.inspection import EvaluationParams, ExplanationParams, FileFormatParams
 from pipeline.params.training import LadderParams, SeriesParams, SweepParams
 
-StepName = Literal["doctor", "lr_range", "sweep", "train", "evaluate", "explain", "export"]
+StepName = Literal["doctor", "lr_range", "probe", "sweep", "train", "evaluate", "explain", "export"]
 
 
 class MainParams(

@@ -1,5 +1,6 @@
 """The networks by name: this project's own, and torchvision's of its registry of classification models."""
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -29,13 +30,14 @@ TORCHVISION = (
     *("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"),
 )
 NETWORKS = (*OWN, *TORCHVISION)
+OF_TIMM = re.compile(r"timm/[a-z0-9][a-z0-9_]*")  # which of them there are, timm knows, and takes seconds to say
 
 
 def known(name: str) -> str:
     """`name`, which is a network's. Raises ValueError, with the nearest name, for any other."""
-    if name not in NETWORKS:
-        others = f"own: {', '.join(OWN)}; or a classification model of torchvision by its name"
-        raise ValueError(f"no network is called so{nearest(name, NETWORKS)} ({others})")
+    if name not in NETWORKS and not OF_TIMM.fullmatch(name):
+        others = f"own: {', '.join(OWN)}; or a classification model of torchvision by its name; or timm/<name>"
+        raise ValueError(f"unknown model{nearest(name, NETWORKS)} ({others})")
     return name
 
 

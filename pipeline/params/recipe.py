@@ -22,6 +22,7 @@ INTERDEPENDENT = (
 RUN = "run:"
 FILES = (".safetensors", ".pth")
 OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
+OF_TIMM = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm's
 
 
 class DeviceParams(Params):
@@ -92,15 +93,20 @@ def _source(weights: str) -> str:
     scheme, separator, run_id = weights.partition(":")
     if trimmed(scheme + separator) == RUN:
         return RUN + NAMED_RUN.checked(trimmed(run_id))
-    if weights != "none" and not (weights.endswith(FILES) or OF_TORCHVISION.fullmatch(weights)):
-        raise ValueError("should be none, default, a name torchvision has, a .safetensors file or run:<run id>")
+    is_published = OF_TORCHVISION.fullmatch(weights) or OF_TIMM.fullmatch(weights)
+    if weights != "none" and not (weights.endswith(FILES) or is_published):
+        raise ValueError(
+            "should be none, default, a name of torchvision's or timm's, hf-hub:<owner>/<name>, a .safetensors file or "
+            "run:<run id>"
+        )
     return weights
 
 
 class FineTuningParams(Params):
     weights: Annotated[str, AfterValidator(_source)] = Field(
         "none",
-        description="to start from: default or a name of torchvision's; a .safetensors (or .pth) file; run:<run id>",
+        description="to start from: default, or a name of torchvision's or timm's; hf-hub:<owner>/<name>; "
+        "a .safetensors (or .pth) file; run:<run id>",
     )
     freeze: Annotated[Literal["none", "backbone"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(integer)] = (
         Field("none", description="what does not learn: backbone, all but the head; or its first so many stages")
@@ -112,6 +118,11 @@ class FineTuningParams(Params):
 
     def misfit(self, model: str, own: tuple[str, ...]) -> str:
         """What does not fit together of these for network `model`, where `own` are this project's; else empty."""
+        is_timm = model.startswith("timm/")
+        if not is_timm and self.weights not in ("none", "default") and OF_TIMM.fullmatch(self.weights):
+            return f"weights={self.weights} is a name of timm's, whose networks are model=timm/<name>, not {model}"
+        if is_timm and self.weights != "default" and OF_TORCHVISION.fullmatch(self.weights):
+            return f"weights={self.weights} is a name of torchvision's, and model={model} is timm's"
         if model in own and OF_TORCHVISION.fullmatch(self.weights):
             other = f"; torchvision's network is model=torchvision/{model}" if model == "resnet18" else ""
             return f"weights={self.weights}: torchvision has none for {model}, which is this project's own{other}"

@@ -136,6 +136,10 @@ class LrRangeParams(RecipeParams, LadderParams):
     """LR range test: which peak rate the recipe takes."""
 
 
+class ProbeParams(RecipeParams):
+    """Linear probe: logistic regression on the features of a pretrained network, in seconds."""
+
+
 class SweepParams(TrainParams):
     """Optuna study over training parameters: a trial a training, judged on the validation split."""
 

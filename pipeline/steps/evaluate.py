@@ -11,7 +11,9 @@ from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.tta import Views
 from pipeline.params import EvaluateParams
+from pipeline.progress import conclude
 from pipeline.results import metrics, plots, sprite
+from pipeline.results.arms import Arm, judge
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.update import predict
@@ -21,8 +23,22 @@ GALLERY_IMAGES = 36
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and their side (px)
 
 
-def run(params: EvaluateParams, parent: Run | None = None) -> Result:
-    """Evaluates the training that `params` name on its test split."""
+def run(params: EvaluateParams, parent: Run | None = None, beside: str = "") -> Result:
+    """Evaluates the training that `params` name on its test split.
+
+    beside: another training of the same images, such as the probe that this one started from: it is evaluated too, in a
+    run of its own, and the two are compared image by image.
+    """
+    result, arm = _evaluate(params, parent)
+    if not beside:
+        return result
+    _, other = _evaluate(params.model_copy(update={"run_id": beside, "register_as": ""}), parent)
+    sentence = judge(other, arm).sentence
+    conclude(f"comparison: {sentence}")
+    return replace(result, summary=f"{result.summary}\n{sentence}")
+
+
+def _evaluate(params: EvaluateParams, parent: Run | None) -> tuple[Result, Arm]:
     trained = trained_model.find(params)
     if params.views > 1 and trained.params.flip == "off":
         raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
@@ -31,10 +47,11 @@ def run(params: EvaluateParams, parent: Run | None = None) -> Result:
     test_digest = trained.splits.test.digest()
     with about(trained, "evaluate", "evaluation", params, "test", parent) as step:
         step.run.tags({"test.digest": test_digest})
-        result = _report(step, trained, params)
+        result, correct = _report(step, trained, params)
         if params.register_as:
             step.run.register(params.register_as, trained.run_id, test_digest)
-    return replace(result, summary="\n".join([result.summary, *step.run.messages]))
+    name = "the probe" if trained.is_probe else "the trained network"
+    return replace(result, summary="\n".join([result.summary, *step.run.messages])), Arm(name, correct[None])
 
 
 def _probabilities(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
@@ -56,7 +73,7 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
     return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
 
 
-def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> Result:
+def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
     run, name = step.run, step.name
     probabilities = _probabilities(trained, trained.classifier.model)
     test, classes = trained.splits.test, trained.splits.classes
@@ -100,7 +117,8 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> Resu
         f"ECE {summary['test/ece']:.4f}{told_of_views}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
-    return step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
+    concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
+    return concluded, predicted == labels
 
 
 def _keep_thumbnails(run: Run, predictions: pd.DataFrame, trained: ModelAndImages) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.params import MainParams
 from pipeline.progress import conclude
-from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, report, seeds, sweep, train
+from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, probe, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.steps.step import Result
 from pipeline.sweep import study
@@ -19,6 +19,7 @@ from pipeline.tracking.run import Run
 RUN: Steps = {
     "doctor": doctor.run,
     "lr_range": lr_range.run,
+    "probe": probe.run,
     "sweep": sweep.run,
     "train": train.run,
     "evaluate": evaluate.run,

@@ -22,6 +22,8 @@ from pipeline.tracking.run import Run
 CLIMBING = {"train", "sweep"}  # steps that run a range test on the way where they need one
 RESULTS = "finished_steps.json"
 NEVER_HANDED = {"data_dir", "labels", "storage", "register_as"}  # where to read and write is what the user says
+ALSO = {"train": ("suggested",), "evaluate": ("beside",)}  # what a step is handed that is no parameter of it
+VALIDATED = "weights/best_valid_accuracy"  # metric of a training
 RESULT_LIST = TypeAdapter(list[Result])
 
 Steps = Mapping[str, Callable[..., Result]]  # what runs a step, by its name
@@ -80,7 +82,7 @@ def follow(
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
                 own = {**handed, "seed": seed, "resume": going_on, "num_seeds": 1}
-                found: dict[str, Any] = {"suggested": handed.get("suggested")} if step == "train" else {}
+                found = {name: handed[name] for name in ALSO.get(step, ()) if name in handed}
                 if step in CLIMBING:
                     found["ladder"] = params.to(LadderParams)
                 started = time.monotonic()
@@ -94,6 +96,8 @@ def follow(
                 run.json(RESULTS, [asdict(each) for each in (*results, result)])
             results.append(result)
             handed |= result.handed
+            if step == "train" and (tested := _of_probe(plan, results)):
+                handed |= tested
     return results
 
 
@@ -114,6 +118,20 @@ def table_of(plan: Sequence[Planned], results: Sequence[Result]) -> str:
 def _titles(plan: Sequence[Planned]) -> list[str]:
     seeds = {seed for _, seed in plan}
     return [f"{step}, seed {seed}" if len(seeds) > 1 else step for step, seed in plan]
+
+
+def _of_probe(plan: Sequence[Planned], results: Sequence[Result]) -> dict[str, str]:
+    """After a training: the better of it and the probe on validation as run_id, and the other, to test beside it."""
+    trained = results[-1]
+    for (step, _), probe in zip(plan, results, strict=False):
+        if step != "probe":
+            continue
+        reached, known = (result.metrics.get(VALIDATED) for result in (trained, probe))
+        if reached is None or known is None or reached > known:
+            return {"run_id": trained.run_id, "beside": probe.run_id}
+        say(f"validation: probe {known:.2%}, trained network {reached:.2%}; the probe is kept, as it is no worse")
+        return {"run_id": probe.run_id, "beside": trained.run_id}
+    return {}
 
 
 def _interrupted(run_id: str, step: str) -> str:

@@ -17,6 +17,7 @@ from pipeline.tracking.run import Run
 TITLES = {
     "doctor": "Doctor",
     "lr_range": "Range test",
+    "probe": "Probe",
     "sweep": "Sweep",
     "train": "Training",
     "seeds": "Seeds",

@@ -5,16 +5,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline import progress
-from pipeline.data.tree import in_words
 from pipeline.history import initial_weights, lookup
-from pipeline.model_files import checkpoint
 from pipeline.params import LadderParams, TrainParams, TrainStepParams
 from pipeline.progress import Part, say, show
 from pipeline.resume import training_state
+from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, SuggestedRate, tracked
 from pipeline.tracking import store, views
 from pipeline.tracking.run import Run, measured
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 NOT_OF_ONE_TRAINING = {"resume", "num_seeds"}
 SUGGESTION = "lr_range/suggestion"  # metric of a range test
-EXAMPLES = 2  # images stored beside the served model
 
 
 def run(
@@ -65,7 +62,7 @@ def _run_one(
         else:
             max_lr = _max_lr(recipe, params, step.run, suggested, ladder or LadderParams())
             step.run.params({**params.model_dump(exclude=NOT_OF_ONE_TRAINING), "max_lr": max_lr})
-            _describe_input(step.run, recipe)
+            outputs.describe_input(step.run, recipe)
         training = recipe.one_cycle(max_lr)
         if params.resume:
             training_state.restore(training, params.resume)
@@ -142,31 +139,6 @@ def _say_what_differs(wanted: Mapping[str, object]) -> None:
     say(f"range test {others[0].info.run_id} is of another recipe or ladder, not used: {'; '.join(differences)}")
 
 
-def _describe_input(run: Run, recipe: Recipe) -> None:
-    params, splits = recipe.params, recipe.splits
-    run.json("recipe.json", recipe.identity())
-    run.tags({"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()})
-    run.tags({"device": recipe.device, "precision": recipe.precision, "data.digest": splits.digest})
-    if recipe.pretrained is not None:
-        run.tags({"weights": recipe.pretrained.identity})
-    run.tags({"machine": recipe.machine()})
-    run.dataset(splits.name, splits.digest, params.data_dir, "training")
-    rows = [
-        pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})
-        for split, index in splits.indices.items()
-    ]
-    run.table("splits.csv", pd.concat(rows))
-    report = splits.report
-    if report.left_out:
-        run.table("left_out.csv", pd.DataFrame(report.left_out, columns=["file", "reason"]))
-    named = {"named in left_out.csv": len(report.left_out)}
-    if counts := in_words({**report.skipped, **report.unread, **named}):
-        run.tags({"data.left_out": counts})
-        say(f"files left out: {counts}")
-    if splits.valid is None:
-        say("no validation split: all of train is trained on, and the best weights are the last")
-
-
 def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, training: Training) -> Result:
     run = step.run
     watch = _watch(run, recipe, training) if params.watch_images else None
@@ -187,8 +159,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
             watch.conclude(folder, sum(epoch.seconds for epoch in training.log.epochs))
         best = training.log.best
         assert best is not None
-        example = recipe.splits.train.take(np.arange(min(EXAMPLES, len(recipe.splits.train))))
-        uri = run.model(folder / "best.safetensors", example, best.epoch)
+        uri = outputs.log_model(run, recipe, best.epoch, folder)
         if not params.keep_checkpoints:
             run.no_states_once_finished()
         return _conclude(step, name, best, uri)
@@ -212,25 +183,7 @@ def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder
     epochs = pd.DataFrame([{"epoch": epoch.epoch, **measured(epoch)} for epoch in log.epochs])
     run.figure("curves.png", plots.curves(epochs, log.steps(), name))
     for kind, epoch in (("best", log.best), ("last", log.epochs[-1])):
-        file = f"{kind}.safetensors"
-        checkpoint.save(folder / file, training.weights[kind], _description(recipe, epoch))
-        run.file(folder / file, f"weights/{file}")
-
-
-def _description(recipe: Recipe, event: EpochEnd) -> dict[str, object]:
-    start = recipe.pretrained
-    return {
-        "network": {"name": recipe.params.model, "options": recipe.params.network_options()},
-        "image_size": recipe.params.image_size,
-        "resize": recipe.params.resize,
-        "interpolation": recipe.interpolation,
-        "margin": recipe.params.margin,
-        "classes": list(recipe.splits.classes),
-        "mean": list(recipe.splits.mean),
-        "std": list(recipe.splits.std),
-        "epoch": event.epoch,
-        "started_from": None if start is None else start.source,
-    }
+        outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder)
 
 
 def _conclude(step: Step, name: str, best: EpochEnd, uri: str) -> Result:

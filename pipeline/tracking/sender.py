@@ -18,6 +18,7 @@ from mlflow.entities import Run as StoredRun
 from pipeline.data.encoder import to_png
 from pipeline.model_files import registry, states
 from pipeline.model_files.classifier import Classifier
+from pipeline.models import timm_networks
 from pipeline.progress import say
 from pipeline.text import note, unmarked
 from pipeline.tracking import errors, store, views
@@ -147,7 +148,9 @@ def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> Non
 
 
 def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
-    answer = mlflow.models.infer_signature(Classifier.load(weights).table(example)).inputs
+    classifier = Classifier.load(weights)
+    answer = mlflow.models.infer_signature(classifier.table(example)).inputs
+    packages = (*SERVING_PACKAGES, *(["timm"] if timm_networks.has(classifier.description.network.name) else []))
     logged = mlflow.models.Model.log(
         artifact_path=None,
         name="model",
@@ -156,7 +159,7 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
         python_model=str(SERVING),
         artifacts={"weights": str(weights)},
         code_paths=[str(PACKAGE)],
-        pip_requirements=[f"{package}=={version(package)}" for package in SERVING_PACKAGES],
+        pip_requirements=[f"{package}=={version(package)}" for package in packages],
         # No schema of MLflow's holds both arrays and tables: what is sent is checked by the model's own code.
         signature=mlflow.models.ModelSignature(outputs=answer),
         input_example=_as_sent(example),

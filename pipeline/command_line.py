@@ -1,0 +1,78 @@
+"""The command line: a command per step with an option per parameter, and answers to names that are not known."""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import click
+
+from pipeline.experiment_file import old_name
+from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
+from pipeline.params.base import nearest
+
+TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # as pydantic takes them
+
+
+def command_group(runner: Callable[[str], Callable[..., None]]) -> click.Group:
+    """A command per step, with an option per parameter, except for parameters that need no name."""
+    group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
+    for step, params in COMMANDS.items():
+        parameters = [*options(params), *options(TerminalParams)]
+        group.add_command(_Step(step, params=parameters, callback=runner(step), help=params.__doc__))
+    return group
+
+
+class _Steps(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] in MOVED_COMMANDS:
+            ctx.fail(f"{args[0]} is now another command: {MOVED_COMMANDS[args[0]]}")
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"unknown step {args[0]}{nearest(args[0], COMMANDS)} (steps: {', '.join(COMMANDS)})")
+        return super().resolve_command(ctx, args)
+
+
+class _Step(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            name = word.partition("=")[0]
+            if name.startswith("--") and (answer := old_name(name.removeprefix("--"))):
+                ctx.fail(f"{name} {answer}")
+        return super().parse_args(ctx, _with_values(args, {f"--{name}" for name in _switches(self.name or "")}))
+
+
+def _switches(step: str) -> set[str]:
+    """Parameters that are true or false."""
+    fields = {**COMMANDS[step].model_fields, **TerminalParams.model_fields}
+    return {name for name, field in fields.items() if field.annotation is bool}
+
+
+def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
+    """`args`, where a switch that stands alone is true: MLflow passes on none without its value."""
+    given = []
+    for word, following in zip_longest(args, args[1:]):
+        is_alone = following is None or following.startswith("-") or _is_no_value(word, following)
+        given.append(f"{word}=true" if word in switches and is_alone else word)
+    return given
+
+
+def _is_no_value(switch: str, word: str) -> bool:
+    """Whether `word` behind a switch of the terminal is something else, such as a photo; a step's own take any."""
+    return switch.removeprefix("--") in TerminalParams.model_fields and word.lower() not in TRUTH_VALUES
+
+
+def options(params: type[Declared]) -> list[click.Parameter]:
+    """An option of the command line for each parameter."""
+    schemas = params.model_json_schema().get("properties", {})
+    return [_parameter(name, schemas[name], params) for name in params.model_fields]
+
+
+def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Parameter:
+    if schema.get("positional"):
+        return click.Argument([name], nargs=-1)
+    field = params.model_fields[name]
+    choices = "|".join(map(str, schema.get("enum", [])))
+    metavar = choices or name.upper()
+    if field.is_required():
+        return click.Option([f"--{name}"], metavar=metavar, help=schema["description"], required=True)
+    shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return click.Option([f"--{name}"], metavar=metavar, help=f"{schema['description']} [{shown}]")

@@ -1,0 +1,165 @@
+"""timm's classification networks by `timm/<name>`: how to build one, its published weights, where its maps are read."""
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import requests
+from platformdirs import user_cache_path
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.models.architecture import Architecture, CamTarget
+
+PREFIX = "timm/"
+HUB = "hf-hub:"
+CONNECT_SECONDS = 5  # for the hub to answer; its own client would try for most of a minute
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def has(name: str) -> bool:
+    """Whether `name` names a network of timm."""
+    return name.startswith(PREFIX)
+
+
+def find(name: str) -> Architecture | None:
+    """timm's network called `timm/<name>`; None without that prefix. Raises ValueError for an unknown name."""
+    if not has(name):
+        return None
+    import timm  # takes seconds, which other networks need not wait for
+
+    its_name = name.removeprefix(PREFIX)
+    if not timm.is_model(its_name):
+        from difflib import get_close_matches
+
+        close = get_close_matches(its_name, timm.list_models(), n=1)
+        hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+        raise ValueError(f"model={name}: timm has no network of that name{hint}")
+    return Architecture(partial(_build, its_name), ("image_size",), cam_target)
+
+
+def weights_folder() -> Path:
+    """The folder where weights lie that were put there by hand: `<name>.safetensors`; XDG_CACHE_HOME moves it."""
+    return user_cache_path("classifier-pipeline") / "weights"
+
+
+def published(name: str, wanted: str) -> tuple[dict[str, Tensor], Any]:
+    """The state that was published for timm's network `name`, and timm's description of it (`PretrainedCfg`).
+
+    wanted: `default`, a tag of timm's such as `in1k`, or `hf-hub:<owner>/<name>`. For `default` a file in
+    `weights_folder` comes first, then the hub's cache on this machine, then the hub. Raises ValueError, which says what
+    to put where, if there are none to be had.
+    """
+    import timm
+
+    its_name = name.removeprefix(PREFIX)
+    file = weights_folder() / f"{its_name}.safetensors"
+    described = _described(its_name, wanted)
+    if wanted == "default" and file.exists():
+        return _read(file), described
+    _check_reachable(its_name, wanted, described, file)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    source = wanted if wanted.startswith(HUB) else f"{its_name}.{described.tag}" if described.tag else its_name
+    try:
+        model = timm.create_model(source, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"weights={wanted}: {' '.join(str(error).split())}") from None
+    return dict(model.state_dict()), model.pretrained_cfg if wanted.startswith(HUB) else described
+
+
+def check(name: str) -> Any:
+    """timm's description of the default weights of `name`. Raises ValueError if they cannot be had here."""
+    its_name = name.removeprefix(PREFIX)
+    described, file = _described(its_name, "default"), weights_folder() / f"{its_name}.safetensors"
+    if not file.exists():
+        _check_reachable(its_name, "default", described, file)
+    return described
+
+
+def _described(name: str, wanted: str) -> Any:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    if wanted.startswith(HUB):
+        return None
+    tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
+    if wanted != "default" and wanted not in tags:
+        raise ValueError(
+            f"weights={wanted}: timm has none of that name for {name} (it has {', '.join(tags) or 'none'})"
+        )
+    described = get_pretrained_cfg(name if wanted == "default" else f"{name}.{wanted}", allow_unregistered=False)
+    if not tags or described is None:
+        raise ValueError(f"weights={wanted}: timm has published none for {name}")
+    return described
+
+
+def _check_reachable(name: str, wanted: str, described: Any, file: Path) -> None:
+    """Raises ValueError if the hub has to be asked and does not answer within seconds."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository = wanted.removeprefix(HUB) if wanted.startswith(HUB) else described.hf_hub_id
+    if repository and any(
+        isinstance(try_to_load_from_cache(repository, filename), str)
+        for filename in ("model.safetensors", "pytorch_model.bin")
+    ):
+        return
+    try:
+        requests.head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+    except requests.RequestException as error:
+        raise ValueError(
+            f"weights={wanted}: {constants.ENDPOINT} does not answer ({type(error).__name__}); put model.safetensors "
+            f"of {repository} at {file}"
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file}: no safetensors file ({error})") from None
+
+
+def cam_target(model: Any) -> CamTarget:
+    """The last layer of `model` with a grid, and a function from its output to (B, C, h, w)."""
+    info = model.feature_info
+    last = (info.info if hasattr(info, "info") else info)[-1]
+    layer = model.get_submodule(last["module"])
+    # A transformer's head reads the class token alone, so the output of the last block has no gradient elsewhere. The
+    # class token has yet to attend to the output of that block's first norm, which has gradients everywhere.
+    layer = getattr(layer, "norm1", layer) if hasattr(layer, "attn") else layer
+    return CamTarget(layer, _to_grid(int(last["num_chs"]), int(getattr(model, "num_prefix_tokens", 0))))
+
+
+def _to_grid(channels: int, prefix: int) -> Callable[[Tensor], Tensor]:
+    def to_grid(output: Tensor) -> Tensor:
+        if output.ndim == 4:
+            return output if output.shape[1] == channels else output.permute(0, 3, 1, 2)
+        tokens = output[:, prefix:]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.transpose(1, 2).unflatten(2, (side, -1))
+
+    return to_grid
+
+
+def _build(name: str, num_classes: int, image_size: int) -> nn.Module:
+    import timm
+
+    sized: dict[str, Any] = {"img_size": image_size} if _takes_size(name) else {}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **sized)
+    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
+        raise ValueError(f"image_size={image_size}: {name} cannot be built for it ({error})") from None
+    return model
+
+
+def _takes_size(name: str) -> bool:
+    """Whether the network is built for one size of images, as transformers with a table of positions are."""
+    from timm.models import get_pretrained_cfg
+
+    described = get_pretrained_cfg(name, allow_unregistered=False)
+    return bool(described is not None and described.fixed_input_size)

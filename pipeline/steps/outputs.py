@@ -1,0 +1,71 @@
+"""Outputs of a training or a probe in its run: a description of the input, weights, and a model to serve."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from pipeline.data.tree import in_words
+from pipeline.model_files import checkpoint
+from pipeline.progress import say
+from pipeline.tracking.run import Run
+from pipeline.training.recipe import Recipe
+
+EXAMPLES = 2  # images stored beside the served model
+
+
+def describe_input(run: Run, recipe: Recipe) -> None:
+    """Logs recipe, images, splits and machine as tags and tables, and names the files that were left out."""
+    params, splits = recipe.params, recipe.splits
+    run.json("recipe.json", recipe.identity())
+    run.tags({"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()})
+    run.tags({"device": recipe.device, "precision": recipe.precision, "data.digest": splits.digest})
+    if recipe.pretrained is not None:
+        run.tags({"weights": recipe.pretrained.identity})
+    run.tags({"machine": recipe.machine()})
+    run.dataset(splits.name, splits.digest, params.data_dir, "training")
+    rows = [
+        pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})
+        for split, index in splits.indices.items()
+    ]
+    run.table("splits.csv", pd.concat(rows))
+    report = splits.report
+    if report.left_out:
+        run.table("left_out.csv", pd.DataFrame(report.left_out, columns=["file", "reason"]))
+    named = {"named in left_out.csv": len(report.left_out)}
+    if counts := in_words({**report.skipped, **report.unread, **named}):
+        run.tags({"data.left_out": counts})
+        say(f"files left out: {counts}")
+    if splits.valid is None:
+        say("no validation split: all of train is trained on, and the best weights are the last")
+
+
+def log_weights(run: Run, recipe: Recipe, kind: str, weights: Mapping[str, Tensor], epoch: int, folder: Path) -> None:
+    """Logs `weights` after `epoch` as weights/<kind>.safetensors, which alone rebuilds the classifier."""
+    file = f"{kind}.safetensors"
+    checkpoint.save(folder / file, weights, _description(recipe, epoch))
+    run.file(folder / file, f"weights/{file}")
+
+
+def log_model(run: Run, recipe: Recipe, epoch: int, folder: Path) -> str:
+    """Logs the model to serve, of the best weights that `log_weights` has left in `folder`. Returns its URI."""
+    example = recipe.splits.train.take(np.arange(min(EXAMPLES, len(recipe.splits.train))))
+    return run.model(folder / "best.safetensors", example, epoch)
+
+
+def _description(recipe: Recipe, epoch: int) -> dict[str, object]:
+    start = recipe.pretrained
+    return {
+        "network": {"name": recipe.params.model, "options": recipe.params.network_options()},
+        "image_size": recipe.params.image_size,
+        "resize": recipe.params.resize,
+        "interpolation": recipe.interpolation,
+        "margin": recipe.params.margin,
+        "classes": list(recipe.splits.classes),
+        "mean": list(recipe.splits.mean),
+        "std": list(recipe.splits.std),
+        "epoch": epoch,
+        "started_from": None if start is None else start.source,
+    }

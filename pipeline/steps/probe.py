@@ -1,0 +1,98 @@
+"""A linear probe as a tracked step: a pretrained network whose head is a logistic regression on its features."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax
+from torch import nn
+
+from pipeline.data import Split
+from pipeline.history import initial_weights
+from pipeline.params import ProbeParams, TrainParams
+from pipeline.progress import Meter, meter, say
+from pipeline.steps import outputs
+from pipeline.steps.step import Result, Step, tracked
+from pipeline.tracking import store
+from pipeline.tracking.run import Run
+from pipeline.training import probe
+from pipeline.training.probe import Probe
+from pipeline.training.recipe import Recipe
+
+EPOCH = 1  # at which its numbers are logged: one pass over the images
+
+
+def run(params: ProbeParams, parent: Run | None = None) -> Result:
+    """Fits a head to the features of the pretrained network that `params` declare."""
+    if params.weights == "none":
+        raise ValueError(
+            "weights=none: a probe needs pretrained weights; give weights=default, or model=timm/<name> with it"
+        )
+    recipe = initial_weights.prepare(params)
+    logged = params.to(TrainParams).model_dump()
+    with tracked("probe", f"{params.dataset} {params.model} probe", logged, {}, parent) as step:
+        outputs.describe_input(step.run, recipe)
+        model = recipe.model(params.seed)
+        head, numbers = _fit(recipe, model)
+        probe.put(model, head)
+        step.run.metrics(numbers, step=EPOCH)
+        return _conclude(step, recipe, model, head, numbers)
+
+
+def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
+    """The head, and its loss and accuracy on the train and validation images, by the names of their metrics."""
+    splits = recipe.splits
+    parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
+    with meter("probe", sum(map(len, parts.values()))) as progress:
+        features = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
+    labels = {name: part.labels for name, part in parts.items()}
+    head = probe.fit(
+        features["train"], labels["train"], features.get("valid"), labels.get("valid"), len(splits.classes)
+    )
+    say(f"probe: strength {head.strength:g}, by {head.chosen_by}")
+    return head, {
+        f"{name}/{metric}": value
+        for name, values in features.items()
+        for metric, value in _numbers(values @ head.weight.T + head.bias, labels[name]).items()
+    }
+
+
+def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> np.ndarray:
+    assert recipe.pretrained is not None
+    before = progress.done
+    return probe.features(
+        model,
+        recipe.splits,
+        part,
+        recipe.precision,
+        f"{recipe.params.model} {recipe.pretrained.identity}",
+        lambda done: progress.at(before + done, lambda: f"features {int(before) + done:,}"),
+    )
+
+
+def _numbers(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
+    return {
+        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "accuracy": float((logits.argmax(1) == labels).mean()),
+    }
+
+
+def _conclude(step: Step, recipe: Recipe, model: nn.Module, head: Probe, numbers: Mapping[str, float]) -> Result:
+    found = {"weights/best_epoch": float(EPOCH)}
+    if "valid/accuracy" in numbers:
+        found["weights/best_valid_accuracy"] = numbers["valid/accuracy"]
+        result = f"validation accuracy {numbers['valid/accuracy']:.2%} of {len(recipe.splits.valid or ()):,} images"
+    else:
+        result = f"train accuracy {numbers['train/accuracy']:.2%}, without validation"
+    step.run.metrics(found)
+    step.run.tags({"probe.strength": head.strength})
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    with store.scratch() as folder:
+        for kind in ("best", "last"):
+            outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder))
+        uri = outputs.log_model(step.run, recipe, EPOCH, Path(folder))
+    handed = {"run_id": step.run.id, "weights": f"run:{step.run.id}"}
+    return step.conclude(
+        f"{result}, strength {head.strength:g}", found, more=f"\n\nServed model: `{uri}`", handed=handed
+    )

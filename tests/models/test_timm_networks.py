@@ -1,0 +1,106 @@
+"""A contract that every network of timm holds: on timm's own small ones, one or more of a family."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from pipeline import models
+from pipeline.explain.attribution import class_maps, is_blank
+from pipeline.model_files import export
+from pipeline.model_files.classifier import Classifier, parse
+from pipeline.models import timm_networks, weights
+from pipeline.models.features import with_features
+from pipeline.models.stages import head, stages
+from pipeline.training import optimizers
+from pipeline.training.update import train_step
+
+SMALL = timm.list_models("test_*")
+SIZE, CLASSES = 64, ("a", "b", "c")
+
+
+def build(name, seed=0):
+    torch.manual_seed(seed)
+    model = models.build(f"timm/{name}", num_classes=len(CLASSES), image_size=SIZE)
+    last = head(model)[1]
+    torch.nn.init.normal_(last.weight, std=0.1)  # some begin with zeros, which tell nothing of the rest
+    return model
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_learns_its_map_is_of_a_grid_and_its_stages_hold_every_parameter(name, images):
+    model = build(name)
+    held = [parameter for stage in stages(model) for parameter in stage.parameters] + [*head(model)[1].parameters()]
+    assert {id(parameter) for parameter in held} == {id(parameter) for parameter in model.parameters()}
+    optimizer = optimizers.build("adamw", model.train(), lr=3e-3, momentum=0.9, weight_decay=0.0)
+    losses = [train_step(model, images, torch.tensor([0, 1, 2, 0]), optimizer, "fp32", 0.0)[0] for _ in range(8)]
+    assert min(losses[4:]) < losses[0]
+    maps = class_maps(model, models.cam_target(f"timm/{name}", model), images, torch.tensor([0, 1, 2, 0]), "gradcam")
+    assert maps.shape == (4, SIZE, SIZE)
+    assert not is_blank(maps).all()
+    logits, features = with_features(model.eval(), images)
+    assert torch.isfinite(features).all() and logits.shape == (4, len(CLASSES))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_of_another_head_are_taken_and_those_of_its_own_are_the_same(name):
+    model, other = build(name), build(name, seed=1)
+    start = weights.Pretrained(other.state_dict(), "here", "id", CLASSES)
+    model.load_state_dict(weights.fitted(model, start, CLASSES).state)
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in other.state_dict().items())
+    of_more = models.build(f"timm/{name}", num_classes=7, image_size=SIZE)
+    fitted = weights.fitted(model, weights.Pretrained(of_more.state_dict(), "here", "id"), CLASSES)
+    assert fitted.head == "its head of 7 classes is replaced by a fresh one of 3"
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
+def test_it_is_exported_with_the_same_answers(name, tmp_path):
+    described = parse(
+        {
+            "network": {"name": f"timm/{name}", "options": {}},
+            "image_size": SIZE,
+            "classes": CLASSES,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+        }
+    )
+    classifier, file = Classifier(build(name).eval(), described), tmp_path / "model.onnx"
+    export.write(classifier, "onnx", file, {})
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, SIZE, SIZE), dtype=np.uint8)
+    assert export.difference(classifier, "onnx", file, pixels) < export.TOLERANCE
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"timm has no network of that name; did you mean timm/resnet18\?"):
+        models.build("timm/resnet18x", num_classes=2, image_size=32)
+
+
+def test_weights_put_by_hand_are_found_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = timm_networks.weights_folder() / "test_efficientnet.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file(timm.create_model("test_efficientnet", num_classes=1000).state_dict(), file)
+    start = weights.of_timm("timm/test_efficientnet", "default")
+    assert start.mean is not None and start.image_size == 160
+    assert "timm" in start.source and start.identity == weights.of_timm("timm/test_efficientnet", "default").identity
+    file.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        weights.of_timm("timm/test_efficientnet", "default")
+
+
+def test_without_a_network_one_line_says_where_to_put_which_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        ValueError, match=r"does not answer .*put model.safetensors of timm/test_vit\S* at \S+"
+    ) as caught:
+        timm_networks.check("timm/test_vit")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="timm has none of that name"):
+        timm_networks.published("timm/test_vit", "no_such_tag")

@@ -1,0 +1,139 @@
+"""A folder of photos with nothing else said: a probe, fine-tuning from its head, and the better of the two tested."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from pipeline.models import timm_networks
+from pipeline.training import photo_defaults
+
+BACKBONE = "timm/test_efficientnet"  # timm's own, as large as a photo of a stamp
+QUICK = {"epochs": 2, "image_size": 64, "num_images": 2}
+
+
+def draw(folder, per_class, side=96):
+    random = np.random.default_rng(0)
+    for name, count in per_class.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(0, 90, (side, side + i % 9, 3), dtype=np.uint8)
+            pixels[..., list(per_class).index(name) % 3] += 140
+            Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture
+def weights(workplace, monkeypatch):
+    """A backbone whose weights lie where a person would put them."""
+    monkeypatch.setattr(photo_defaults, "BACKBONE", BACKBONE)
+    monkeypatch.setenv("XDG_CACHE_HOME", workplace.environment["XDG_CACHE_HOME"])
+    torch.manual_seed(0)
+    file = timm_networks.weights_folder() / "test_efficientnet.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(timm.create_model("test_efficientnet", num_classes=1000).state_dict(), file)
+    return file
+
+
+def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(workplace, weights, tmp_path, capsys):
+    photos = draw(tmp_path / "photos", {"red": 60, "green": 60, "blue": 15})
+    assert workplace.run("main", dataset="folder", data_dir=photos, **QUICK) == 0
+    said = capsys.readouterr().err
+    assert f"model={BACKBONE}, weights=default" in said
+    assert "class_weights=balanced: " in said
+    (probe,), (training,) = workplace.runs("probe"), workplace.runs("train")
+    assert training.data.params["weights"] == f"run:{probe.info.run_id}"
+    evaluations = workplace.runs("evaluate")
+    assert {each.data.tags["train.run_id"] for each in evaluations} == {probe.info.run_id, training.info.run_id}
+    assert "comparison: the " in said and " on 27 test images" in said
+    chosen = workplace.runs("explain")[0].data.tags["train.run_id"]
+    reached = {run.info.run_id: run.data.metrics["weights/best_valid_accuracy"] for run in (probe, training)}
+    assert reached[chosen] == max(reached.values())
+    main = workplace.runs("main")[0]
+    assert (main.data.params["model"], main.data.params["batch_size"]) == (
+        BACKBONE,
+        "13",
+    )  # of 97 one image would be left by 12
+
+
+def test_a_probe_is_a_training_to_all_other_steps(workplace, weights, tmp_path, capsys):
+    photos = draw(tmp_path / "photos", {"red": 30, "green": 30})
+    assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0
+    probe = workplace.runs("probe")[0]
+    assert {"valid/accuracy", "train/loss", "weights/best_valid_accuracy"} <= probe.data.metrics.keys()
+    for step, more in (("evaluate", {}), ("explain", {"num_images": 2}), ("export", {"format": "torch_export"})):
+        assert workplace.run(step, **more) == 0, step
+    assert workplace.runs("evaluate")[0].data.metrics["test/accuracy"] > 0.9
+    capsys.readouterr()
+    assert workplace.run("predict", photos / "red/0.jpg") == 0
+    assert "red" in capsys.readouterr().out
+    (output,) = probe.outputs.model_outputs
+    mlflow.set_tracking_uri(workplace.uri)
+    try:
+        served = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+        assert len(served.predict(np.zeros((2, 3, 64, 64), dtype=np.uint8))) == 2
+        assert (
+            f"timm=={timm.__version__}"
+            in Path(mlflow.pyfunc.get_model_dependencies(f"models:/{output.model_id}")).read_text()
+        )
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_features_are_computed_once_and_again_when_they_are_damaged(workplace, weights, tmp_path, monkeypatch):
+    photos = draw(tmp_path / "photos", {"red": 30, "green": 30})
+    command = {"dataset": "folder", "data_dir": photos, "image_size": 64}
+    assert workplace.run("probe", **command) == 0
+    files = sorted((workplace.folder / "cache").rglob("features/*.npy")) or sorted(tmp_path.rglob("features/*.npy"))
+    assert files
+    written = {file: file.stat().st_mtime_ns for file in files}
+    assert workplace.run("probe", **command) == 0
+    assert written == {file: file.stat().st_mtime_ns for file in files}
+    files[0].write_bytes(b"no array")
+    assert workplace.run("probe", **command) == 0
+    assert np.load(files[0]).dtype == np.float32
+    losses = [run.data.metrics["train/loss"] for run in workplace.runs("probe")[:3]]
+    assert len(set(losses)) == 1
+
+
+@pytest.mark.parametrize("per_class", [{"a": 5, "b": 5}, {"a": 12, "b": 3}])
+def test_very_few_photos_do(workplace, weights, tmp_path, per_class):
+    photos = draw(tmp_path / "photos", per_class)
+    assert workplace.run("main", dataset="folder", data_dir=photos, **QUICK, steps="probe,evaluate") == 0
+    metrics = workplace.runs("evaluate")[0].data.metrics
+    assert metrics["test/accuracy_low"] < metrics["test/accuracy"] or metrics["test/accuracy"] == 0
+
+
+def test_without_weights_it_says_where_to_put_them_and_trains_from_nothing(workplace, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
+    monkeypatch.setitem(photo_defaults.FROM_NOTHING, "width", 4)
+    assert workplace.run("main", dataset="folder", data_dir=photos, epochs=1, steps="train", max_lr=0.01) == 0
+    said = capsys.readouterr().err
+    assert "no pretrained weights: " in said and "put model.safetensors of timm/tf_efficientnet_lite0" in said
+    assert "Training from nothing at 64 px instead" in said
+    params = workplace.runs("train")[0].data.params
+    assert (params["weights"], params["image_size"]) == ("none", "64")
+
+
+@pytest.mark.parametrize(
+    "given", [pytest.param({"weights": "none"}, marks=pytest.mark.slow), {"model": "resnet18", "max_lr": 0.01}]
+)
+def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, weights, tmp_path, given):
+    photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
+    command = {"dataset": "folder", "data_dir": photos, "epochs": 1, "width": 4, "num_images": 2, "ladder_steps": 20}
+    probes = len(workplace.runs("probe"))
+    assert workplace.run("main", **command, **given) in (0, 1)  # a range test so short may have no suggestion
+    main = workplace.runs("main")[0]
+    assert (main.data.params["weights"], main.data.params["image_size"]) == ("none", "64")
+    assert len(workplace.runs("probe")) == probes
+
+
+def test_a_probe_without_weights_is_refused(workplace, capsys):
+    assert workplace.run("probe", experiment="none", limit_train=60, limit_test=20) == 2
+    assert "weights=none: a probe needs pretrained weights" in capsys.readouterr().err
