@@ -51,7 +51,7 @@ def write(folder: Path, uri: str, number: int) -> str:
             return run.id
 
 
-@pytest.mark.parametrize("num_writers", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_writers", [pytest.param(each, marks=pytest.mark.slow) for each in (2, 8)])
 def test_processes_that_write_to_one_sqlite_store_at_a_time_lose_nothing(place, num_writers):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_writers, mp_context=spawn) as pool:

@@ -158,7 +158,9 @@ def test_a_version_is_registered_once_though_every_answer_is_lost(server, door):
     assert version.run_id == training
 
 
-@pytest.mark.parametrize("status", [401, pytest.param(404, marks=pytest.mark.slow)])  # 500 is tried above
+@pytest.mark.parametrize(
+    "status", [pytest.param(each, marks=pytest.mark.slow) for each in (401, 404)]
+)  # 500 is tried above
 def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tmp_path, server, door, capsys, status):
     place = ServedPlace(tmp_path, door.uri)
     process = place.start("train", **TRAIN, epochs=10_000)

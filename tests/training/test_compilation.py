@@ -67,6 +67,7 @@ def test_losses_and_weights_are_those_without_it_and_so_is_what_was_interrupted(
     assert torch.allclose(losses(again), losses(compiled), atol=1e-6)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_it_is_compiled_code_that_trains_whole_batches():
     training = small_training(model="dropout", is_compiled=True)
