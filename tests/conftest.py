@@ -17,8 +17,9 @@ from pipeline.__main__ import main
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-NAMES = ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL")
-OF_MLFLOW = {f"MLFLOW_{name}" for name in NAMES}
+MLFLOW_VARIABLES = {
+    f"MLFLOW_{name}" for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL")
+}
 
 # Stores in memory, where there is room: SQLite waits for the disk at every commit, and these tests commit all the time.
 MEMORY = Path("/dev/shm")
@@ -36,8 +37,8 @@ class Workplace:
         with contextlib.chdir(folder):  # where the store is made, its artifacts go
             self.client = MlflowClient(self.uri)
             self.client.search_experiments()
-        # MLflow leaves there the store that an earlier test used.
-        self.environment = {name: value for name, value in os.environ.items() if name not in OF_MLFLOW} | {
+        # MLflow itself writes the store that an earlier test used to os.environ.
+        self.environment = {name: value for name, value in os.environ.items() if name not in MLFLOW_VARIABLES} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
             "XDG_STATE_HOME": str(folder / "state"),
@@ -111,7 +112,7 @@ class Workplace:
 def environment_of_its_own(tmp_path_factory):
     """Folders, store and words of MLflow's are not those of who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in OF_MLFLOW:
+        for name in MLFLOW_VARIABLES:
             patch.delenv(name, raising=False)
         for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
