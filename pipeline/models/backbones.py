@@ -7,7 +7,7 @@ from typing import Any
 
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import MNASNet, get_model, get_model_builder, list_models
+from torchvision.models import MNASNet, WeightsEnum, get_model, get_model_builder, get_model_weights, list_models
 
 from pipeline.models.architecture import Architecture, CamTarget
 from pipeline.models.vit import tokens_to_grid
@@ -77,10 +77,20 @@ def torchvision_name(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
+def names() -> list[str]:
+    """The names that torchvision has for its networks."""
+    return list_models(module=torchvision.models)
+
+
+def default_weights(name: str) -> WeightsEnum:
+    """What torchvision publishes for its network called `name`, by its own choice; nothing is fetched."""
+    return get_model_weights(torchvision_name(name)).DEFAULT
+
+
 def find(name: str) -> Architecture | None:
     """Torchvision's network called `name`; None where it has none."""
     its_name = torchvision_name(name)
-    if its_name not in list_models(module=torchvision.models):
+    if its_name not in names():
         return None
     family = _FAMILIES[family_of(name)]
     return Architecture(partial(_build, its_name, family), ("image_size",), family.cam_target)

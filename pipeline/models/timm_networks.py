@@ -27,11 +27,26 @@ def has(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def names() -> list[str]:
+    """All that `find` finds, in order."""
+    import timm  # takes a while, which other networks need not wait for
+
+    return [f"{PREFIX}{name}" for name in timm.list_models()]
+
+
+def default(name: str) -> Any:
+    """timm's description of the weights that are the default of `timm/<name>`; None where none are published."""
+    from timm.models import get_pretrained_cfg
+
+    described = get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=False)
+    return described if described is not None and described.has_weights else None
+
+
 def find(name: str) -> Architecture | None:
     """timm's network called `timm/<name>`; None without that prefix. Raises ValueError for an unknown name."""
     if not has(name):
         return None
-    import timm  # takes seconds, which other networks need not wait for
+    import timm
 
     its_name = name.removeprefix(PREFIX)
     if not timm.is_model(its_name):

@@ -23,7 +23,7 @@ from pipeline.params.recipe import (
     RecipeParams,
     Resize,
 )
-from pipeline.params.terminal import StatusParams, SyncParams, TerminalParams
+from pipeline.params.terminal import ModelsParams, StatusParams, SyncParams, TerminalParams
 from pipeline.params.training import LadderParams, LrRangeParams, ProbeParams, SweepParams, TrainParams, TrainStepParams
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "MainParams",
     "ModelName",
     "ModelParams",
+    "ModelsParams",
     "Params",
     "PredictParams",
     "ProbeParams",
@@ -81,7 +82,7 @@ STEPS: dict[str, type[Params]] = {
     "export": ExportParams,
 }
 # Commands that are neither a step of an experiment nor an entry point of the MLflow Project.
-TOOLS: dict[str, type[Declared]] = {"status": StatusParams, "sync": SyncParams}
+TOOLS: dict[str, type[Declared]] = {"models": ModelsParams, "status": StatusParams, "sync": SyncParams}
 COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}
 
 # What names of earlier versions are answered with; docs/changes.md lists them for people.

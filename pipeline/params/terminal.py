@@ -18,5 +18,11 @@ class StatusParams(Declared):
     every_seconds: float = Field(3, ge=0.5, le=3600, description="between two looks")
 
 
+class ModelsParams(Declared):
+    """Which networks `model` takes: parameters, image size and licence of the default weights of each."""
+
+    like: str = Field("", description="part of their names, such as convnext or timm/vit*224; empty: our own networks")
+
+
 class SyncParams(Declared):
     """Sends to MLflow what runs could not send while their tracking store was away."""

@@ -1,0 +1,57 @@
+"""The networks that `model` takes by name, and what is known of each before anything is fetched."""
+
+from dataclasses import dataclass
+
+from pipeline.models import MODELS, backbones, outline, timm_networks
+
+NO_WEIGHTS, NOT_STATED = "no weights", "not stated"
+OURS = {"num_classes": 10, "image_size": 32}  # with which our own networks are counted, as they are for digits
+CLASSES, SIZE = 1000, 224  # with which timm's are; the size (px) where no weights say another
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with what its default weights were made for, and under which licence they are given."""
+
+    name: str
+    image_size: int | None  # px; None without weights
+    licence: str
+    parameters: int | None  # None where they have yet to be counted
+
+
+def own() -> list[str]:
+    """This project's networks."""
+    return list(MODELS)
+
+
+def of_torchvision() -> list[str]:
+    """torchvision's networks: by their names there, but for one of a name that ours have too."""
+    return [f"{backbones.PREFIX}{name}" if name in MODELS else name for name in backbones.names()]
+
+
+def of_timm() -> list[str]:
+    """timm's networks, as timm/<name>. Takes a second."""
+    return timm_networks.names()
+
+
+def find(name: str) -> Network:
+    """What is known of the network called `name`. Raises ValueError for an unknown name."""
+    if name in MODELS:
+        return Network(name, None, NO_WEIGHTS, None)
+    if timm_networks.has(name):
+        described = timm_networks.default(name)
+        if described is None:
+            return Network(name, None, NO_WEIGHTS, None)
+        return Network(name, described.input_size[-1], described.license or NOT_STATED, None)
+    weights = backbones.default_weights(name)
+    return Network(
+        name, weights.transforms().crop_size[0], weights.meta.get("license", NOT_STATED), weights.meta["num_params"]
+    )
+
+
+def count(network: Network) -> int:
+    """The parameters of a network, its head's too: a tenth of a second where they have yet to be counted."""
+    if network.parameters is not None:
+        return network.parameters
+    sizes = OURS if network.name in MODELS else {"num_classes": CLASSES, "image_size": network.image_size or SIZE}
+    return sum(parameter.numel() for parameter in outline(network.name, **sizes).parameters())
