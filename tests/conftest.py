@@ -122,3 +122,14 @@ def environment_of_its_own(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     return Workplace(tmp_path_factory.mktemp("workplace"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A workplace of one test's own, where this process stands too and whose store it uses, as a step does."""
+    place = Workplace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
+    mlflow.set_tracking_uri(place.uri)
+    yield place
+    mlflow.set_tracking_uri(None)

@@ -4,7 +4,6 @@ import errno
 import subprocess
 import sys
 
-import mlflow
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from pipeline import disk
 from pipeline.model_files import states
 from pipeline.tracking import lifecycle
 from pipeline.training.events import Failure
-from tests.conftest import PROJECT, Workplace
+from tests.conftest import PROJECT
 
 RUN = "1" * 32
 WRITE = """
@@ -23,16 +22,6 @@ with disk.replacing(disk.run_folder(sys.argv[1]) / "state-a.safetensors") as par
     print("written", flush=True)
     time.sleep(600)
 """
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    place = Workplace(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
-    mlflow.set_tracking_uri(place.uri)
-    yield place
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

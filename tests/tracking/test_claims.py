@@ -6,23 +6,11 @@ import os
 import threading
 import time
 
-import mlflow
 import pytest
 
 from pipeline.tracking import claims, lifecycle, processes, recovery, store
-from tests.conftest import Workplace
 
 NUM_PROCESSES = 4
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    place = Workplace(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
-    mlflow.set_tracking_uri(place.uri)
-    yield place
-    mlflow.set_tracking_uri(None)
 
 
 def go_on(folder, uri, step, run_id, number, is_elsewhere, barrier, answers):

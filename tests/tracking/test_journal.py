@@ -6,12 +6,10 @@ import shutil
 import time
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from pipeline.tracking import entries, journal, lifecycle, outbox, processes, recovery
 from pipeline.training.events import Failure
-from tests.conftest import Workplace
 from tests.resume.test_resume import TRAIN, state_folder, wait_for_epochs
 
 NUM_ENTRIES, NUM_SENT = 8, 3
@@ -19,14 +17,9 @@ GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid":
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    place = Workplace(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
+def place(place, monkeypatch):
     monkeypatch.setattr(journal, "left_behind", [])
-    mlflow.set_tracking_uri(place.uri)
-    yield place
-    mlflow.set_tracking_uri(None)
+    return place
 
 
 def left_behind(run_id, uri, num_sent=0, is_closed=True):

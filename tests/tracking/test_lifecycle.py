@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import psutil
@@ -27,16 +26,6 @@ from pipeline.tracking.sender import Sender
 from tests.conftest import Workplace
 
 EPOCHS = 25
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    place = Workplace(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])
-    mlflow.set_tracking_uri(place.uri)
-    yield place
-    mlflow.set_tracking_uri(None)
 
 
 def write(folder: Path, uri: str, number: int) -> str:
