@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.history import lookup
 from pipeline.model_files import checkpoint, classifier
 from pipeline.models import timm_networks
-from pipeline.models.weights import Pretrained, of_timm, of_torchvision
+from pipeline.models.weights import NOT_STATED, Pretrained, of_timm, of_torchvision
 from pipeline.params import RecipeParams, absolute
 from pipeline.params.recipe import OF_TIMM, OF_TORCHVISION, RUN
 from pipeline.progress import say, tell
@@ -46,7 +46,8 @@ def _find(params: RecipeParams) -> Pretrained | None:
     if asked.startswith(RUN):
         run_id = asked.removeprefix(RUN)
         with store.scratch() as folder:
-            return _of_file(store.artifact(run_id, "weights/best.safetensors", folder), params.model, asked, asked)
+            file = store.artifact(run_id, "weights/best.safetensors", folder)
+            return _of_file(file, params.model, asked, asked, f"run {run_id}")
     if timm_networks.has(params.model) and OF_TIMM.fullmatch(asked):
         return of_timm(params.model, asked)
     if OF_TORCHVISION.fullmatch(asked):
@@ -57,7 +58,7 @@ def _find(params: RecipeParams) -> Pretrained | None:
             identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise ValueError(f"weights={path}: {error.strerror or error}") from None
-    return _of_file(path, params.model, asked, identity)
+    return _of_file(path, params.model, asked, identity, f"file {path.name}")
 
 
 def _seen_before(recipe: Recipe, run_id: str) -> str:
@@ -77,12 +78,12 @@ def _seen_before(recipe: Recipe, run_id: str) -> str:
     return f"has learned from {' and '.join(seen)}, going by their names: their accuracy will flatter" if seen else ""
 
 
-def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:
+def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> Pretrained:
     source = f"weights={asked}"
     if path.suffix == ".pth":
-        return Pretrained(_unpickled(path, source), source, identity)
+        return Pretrained(_unpickled(path, source), source, identity, origin, NOT_STATED)
     if not _is_described(path, source):
-        return Pretrained(_bare(path), source, identity)
+        return Pretrained(_bare(path), source, identity, origin, NOT_STATED)
     state, described = checkpoint.load(path)
     try:
         description = classifier.parse(described)
@@ -94,6 +95,8 @@ def _of_file(path: Path, model: str, asked: str, identity: str) -> Pretrained:
         state,
         source,
         identity,
+        f"{origin}, which started from {description.started_from}" if description.started_from else origin,
+        description.licence or (NOT_STATED if description.started_from else ""),
         description.classes,
         description.mean,
         description.std,

@@ -45,6 +45,8 @@ class Description(BaseModel):
     classes: tuple[str, ...] = Field(min_length=1)  # in the order of the logits
     mean: PerChannel  # per channel, in [0, 1] units
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    started_from: str | None = None  # the weights that its training started from
+    licence: str = ""  # of those
 
     @model_validator(mode="after")
     def sizes_are_those_of_a_training(self) -> Self:

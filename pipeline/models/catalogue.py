@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from pipeline.models import MODELS, backbones, outline, timm_networks
+from pipeline.models.weights import NOT_STATED
 
-NO_WEIGHTS, NOT_STATED = "no weights", "not stated"
+NO_WEIGHTS = "no weights"
 OURS = {"num_classes": 10, "image_size": 32}  # with which our own networks are counted, as they are for digits
 CLASSES, SIZE = 1000, 224  # with which timm's are; the size (px) where no weights say another
 

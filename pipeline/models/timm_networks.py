@@ -4,8 +4,9 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
+from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from platformdirs import user_cache_path
@@ -63,20 +64,29 @@ def weights_folder() -> Path:
     return user_cache_path("classifier-pipeline") / "weights"
 
 
-def published(name: str, wanted: str) -> tuple[dict[str, Tensor], Any]:
-    """The state that was published for timm's network `name`, and timm's description of it (`PretrainedCfg`).
+class Published(NamedTuple):
+    """Weights with timm's description of them (`PretrainedCfg`), and the file, repository or address they are from."""
+
+    state: dict[str, Tensor]
+    described: Any
+    origin: str
+
+
+def published(name: str, wanted: str) -> Published:
+    """The weights that were published for timm's network `name`.
 
     wanted: `default`, a tag of timm's such as `in1k`, or `hf-hub:<owner>/<name>`. For `default` a file in
     `weights_folder` comes first, then the hub's cache on this machine, then the hub. Raises ValueError, which says what
     to put where, if there are none to be had.
     """
     import timm
+    from timm.models import PretrainedCfg
 
     its_name = name.removeprefix(PREFIX)
     file = weights_folder() / f"{its_name}.safetensors"
     described = _described(its_name, wanted)
     if wanted == "default" and file.exists():
-        return _read(file), described
+        return Published(_read(file), described, f"file {file.name}, as {_origin(described)}")
     _check_reachable(its_name, wanted, described, file)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     source = wanted if wanted.startswith(HUB) else f"{its_name}.{described.tag}" if described.tag else its_name
@@ -84,7 +94,14 @@ def published(name: str, wanted: str) -> tuple[dict[str, Tensor], Any]:
         model = timm.create_model(source, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"weights={wanted}: {' '.join(str(error).split())}") from None
-    return dict(model.state_dict()), model.pretrained_cfg if wanted.startswith(HUB) else described
+    described = described or PretrainedCfg(**model.pretrained_cfg)  # of a repository the model has its description
+    return Published(dict(model.state_dict()), described, _origin(described))
+
+
+def _origin(described: Any) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{described.hf_hub_id}" if described.hf_hub_id else str(described.url)
 
 
 def check(name: str) -> Any:
@@ -140,8 +157,13 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def cam_target(model: Any) -> CamTarget:
-    """The last layer of `model` with a grid, and a function from its output to (B, C, h, w)."""
-    info = model.feature_info
+    """The last layer of `model` with a grid, and a function from its output to (B, C, h, w).
+
+    Raises ValueError for a network that timm names no layers of.
+    """
+    info = getattr(model, "feature_info", None)
+    if not info:
+        raise ValueError(f"{type(model).__name__} of timm names no layer with a grid, so there is no map of it")
     last = (info.info if hasattr(info, "info") else info)[-1]
     layer = model.get_submodule(last["module"])
     # A transformer's head reads the class token alone, so the output of the last block has no gradient elsewhere. The
@@ -151,12 +173,16 @@ def cam_target(model: Any) -> CamTarget:
 
 
 def _to_grid(channels: int, prefix: int) -> Callable[[Tensor], Tensor]:
-    def to_grid(output: Tensor) -> Tensor:
+    def to_grid(output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+            raise ValueError("this network of timm keeps no grid of positions that a map could be read from")
         if output.ndim == 4:
             return output if output.shape[1] == channels else output.permute(0, 3, 1, 2)
-        tokens = output[:, prefix:]
-        side = round(tokens.shape[1] ** 0.5)
-        return tokens.transpose(1, 2).unflatten(2, (side, -1))
+        side = isqrt(output.shape[1] - prefix)
+        # Some take their class token only after the layer that timm names.
+        first = prefix if side**2 + prefix == output.shape[1] else output.shape[1] - isqrt(output.shape[1]) ** 2
+        tokens = output[:, first:]
+        return tokens.transpose(1, 2).unflatten(2, (isqrt(tokens.shape[1]), -1))
 
     return to_grid
 

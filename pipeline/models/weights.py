@@ -19,6 +19,7 @@ from pipeline.models import backbones, outlines, stages, timm_networks
 PerChannel = tuple[float, float, float]
 
 KEPT = "its head is kept"
+NOT_STATED = "not stated"  # a licence
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # heads of the published googlenet and inception, which ours lack
 DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  # names of DenseNet's first files
 
@@ -30,6 +31,8 @@ class Pretrained:
     state: Mapping[str, Tensor]
     source: str  # for messages
     identity: str  # the same for the same weights, wherever they lie
+    origin: str  # repository, address, file or run
+    licence: str  # `NOT_STATED` where nobody says; empty of weights that this project trained from nothing
     classes: tuple[str, ...] | None = None
     mean: PerChannel | None = None  # per channel, in [0, 1] units, as std
     std: PerChannel | None = None
@@ -43,6 +46,14 @@ class Fitted:
 
     state: dict[str, Tensor]
     head: str
+
+
+def tags(start: Pretrained | None) -> dict[str, str]:
+    """What a run says of the weights it starts from: which they are, where they are from, and their licence."""
+    if start is None:
+        return {}
+    of_others = {"weights.licence": start.licence} if start.licence else {}
+    return {"weights": start.identity, "weights.source": start.origin, **of_others}
 
 
 def of_torchvision(network: str, wanted: str) -> Pretrained:
@@ -66,6 +77,8 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
         _fetched(found, wanted),
         str(found),
         str(found),
+        f"{found}, {found.url}",
+        found.meta.get("license", NOT_STATED),
         tuple(found.meta["categories"]),
         (red, green, blue),
         (spread[0], spread[1], spread[2]),
@@ -76,7 +89,7 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
 
 def of_timm(network: str, wanted: str) -> Pretrained:
     """timm's published weights of its `network`. Raises ValueError, saying what to do, if they cannot be had."""
-    state, described = timm_networks.published(network, wanted)
+    state, described, origin = timm_networks.published(network, wanted)
     red, green, blue = described.mean
     spread = described.std
     source = f"{described.hf_hub_id or described.architecture} of timm ({described.license or 'licence not stated'})"
@@ -84,6 +97,8 @@ def of_timm(network: str, wanted: str) -> Pretrained:
         state,
         source,
         f"timm {described.architecture}.{described.tag} {_digest(state)}",
+        origin,
+        described.license or NOT_STATED,
         None,
         (red, green, blue),
         (spread[0], spread[1], spread[2]),

@@ -79,6 +79,7 @@ def _source(record: Record) -> dict[str, Any]:
     every = [record.run, *record.steps.values()]
     names = {"commit": "git.commit", "dirty": "git.dirty", "data": "data.digest", "device": "device"}
     names |= {"machine": "machine", "precision": "precision", "dataset": "dataset", "model": "model"}
+    names |= {"weights": "weights.source", "licence": "weights.licence"}
     return {key: next((step.tags[tag] for step in every if step.tags.get(tag)), "") for key, tag in names.items()}
 
 

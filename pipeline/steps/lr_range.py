@@ -3,6 +3,7 @@
 import pandas as pd
 
 from pipeline.history import initial_weights
+from pipeline.models import weights
 from pipeline.params import LadderParams, LrRangeParams
 from pipeline.progress import Meter, meter, say
 from pipeline.results import plots
@@ -23,6 +24,7 @@ def test(recipe: Recipe, ladder: LadderParams, parent: Run | None = None) -> Res
     params = recipe.params.to(LrRangeParams, **ladder.model_dump(include=set(LadderParams.model_fields)))
     name = f"{params.dataset} {params.model} range test"
     tags = {"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()}
+    tags |= weights.tags(recipe.pretrained)
     with tracked("lr_range", name, params.model_dump(), tags, parent) as step:
         step.run.tags({"range_test": recipe.fingerprint(ladder)})
         step.run.json("recipe.json", recipe.identity(ladder))

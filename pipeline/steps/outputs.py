@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.data.tree import in_words
 from pipeline.model_files import checkpoint
+from pipeline.models import weights as starting_weights
 from pipeline.progress import say
 from pipeline.tracking.run import Run
 from pipeline.training.recipe import Recipe
@@ -22,9 +23,7 @@ def describe_input(run: Run, recipe: Recipe) -> None:
     run.json("recipe.json", recipe.identity())
     run.tags({"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()})
     run.tags({"device": recipe.device, "precision": recipe.precision, "data.digest": splits.digest})
-    if recipe.pretrained is not None:
-        run.tags({"weights": recipe.pretrained.identity})
-    run.tags({"machine": recipe.machine()})
+    run.tags({**starting_weights.tags(recipe.pretrained), "machine": recipe.machine()})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [
         pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})
@@ -67,5 +66,6 @@ def _description(recipe: Recipe, epoch: int) -> dict[str, object]:
         "mean": list(recipe.splits.mean),
         "std": list(recipe.splits.std),
         "epoch": epoch,
-        "started_from": None if start is None else start.source,
+        "started_from": None if start is None else start.origin,
+        "licence": "" if start is None else start.licence,
     }

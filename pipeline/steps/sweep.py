@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from pipeline import progress, streams
 from pipeline.history.initial_weights import prepare
+from pipeline.models import weights
 from pipeline.params import LadderParams, SweepParams, TrainParams
 from pipeline.progress import Part, say
 from pipeline.results import plots
@@ -60,6 +61,8 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
         run = step.run
         opened.set_user_attr("mlflow.run_id", run.id)
         _describe(run, params, recipe)
+        if not space.varies("model", "weights"):
+            run.tags(weights.tags(recipe.pretrained))
         try:
             with progress.alone(Part("sweep", "sweep")):
                 if params.lr_range_first:

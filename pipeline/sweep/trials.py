@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.history.initial_weights import prepare
+from pipeline.models import weights
 from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import meter, say
 from pipeline.resume.training_state import checkpointed, is_there, restore
@@ -133,6 +134,7 @@ class Worker:
         run.params(params.model_dump(exclude=NOT_TRAINED_WITH))
         is_prepared = all(getattr(params, name) == getattr(self._recipe.params, name) for name in PREPARED)
         recipe = replace(self._recipe, params=params) if is_prepared else prepare(params)
+        run.tags(weights.tags(recipe.pretrained))
         measured = _costs(recipe)
         run.metrics(measured)
         for name, cost in measured.items():

@@ -1,10 +1,13 @@
 """A contract that every network of timm holds: on timm's own small ones, one or more of a family."""
 
+import json
+
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 
 from pipeline import models
 from pipeline.explain.attribution import class_maps, is_blank
@@ -17,6 +20,7 @@ from pipeline.training import optimizers
 from pipeline.training.update import train_step
 
 SMALL = timm.list_models("test_*")
+OF_BIRDS = {"mean": (0.4, 0.5, 0.6), "num_classes": 5}
 SIZE, CLASSES = 64, ("a", "b", "c")
 
 
@@ -51,11 +55,11 @@ def test_it_learns_its_map_is_of_a_grid_and_its_stages_hold_every_parameter(name
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_of_another_head_are_taken_and_those_of_its_own_are_the_same(name):
     model, other = build(name), build(name, seed=1)
-    start = weights.Pretrained(other.state_dict(), "here", "id", CLASSES)
+    start = weights.Pretrained(other.state_dict(), "here", "id", "here", "", CLASSES)
     model.load_state_dict(weights.fitted(model, start, CLASSES).state)
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in other.state_dict().items())
     of_more = models.build(f"timm/{name}", num_classes=7, image_size=SIZE)
-    fitted = weights.fitted(model, weights.Pretrained(of_more.state_dict(), "here", "id"), CLASSES)
+    fitted = weights.fitted(model, weights.Pretrained(of_more.state_dict(), "here", "id", "here", ""), CLASSES)
     assert fitted.head == "its head of 7 classes is replaced by a fresh one of 3"
 
 
@@ -88,10 +92,34 @@ def test_weights_put_by_hand_are_found_without_a_network(tmp_path, monkeypatch):
     save_file(timm.create_model("test_efficientnet", num_classes=1000).state_dict(), file)
     start = weights.of_timm("timm/test_efficientnet", "default")
     assert start.mean is not None and start.image_size == 160
+    repository = "https://huggingface.co/timm/test_efficientnet.r160_in1k"
+    assert (start.origin, start.licence) == (f"file {file.name}, as {repository}", "apache-2.0")
     assert "timm" in start.source and start.identity == weights.of_timm("timm/test_efficientnet", "default").identity
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match="no safetensors file"):
         weights.of_timm("timm/test_efficientnet", "default")
+
+
+@pytest.mark.parametrize(("stated", "licence"), [({"license": "mit"}, "mit"), ({}, "not stated")])
+def test_weights_of_a_repository_come_from_the_hub_s_cache_with_what_it_says_of_them(
+    tmp_path, monkeypatch, stated, licence
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--somebody--birds"
+    (kept / "snapshots/0").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text("0")
+    network = timm.create_model("test_vit", num_classes=5)
+    save_for_hf(network, kept / "snapshots/0", model_config={"pretrained_cfg": {**OF_BIRDS, **stated}})
+    config = json.loads((kept / "snapshots/0/config.json").read_text())
+    if not stated:
+        del config["pretrained_cfg"]["license"]  # of the network it was made from
+    (kept / "snapshots/0/config.json").write_text(json.dumps(config))
+    start = weights.of_timm("timm/test_vit", "hf-hub:somebody/birds")
+    assert (start.origin, start.licence) == ("https://huggingface.co/somebody/birds", licence)
+    assert (start.mean, start.image_size) == (OF_BIRDS["mean"], 160)
+    assert torch.equal(start.state["head.weight"], network.head.weight)
 
 
 def test_without_a_network_one_line_says_where_to_put_which_file(tmp_path, monkeypatch):

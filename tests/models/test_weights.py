@@ -21,7 +21,7 @@ def small(name="resnet9", num_classes=3, image_size=16, seed=0):
 
 
 def pretrained(model, classes=OLD, **changes):
-    return Pretrained({**model.state_dict(), **changes}, "the file", "sha256 0", classes)
+    return Pretrained({**model.state_dict(), **changes}, "the file", "sha256 0", "a file", "", classes)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_all_but_the_head_of_other_classes_is_taken(classes, told):
 def test_weights_without_a_head_get_a_fresh_one():
     source = small()
     bare = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("head.")}
-    assert fitted(small(), Pretrained(bare, "f", "f"), OLD).head == "it has no head: a fresh one of 3 classes"
+    assert fitted(small(), Pretrained(bare, "f", "f", "f", ""), OLD).head == "it has no head: a fresh one of 3 classes"
 
 
 def test_positions_of_a_vision_transformer_are_interpolated_to_the_grid_of_its_images():
@@ -61,7 +61,7 @@ def test_positions_of_a_vision_transformer_are_interpolated_to_the_grid_of_its_i
 def test_what_does_not_fit_is_refused_in_one_line():
     other = small("resnet18")
     with pytest.raises(ValueError, match=r"^the file: not weights of this network \(\d+ tensors differ: layer1"):
-        fitted(small(), Pretrained({"x": torch.ones(1)}, "the file", "f"), OLD)
+        fitted(small(), Pretrained({"x": torch.ones(1)}, "the file", "f", "f", ""), OLD)
     with pytest.raises(ValueError, match="not weights of this network"):
         fitted(small(), pretrained(other), OLD)
     with pytest.raises(ValueError, match=r"holds values that are no numbers \(stem.0.weight\)"):
@@ -76,9 +76,9 @@ def test_tables_that_a_network_reckons_with_cannot_be_changed():
     outline = models.outline("swin_t", num_classes=3, image_size=64)
     state = outline.state_dict()
     name = next(each for each in state if each.endswith("relative_position_index"))
-    fitted(outline, Pretrained(state, "the file", "f"), OLD)
+    fitted(outline, Pretrained(state, "the file", "f", "f", ""), OLD)
     with pytest.raises(ValueError, match="none of its tables"):
-        fitted(outline, Pretrained({**state, name: state[name] + 10**6}, "the file", "f"), OLD)
+        fitted(outline, Pretrained({**state, name: state[name] + 10**6}, "the file", "f", "f", ""), OLD)
 
 
 # Torchvision's own, fetched from a file's address rather than from the network.
@@ -102,6 +102,8 @@ def test_torchvision_s_weights_are_fetched_with_what_they_were_made_for(publishe
     found = weights.of_torchvision("squeezenet1_1", wanted)
     assert kept.is_file()
     assert found.identity == "SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    address = SqueezeNet1_1_Weights.IMAGENET1K_V1.url
+    assert (found.origin, found.licence) == (f"{found.identity}, {address}", "not stated")
     assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (found.image_size, found.interpolation, len(found.classes)) == (224, "bilinear", 1000)
     ours = models.build("squeezenet1_1", num_classes=3, image_size=64)

@@ -101,6 +101,28 @@ def test_features_are_computed_once_and_again_when_they_are_damaged(workplace, w
     assert len(set(losses)) == 1
 
 
+def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_from_them(workplace, weights, tmp_path):
+    photos = draw(tmp_path / "photos", {"red": 30, "green": 30})
+    start = {"dataset": "folder", "data_dir": photos, "image_size": 64, "model": BACKBONE, "weights": "default"}
+    start |= {"experiment": "none", "batch_size": 16}
+    short = {"ladder_steps": 20, "num_repeats": 1}
+    space = '{"label_smoothing": [0.1]}'
+    assert workplace.run("lr_range", **start, **short) == 0
+    assert workplace.run("probe", **start) == 0
+    assert workplace.run("sweep", **start, space=space, num_trials=1, epochs=1, max_lr=0.01, study_name="s") == 0
+    probe = workplace.runs("probe")[0].info.run_id
+    assert workplace.run("train", **{**start, "weights": f"run:{probe}"}, epochs=1, max_lr=0.001) == 0
+    origin = "file test_efficientnet.safetensors, as https://huggingface.co/timm/test_efficientnet.r160_in1k"
+    origins = dict.fromkeys(("lr_range", "probe", "sweep", "trial"), origin)
+    for step, source in {**origins, "train": f"run {probe}, which started from {origin}"}.items():
+        tags = workplace.runs(step)[0].data.tags
+        assert (tags["weights.source"], tags["weights.licence"]) == (source, "apache-2.0"), step
+    training = workplace.runs("train")[0].info.run_id
+    assert workplace.run("report", run_id=training) == 0
+    page = Path(workplace.client.download_artifacts(training, "report.html", str(tmp_path))).read_text()
+    assert f"<p>run {probe}, which started from {origin}; licence: apache-2.0</p>" in page
+
+
 @pytest.mark.parametrize("per_class", [{"a": 5, "b": 5}, {"a": 12, "b": 3}])
 def test_very_few_photos_do(workplace, weights, tmp_path, per_class):
     photos = draw(tmp_path / "photos", per_class)
