@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pipeline.experiment_file import EXPERIMENTS, read_experiment
 from pipeline.params import (
     COMMANDS,
+    NOT_OFFERED,
     DataParams,
     Declared,
     ModelParams,
@@ -22,6 +23,7 @@ from pipeline.params.base import nearest
 
 BestOf = Callable[[str, str], dict[str, Any]]
 Choose = Callable[[Mapping[str, Any]], dict[str, Any]]
+NetworkOf = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
 FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
@@ -31,16 +33,23 @@ WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, tho
 
 
 def resolve(
-    step: str, flags: Mapping[str, str], best_of: BestOf | None = None, choose: Choose | None = None
+    step: str,
+    flags: Mapping[str, str],
+    best_of: BestOf | None = None,
+    choose: Choose | None = None,
+    network_of: NetworkOf | None = None,
 ) -> Declared:
     """The parameters of `step`: defaults, overridden by the experiment file, by a study's best, by `flags`.
 
     `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `choose` fits what `flags`
-    leave open to a folder of photos, unless an experiment file is named. `experiment` in the result names the file that
-    was read, or is `none`. Raises ValueError, in one line, for whatever a user can get wrong,
-    naming the file where the value came from one.
+    leave open to a folder of photos, unless an experiment file is named. `network_of` finds, of the network that the
+    starting weights are of, the parameters that are not given. `experiment` in the result names the file that was read,
+    or is `none`. Raises ValueError, in one line, for whatever a user can get wrong, naming the file where the value
+    came from one.
     """
     declared = COMMANDS[step].model_fields
+    if network_of is not None and "weights" in declared:
+        flags = {**_network(flags, network_of), **flags}
     path = _experiment_path(step, flags)
     from_file = {} if path is None else read_experiment(path)
     values = {name: value for name, value in from_file.items() if name in declared}
@@ -139,6 +148,8 @@ def message(detail: ErrorDetails) -> str:
         return str(context["error"])
     text = detail["msg"].removeprefix("Input ").removeprefix("String ").split(", unable")[0]
     if detail["type"] == "literal_error":
+        if str(detail["input"]).lower() in NOT_OFFERED:
+            return f"is not offered; {text}"
         choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         text += nearest(str(detail["input"]), choices)
     return text
@@ -171,6 +182,13 @@ def _is_open_folder(step: str, flags: Mapping[str, str]) -> bool:
     asked = flags.get("experiment", "auto"), flags.get("dataset")
     trains = issubclass(COMMANDS[step], RecipeParams) and step != "sweep"
     return asked == ("auto", "folder") and "from_study" not in flags and trains
+
+
+def _network(flags: Mapping[str, str], network_of: NetworkOf) -> dict[str, Any]:
+    """The parameters of the network that the starting weights are of, where neither `flags` nor a named file say."""
+    asked = flags.get("experiment", "auto")
+    given = {**({} if asked in ("auto", "none") else read_experiment(Path(absolute(asked)))), **flags}
+    return {} if "from_study" in given or given.get("weights", "none") == "none" else network_of(given)
 
 
 def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:

@@ -14,6 +14,8 @@ from pipeline.__main__ import main
         (["train", "--model", "resnet81"], ["model=resnet81", "did you mean resnet18?"]),
         (["train", "--dataset", "cifr10"], ["dataset=cifr10", "did you mean cifar10?"]),
         (["explain", "--method", "gradcma"], ["method=gradcma", "did you mean gradcam?"]),
+        (["explain", "--method", "eigencam"], ["method=eigencam: is not offered; should be 'gradcam', 'gradcam++', "]),
+        (["compare", "--runs", "abcd,abce", "--method", "XGradCAM"], ["is not offered; should be 'gradcam'"]),
         (["train", "--model", "vit", "--patch_size", "5"], ["patch_size=5", "divisors: 1, 2, 4, 8, 16, 32"]),
         (["train", "--max_lr", "fast"], ["max_lr=fast", "valid number"]),
         (["train", "--epochs", "-3"], ["epochs=-3", "greater than or equal to 1"]),

@@ -3,7 +3,9 @@
 import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,13 +16,16 @@ from pipeline.history import lookup
 from pipeline.model_files import checkpoint, classifier
 from pipeline.models import timm_networks
 from pipeline.models.weights import NOT_STATED, Pretrained, of_timm, of_torchvision
-from pipeline.params import RecipeParams, absolute
+from pipeline.params import ModelParams, Params, RecipeParams, absolute
+from pipeline.params.base import trimmed
 from pipeline.params.recipe import OF_TIMM, OF_TORCHVISION, RUN
 from pipeline.progress import say, tell
 from pipeline.text import from_cell
 from pipeline.tracking import store
 from pipeline.training import preflight
 from pipeline.training.recipe import Recipe
+
+OF_A_NETWORK = [*(name for name in ModelParams.model_fields if name not in Params.model_fields), "image_size"]
 
 
 def prepare(params: RecipeParams) -> Recipe:
@@ -37,6 +42,31 @@ def prepare(params: RecipeParams) -> Recipe:
     for warning in warnings:
         tell(f"warning: {warning}")
     return recipe
+
+
+def network_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, sizes and image_size of the network that the weights are of, as those parameters that are not `given`.
+
+    A run says them, and a file that this project wrote; others' weights do not, and those of another network than the
+    one given do not count. Raises ValueError where there is no such run.
+    """
+    found = _network(str(given["weights"]))
+    if given.get("model", found.get("model")) != found.get("model"):
+        return {}
+    return {name: found[name] for name in OF_A_NETWORK if name in found and name not in given}
+
+
+def _network(weights: str) -> dict[str, Any]:
+    kind, separator, run_id = weights.partition(":")
+    if trimmed(kind + separator) == RUN:
+        return lookup.stored_params(lookup.full_id(trimmed(run_id), "weights"))
+    if not weights.endswith(".safetensors"):
+        return {}
+    try:
+        described = classifier.parse(checkpoint.describe(Path(absolute(weights))))
+    except ValueError:
+        return {}  # another's file, or none: who reads the weights says so
+    return {**described.network.options, "model": described.network.name, "image_size": described.image_size}
 
 
 def _find(params: RecipeParams) -> Pretrained | None:

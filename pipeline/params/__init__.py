@@ -30,6 +30,7 @@ __all__ = [
     "COMMANDS",
     "INTERDEPENDENT",
     "MOVED_COMMANDS",
+    "NOT_OFFERED",
     "REMOVED",
     "RENAMED",
     "STEPS",
@@ -92,5 +93,8 @@ RENAMED = {
     "num_steps": "ladder_steps",
     "num_workers": "sweep_workers",
 }
+# Names that mean something else than the choice they come near: class activation maps that grad-cam has and we do not.
+NOT_OFFERED = {"ablationcam", "eigencam", "eigengradcam", "fullgrad", "gradcamelementwise", "kpcacam", "randomcam"}
+NOT_OFFERED |= {"scorecam", "xgradcam"}
 REMOVED = {"watts": "the report does not guess energy any more"}
 MOVED_COMMANDS = {"verify_resume": "python -m benchmarks.verify_resume"}

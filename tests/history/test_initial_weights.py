@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from pipeline import models
 from pipeline.history import trained_model
-from pipeline.history.initial_weights import prepare
+from pipeline.history.initial_weights import network_of, prepare
 from pipeline.model_files import checkpoint
 from pipeline.params import TrainedModelParams, TrainParams
+from pipeline.settings import resolve
 from pipeline.training.recipe import load_splits
 from tests.conftest import Workplace
 
@@ -60,6 +61,45 @@ def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source
     assert tuned.data.tags["weights"] == f"run:{run_id}"
 
 
+@pytest.mark.parametrize("named", ["run:{id}", " RUN:{start}", "{file}"])
+def test_what_is_not_said_of_the_network_is_as_the_weights_are(place, source, capsys, named):
+    run_id, file = source
+    weights = named.format(id=run_id, start=run_id[:8], file=file)
+    data = {name: TRAIN[name] for name in ("limit_train", "limit_test", "batch_size", "max_lr")}
+    assert place.run("train", **data, epochs=1, weights=weights) == 0
+    said = capsys.readouterr().err
+    assert f"model=resnet9, image_size=32: as weights={weights} are" in said
+    assert "its head is kept" in said
+    params = place.runs("train")[0].data.params
+    assert (params["model"], params["width"], params["experiment"]) == ("resnet9", "4", "none")
+
+
+def test_what_is_said_of_the_network_counts(place, source, tmp_path):
+    run_id, _ = source
+    file = tmp_path / "e.yaml"
+    file.write_text(f"model: resnet9\nwidth: 8\nweights: run:{run_id}\n")
+
+    def found(**flags):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", place.uri)
+            return resolve("train", flags, network_of=network_of)
+
+    assert (found(experiment=str(file)).width, found(experiment=str(file), width="4").width) == (8, 4)
+    assert found(weights=f"run:{run_id}", image_size="16").image_size == 16
+    assert found(weights=f"run:{run_id}", model="resnet18").width == 16  # of digits.yaml: they are another network's
+    with pytest.raises(ValueError, match="no such run"):
+        found(weights="run:0123456789abcdef")
+
+
+def test_a_file_says_nothing_but_what_network_it_is_of(kept):
+    state, described = checkpoint.load(kept)
+    options = {"width": 4, "seed": 7, "limit_train": 3}
+    checkpoint.save(kept, state, {**described, "network": {"name": "resnet9", "options": options}})
+    assert network_of({"weights": str(kept)}) == {"model": "resnet9", "width": 4, "image_size": 32}
+    kept.write_bytes(b"nothing")
+    assert network_of({"weights": str(kept)}) == network_of({"weights": "default"}) == {}
+
+
 def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, source, capsys):
     run_id, _ = source
     assert place.run("train", **TRAIN, weights=f"run:{run_id}") == 0
@@ -82,7 +122,7 @@ def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept
     state, described = checkpoint.load(kept)
     theirs = {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "image_size": 24, "classes": ["a", "b"] * 5}
     checkpoint.save(kept, state, {**described, **theirs})
-    assert place.run("train", **TRAIN, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
+    assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
     told = capsys.readouterr().err
     assert "its head, of 10 other classes, is replaced by a fresh one" in told
     assert "normalised as these weights need it: mean 0.1 0.2 0.3" in told
@@ -211,7 +251,7 @@ def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message
 
 
 def test_a_fine_tuning_goes_on_with_the_same_weights_alone(place, kept, capsys):
-    assert place.run("train", **TRAIN, weights=kept, freeze=2, keep_checkpoints=True) == 0
+    assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, keep_checkpoints=True) == 0
     run_id = place.runs("train")[0].info.run_id
     place.client.set_terminated(run_id, "KILLED")
     state, described = checkpoint.load(kept)
