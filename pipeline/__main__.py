@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -109,7 +110,7 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
     """The parameters of `step`; those of an interrupted run where `resume` names one, and its id in `resume`."""
     asked = trimmed(flags.get("resume", ""))
     if not asked or asked == "auto":
-        params = _in_full(resolve(step, flags, _best_of, _choose))
+        params = _in_full(resolve(step, flags, _best_of, partial(_choose, step), _network_of))
         asked = getattr(params, "resume", "")
         if not asked:
             return params
@@ -143,11 +144,22 @@ def _best_of(study_name: str, storage: str) -> dict[str, Any]:
     return study.best(study_name, storage)
 
 
-def _choose(flags: Mapping[str, Any]) -> dict[str, Any]:
+def _network_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    from pipeline.history import initial_weights
+    from pipeline.progress import say
+
+    found = initial_weights.network_of(given)
+    if shown := [f"{name}={found[name]}" for name in ("model", "image_size") if name in found]:
+        say(f"{', '.join(shown)}: as weights={given['weights']} are")
+    return found
+
+
+def _choose(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     from pipeline.progress import say
     from pipeline.training import photo_defaults
 
-    chosen, lines = photo_defaults.choose({"data_dir": DataParams.model_fields["data_dir"].default, **flags})
+    given = {"data_dir": DataParams.model_fields["data_dir"].default, **flags}
+    chosen, lines = photo_defaults.choose(given, is_probe=step == "probe")
     for line in lines:
         say(line)
     return chosen

@@ -24,11 +24,12 @@ UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
 
 
-def choose(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, Any], list[str]]:
     """Values for parameters that `given` leaves open, and a line for each choice that says why.
 
-    given: parameters by name, with the data_dir and labels of the folder. Raises ValueError for a folder that cannot
-    be read.
+    given: parameters by name, with the data_dir and labels of the folder. is_probe: whether they are of a probe alone,
+    which needs pretrained weights, and has neither epochs nor batches. Raises ValueError for a folder that cannot be
+    read, and for a probe without weights.
     """
     root = Path(str(given["data_dir"])).expanduser()
     found = list_images(root, str(given.get("labels", "")))
@@ -38,13 +39,18 @@ def choose(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     lines = []
     paths = [file.path for file in files]
     weights = str(given.get("weights", "none" if "model" in given else "default"))
+    if is_probe and weights == "none":
+        return {}, []  # the step refuses it
     if "model" not in given and weights in ("default", "none"):
-        network, line = _network(root, paths) if weights == "default" else _from_nothing(root, paths, "weights=none")
+        network, line = (
+            _network(root, paths, is_probe) if weights == "default" else _from_nothing(root, paths, "weights=none")
+        )
         chosen |= {name: value for name, value in network.items() if name not in given}
         lines.append(line)
     elif "image_size" not in given and weights == "none":
         chosen["image_size"] = _side(root, paths)
         lines.append(f"image_size={chosen['image_size']}: {LARGE} where half of the photos are as large, else {SMALL}")
+    of_network = [*lines]
     number = _num_train(len(files), {file.part for file in found.files}, given)
     if "batch_size" not in given:
         chosen["batch_size"] = _batch_size(number)
@@ -57,7 +63,7 @@ def choose(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if "class_weights" not in given and most > UNEVEN * fewest:
         chosen["class_weights"] = "balanced"
         lines.append(f"class_weights=balanced: {fewest:,} to {most:,} photos a class")
-    return chosen, lines
+    return chosen, of_network if is_probe else lines
 
 
 def _num_train(number: int, parts: Container[int], given: Mapping[str, Any]) -> int:
@@ -77,11 +83,16 @@ def _batch_size(number: int) -> int:
     return next((size for size in range(wanted, number + 1) if number % size != 1), max(1, number))
 
 
-def _network(root: Path, names: list[str]) -> tuple[dict[str, Any], str]:
-    """The pretrained backbone if its weights can be had, else a network from nothing; and why."""
+def _network(root: Path, names: list[str], is_needed: bool) -> tuple[dict[str, Any], str]:
+    """The pretrained backbone if its weights can be had, else a network from nothing; and why.
+
+    Raises ValueError where it `is_needed` and cannot be had.
+    """
     try:
         described = timm_networks.check(BACKBONE)
     except ValueError as error:
+        if is_needed:
+            raise
         return _from_nothing(root, names, f"no pretrained weights: {error}")
     size = described.input_size[-1]
     network = {"model": BACKBONE, "weights": "default", "image_size": size}

@@ -111,7 +111,8 @@ def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_
     assert workplace.run("probe", **start) == 0
     assert workplace.run("sweep", **start, space=space, num_trials=1, epochs=1, max_lr=0.01, study_name="s") == 0
     probe = workplace.runs("probe")[0].info.run_id
-    assert workplace.run("train", **{**start, "weights": f"run:{probe}"}, epochs=1, max_lr=0.001) == 0
+    # The network and its size are those of the run.
+    assert workplace.run("train", dataset="folder", data_dir=photos, weights=f"run:{probe[:8]}", epochs=1) == 0
     origin = "file test_efficientnet.safetensors, as https://huggingface.co/timm/test_efficientnet.r160_in1k"
     origins = dict.fromkeys(("lr_range", "probe", "sweep", "trial"), origin)
     for step, source in {**origins, "train": f"run {probe}, which started from {origin}"}.items():
@@ -154,6 +155,24 @@ def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, w
     main = workplace.runs("main")[0]
     assert (main.data.params["weights"], main.data.params["image_size"]) == ("none", "64")
     assert len(workplace.runs("probe")) == probes
+
+
+def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_path, capsys):
+    photos = draw(tmp_path / "photos", {"red": 40, "green": 8})
+    assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0
+    said = capsys.readouterr().err
+    assert f"model={BACKBONE}, weights=default" in said
+    assert not any(f"{name}=" in said for name in ("batch_size", "epochs", "class_weights"))
+
+
+def test_a_probe_without_weights_to_be_had_says_where_to_put_them_alone(workplace, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    photos = draw(tmp_path / "photos", {"red": 4, "green": 4})
+    assert workplace.run("probe", dataset="folder", data_dir=photos) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: weights=default: http://127.0.0.1:9 does not answer") and said.count("\n") == 1
+    assert workplace.run("probe", dataset="folder", data_dir=photos, weights="none") == 2
+    assert capsys.readouterr().err.startswith("error: weights=none: a probe needs pretrained weights")
 
 
 def test_a_probe_without_weights_is_refused(workplace, capsys):
