@@ -1,5 +1,6 @@
 """What a finished run has left in the store, read back as plain values; what is not as it was written is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ from pipeline.report.record import Record, StepRecord
 from pipeline.text import visible
 from pipeline.tracking import processes, store
 
-# Steps that a run names by the tag `<step>.run_id`, and where there is no such tag, steps that name it by theirs.
-NAMED = {"main": ("lr_range", "sweep", "train", "evaluate", "explain"), "train": ("lr_range",)}
-NAMED |= {"evaluate": ("train",), "explain": ("train",)}
-NAMING = {"train": ("evaluate", "explain")}
+# What a run names by its tags, by step and kind; and where there is no such tag, steps that name it by theirs.
+NAMED: dict[str, dict[str, dict[str, str]]] = {
+    "main": {f"{step}.run_id": {step: step} for step in ("lr_range", "probe", "sweep", "train", "evaluate", "explain")},
+    "train": {"lr_range.run_id": {"lr_range": "lr_range"}},
+    "explain": {"train.run_id": {"train": "train", "probe": "probe"}},
+}
+NAMED["evaluate_beside"] = NAMED["explain"]
+NAMED["evaluate"] = {**NAMED["explain"], "beside.run_id": {"evaluate": "evaluate_beside"}}
+NAMING = {"train": ("evaluate", "explain"), "probe": ("evaluate", "explain")}
+KINDS = (*artifacts.TABLES, "evaluate_beside")
 
 
 def read(run_id: str) -> Record:
@@ -32,7 +39,7 @@ def read(run_id: str) -> Record:
         raise ValueError(f"run_id={run_id} is {kind or 'a run of something else'}, and reports are of {kinds}")
     try:
         found = _belonging(of, kind, {})
-        steps = {name: _step(found[name], name) for name in artifacts.TABLES if name in found}
+        steps = {name: _step(found[name], name) for name in KINDS if name in found}
         return Record(steps.get(kind) or _step(of, kind), steps)
     except MlflowException as error:
         raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
@@ -46,14 +53,23 @@ def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[s
         trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
         if trainings:
             found = _belonging(trainings[-1], "train", found)  # of several seeds the first
-    for name in NAMED.get(kind, ()):
-        tag = run.data.tags.get(f"{name}.run_id", "")
-        if name not in found and store.is_there(tag) and (named := store.stored_run(tag)).data.tags.get("step") == name:
-            found = _belonging(named, name, found)
+    named = {name: other for name, other in _named(run, kind) if name not in found}
+    found = {**found, **named}
+    for name, other in named.items():
+        found = _belonging(other, name, found)
     for name in NAMING.get(kind, ()):
         if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id}, beside=run)):
             found = {**found, name: naming[0]}
     return found
+
+
+def _named(run: StoredRun, kind: str) -> Iterator[tuple[str, StoredRun]]:
+    for tag, kinds in NAMED.get(kind, {}).items():
+        run_id = run.data.tags.get(tag, "")
+        if store.is_there(run_id) and (
+            name := kinds.get((other := store.stored_run(run_id)).data.tags.get("step", ""))
+        ):
+            yield name, other
 
 
 def _step(run: StoredRun, kind: str) -> StepRecord:

@@ -14,6 +14,7 @@ SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
 # By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": ()},
+    "probe": {},
     "sweep": {"study.csv": None, "importances.csv": ("parameter",)},
     "train": {
         "steps.csv": (),

@@ -11,7 +11,7 @@ import pandas as pd
 class StepRecord:
     """What one run left behind. Its texts may hold anything that fits in a line."""
 
-    kind: str  # main, seeds, lr_range, sweep, train, evaluate or explain
+    kind: str  # main, seeds, lr_range, probe, sweep, train, evaluate, evaluate_beside (of the other network) or explain
     run_id: str
     name: str
     seconds: float | None  # None where that is not known: while it runs, and of a run that was gone on with

@@ -20,6 +20,7 @@ CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
+RIVALS = {"probe": "probe", "train": "trained network"}
 RATES = ("valley", "steepest", "minimum_over_10")
 PARENT = "mlflow.parentRunId"  # tag: the run that one is a part of
 
@@ -146,6 +147,24 @@ def of_seeds(record: Record) -> str:
 def controls(step: StepRecord) -> list[str]:
     """The metrics of what an explanation's maps are measured against."""
     return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
+
+
+def is_of(step: StepRecord, training: StepRecord | None) -> bool:
+    """Whether an evaluation or an explanation is of that training or probe."""
+    return training is not None and step.tags.get("train.run_id") == training.run_id
+
+
+def rivals(record: Record) -> list[tuple[str, StepRecord, StepRecord]]:
+    """A probe and a trained network by name, with the evaluation of each; none where not both were evaluated."""
+    steps = record.steps
+    evaluations = [steps[kind] for kind in ("evaluate", "evaluate_beside") if kind in steps]
+    found = [
+        (name, steps[kind], evaluation)
+        for kind, name in RIVALS.items()
+        for evaluation in evaluations
+        if is_of(evaluation, steps.get(kind)) and "test/accuracy" in evaluation.metrics
+    ]
+    return found if len(found) == len(RIVALS) else []
 
 
 def timed(record: Record) -> list[StepRecord]:

@@ -1,6 +1,7 @@
 """Evaluation as a tracked step: what the network makes of the test split."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,27 +19,32 @@ from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.update import predict
 
+BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and their side (px)
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation has come to, and which images the network has right."""
+
+    result: Result
+    arm: Arm
+
+
 def run(params: EvaluateParams, parent: Run | None = None, beside: str = "") -> Result:
     """Evaluates the training that `params` name on its test split.
 
-    beside: another training of the same images, such as the probe that this one started from: it is evaluated too, in a
-    run of its own, and the two are compared image by image.
+    beside: another training of the same images, such as the probe that this one started from: it is evaluated first, in
+    a run of its own, and the two are compared image by image.
     """
-    result, arm = _evaluate(params, parent)
-    if not beside:
-        return result
-    _, other = _evaluate(params.model_copy(update={"run_id": beside, "register_as": ""}), parent)
-    sentence = judge(other, arm).sentence
-    conclude(f"comparison: {sentence}")
-    return replace(result, summary=f"{result.summary}\n{sentence}")
+    other = None
+    if beside:
+        other = _evaluate(params.model_copy(update={"run_id": beside, "register_as": ""}), parent)
+    return _evaluate(params, parent, other).result
 
 
-def _evaluate(params: EvaluateParams, parent: Run | None) -> tuple[Result, Arm]:
+def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | None = None) -> Evaluated:
     trained = trained_model.find(params)
     if params.views > 1 and trained.params.flip == "off":
         raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
@@ -50,8 +56,20 @@ def _evaluate(params: EvaluateParams, parent: Run | None) -> tuple[Result, Arm]:
         result, correct = _report(step, trained, params)
         if params.register_as:
             step.run.register(params.register_as, trained.run_id, test_digest)
-    name = "the probe" if trained.is_probe else "the trained network"
-    return replace(result, summary="\n".join([result.summary, *step.run.messages])), Arm(name, correct[None])
+        arm = Arm("the probe" if trained.is_probe else "the trained network", correct[None])
+        lines = [result.summary, *step.run.messages]
+        if other is not None:
+            lines.append(_compare(step.run, other, arm))
+    return Evaluated(replace(result, summary="\n".join(lines)), arm)
+
+
+def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
+    """Says which of the two is better, and keeps it in the run of the second; the report shows it."""
+    verdict = judge(other.arm, arm)
+    run.tags({BESIDE: other.result.run_id, VERDICT: verdict.sentence})
+    run.metrics({f"beside/{name.replace(' ', '_')}": value for name, value in verdict.numbers.items()})
+    conclude(f"comparison: {verdict.sentence}")
+    return verdict.sentence
 
 
 def _probabilities(trained: ModelAndImages, model: nn.Module) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Pages from plain values: what is not there, and what is too much."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from pipeline.report.artifacts import PICTURES
 from pipeline.report.record import Record, StepRecord
 from tests.report.reader import Page
 
+VALID = "weights/best_valid_accuracy"
 HOSTILE = "</script><script>alert(1)</script>"
 
 
@@ -110,6 +113,57 @@ def test_an_evaluation_of_the_last_weights_is_told_as_such(checkpoint, is_last):
     shown = Page(page.build(Record(step("main"), {"train": train, "evaluate": evaluate}))).text
     assert ("The evaluation is of the weights of the last epoch" in shown) == is_last
     assert ("best epoch" in shown) != is_last
+
+
+def of_two(used, validation=(0.9, 0.8)):
+    """A record of a probe and a trained network, of which `used` goes on."""
+
+    def evaluation(kind, of, share, **tags):
+        numbers = {"test/accuracy": share, "test/accuracy_low": share - 0.1, "test/accuracy_high": share + 0.1}
+        return step(kind, metrics=numbers, tags={"train.run_id": ids[of], **tags})
+
+    ids = {"probe": "1" * 32, "train": "2" * 32}
+    shares, other = {"probe": 0.75, "train": 0.65}, {"probe": "train", "train": "probe"}[used]
+    steps = {
+        kind: replace(step(kind), run_id=ids[kind], metrics={} if reached is None else {VALID: reached})
+        for kind, reached in zip(("probe", "train"), validation, strict=True)
+    }
+    steps["evaluate"] = evaluation("evaluate", used, shares[used], **{"beside.verdict": f"one is better {HOSTILE}"})
+    steps["evaluate_beside"] = evaluation("evaluate_beside", other, shares[other])
+    return Record(step("main"), steps)
+
+
+@pytest.mark.parametrize(
+    ("used", "validation", "said"),
+    [
+        ("probe", (0.9, 0.8), "The probe is what is served, explained and exported: the trained network is no better"),
+        ("train", (0.8, 0.9), "The trained network is what is served, explained and exported: it is better on the"),
+        ("train", (None, None), "The trained network is what is served, explained and exported: there were no"),
+    ],
+)
+def test_a_probe_and_a_trained_network_are_beside_each_other_with_the_one_that_is_served(used, validation, said):
+    html = page.build(of_two(used, validation))
+    shown = Page(html)
+    assert said in shown.text and HOSTILE not in html
+    assert f"Paired test: one is better {HOSTILE}." in shown.text
+    (table,) = [each for each in shown.tables if each.rows[0][-1][0] == "served"]
+    rows = {row[0][0]: [text for text, _ in row[2:]] for row in table.rows[1:]}
+    assert rows == {
+        "probe": ["75.00 %", "65.00 % to 85.00 %", "yes" if used == "probe" else "no"],
+        "trained network": ["65.00 %", "55.00 % to 75.00 %", "yes" if used == "train" else "no"],
+    }
+    assert ("right (95 % interval 65.00 % to 85.00 %), by the probe" in shown.text) == (used == "probe")
+
+
+def test_a_probe_alone_or_tested_alone_has_no_other_beside_it():
+    record = of_two("probe")
+    for lacking in ("train", "evaluate_beside"):
+        steps = {kind: each for kind, each in record.steps.items() if kind != lacking}
+        assert "Probe and trained network" not in page.build(replace(record, steps=steps))
+    assert (
+        "90.00 % of the validation images right, by the probe"
+        in Page(page.build(Record(record.steps["probe"], {"probe": record.steps["probe"]}))).text
+    )
 
 
 def test_a_number_that_is_none_leaves_the_charts_whole():

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from pipeline.models import timm_networks
 from pipeline.training import photo_defaults
+from tests.report.reader import Page
 
 BACKBONE = "timm/test_efficientnet"  # timm's own, as large as a photo of a stamp
 QUICK = {"epochs": 2, "image_size": 64, "num_images": 2}
@@ -55,6 +56,17 @@ def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(w
     reached = {run.info.run_id: run.data.metrics["weights/best_valid_accuracy"] for run in (probe, training)}
     assert reached[chosen] == max(reached.values())
     main = workplace.runs("main")[0]
+    used = workplace.client.get_run(main.data.tags["evaluate.run_id"]).data
+    assert used.tags["train.run_id"] == chosen and -1 <= used.metrics["beside/difference"] <= 1
+    (other,) = {each.info.run_id for each in evaluations} - {main.data.tags["evaluate.run_id"]}
+    assert used.tags["beside.run_id"] == other
+    file = workplace.client.download_artifacts(main.info.run_id, "report.html", str(tmp_path))
+    page = Page(Path(file).read_text(encoding="utf-8"))
+    assert f"{'probe' if chosen == probe.info.run_id else 'trained network'} is what is served" in page.text
+    assert f"Paired test: {used.tags['beside.verdict']}." in page.text
+    shown = {(source, float(value)) for source, value, _ in page.numbers}
+    assert ("evaluate/test/accuracy", used.metrics["test/accuracy"]) in shown
+    assert ("evaluate_beside/test/accuracy", workplace.client.get_run(other).data.metrics["test/accuracy"]) in shown
     assert (main.data.params["model"], main.data.params["batch_size"]) == (
         BACKBONE,
         "13",
