@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self
 
@@ -16,7 +17,7 @@ from pipeline.data import augmentation
 from pipeline.data.batches import batch_size
 from pipeline.data.decoder import Interpolation, decode
 from pipeline.model_files import checkpoint
-from pipeline.models.outlines import other_tables
+from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.settings import message
 
@@ -110,18 +111,23 @@ class Classifier:
         state, described = checkpoint.load(path)
         try:
             description = parse(described)
+            sizes = {**description.network.options, "image_size": description.image_size}
+            build = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
             # Without memory, until it is known that the file holds all of it and no more.
-            model = models.outline(
-                description.network.name,
-                num_classes=len(description.classes),
-                **{**description.network.options, "image_size": description.image_size},
-            )
+            with unallocated():
+                model = build()
             if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
                 raise ValueError("other tensors than those of such a network")
             models.check_size(description.network.name, description.image_size, batch=2)
         except ValueError as error:
             raise ValueError(f"{path}: weights and description do not fit ({error})") from None
-        model.to_empty(device=device or torch.device("cpu")).load_state_dict(state)
+        where = device or torch.device("cpu")
+        if all(name in state for name, _ in model.named_buffers()):
+            model.to_empty(device=where)
+        else:  # some tables, such as timm's of positions, are in no file: only building the network gives them
+            with torch.random.fork_rng(devices=[]):
+                model = build().to(where)
+        model.load_state_dict(state)
         return Classifier(model.eval(), description)
 
 
