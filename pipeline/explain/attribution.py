@@ -50,7 +50,7 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
 
 
 def _class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
-    layer = next(name for name, module in model.named_modules() if module is where.layer)
+    layer = _name(model, where)
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
         maps = _run(METHODS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
     if not np.isfinite(maps).all():
@@ -60,10 +60,11 @@ def _class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Ten
 
 def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, int]:
     """Height and width (cells) of the class activation maps of `images` before they are scaled up."""
+    layer = _name(model, where)
     grids: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        grids.append(where.to_grid(output) if where.to_grid else output)
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        grids.append(_grid(where, layer, output))
 
     handle = where.layer.register_forward_hook(keep)
     try:
@@ -124,16 +125,17 @@ def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Ite
 
     To be entered before the package places its own hooks, which are then given what it returns.
     """
-    activations: list[Tensor] = []
 
-    def begin_here(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    def begin_here(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        _grid(where, layer, output)
         # A copy, since the layer that follows may work in place, which a tensor where gradients begin does not bear.
-        begun = output.detach().requires_grad_().clone()
-        activations[:] = [where.to_grid(begun) if where.to_grid else begun]
+        begun: Tensor = output.detach().requires_grad_().clone()
         return begun
 
     def check(module: nn.Module, inputs: Any, logits: Tensor) -> None:
-        _check(layer, logits, activations.pop(), targets)
+        if not logits.requires_grad:
+            raise ValueError(f"there is no map of this network: its layer {layer} has no part in the logits")
+        _check(logits, targets)
 
     handles = [where.layer.register_forward_hook(begin_here), model.register_forward_hook(check)]
     try:
@@ -143,10 +145,21 @@ def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Ite
             handle.remove()
 
 
-def _check(layer: str, logits: Tensor, activations: Tensor, targets: Tensor) -> None:
+def _grid(where: CamTarget, layer: str, output: Any) -> Tensor:
+    """What the layer of that name puts out, as (B, C, h, w). Raises ValueError where that is no grid."""
+    grid = where.to_grid(output) if where.to_grid and isinstance(output, Tensor) else output
+    if isinstance(grid, Tensor) and grid.ndim == 4:
+        return grid
+    what = tuple(grid.shape) if isinstance(grid, Tensor) else f"a {type(grid).__name__}"
+    raise ValueError(f"there is no map of this network: its layer {layer} yields {what}, not (B, C, h, w)")
+
+
+def _name(model: nn.Module, where: CamTarget) -> str:
+    return next(name for name, module in model.named_modules() if module is where.layer)
+
+
+def _check(logits: Tensor, targets: Tensor) -> None:
     """Refuses what the package would answer with a zero map, a wrong one or a printed line."""
-    if activations.ndim != 4:
-        raise ValueError(f"layer {layer} yields {tuple(activations.shape)}, not (B, C, h, w)")
     if not logits.isfinite().all():
         raise NotFinite("the model's logits are not finite")
     classes = logits.shape[1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-ALLOCATE = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full}
+ALLOCATE = {torch.empty, torch.zeros, torch.ones, torch.randn, torch.full}
 REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)  # networks', of a wrong size
 
 

@@ -85,6 +85,11 @@ def published(name: str, wanted: str) -> Published:
     its_name = name.removeprefix(PREFIX)
     file = weights_folder() / f"{its_name}.safetensors"
     described = _described(its_name, wanted)
+    if described is not None and isinstance(described.classifier, tuple | list):
+        heads = f"{name} has {len(described.classifier)} heads"
+        raise ValueError(
+            f"weights={wanted}: {heads}, and only one is fitted to other classes: take another network, or weights=none"
+        )
     if wanted == "default" and file.exists():
         return Published(_read(file), described, f"file {file.name}, as {_origin(described)}")
     _check_reachable(its_name, wanted, described, file)
@@ -173,16 +178,16 @@ def cam_target(model: Any) -> CamTarget:
 
 
 def _to_grid(channels: int, prefix: int) -> Callable[[Tensor], Tensor]:
-    def to_grid(output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-            raise ValueError("this network of timm keeps no grid of positions that a map could be read from")
+    def to_grid(output: Tensor) -> Tensor:
         if output.ndim == 4:
             return output if output.shape[1] == channels else output.permute(0, 3, 1, 2)
-        side = isqrt(output.shape[1] - prefix)
-        # Some take their class token only after the layer that timm names.
-        first = prefix if side**2 + prefix == output.shape[1] else output.shape[1] - isqrt(output.shape[1]) ** 2
-        tokens = output[:, first:]
-        return tokens.transpose(1, 2).unflatten(2, (isqrt(tokens.shape[1]), -1))
+        number = output.shape[1]
+        side = isqrt(number - prefix)
+        # Some take their class token only after the layer that timm names, so that it has none yet.
+        first = prefix if side**2 + prefix == number else 0
+        side = isqrt(number - first)
+        is_grid = output.ndim == 3 and side**2 + first == number
+        return output[:, first:].transpose(1, 2).unflatten(2, (side, side)) if is_grid else output
 
     return to_grid
 
