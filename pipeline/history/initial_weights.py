@@ -76,8 +76,8 @@ def _find(params: RecipeParams) -> Pretrained | None:
     if asked.startswith(RUN):
         run_id = asked.removeprefix(RUN)
         with store.scratch() as folder:
-            file = store.artifact(run_id, "weights/best.safetensors", folder)
-            return _of_file(file, params.model, asked, asked, f"run {run_id}")
+            kept = store.artifact(run_id, "weights/best.safetensors", folder)
+            return _of_file(kept, params.model, asked, asked, f"run {run_id}")
     if timm_networks.has(params.model) and OF_TIMM.fullmatch(asked):
         return of_timm(params.model, asked)
     if OF_TORCHVISION.fullmatch(asked):

@@ -96,7 +96,7 @@ def published(name: str, wanted: str) -> Published:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     source = wanted if wanted.startswith(HUB) else f"{its_name}.{described.tag}" if described.tag else its_name
     try:
-        model = timm.create_model(source, pretrained=True)
+        model: Any = timm.create_model(source, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"weights={wanted}: {' '.join(str(error).split())}") from None
     described = described or PretrainedCfg(**model.pretrained_cfg)  # of a repository the model has its description
