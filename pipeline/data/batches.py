@@ -15,15 +15,20 @@ PIXELS_AT_ONCE = 2**22  # that a network only looks at, or that move to the devi
 
 
 class Batches:
-    """uint8 images of one split, moved once to the device when they fit in it, else batch by batch."""
+    """uint8 images of one split, moved once to the device when they fit in it, else batch by batch.
 
-    def __init__(self, split: Split, batch_size: int, device: torch.device) -> None:
+    resident_images: what stands for the images, (N, ...) on `device`, such as their features.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, device: torch.device, resident_images: Tensor | None = None
+    ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.device = device
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
-        self._resident = None
-        if device.type == "cuda" and split.nbytes < RESIDENT_SHARE * free_memory(device):
+        self._resident = resident_images
+        if self._resident is None and device.type == "cuda" and split.nbytes < RESIDENT_SHARE * free_memory(device):
             self._resident = resident(split, device)
 
     def __len__(self) -> int:
@@ -64,8 +69,17 @@ class NormalisedBatches:
 class TrainBatches(Batches):
     """Shuffled, augmented batches; epoch e of one seed is the same to the bit whenever it is asked for."""
 
-    def __init__(self, split: Split, batch_size: int, device: torch.device, *, seed: int, augment: Augment) -> None:
-        super().__init__(split, batch_size, device)
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int,
+        augment: Augment,
+        resident_images: Tensor | None = None,
+    ) -> None:
+        super().__init__(split, batch_size, device, resident_images)
         self._seed = seed
         self._augment = augment
         self._draw = Generator(device)

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.scaled_head import ScaledLinear
+
 PATCH = 2  # px, side of the first layer's kernels
 FILTERS = 2 * 3 * PATCH**2  # each direction of a patch, and its opposite
 EPSILON = 5e-4  # added to the variances, so that directions of mere noise are not blown up
-HEAD_SCALE = 1 / 16  # logits of fresh weights are small, and the maximum over the grid is not
+HEAD_SCALE = 1 / 16
 
 
 class Fast(nn.Module):
@@ -26,11 +28,11 @@ class Fast(nn.Module):
         self.layer1 = _stage(FILTERS, width)
         self.layer2 = _stage(width, 4 * width)
         self.layer3 = _stage(4 * width, 4 * width)
-        self.head = nn.Linear(4 * width, num_classes, bias=False)
+        self.head = ScaledLinear(4 * width, num_classes, HEAD_SCALE, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.activation(self.whiten(images)))))
-        return self.head(x.amax(dim=(2, 3))) * HEAD_SCALE
+        return self.head(x.amax(dim=(2, 3)))
 
 
 @torch.no_grad()

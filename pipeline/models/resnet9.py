@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
-HEAD_SCALE = 1 / 8  # so that fresh weights are unsure: without it the loss begins far above that of chance
+from pipeline.models.scaled_head import ScaledLinear
+
+HEAD_SCALE = 1 / 8
 
 
 class Residual(nn.Module):
@@ -29,11 +31,11 @@ class ResNet9(nn.Module):
         self.layer1 = nn.Sequential(_convolution(width, 2 * width, pool=True), Residual(2 * width))
         self.layer2 = _convolution(2 * width, 4 * width, pool=True)
         self.layer3 = nn.Sequential(_convolution(4 * width, 8 * width, pool=True), Residual(8 * width))
-        self.head = nn.Linear(8 * width, num_classes)
+        self.head = ScaledLinear(8 * width, num_classes, HEAD_SCALE)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.stem(images))))
-        return self.head(x.amax(dim=(2, 3))) * HEAD_SCALE
+        return self.head(x.amax(dim=(2, 3)))
 
 
 def _convolution(channels_in: int, channels: int, pool: bool = False) -> nn.Sequential:

@@ -12,6 +12,7 @@ from pipeline.model_files import checkpoint
 from pipeline.models import weights as starting_weights
 from pipeline.progress import say
 from pipeline.tracking.run import Run
+from pipeline.training import device
 from pipeline.training.recipe import Recipe
 
 EXAMPLES = 2  # images stored beside the served model
@@ -23,7 +24,7 @@ def describe_input(run: Run, recipe: Recipe) -> None:
     run.json("recipe.json", recipe.identity())
     run.tags({"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()})
     run.tags({"device": recipe.device, "precision": recipe.precision, "data.digest": splits.digest})
-    run.tags({**starting_weights.tags(recipe.pretrained), "machine": recipe.machine()})
+    run.tags({**starting_weights.tags(recipe.pretrained), "machine": device.describe(recipe.device)})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
     rows = [
         pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})

@@ -15,7 +15,7 @@ from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.training import probe
+from pipeline.training import features, probe
 from pipeline.training.probe import Probe
 from pipeline.training.recipe import Recipe
 
@@ -33,6 +33,7 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
     with tracked("probe", f"{params.dataset} {params.model} probe", logged, {}, parent) as step:
         outputs.describe_input(step.run, recipe)
         model = recipe.model(params.seed)
+        probe.check(model)
         head, numbers = _fit(recipe, model)
         probe.put(model, head)
         step.run.metrics(numbers, step=EPOCH)
@@ -58,14 +59,13 @@ def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
 
 
 def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> np.ndarray:
-    assert recipe.pretrained is not None
     before = progress.done
-    return probe.features(
+    return features.of_split(
         model,
         recipe.splits,
         part,
         recipe.precision,
-        f"{recipe.params.model} {recipe.pretrained.identity}",
+        recipe.backbone,
         lambda done: progress.at(before + done, lambda: f"features {int(before) + done:,}"),
     )
 

@@ -84,7 +84,7 @@ def _recipe(space: Space) -> Recipe:
 
 
 def _describe(run: Run, params: SweepParams, recipe: Recipe) -> None:
-    run.tags({"device": recipe.device, "data.digest": recipe.splits.digest, "machine": recipe.machine()})
+    run.tags({"device": recipe.device, "data.digest": recipe.splits.digest, "machine": device.describe(recipe.device)})
     run.dataset(recipe.splits.name, recipe.splits.digest, params.data_dir, "training")
 
 

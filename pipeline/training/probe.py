@@ -1,11 +1,6 @@
-"""A linear probe: a frozen network's features, computed once, and a logistic regression on them as its head."""
+"""A linear probe: a logistic regression on the features of a frozen network, as its head."""
 
-import hashlib
-import logging
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,15 +9,10 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.data import Split, Splits, cache
-from pipeline.data.batches import NormalisedBatches, batch_size
-from pipeline.disk import replacing
+from pipeline.models.scaled_head import ScaledLinear
 from pipeline.models.stages import head
-from pipeline.training.device import autocast
-
-log = logging.getLogger(__name__)
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # of the regression: C, the inverse of its weight decay
 FOLDS = 5
@@ -38,61 +28,6 @@ class Probe:
     bias: np.ndarray  # (C,) float32
     strength: float  # C of the regression
     chosen_by: str  # in words
-
-
-def features(
-    model: nn.Module, splits: Splits, split: Split, precision: str, identity: str, look: Callable[[int], None]
-) -> np.ndarray:
-    """The input of the head of `model` for each image of `split`, (N, D) float32.
-
-    Kept in the cache under `identity` (of the weights), the images and the number format. look: called with the number
-    of images done. Raises ValueError for a head that is no linear layer.
-    """
-    last = head(model)[1]
-    if not isinstance(last, nn.Linear):
-        raise ValueError(f"the head of this network is a {type(last).__name__}, and a probe takes a linear layer")
-    key = hashlib.sha256(f"{identity} {split.digest()} {splits.mean} {splits.std} {precision}".encode()).hexdigest()
-    file = cache.folder() / "features" / f"{key[:32]}.npy"
-    kept = _kept(file, len(split), last.in_features)
-    if kept is not None:
-        look(len(split))
-        return kept
-    batches = NormalisedBatches(splits, split, batch_size(split.image_size), next(model.parameters()).device)
-    found = _compute(model, last, batches, precision, look)
-    # A full disk costs the time of the next probe, no more.
-    with suppress(OSError), replacing(file) as path, path.open("wb") as stream:
-        np.save(stream, found, allow_pickle=False)
-    return found
-
-
-@torch.inference_mode()
-def _compute(
-    model: nn.Module, last: nn.Linear, batches: NormalisedBatches, precision: str, look: Callable[[int], None]
-) -> np.ndarray:
-    seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1).cpu()))
-    model.eval()
-    done = 0
-    try:
-        for images, labels in batches:
-            with autocast(images.device, precision):
-                model(images)
-            done += len(labels)
-            look(done)
-    finally:
-        handle.remove()
-    return torch.cat(seen).numpy()
-
-
-def _kept(file: Path, rows: int, columns: int) -> np.ndarray | None:
-    try:
-        found = np.load(file, allow_pickle=False)
-        return found if found.shape == (rows, columns) and found.dtype == np.float32 else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError) as error:
-        log.warning("the cached features in %s are damaged (%s): computing again", file, error)
-        return None
 
 
 def fit(
@@ -122,14 +57,21 @@ def fit(
     return _probe(_regression(strength).fit(train, labels), strength, chosen_by)
 
 
+def check(model: nn.Module) -> None:
+    """Raises ValueError if the head of `model` cannot be a probe."""
+    last = head(model)[1]
+    if not isinstance(last, nn.Linear) or last.bias is None:
+        raise ValueError(f"a probe needs a linear head with a bias, and the head of this network is {last}")
+
+
 def put(model: nn.Module, probe: Probe) -> None:
-    """Makes the probe the head of `model`."""
+    """Makes the probe the head of `model`, which passed `check`."""
     last = head(model)[1]
     assert isinstance(last, nn.Linear)
+    scale = last.scale if isinstance(last, ScaledLinear) else 1.0
     with torch.no_grad():
-        last.weight.copy_(torch.from_numpy(probe.weight))
-        if last.bias is not None:
-            last.bias.copy_(torch.from_numpy(probe.bias))
+        last.weight.copy_(torch.from_numpy(probe.weight / scale))
+        last.bias.copy_(torch.from_numpy(probe.bias / scale))
 
 
 def _regression(strength: float):  # type: ignore[no-untyped-def]

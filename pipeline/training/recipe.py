@@ -18,7 +18,7 @@ from pipeline.models import weights
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Fitted, Pretrained
 from pipeline.params import DataParams, LadderParams, RecipeParams, TrainParams
-from pipeline.training import compilation, device, loss, optimizers, schedules
+from pipeline.training import compilation, device, head_training, loss, optimizers, schedules
 from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
@@ -57,7 +57,7 @@ class Recipe:
             momentum=params.momentum,
         )
         valid = self.splits.valid
-        return Training(
+        training = Training(
             model,
             batches,
             optimizer,
@@ -69,8 +69,10 @@ class Recipe:
             valid=None if valid is None else NormalisedBatches(self.splits, valid, params.batch_size, self.device),
             ema=ema,
             frozen=self.frozen(model, params.unfreeze_epoch),
+            freezes_norms=params.freeze_norms == "on",
             is_compiled=compilation.choose(params.compile, self.device, num_updates),
         )
+        return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)
 
     def ladder(self, ladder: LadderParams, repeat: int) -> Training:
         """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
@@ -90,6 +92,7 @@ class Recipe:
             label_smoothing=self.params.label_smoothing,
             class_weights=self._class_weights(),
             frozen=self.frozen(model),
+            freezes_norms=self.params.freeze_norms == "on",
         )
 
     def num_ladders(self, ladder: LadderParams) -> int:
@@ -102,6 +105,11 @@ class Recipe:
     def interpolation(self) -> str:
         """How the images of `splits` were scaled."""
         return _interpolation(self.pretrained)
+
+    @property
+    def backbone(self) -> str:
+        """What identifies network and starting weights."""
+        return f"{self.params.model} {self.pretrained.identity if self.pretrained else None}"
 
     @property
     def mirrors(self) -> bool:
@@ -166,10 +174,6 @@ class Recipe:
             augment = replace(augment, first_size=params.first_size, first_passes=passes)
         return TrainBatches(self.splits.train.with_margin(), params.batch_size, self.device, seed=seed, augment=augment)
 
-    def machine(self) -> str:
-        """The machine in words: accelerator, cores in use, processor, memory, system and versions."""
-        return device.describe(self.device)
-
     def identity(self, ladder: LadderParams | None = None) -> dict[str, Any]:
         """Everything a good rate depends on, by name: parameters, number format, images, starting weights.
 
@@ -199,8 +203,8 @@ class Recipe:
         """How much each class counts in the loss, (C,); None if all count the same."""
         if self.params.class_weights == "none":
             return None
-        labels, num_classes = self.splits.train.labels, len(self.splits.classes)
-        return torch.from_numpy(loss.class_weights(labels, num_classes, self.params.class_weights)).to(self.device)
+        weights = loss.class_weights(self.splits.train.labels, len(self.splits.classes), self.params.class_weights)
+        return torch.from_numpy(weights).to(self.device)
 
     def _sample(self) -> Tensor:
         """Normalised train images from all over the split, (N, 3, H, W)."""

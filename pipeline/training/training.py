@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.data.batches import TrainBatches
-from pipeline.models.stages import Frozen
+from pipeline.models.stages import Frozen, freeze_norms
 from pipeline.training.compilation import compiled
 from pipeline.training.ema import MovingAverage
 from pipeline.training.event_log import EventLog
@@ -28,6 +28,11 @@ Weights = dict[str, Tensor]
 
 class Diverged(Failure):
     """The loss is no longer a finite number."""
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """All of `model`."""
+    return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,8 @@ class Training:
     valid: Iterable[tuple[Tensor, Tensor]] | None = None  # normalised images and labels
     ema: MovingAverage | None = None  # its module is validated and kept in place of `model`
     frozen: Frozen | None = None
+    freezes_norms: bool = False  # batch norms keep their running statistics
+    part: Callable[[nn.Module], nn.Module] = whole  # of the network, that the batches go through
     is_compiled: bool = False  # updates run compiled, except a last batch that is smaller than the others
     log: EventLog = field(default_factory=EventLog)
     weights: dict[str, Weights] = field(default_factory=dict)  # `best` and `last`: of the best and of the last epoch
@@ -68,9 +75,12 @@ class Training:
 
         Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
         """
-        whole_batches = compiled(self.model) if self.is_compiled else self.model
+        network = self.part(self.model)
+        whole_batches = compiled(network) if self.is_compiled else network
         for epoch in range(len(self.log.epochs) + 1, self.epochs + 1):
             self.model.train()
+            if self.freezes_norms:
+                freeze_norms(self.model)
             if self.frozen is not None:
                 self.frozen.begin(epoch)
             steps = self.log.open_steps
@@ -88,7 +98,7 @@ class Training:
         total_steps, step = self.epochs * len(self.batches), self.log.num_steps
         for images, targets in self.batches.epoch(epoch, len(self.log.open_steps)):
             lr = rate(self.optimizer)
-            forward = whole_batches if len(images) == self.batches.batch_size else self.model
+            forward = whole_batches if len(images) == self.batches.batch_size else self.part(self.model)
             loss, num_correct = train_step(
                 forward, images, targets, self.optimizer, self.precision, self.label_smoothing, self.class_weights
             )
@@ -112,7 +122,7 @@ class Training:
         seconds = time.perf_counter() - started
         valid_loss = valid_accuracy = None
         if self.valid is not None:
-            logits, labels = predict(self.evaluated, self.valid, self.precision)
+            logits, labels = predict(self.part(self.evaluated), self.valid, self.precision)
             valid_loss = F.cross_entropy(logits, labels).item()
             valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
         return EpochEnd(

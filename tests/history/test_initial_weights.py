@@ -16,6 +16,7 @@ from pipeline.history.initial_weights import network_of, prepare
 from pipeline.model_files import checkpoint
 from pipeline.params import TrainedModelParams, TrainParams
 from pipeline.settings import resolve
+from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import load_splits
 from tests.conftest import Workplace
 
@@ -58,7 +59,21 @@ def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source
     (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights(place, tuned.info.run_id, "last"))
     assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"head"}
     assert (now["mean"], now["std"]) == (was["mean"], was["std"])
+
     assert tuned.data.tags["weights"] == f"run:{run_id}"
+
+
+def test_a_head_alone_trains_on_features_computed_once_as_on_images(kept, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    start = {"weights": str(kept), "freeze": "backbone", "crop_padding": 0, "precision": "fp32"}
+    shapes, losses = [], []
+    for more in ({}, {"watch_images": 1}):  # maps need images
+        training = prepare(TrainParams(**{**TRAIN, **start, **more})).one_cycle(0.01)
+        shapes.append(next(training.batches.epoch(1))[0].shape)
+        losses.append([event.valid_loss for event in training.events() if isinstance(event, EpochEnd)])
+    assert shapes == [(32, 32), (32, 3, 32, 32)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len([*tmp_path.rglob("features/*.npy")]) == 2
 
 
 @pytest.mark.parametrize("named", ["run:{id}", " RUN:{start}", "{file}"])

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.models import timm_networks
-from pipeline.training import photo_defaults
+from pipeline import models
+from pipeline.models import stages, timm_networks
+from pipeline.training import photo_defaults, probe
+from pipeline.training.probe import Probe
 from tests.report.reader import Page
 
 BACKBONE = "timm/test_efficientnet"  # timm's own, as large as a photo of a stamp
@@ -190,3 +192,24 @@ def test_a_probe_without_weights_to_be_had_says_where_to_put_them_alone(workplac
 def test_a_probe_without_weights_is_refused(workplace, capsys):
     assert workplace.run("probe", experiment="none", limit_train=60, limit_test=20) == 2
     assert "weights=none: a probe needs pretrained weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18", BACKBONE])
+def test_a_network_gives_the_logits_of_the_probe_that_is_its_head(name):
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=3, image_size=64, **({} if "/" in name else {"width": 4})).eval()
+    last = stages.head(model)[1]
+    fitted = Probe(np.random.default_rng(0).normal(size=last.weight.shape).astype(np.float32), np.ones(3), 1.0, "")
+    probe.put(model, fitted)
+    seen = []
+    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        logits = model(torch.randn(2, 3, 64, 64))
+    assert logits.numpy() == pytest.approx(seen[0].numpy() @ fitted.weight.T + fitted.bias, rel=1e-4, abs=1e-4)
+
+
+def test_a_head_without_a_bias_is_no_probe():
+    with pytest.raises(
+        ValueError, match="needs a linear head with a bias, and the head of this network is ScaledLinear"
+    ):
+        probe.check(models.build("fast", num_classes=3, image_size=32))

@@ -53,6 +53,7 @@ def small_training(
     unfreeze_epoch=0,
     lr_decay=1.0,
     is_compiled=False,
+    freezes_norms=False,
 ):
     net = small_model(model)
     averaged = MovingAverage(net, 0.9) if ema else None
@@ -80,6 +81,7 @@ def small_training(
         label_smoothing=0.1,
         valid=Valid(),
         frozen=None if freeze == 0 else Frozen(net, freeze, unfreeze_epoch),
+        freezes_norms=freezes_norms,
         is_compiled=is_compiled,
     )
 

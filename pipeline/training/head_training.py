@@ -1,0 +1,70 @@
+"""Training of a head alone on features that are computed once, as its backbone never learns and no image changes."""
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor, nn
+
+from pipeline.data import Split, Splits
+from pipeline.data.augmentation import Place
+from pipeline.data.batches import TrainBatches
+from pipeline.models.stages import head
+from pipeline.params import TrainParams
+from pipeline.training import features
+from pipeline.training.training import Training
+
+Labelled = tuple[Tensor, Tensor]
+
+
+def on_features(training: Training, params: TrainParams, mirrors: bool, splits: Splits, backbone: str) -> Training:
+    """`training`, with features (B, D) in place of images if each image always has the same; else as it is.
+
+    The features are computed here or read from the cache. mirrors: whether images are mirrored. backbone: what
+    identifies network and starting weights.
+    """
+    if mirrors or not _has_fixed_features(training, params):
+        return training
+    model, before = training.model, training.batches
+
+    def of(split: Split) -> Tensor:
+        return torch.from_numpy(features.of_split(model, splits, split, training.precision, backbone)).to(before.device)
+
+    valid = None if splits.valid is None else [(of(splits.valid), _labels(splits.valid, before.device))]
+    batches = TrainBatches(
+        splits.train,
+        before.batch_size,
+        before.device,
+        seed=params.seed,
+        augment=_unchanged,
+        resident_images=of(splits.train),
+    )
+    return replace(training, batches=batches, valid=valid, part=_head)
+
+
+def _has_fixed_features(training: Training, params: TrainParams) -> bool:
+    changes = (params.crop_area, params.crop_padding, params.cutout, params.mixup, params.cutmix, params.first_size)
+    if training.frozen is None or params.freeze != "backbone" or params.unfreeze_epoch or params.watch_images:
+        return False
+    if any(changes) or params.augment != "basic":
+        return False
+    training.model.train()
+    training.frozen.begin(1)
+    return isinstance(_head(training.model), nn.Linear) and not _drops(training.model)
+
+
+def _unchanged(features: Tensor, labels: Tensor, place: Place, generator: Generator) -> Labelled:
+    return features, labels
+
+
+def _labels(split: Split, device: torch.device) -> Tensor:
+    return torch.from_numpy(split.labels).to(device)
+
+
+def _head(model: nn.Module) -> nn.Module:
+    return head(model)[1]
+
+
+def _drops(model: nn.Module) -> bool:
+    """Whether `model` drops values at random before its head; timm's networks keep that rate themselves."""
+    layers = [each for each in model.modules() if each.training and "Dropout" in type(each).__name__]
+    return bool(getattr(model, "drop_rate", 0)) or any(getattr(each, "p", 0) for each in layers)
