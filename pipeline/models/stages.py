@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Whose children are stages, and which are none themselves: ours, torchvision's and timm's.
 OPENED = {"features", "layers", "blocks", "stages", "encoder", "trunk_output", "classifier", "heads"}
 
@@ -69,6 +70,13 @@ def _parts(module: nn.Module, prefix: str, loose: list[nn.Parameter]) -> Iterato
             yield from _parts(child, f"{prefix}{name}.", loose)
         else:
             yield f"{prefix}{name}", child
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Makes the batch norms of `model`, in training mode, use and keep their running statistics."""
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.eval()
 
 
 class Frozen:

@@ -16,7 +16,7 @@ ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evalua
 # Parameters that only some values of one another allow, as RecipeParams and TrainParams check; the networks' first.
 INTERDEPENDENT = (
     ("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze"),
-    ("weights", "freeze", "unfreeze_epoch", "epochs"),
+    ("weights", "freeze", "freeze_norms", "unfreeze_epoch", "epochs"),
     ("optimizer", "normalise_weights"),
 )
 RUN = "run:"
@@ -30,7 +30,9 @@ class DeviceParams(Params):
         "auto", description="auto, cpu, mps, cuda or cuda:<n>"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto is bf16 autocast where the hardware has it, else fp32"
+        "auto",
+        description="auto is bf16 autocast if the hardware has it, else fp32; a CPU trains networks of depthwise "
+        "convolutions and batch norms in fp32, which is faster",
     )
 
 
@@ -111,6 +113,9 @@ class FineTuningParams(Params):
     freeze: Annotated[Literal["none", "backbone"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(integer)] = (
         Field("none", description="what does not learn: backbone, all but the head; or its first so many stages")
     )
+    freeze_norms: Switch = Field(
+        "off", description="batch norms keep the statistics they start from; their scale and shift still learn"
+    )
     unfreeze_epoch: int = Field(0, ge=0, description="epoch from which on what was frozen learns too (0: never)")
     lr_decay: float = Field(
         1.0, gt=0, le=1, description="rate of each stage over that of the one after it; the head has the full rate"
@@ -128,6 +133,8 @@ class FineTuningParams(Params):
             return f"weights={self.weights}: torchvision has none for {model}, which is this project's own{other}"
         if self.freeze != "none" and self.weights == "none":
             return f"freeze={self.freeze}: what is frozen must have learned before, and weights=none"
+        if self.freeze_norms == "on" and self.weights == "none":
+            return "freeze_norms=on keeps the statistics of earlier training, and weights=none has no earlier training"
         if self.freeze == "none" and self.unfreeze_epoch:
             return f"unfreeze_epoch={self.unfreeze_epoch}: nothing is frozen (freeze=none)"
         if self.unfreeze_epoch == 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 from pipeline.data import quotas
 
@@ -66,6 +67,13 @@ def choose_precision(name: str, device: torch.device) -> str:
         capable = torch.cpu.get_capabilities()
         return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def trains_faster_in_fp32(model: nn.Module, device: torch.device) -> bool:
+    """Whether `device` is a CPU and `model` has depthwise convolutions and batch norms: docs/speed.md."""
+    layers = list(model.modules())
+    is_depthwise = any(isinstance(each, nn.Conv2d) and 1 < each.groups == each.in_channels for each in layers)
+    return device.type == "cpu" and is_depthwise and any(isinstance(each, nn.BatchNorm2d) for each in layers)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -1,7 +1,8 @@
 """Defaults for a folder of photos: network, size, batch and epochs."""
 
+import sys
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from pipeline.models import timm_networks
 from pipeline.params import DataParams
 
 BACKBONE = "timm/tf_efficientnet_lite0"  # 4.7 M parameters, Apache-2.0; fast on a CPU: docs/photos.md
-FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0}
+FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0, "freeze_norms": "off"}
 STEPS_FROM_NOTHING = "lr_range,train,evaluate,explain"
 SMALL, LARGE = 64, 128  # px, sizes of images that a network from nothing is trained on
 LOOKED_AT = 256  # photos whose headers tell how large they are
 LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 8
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning
+FIRST_SIDE = 5 / 7  # of image_size, for the images of the first updates; as a multiple of GRID
+GRID = 32  # px that a backbone makes one cell of
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
+
+Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
 
 
 def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -34,44 +39,77 @@ def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, 
     root = Path(str(given["data_dir"])).expanduser()
     found = list_images(root, str(given.get("labels", "")))
     files = [file for file in found.files if file.part == TRAIN]
-    counts = Counter(file.label for file in files)
-    chosen: dict[str, Any] = {}
-    lines = []
-    paths = [file.path for file in files]
     weights = str(given.get("weights", "none" if "model" in given else "default"))
     if is_probe and weights == "none":
         return {}, []  # the step refuses it
-    if "model" not in given and weights in ("default", "none"):
-        network, line = (
-            _network(root, paths, is_probe) if weights == "default" else _from_nothing(root, paths, "weights=none")
-        )
-        chosen |= {name: value for name, value in network.items() if name not in given}
-        lines.append(line)
-    elif "image_size" not in given and weights == "none":
-        chosen["image_size"] = _side(root, paths)
-        lines.append(f"image_size={chosen['image_size']}: {LARGE} where half of the photos are as large, else {SMALL}")
-    of_network = [*lines]
+    network = _network(given, weights, root, [file.path for file in files], is_probe)
     number = _num_train(len(files), {file.part for file in found.files}, given)
-    if "batch_size" not in given:
-        chosen["batch_size"] = _batch_size(number)
-        lines.append(f"batch_size={chosen['batch_size']}: some {number:,} photos to train on")
-    if "epochs" not in given:
-        batches = -(-number // int(given.get("batch_size", chosen.get("batch_size", 1))))
-        chosen["epochs"] = min(MOST_EPOCHS, max(FEWEST_EPOCHS, UPDATES // batches))
-        lines.append(f"epochs={chosen['epochs']}: some {UPDATES} updates, but {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs")
+    of_training = () if is_probe else _of_training(given, number, Counter(file.label for file in files))
+    open_ones = [(name, value, line) for name, value, line in (*network, *of_training) if name not in given]
+    return {name: value for name, value, _ in open_ones}, list(dict.fromkeys(line for *_, line in open_ones if line))
+
+
+def _network(given: Mapping[str, Any], weights: str, root: Path, names: list[str], is_probe: bool) -> list[Choice]:
+    """Network, starting weights and size, if `given` leaves them open.
+
+    Raises ValueError if a probe has no pretrained weights.
+    """
+    if "model" not in given and weights == "default":
+        try:
+            return _pretrained(timm_networks.check(BACKBONE), given)
+        except ValueError as error:
+            if is_probe:
+                raise
+            return _from_nothing(f"no pretrained weights: {error}", _side(root, names))
+    if "model" not in given and weights == "none":
+        return _from_nothing("weights=none", _side(root, names))
+    if weights == "none":
+        side = _side(root, names)
+        return [("image_size", side, f"image_size={side}: {LARGE} where half of the photos are as large, else {SMALL}")]
+    return []
+
+
+def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
+    size = described.input_size[-1]
+    line = f"model={BACKBONE}, weights=default, image_size={size}: pretrained on ImageNet ({described.license})"
+    first = round(_number(given, "image_size", size) * FIRST_SIDE / GRID) * GRID
+    network = {"model": BACKBONE, "weights": "default", "image_size": size}
+    smaller = f"first_size={first}: the first half of the updates see smaller images, which saves time"
+    return [*((name, value, line) for name, value in network.items()), ("first_size", first, smaller)]
+
+
+def _from_nothing(why: str, side: int) -> list[Choice]:
+    network = {**FROM_NOTHING, "image_size": side, "weights": "none", "steps": STEPS_FROM_NOTHING}
+    line = f"{why}. Training from nothing at {side} px instead"
+    return [(name, value, line) for name, value in network.items()]
+
+
+def _of_training(given: Mapping[str, Any], number: int, counts: Mapping[str, int]) -> Iterator[Choice]:
+    """Batch size, epochs and class weights for `number` photos to train on, of classes with so many photos."""
+    batch = int(_number(given, "batch_size", 0)) or _batch_size(number)
+    yield "batch_size", batch, f"batch_size={batch}: some {number:,} photos to train on"
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, UPDATES // -(-number // batch)))
+    yield "epochs", epochs, f"epochs={epochs}: some {UPDATES} updates, but {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
     fewest, most = min(counts.values()), max(counts.values())
-    if "class_weights" not in given and most > UNEVEN * fewest:
-        chosen["class_weights"] = "balanced"
-        lines.append(f"class_weights=balanced: {fewest:,} to {most:,} photos a class")
-    return chosen, of_network if is_probe else lines
+    if most > UNEVEN * fewest:
+        yield "class_weights", "balanced", f"class_weights=balanced: {fewest:,} to {most:,} photos a class"
+
+
+def _number(given: Mapping[str, Any], name: str, default: float) -> float:
+    """A given number, or `default`. Wrong text counts as not given: the check of all parameters refuses it."""
+    try:
+        value = float(given.get(name, default))
+    except (TypeError, ValueError):
+        return default
+    return value if 0 <= value < sys.maxsize else default
 
 
 def _num_train(number: int, parts: Container[int], given: Mapping[str, Any]) -> int:
     """How many of `number` photos are left to train on, as splits are divided where no group goes together."""
     if TEST not in parts:
         number -= max(1, round(TEST_FRACTION * number))
-    number = min(number, int(given.get("limit_train", 0)) or number)
-    fraction = float(given.get("valid_fraction", DataParams.model_fields["valid_fraction"].default))
+    number = min(number, int(_number(given, "limit_train", 0)) or number)
+    fraction = _number(given, "valid_fraction", DataParams.model_fields["valid_fraction"].default)
     if fraction and VALID not in parts:
         number -= max(1, round(fraction * number))
     return max(1, number)
@@ -81,31 +119,6 @@ def _batch_size(number: int) -> int:
     """Several batches an epoch, and none of one image at its end, which batch norms could not train on."""
     wanted = max(2, min(LARGEST_BATCH, number // BATCHES_PER_EPOCH))
     return next((size for size in range(wanted, number + 1) if number % size != 1), max(1, number))
-
-
-def _network(root: Path, names: list[str], is_needed: bool) -> tuple[dict[str, Any], str]:
-    """The pretrained backbone if its weights can be had, else a network from nothing; and why.
-
-    Raises ValueError where it `is_needed` and cannot be had.
-    """
-    try:
-        described = timm_networks.check(BACKBONE)
-    except ValueError as error:
-        if is_needed:
-            raise
-        return _from_nothing(root, names, f"no pretrained weights: {error}")
-    size = described.input_size[-1]
-    network = {"model": BACKBONE, "weights": "default", "image_size": size}
-    return (
-        network,
-        f"model={BACKBONE}, weights=default, image_size={size}: pretrained on ImageNet ({described.license})",
-    )
-
-
-def _from_nothing(root: Path, names: list[str], why: str) -> tuple[dict[str, Any], str]:
-    side = _side(root, names)
-    network = {**FROM_NOTHING, "image_size": side, "weights": "none", "steps": STEPS_FROM_NOTHING}
-    return network, f"{why}. Training from nothing at {side} px instead"
 
 
 def _side(root: Path, names: list[str]) -> int:

@@ -1,6 +1,7 @@
 """What a person should know of a recipe before it trains: what it starts from, and what will not go well."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
@@ -8,8 +9,8 @@ from torch import nn
 from pipeline import models
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Pretrained
-from pipeline.params import RecipeParams, TrainParams
-from pipeline.training import compilation, costs
+from pipeline.params import ProbeParams, RecipeParams, TrainParams
+from pipeline.training import compilation, costs, device
 from pipeline.training.recipe import Recipe, load
 
 
@@ -24,7 +25,11 @@ class Prepared(NamedTuple):
 def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepared:
     """Loads the recipe and checks it. Raises ValueError if anything does not fit together, before weights are made."""
     recipe = load(params, pretrained)
-    return Prepared(recipe, describe(recipe), warnings(recipe))
+    notes = describe(recipe)
+    trains = not isinstance(params, ProbeParams)
+    if params.precision == "auto" and trains and device.trains_faster_in_fp32(recipe.outline(), recipe.device):
+        recipe = replace(recipe, precision="fp32")
+    return Prepared(recipe, notes, warnings(recipe))
 
 
 def describe(recipe: Recipe) -> list[str]:

@@ -41,6 +41,15 @@ def test_with_the_backbone_frozen_the_head_alone_learns():
     assert moved(before, training.state_dict()["model"]) == {"head"}
 
 
+def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift():
+    training = small_training(freezes_norms=True)
+    before = copy.deepcopy(training.state_dict()["model"])
+    list(training.events())
+    after = training.state_dict()["model"]
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if "running_" in name or "num_batches" in name}
+
+
 def test_what_is_frozen_drops_nothing_and_the_head_still_does():
     model = models.outline("vgg11", num_classes=2, image_size=32).train()
     Frozen(model, None, 0).begin(1)

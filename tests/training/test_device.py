@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.synthetic import splits
+from pipeline import models
 from pipeline.data import quotas
 from pipeline.params import LadderParams, TrainParams
 from pipeline.training import device
@@ -108,3 +109,13 @@ def test_no_more_threads_compute_than_cores_are_granted(monkeypatch, granted, as
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_faster"),
+    [("mobilenet_v2", True), ("timm/test_efficientnet", True), ("resnet9", False), ("timm/test_convnext", False)],
+)
+def test_a_cpu_trains_networks_of_depthwise_convolutions_and_batch_norms_in_fp32(name, is_faster):
+    model = models.outline(name, num_classes=2, image_size=64)
+    assert device.trains_faster_in_fp32(model, torch.device("cpu")) == is_faster
+    assert not device.trains_faster_in_fp32(model, torch.device("cuda"))
