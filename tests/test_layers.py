@@ -44,6 +44,7 @@ FENCES = {
     "click": {"__main__", "command_line", "progress"},
     "yaml": {"experiment_file"},
     "PIL": {"data", "results.sprite"},
+    "pi_heif": {"data.formats"},
     "jinja2": {"report"},
     "onnxruntime": {"model_files.export"},
     "rich": {"progress"},
@@ -143,6 +144,7 @@ def test_every_third_party_import_is_a_declared_dependency():
         "pytorch_grad_cam": "grad-cam",
         "sklearn": "scikit-learn",
         "PIL": "pillow",
+        "pi_heif": "pi-heif",
         "yaml": "pyyaml",
         "huggingface_hub": "huggingface-hub",
     }

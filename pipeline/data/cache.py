@@ -21,7 +21,7 @@ from pipeline.data.rows import Rows, moments
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of what decoding yields and how it is stored; part of every key
+VERSION = 4  # of what decoding yields and how it is stored; part of every key
 TRAIN, VALID, TEST = range(3)
 UNFINISHED = "making-"  # first in the names of what is not whole yet
 ABANDONED = 3600.0  # s without a write, after which whoever began it is taken to have been killed

@@ -5,29 +5,18 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 from PIL.Image import Resampling, Transpose
+from PIL.TiffImagePlugin import TiffImageFile
 
-from pipeline.data.jpeg_scans import Costly, num_scans
+from pipeline.data import formats, tiff
+from pipeline.data.bounds import MAX_PIXELS
 from pipeline.data.parallel import map_blocks
-from pipeline.data.repairs import repaired
 from pipeline.text import original
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
-# Of photos, by the names that telephones, cameras and scanners give them, in formats that are not read.
-UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
-
-# Of one image: room for the largest sensors but the most unusual. Decoding takes up to 16 bytes for each.
-MAX_PIXELS = 128 * 2**20
-MAX_SCANS = 100  # of one JPEG; programs write some ten
-MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # in all scans of one JPEG: some seconds
-MAX_BYTES = 8 * MAX_PIXELS  # of one file, which some decoders read whole: 16 bits for each of 4 channels
 
 # What brings an image upright, by its EXIF orientation.
 UPRIGHT = {
@@ -64,17 +53,15 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
     """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB, square by `resize`.
 
     `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
-    Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an
-    animation the first frame. Metadata that cannot be read count as absent. Raises ValueError that says why for
-    pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they take memory or
-    time, for more than `MAX_PIXELS` and for a JPEG of too many scans.
+    Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an animation,
+    of pages and of several pictures the first. Metadata that cannot be read count as absent. Raises ValueError that
+    says why for pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they
+    take memory or time, for more than `MAX_PIXELS` and for what takes long to decode.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
             return _decode(source, image_size, resize, INTERPOLATIONS[interpolation])
-    except UnidentifiedImageError:
-        raise ValueError("not a JPEG, PNG, WebP, BMP or GIF image") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels, or a decompression bomb that claims to be") from None
     except OSError as error:
@@ -87,37 +74,7 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
 
 def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
     with _opened(source) as file:
-        return _read(file, lambda image: _pixels(image, image_size, resize, filtering))
-
-
-def _read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
-    """What `take` takes of the image in `file`, repaired if it cannot be read as it is."""
-    if file.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES:,} bytes")
-    try:
-        return _open_and_take(file, take)
-    except (Image.DecompressionBombError, Costly):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's
-            raise
-        file.seek(0)
-        content = repaired(file.read())
-        if content is None:
-            raise
-    return _open_and_take(BytesIO(content), take)
-
-
-def _open_and_take(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
-    scans = num_scans(file, MAX_SCANS)
-    with Image.open(file, formats=FORMATS) as image:
-        # All that is read by now is the header. Pillow itself refuses later, and at first only warns.
-        num_pixels = image.width * image.height
-        if num_pixels > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        if scans > min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, num_pixels)):
-            raise Costly(f"{scans} scans or more of {num_pixels:,} pixels, which would take minutes to decode")
-        return take(image)
+        return formats.read(file, lambda image: _pixels(image, image_size, resize, filtering))
 
 
 def _pixels(image: Image.Image, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
@@ -150,6 +107,8 @@ def _line(error: Exception | str) -> str:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """`image` of any mode as 8-bit RGB, on white where it is transparent."""
+    if isinstance(image, TiffImageFile):
+        image = tiff.in_levels(image)
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
         grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
         image = Image.fromarray(grey)
@@ -221,7 +180,7 @@ def _size(path: str) -> tuple[int, int]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return 0, 0
         with open(path, "rb") as file:  # noqa: PTH123
-            return _read(file, lambda image: image.size)
+            return formats.read(file, lambda image: image.size)
     except Exception:  # on broken files decoders raise anything
         return 0, 0
 
@@ -229,10 +188,9 @@ def _size(path: str) -> tuple[int, int]:
 def size(file: BinaryIO) -> tuple[int, int]:
     """Width and height in px of the image in `file`, by its header alone; 0 and 0 for what cannot be read."""
     try:
-        num_scans(file, MAX_SCANS)  # refuses what would take long to read
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that `decode` accepts
-            with Image.open(file, formats=FORMATS) as image:
+            with formats.opened(file) as image:
                 return image.size
     except Exception:  # on broken files decoders raise anything
         return 0, 0

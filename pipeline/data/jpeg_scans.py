@@ -4,6 +4,8 @@ import os
 import re
 from typing import BinaryIO, NamedTuple
 
+from pipeline.data.bounds import Costly
+
 # 0xff and a code: not 0x00, as data are stuffed, nor a restart or another marker that has no length and no meaning.
 MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 START, SCAN, END = b"\xd8", b"\xda", b"\xd9"
@@ -11,10 +13,6 @@ FRAMES = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\x
 SEQUENTIAL = {b"\xc0", b"\xc1"}
 BLOCK = 2**13  # bytes read at a time
 MOST_SEGMENTS = 10_000  # of a file; those of a camera's largest are some hundreds
-
-
-class Costly(ValueError):
-    """To read the file would take seconds or minutes."""
 
 
 class _Frame(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.data.cache import TRAIN
-from pipeline.data.decoder import SUFFIXES, UNREAD
+from pipeline.data.formats import SUFFIXES, UNREAD
 from pipeline.data.parts import check_classes, listed, part_folders, part_of, photos
 from pipeline.data.spellings import merged
 from pipeline.text import shown

@@ -19,13 +19,13 @@ from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from pipeline.data import decoder
+from pipeline.data import bounds, decoder
 from pipeline.model_files.classifier import Classifier
 from pipeline.text import visible
 
 # Per request to a server, which others wait for.
 MAX_IMAGES = 1024
-MAX_PIXELS = 4 * decoder.MAX_PIXELS  # of photos, by their headers
+MAX_PIXELS = 4 * bounds.MAX_PIXELS  # of photos, by their headers
 COLUMN = "image"
 QUOTED_CHARACTERS = 200  # of what somebody sent, in the answer
 

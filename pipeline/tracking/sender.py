@@ -37,6 +37,7 @@ SERVING_PACKAGES = (
     "mlflow",
     "numpy",
     "pandas",
+    "pi-heif",
     "pillow",
     "platformdirs",
     "pydantic",

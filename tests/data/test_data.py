@@ -31,6 +31,7 @@ from pipeline.data import cache, folders, quotas
 from pipeline.data.decoder import decode
 from pipeline.data.rows import Rows, prefetch
 from pipeline.data.splits import hold_out, limit
+from tests.data.test_formats import GOOD as PHOTOS
 
 SIZE = 8
 BMP_DIGEST, DIGITS_DIGEST = "7b4dc50ce6c81f641a7e41c7f33622d9", "a399727e0b23f87968a12b7de4138e41"
@@ -162,12 +163,24 @@ def test_photos_in_formats_that_are_not_read_are_counted_apart_aloud(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plant_parts(root)
-    for name in ("cat/1.HEIC", "2.heic", "dog/3.Tiff", "dog/Thumbs.db"):
+    for name in ("cat/1.DNG", "2.dng", "dog/3.Nef", "dog/Thumbs.db"):
         (root / "train" / name).write_bytes(b"x")
     report = load(root).report
     assert report.skipped == {"not an image": 1} and report.left_out == []
-    for told in ("2 .heic (not read: convert them to JPEG)", "1 .tiff (not read: convert them to JPEG)"):
+    for told in ("2 .dng (not read: convert them to JPEG)", "1 .nef (not read: convert them to JPEG)"):
         assert told in caplog.text
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+def test_photos_of_telephones_and_scanners_are_read_from_folders_and_tables(root: Path, with_table: bool) -> None:
+    names = [f"{label}/{name}" for label in ("cat", "dog") for name in PHOTOS]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(PHOTOS[Path(name).name][0])
+    (root / "labels.csv").write_text("\n".join(["path,label", *(f"{name},{Path(name).parent}" for name in names)]))
+    splits = load(root, labels="labels.csv" if with_table else "")
+    assert sorted([*splits.train.names, *splits.test.names]) == sorted(names)
+    assert splits.report.left_out == [] and splits.report.unread == {}
 
 
 def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +197,7 @@ def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptu
         errors = dict(splits.report.left_out)
         assert {*errors} == {f"train/cat/{name}" for name in ("broken.jpg", "text.jpg", "gone.png")}, start
         assert "truncated" in errors["train/cat/broken.jpg"]
-        assert errors["train/cat/text.jpg"] == "not a JPEG, PNG, WebP, BMP or GIF image"
+        assert errors["train/cat/text.jpg"] == "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
         assert all(name in caplog.text for name in errors)
         assert len(splits.train) == 13 and "train/cat/whole.jpg" in splits.train.names
         assert first_pixels(splits.train)["train/dog/0003.png"] == (3, 100, 7)  # labels did not shift
@@ -241,10 +254,10 @@ def _empty(root: Path) -> None:
     root.mkdir()
 
 
-def _telephones(root: Path) -> None:
+def _raw_photos(root: Path) -> None:
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
-        (root / name / "1.heic").write_bytes(b"x")
+        (root / name / "1.cr3").write_bytes(b"x")
 
 
 def _one_class(root: Path) -> None:
@@ -284,7 +297,7 @@ def _class_broken_in_train(root: Path) -> None:
     [
         (_missing, "data_dir=.*images is not a folder"),
         (_empty, "data_dir=.*images has no images"),
-        (_telephones, r"images has no images but 2 \.heic \(not read: convert them to JPEG\)$"),
+        (_raw_photos, r"images has no images but 2 \.cr3 \(not read: convert them to JPEG\)$"),
         (_one_class, r"one class \(cat\)"),
         (_stray_class, "no usable train image of fox"),
         (_no_train, "has test/ but no train/"),

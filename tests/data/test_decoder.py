@@ -143,9 +143,9 @@ def test_rubbish_says_why_in_one_line(content: bytes, message: str, tmp_path: Pa
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "image.tiff")
-    with pytest.raises(ValueError, match="not a JPEG, PNG, WebP, BMP or GIF image"):
-        decode(str(tmp_path / "image.tiff"), SIZE)
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "image.ppm")
+    with pytest.raises(ValueError, match="not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"):
+        decode(str(tmp_path / "image.ppm"), SIZE)
 
 
 def test_an_image_that_is_not_square_is_cut_squashed_or_padded(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_line_is_padded_too(tmp_path: Path, size: tuple[int, int]) -> None:
     assert decode(str(tmp_path / "line.png"), 8, "pad").shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff", "avif", "mpo"])
 def test_an_open_file_holds_the_same_image_wherever_it_stands(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(gradient(3 * SIZE, 2 * SIZE)).save(path)

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.data import tree
 from pipeline.data.decoder import decode
 from pipeline.text import shown
+from tests.data import heics
 
 SIZE = 8
 BOMB_SIDE = 50_000
@@ -48,7 +49,7 @@ NAMES = [
     os.fsdecode(b"\xff\xfe"),
     os.fsdecode(b"\xff"),
 ]
-NOT_AN_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF image"
+NOT_AN_IMAGE = "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
 LOAD = """
 import json, resource, sys
 from pathlib import Path
@@ -99,11 +100,11 @@ def honest() -> dict[str, bytes]:
     frames = [Image.new("RGB", (12, 12), colour) for colour in ("red", "lime", "blue")]
     moving = {"save_all": True, "append_images": frames[1:]}
     files = {f"{name}.png": picture("PNG", seed=seed) for seed, name in enumerate(NAMES)}
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF"):
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
         files |= {f"{kind}{seed}.{kind.lower()}": picture(kind, seed=seed) for seed in range(12)}
         files[f"pixel.{kind.lower()}"] = picture(kind, size=(1, 1))
         files[f"wrong_{kind}.jpg"] = picture(kind)
-    for kind in ("PNG", "WEBP", "GIF"):
+    for kind in ("PNG", "WEBP", "GIF", "TIFF", "AVIF", "MPO"):
         frames[0].save(file := io.BytesIO(), kind, **moving)
         files[f"moving.{kind.lower()}"] = file.getvalue()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
@@ -119,6 +120,7 @@ def honest() -> dict[str, bytes]:
         "exif.jpg": picture("JPEG", exif=exif + bytes(65_000)),
         "exif.webp": picture("WEBP", exif=exif + bytes(3_000_000)),
         "long_text.png": picture("PNG", pnginfo=long_text),
+        "plain.heic": heics.PLAIN,
         "no_end.jpg": picture("JPEG")[:-2],
         "exif_rubbish.jpg": picture("JPEG", exif=b"Exif\0\0" + b"rubbish" * 1000),
     }
@@ -134,13 +136,15 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "bomb.gif": (claiming(gif, 6, "<HH"), "bomb"),
         "bomb.bmp": (claiming(bmp, 18, "<ii"), "bomb"),
         "bomb.jpg": (claiming(jpeg, jpeg.index(b"\xff\xc0") + 5, ">HH"), "bomb"),
-        "photo.png": (picture("TIFF"), NOT_AN_IMAGE),
+        "photo.png": (picture("PPM"), NOT_AN_IMAGE),
+        "bomb.heic": (heics.PLAIN.replace(struct.pack(">II", 64, 64), struct.pack(">II", BOMB_SIDE, BOMB_SIDE)), ""),
         "page.jpg": (b"<html><script>alert(1)</script></html>", NOT_AN_IMAGE),
         "picture.gif": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NOT_AN_IMAGE),
     }
     files |= {f"{name}.jpg": (b"no image", NOT_AN_IMAGE) for name in NAMES}
     files |= {f"empty_{name[:60]}.png": (b"", "empty") for name in NAMES}
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF"):
+    files |= {f"cut_{cut}.heic": (heics.PLAIN[:cut], "") for cut in range(1, len(heics.PLAIN) - 1, 25)}
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
         whole = picture(kind, size=(48, 40))
         cuts = draw.choice(np.arange(1, len(whole) * 9 // 10), 40, replace=False).tolist()
         files |= {f"cut_{cut}.{kind.lower()}": (whole[:cut], "") for cut in cuts}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data import decoder
-from pipeline.data.decoder import MAX_SCANS, decode
+from pipeline.data.bounds import MAX_SCANS
+from pipeline.data.decoder import decode
 from pipeline.data.jpeg_scans import BLOCK, num_scans
 from tests.data.jpegs import jpeg, segment
 

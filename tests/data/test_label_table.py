@@ -65,7 +65,7 @@ def test_what_is_missing_or_broken_is_named_and_the_rest_is_read(root: Path) -> 
     write(root, [["path", "label"], *rows])
     splits = load(root, labels="labels.csv")
     assert dict(splits.report.left_out) == {
-        "photos/000.png": "not a JPEG, PNG, WebP, BMP or GIF image",
+        "photos/000.png": "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image",
         "photos/001.png": "No such file or directory",
         "photos/pipe": "a pipe, socket or device",
         "photos": "a folder",

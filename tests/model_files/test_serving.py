@@ -28,6 +28,7 @@ from pipeline.model_files import checkpoint
 from pipeline.model_files.serving import MAX_IMAGES
 from pipeline.tracking import lifecycle
 from tests.conftest import Workplace
+from tests.data import heics
 from tests.data.jpegs import jpeg
 
 SIZE = 8
@@ -128,7 +129,10 @@ def photo(suffix="jpg", height=30, width=40, **options):
     return file.getvalue()
 
 
-FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tiff": "TIFF"}
+FORMATS = {
+    **{"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF"},
+    **{"tiff": "TIFF", "avif": "AVIF", "mpo": "MPO", "ppm": "PPM"},
+}
 
 
 def text(content):
@@ -202,9 +206,9 @@ BODIES = {
     "letters of elsewhere": (records("ééé"), "image 1 of 1: not base64"),
     "a number as file": (records(3), "base64 text is wanted, not int"),
     "no file": (records(None), "base64 text is wanted, not"),
-    "an empty file": (records(""), "image 1 of 1: not a JPEG, PNG, WebP, BMP or GIF image"),
-    "no image": (records(text(b"<script>")), "image 1 of 1: not a JPEG, PNG, WebP, BMP or GIF image"),
-    "another format": (records(text(photo("tiff"))), "not a JPEG, PNG, WebP, BMP or GIF image"),
+    "an empty file": (records(""), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
+    "no image": (records(text(b"<script>")), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
+    "another format": (records(text(photo("ppm"))), "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
     "half a photo": (records(text(photo()[:600])), "runcated"),
     "a bomb": (records(text(bomb())), "more than 134,217,728 pixels"),
     "a photo of 300 scans": (records(text(jpeg(11_584, 300))), "image 1 of 1: 101 scans or more"),
@@ -247,9 +251,10 @@ def test_what_a_proxy_is_to_keep_out_leaves_the_server_alive(server, body, conte
     assert is_answered(server)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff", "avif", "mpo", "heic"])
 def test_photos_of_any_size_are_answered_as_their_pixels_are(server, suffix, tmp_path):
-    contents = [photo(suffix, 30, 40), photo(suffix, 100, 50)]
+    telephones = [heics.PLAIN, heics.TURNED]
+    contents = telephones if suffix == "heic" else [photo(suffix, 30, 40), photo(suffix, 100, 50)]
     pixels = [decode(io.BytesIO(content), SIZE + 2, "squash", "bilinear")[:, 1:-1, 1:-1] for content in contents]
     answer = post(server, records(*map(text, contents)))
     assert answer.status_code == 200, answer.text

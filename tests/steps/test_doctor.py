@@ -108,10 +108,10 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
 
 def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_path, capsys):
     root = plant(tmp_path / "photos", per_class=12)
-    (root / "train" / "blue" / "telephone.HEIC").write_bytes(b"x")
+    (root / "train" / "blue" / "camera.NEF").write_bytes(b"x")
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root) == 0
     said = capsys.readouterr().err
-    assert "a class in train; photos left out: 1 .heic (not read: convert them to JPEG)" in said
+    assert "a class in train; photos left out: 1 .nef (not read: convert them to JPEG)" in said
     assert "nothing wrong" not in said
 
 

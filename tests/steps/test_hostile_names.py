@@ -119,7 +119,7 @@ def test_each_broken_file_is_named(done):
     files, *_ = done
     left_out = pd.read_csv(files["left_out.csv"])
     assert {*left_out["file"]} == {cell(shown(f"{name}/=broken\x1b[2J.jpg")) for name in CLASSES}
-    assert {*left_out["reason"]} == {"not a JPEG, PNG, WebP, BMP or GIF image"}
+    assert {*left_out["reason"]} == {"not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"}
 
 
 def test_figures_are_drawn_and_nothing_is_warned_of(done):

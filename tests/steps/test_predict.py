@@ -170,8 +170,8 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
 
 def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, photos, tmp_path, capsys):
     shutil.copy(next((photos / "test/0").glob("*.png")), tmp_path)
-    (tmp_path / "1.heic").write_bytes(b"x")
-    told = "left out: 1 .heic (not read: convert them to JPEG)"
+    (tmp_path / "1.nef").write_bytes(b"x")
+    told = "left out: 1 .nef (not read: convert them to JPEG)"
     assert workplace.run("predict", tmp_path) == 0
     out, err = capsys.readouterr()
     assert out.count("\n") == 1 and err == f"photos {told}\n"

@@ -1,0 +1,132 @@
+"""How many pixels a HEIC or AVIF file has its decoder decode, which may be far more than its image has.
+
+Such a file is made of boxes (ISO/IEC 14496-12): a length, a kind of four letters, content. Its box `meta` lists items
+(ISO/IEC 23008-12): coded images, each of a size (`ispe`), and images made of others (`dimg`), as a grid of tiles is.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from pipeline.data.bounds import MAX_TILED_PIXELS, Costly
+
+BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+MAX_META = 2**21  # bytes of the box that lists the items; telephones write some thousands
+MOST_BOXES = 1000  # of a file, before that one
+DEEPEST = 8  # images that are made of images that are ...
+
+
+@dataclass
+class _Items:
+    """What the box `meta` says of the images, by their numbers."""
+
+    primary: int = 0
+    sizes: list[int] = field(default_factory=list)  # px of each property; 0 where it is no size
+    properties: dict[int, list[int]] = field(default_factory=dict)  # of each item, places in `sizes`
+    parts: dict[int, list[int]] = field(default_factory=dict)  # what each is made of, as often as it is used
+
+    def pixels(self, item: int, deep: int = 0) -> int:
+        """Pixels that are decoded for `item`. Raises Costly for more than are allowed."""
+        if deep > DEEPEST:
+            raise Costly(f"an image made of images made of images, {DEEPEST} times and more")
+        if item not in self.parts:
+            places = self.properties.get(item, [])
+            return max((self.sizes[place - 1] for place in places if place <= len(self.sizes)), default=0)
+        costs = {part: self.pixels(part, deep + 1) for part in {*self.parts[item]}}
+        total = sum(costs[part] for part in self.parts[item])
+        if total > MAX_TILED_PIXELS:
+            raise Costly(f"tiles of more than {MAX_TILED_PIXELS:,} pixels, which would take minutes to decode")
+        return total
+
+
+def check(file: BinaryIO) -> None:
+    """Raises Costly for a HEIC or AVIF file whose image is made of too many pixels. Leaves `file` at its start.
+
+    What cannot be understood is left to the decoder, which cannot either.
+    """
+    file.seek(0)
+    try:
+        if is_one(file.read(12)):
+            items = _items(_meta(file))
+            items.pixels(items.primary)
+    except (struct.error, IndexError):
+        pass
+    finally:
+        file.seek(0)
+
+
+def is_one(start: bytes) -> bool:
+    """Whether a file that begins so, with 12 bytes or more, says that it is HEIC or AVIF."""
+    return start[4:8] == b"ftyp" and start[8:12] in BRANDS
+
+
+def _meta(file: BinaryIO) -> bytes:
+    """The content of the file's box `meta`; empty where there is none."""
+    place = 0
+    for _ in range(MOST_BOXES):
+        file.seek(place)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        head = 8
+        if length == 1:
+            length, head = *struct.unpack(">Q", file.read(8)), 16
+        if kind == b"meta":
+            if length > MAX_META:
+                raise Costly(f"a list of more than {MAX_META:,} bytes of what it holds")
+            return file.read(length - head if length else MAX_META)
+        if length < head:  # the last one, which has no end, or rubbish
+            return b""
+        place += length
+    return b""
+
+
+def _items(meta: bytes) -> _Items:
+    items = _Items()
+    for kind, content in _boxes(meta[4:]):
+        if kind == b"pitm":
+            items.primary = int.from_bytes(content[4 : 6 if content[0] == 0 else 8])
+        elif kind == b"iref":
+            _read_parts(content, items)
+        elif kind == b"iprp":
+            for below, part in _boxes(content):
+                if below == b"ipco":
+                    items.sizes = [_pixels(content) if each == b"ispe" else 0 for each, content in _boxes(part)]
+                elif below == b"ipma":
+                    _read_properties(part, items)
+    return items
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of each box in `content`."""
+    place = 0
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if length < 8:
+            return
+        yield kind, content[place + 8 : place + length]
+        place += length
+
+
+def _pixels(ispe: bytes) -> int:
+    width, height = struct.unpack_from(">II", ispe, 4)
+    return int(width * height)
+
+
+def _read_parts(iref: bytes, items: _Items) -> None:
+    number = "H" if iref[0] == 0 else "I"
+    for kind, content in _boxes(iref[4:]):
+        if kind == b"dimg":
+            item, count = struct.unpack_from(f">{number}H", content)
+            items.parts[item] = [*struct.unpack_from(f">{count}{number}", content, struct.calcsize(f">{number}H"))]
+
+
+def _read_properties(ipma: bytes, items: _Items) -> None:
+    number, place = "H" if ipma[0] == 0 else "I", "H" if ipma[3] & 1 else "B"
+    mask = 0x7FFF if place == "H" else 0x7F  # the first bit says whether a reader must know the property
+    (num_items,) = struct.unpack_from(">I", ipma, 4)
+    at = 8
+    for _ in range(num_items):
+        item, count = struct.unpack_from(f">{number}B", ipma, at)
+        at += struct.calcsize(f">{number}B")
+        items.properties[item] = [each & mask for each in struct.unpack_from(f">{count}{place}", ipma, at)]
+        at += struct.calcsize(f">{count}{place}")
