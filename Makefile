@@ -30,6 +30,7 @@ check: .venv/installed docs ## lint, format, types and documentation
 	mypy
 
 docs: .venv/installed ## the documentation, in site/ (read it with: python -m http.server --directory site)
+	python -m reference pages
 	zensical build --clean --strict
 	python -m reference check
 
