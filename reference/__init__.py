@@ -1,1 +1,1 @@
-"""The documentation site: pages from the code, and the checks of what was built. `make docs` runs both."""
+"""Pages of docs/ from the code, and checks of the built site: `make docs` runs both."""

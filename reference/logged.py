@@ -1,4 +1,22 @@
-"""What each step leaves in its run, in words: files, metrics and tags. `*` stands for a part that varies."""
+"""Words for everything that a step leaves in its run: files, metrics and tags. `*` stands for a part that varies."""
+
+# The guide to each command: its title and page.
+GUIDES = {
+    "main": ("getting started", "start.md"),
+    "doctor": ("faults of an image set", "doctor.md"),
+    "lr_range": ("training and the range test", "training.md"),
+    "probe": ("a folder of photos", "photos.md"),
+    "sweep": ("sweeps", "sweeps.md"),
+    "train": ("training and the range test", "training.md"),
+    "evaluate": ("training and the range test", "training.md#evaluation"),
+    "explain": ("explaining", "explaining.md"),
+    "predict": ("predicting and serving", "predicting.md"),
+    "report": ("the MLflow UI", "mlflow_ui.md#the-report"),
+    "compare": ("comparing", "comparing.md"),
+    "export": ("predicting and serving", "predicting.md#export"),
+    "status": ("resume and outages", "resume.md#what-runs-now"),
+    "sync": ("resume and outages", "resume.md#when-the-tracking-server-is-away"),
+}
 
 # The modules of pipeline/ that log a step's files.
 MODULES = {

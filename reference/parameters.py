@@ -45,7 +45,7 @@ Give a parameter as `-P name=value` to `mlflow run`, as `--name value` to `pytho
 an experiment file. A flag beats the experiment file, and the experiment file beats the default.
 """
 TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "object": "JSON"}
-PLAIN = str.maketrans({"|": r"\|", "[": r"\[", "*": r"\*", "<": "&lt;"})  # text that Markdown shows as it is
+PLAIN = str.maketrans({"|": r"\|", "[": r"\[", "*": r"\*", "<": "&lt;"})  # for cells of tables
 MOST = 2**31  # a bound that only makes a number fit its type
 
 

@@ -1,4 +1,4 @@
-"""What a generator of sites lets pass: files that are not there, pages outside the menu, files from other hosts."""
+"""Checks that the generator does not make: missing files, pages outside the menu, files from other hosts."""
 
 import tomllib
 from collections.abc import Iterator

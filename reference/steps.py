@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.params import COMMANDS, STEPS, Declared
 from reference import parameters
-from reference.logged import COMPUTED_FILES, FILES, METRICS, MODULES, TAGS
+from reference.logged import COMPUTED_FILES, FILES, GUIDES, METRICS, MODULES, TAGS
 from reference.parameters import TITLES
 
 PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
@@ -39,8 +39,10 @@ def check() -> None:
             raise ValueError(f"step {step} logs {min(missing)}: describe it in reference/logged.py")
         if gone := {each for each in described if not any(fnmatchcase(name, each) for name in written)}:
             raise ValueError(f"reference/logged.py describes {min(gone)}, which step {step} does not log any more")
-    if unknown := STEPS.keys() ^ FILES.keys():
-        raise ValueError(f"{min(unknown)}: reference/logged.py describes the files of each step, and of no other")
+    if unknown := (STEPS.keys() ^ FILES.keys()) | (COMMANDS.keys() ^ GUIDES.keys()):
+        raise ValueError(
+            f"{min(unknown)}: reference/logged.py has the guide and the files of each command, and no other"
+        )
 
 
 def logged_files(path: Path) -> Iterator[str]:
@@ -64,7 +66,9 @@ def _text(node: ast.expr, constants: dict[str, str]) -> str:
 
 
 def _section(step: str, params: type[Declared]) -> str:
-    parts = ["", f"## {step}", "", f"{params.__doc__}", "", f"Parameters: {_parameters(step)}.", ""]
+    title, guide = GUIDES[step]
+    parts = ["", f"## {step}", "", f"{params.__doc__}", "", f"Guide: [{title}]({guide}).", ""]
+    parts += [f"Parameters: {_parameters(step)}.", ""]
     if step in STEPS:
         files = {**FILES[step], **COMPUTED_FILES.get(step, {})}
         parts += [*_table("file", files), *_table("metric", METRICS[step]), *_table("tag", TAGS.get(step, {}))]
