@@ -1,0 +1,78 @@
+"""The site as it is built: strictly, with a search, and from nowhere else."""
+
+import shutil
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from reference import site
+from reference.__main__ import PAGES
+from tests.browser import needs_chromium, window
+from tests.conftest import PROJECT
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def build(folder):
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of all that a build reads."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(PROJECT / "docs", folder / "docs", ignore=shutil.ignore_patterns(*PAGES))
+    shutil.copy(PROJECT / "zensical.toml", folder)
+    for name, page in PAGES.items():
+        (folder / "docs" / name).write_text(page())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(project):
+    done = build(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_the_site_is_without_faults(built):
+    assert site.faults(built) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[a](nothing.md)", "page does not exist"),
+        ("[a](start.md#nothing)", "anchor does not exist"),
+        ("[a][nothing]", "unresolved link reference"),
+    ],
+)
+def test_a_broken_link_fails_the_build(project, tmp_path, line, said):
+    shutil.copytree(project, tmp_path / "broken", ignore=shutil.ignore_patterns("site", ".cache", "*.png"))
+    with (tmp_path / "broken/docs/index.md").open("a") as page:
+        page.write(f"\n{line}\n")
+    done = build(tmp_path / "broken")
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_its_search_finds_a_parameter_and_no_other_host_is_asked(built):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=built / "site")) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with window(f"http://127.0.0.1:{server.server_port}/") as opened:
+            opened.open("index.html", "Where to read on")
+            opened.page.keyboard.press("/")
+            opened.page.keyboard.type("ladder_steps")
+            opened.sees("updates per ladder")
+            assert opened.complaints == []
+        server.shutdown()
