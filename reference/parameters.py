@@ -45,7 +45,7 @@ Give a parameter as `-P name=value` to `mlflow run`, as `--name value` to `pytho
 an experiment file. A flag beats the experiment file, and the experiment file beats the default.
 """
 TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "object": "JSON"}
-PLAIN = str.maketrans({"|": r"\|", "[": r"\[", "*": r"\*", "<": "&lt;"})  # for cells of tables
+PLAIN = str.maketrans({"[": r"\[", "*": r"\*", "<": "&lt;"})  # text that Markdown leaves as it stands
 MOST = 2**31  # a bound that only makes a number fit its type
 
 
@@ -80,18 +80,18 @@ def anchor(kind: type[Declared]) -> str:
 def _section(kind: type[Declared], steps: list[str]) -> str:
     takers = ", ".join(f"[{step}](steps.md#{step})" for step in steps) or "every command"
     schemas = kind.model_json_schema()["properties"]
-    rows = [_row(kind, name, schemas[name]) for name in own(kind)]
-    table = ["| parameter | values | default | meaning |", "|---|---|---|---|", *rows]
-    return "\n".join(["", f"## {TITLES[kind.__name__]}", "", f"Taken by {takers}.", "", *table, ""])
+    parts = [f"## {TITLES[kind.__name__]}", f"Taken by {takers}."]
+    parts += [_parameter(kind, name, schemas[name]) for name in own(kind)]
+    return "\n" + "\n\n".join(parts) + "\n"
 
 
-def _row(kind: type[Declared], name: str, schema: Mapping[str, Any]) -> str:
+def _parameter(kind: type[Declared], name: str, schema: Mapping[str, Any]) -> str:
     field = kind.model_fields[name]
     if not field.description:
         raise ValueError(f"{kind.__name__}.{name} has no description")
     likes = [entry.words for entry in field.metadata if isinstance(entry, Like)]
     taken = likes[0].translate(PLAIN) if likes else values(schema)
-    return f"| `{name}` | {taken} | {_default(field)} | {field.description.translate(PLAIN)} |"
+    return f"### {name}\n\n{field.description.translate(PLAIN)}\n\n- Values: {taken}\n- Default: {_default(field)}"
 
 
 def _default(field: FieldInfo) -> str:

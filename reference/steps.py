@@ -85,5 +85,7 @@ def _parameters(step: str) -> str:
 def _table(what: str, rows: dict[str, str]) -> list[str]:
     if not rows:
         return []
-    shown = [f"| `{name}` | {meaning} |" for name, meaning in rows.items()]
+    shown = [
+        f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {meaning} |" for names, meaning in rows.items()
+    ]
     return [f"| {what} | what it holds |", "|---|---|", *shown, ""]

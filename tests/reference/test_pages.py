@@ -8,13 +8,14 @@ from reference import logged, parameters, site, steps
 from reference.__main__ import main
 
 
-def test_each_parameter_of_each_command_is_on_the_page_with_its_default():
-    page = parameters.page()
+def test_each_parameter_of_each_command_is_on_the_page_with_its_meaning():
+    entries = parameters.page().split("\n### ")
     for command, params in COMMANDS.items():
         for name, field in params.model_fields.items():
-            rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-            assert any(field.description.translate(parameters.PLAIN) in row for row in rows), (command, name)
-    assert "| `epochs` | whole number, 1 to 100,000 | `12` | passes over the train split |" in page
+            begin = f"{name}\n\n{field.description.translate(parameters.PLAIN)}\n\n- Values: "
+            assert any(entry.startswith(begin) for entry in entries), (command, name)
+    (epochs,) = (entry for entry in entries if entry.startswith("epochs\n"))
+    assert "- Values: whole number, 1 to 100,000\n- Default: `12`" in epochs
 
 
 @pytest.mark.parametrize(
