@@ -1,4 +1,4 @@
-"""The site as it is built: strictly, with a search, and from nowhere else."""
+"""The built site: its links are checked, its search works, and it loads nothing from other hosts."""
 
 import shutil
 import subprocess
