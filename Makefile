@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL ?= WARNING
 PORT ?= 5000
 
-.PHONY: help run ui test test-slow check bench screenshots gallery
+.PHONY: help run ui test test-slow check docs bench screenshots gallery
 
 help: ## list these
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,15 @@ test: .venv/installed ## the tests, minutes
 test-slow: .venv/installed ## the tests that take longer
 	python -m pytest -m slow --log-cli-level=INFO
 
-check: .venv/installed ## lint, format and types
+check: .venv/installed docs ## lint, format, types and documentation
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs: .venv/installed ## the documentation, in site/ (read it with: python -m http.server --directory site)
+	python -m reference pages
+	zensical build --clean --strict
+	python -m reference check
 
 bench: .venv/installed ## speed beside other ways to train, half an hour on a quiet machine
 	python -m benchmarks

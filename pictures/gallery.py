@@ -44,9 +44,10 @@ NOT_GIVEN = {"experiment", "storage", "study_name"}  # they follow from the file
 NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
 HEAD = """# Gallery
 
-The report of every experiment in `experiments/`, in part: each is one page with more in it, which an experiment leaves
-among its artifacts, and `-e report` makes of a sweep alone. All of this page is made, and runs that are missing are
-run, by
+This page shows a part of the report of every experiment in `experiments/`. A whole report has more. An experiment
+leaves its report among its artifacts. `-e report` makes the report of a sweep alone.
+
+A command makes this page, and runs the experiments that are missing:
 
 ```console
 {command}

@@ -79,8 +79,7 @@ def test_every_experiment_is_in_the_gallery_and_every_picture_is_small():
     text = (DOCS / "gallery.md").read_text()
     names = {path.stem for path in SHOWN}
     assert set(re.findall(r"\]\(gallery/(\w+)\.png\)", text)) == set(re.findall(r"^## (\w+)$", text, re.M)) == names
-    readme = (PROJECT / "README.md").read_text()
-    linked = {DOCS / f"gallery/{name}.png" for name in names}
-    linked |= {PROJECT / path for path in re.findall(r"\]\((docs/\w+/\w+\.png)\)", readme)}
+    pages = [path.read_text() for path in DOCS.glob("*.md")]
+    linked = {DOCS / path for page in pages for path in re.findall(r"\]\((\w+/\w+\.png)\)", page)}
     assert {*DOCS.glob("*/*.png")} <= linked
     assert max(path.stat().st_size for path in linked) <= browser.MAX_BYTES

@@ -2,6 +2,7 @@
 
 import json
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import mlflow
@@ -9,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from reference import logged
 
 QUICK = {"experiment": "none", "limit_train": 300, "limit_test": 120, "width": 8, "batch_size": 32}
 TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
@@ -39,6 +42,22 @@ def test_main_runs_its_steps_as_children_of_one_finished_parent(workplace, exper
     assert "test accuracy" in parent.data.tags["mlflow.note.content"]
     assert "test accuracy" in experiment.stderr
     assert f"Look at it with: mlflow ui --backend-store-uri {workplace.uri}" in experiment.stderr
+
+
+def test_all_that_a_run_leaves_is_described_in_the_documentation(workplace, experiment):
+    for run in workplace.runs():
+        step = run.data.tags["step"]
+        files = {"params.json", *logged.FILES[step], *logged.COMPUTED_FILES.get(step, {})}
+        metrics = {each for names in logged.METRICS[step] for each in names.split(", ")}
+        left = {
+            *(
+                name
+                for name in workplace.artifacts(run.info.run_id)
+                if not any(fnmatchcase(name, each) for each in files)
+            ),
+            *(name for name in run.data.metrics if not any(fnmatchcase(name, each) for each in metrics)),
+        }
+        assert (step, left) == (step, set())
 
 
 def test_our_code_raises_no_warnings(experiment):

@@ -35,7 +35,7 @@ DIRECTIONS = {
     "flops": StudyDirection.MINIMIZE,
     "train_seconds": StudyDirection.MINIMIZE,
 }
-# A cycle is judged late: its first epochs say little of its end (README, "Sweeps": the rank correlation of the two).
+# A cycle is judged late: its first epochs say little of its end (docs/sweeps.md: the rank correlation of the two).
 JUDGED_FROM = 0.6  # of the epochs
 PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
     "hyperband": lambda first, last: optuna.pruners.HyperbandPruner(min_resource=first, max_resource=last),

@@ -84,7 +84,7 @@ def interrupt(workplace, number, step="train", **params):
 def test_a_scheduler_s_sigterm_saves_and_ends_with_143_and_mlflow_run_goes_on_in_the_same_run(workplace, whole):
     run_id, status, seconds, err = interrupt(workplace, signal.SIGTERM, **TRAIN)
     assert (status, err.splitlines()[-1]) == (143, "terminated")
-    assert seconds < 30  # of what schedulers grant; the README has what was measured
+    assert seconds < 30  # of what schedulers grant; docs/resume.md has what was measured
     assert workplace.client.get_run(run_id).info.status == "KILLED"
     assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
 

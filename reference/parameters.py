@@ -1,0 +1,124 @@
+"""All parameters as one page: name, values, default, meaning and steps, read from the models in pipeline/params."""
+
+from collections.abc import Mapping
+from inspect import get_annotations
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from pipeline.params import COMMANDS, Declared, TerminalParams, as_text
+from pipeline.params.base import Like
+
+# Each class of pipeline/params that declares parameters, by name, with its heading on the page.
+TITLES = {
+    "Params": "Experiment file",
+    "DataParams": "Images",
+    "ModelParams": "Network",
+    "FineTuningParams": "Starting weights",
+    "FlipParams": "Mirroring",
+    "DeviceParams": "Device",
+    "SeedParams": "Seed",
+    "RecipeParams": "Recipe",
+    "StudyParams": "Study database",
+    "TrainParams": "Training",
+    "SeriesParams": "Seeds and resuming",
+    "LadderParams": "Range test",
+    "SweepParams": "Sweep",
+    "TrainingRunParams": "Finished training",
+    "TrainedModelParams": "Images of a finished training",
+    "EvaluationParams": "Evaluation",
+    "ExplanationParams": "Explanation",
+    "FileFormatParams": "Export",
+    "CheckupParams": "Doctor",
+    "PredictParams": "Prediction",
+    "CompareParams": "Comparison",
+    "ReportParams": "Report",
+    "MainParams": "Whole experiment",
+    "StatusParams": "Status",
+    "TerminalParams": "Terminal",
+}
+HEAD = """# All parameters
+
+This page is made from `pipeline/params`, where each parameter is declared once.
+
+Give a parameter as `-P name=value` to `mlflow run`, as `--name value` to `python -m pipeline`, or as `name: value` in
+an experiment file. A flag beats the experiment file, and the experiment file beats the default.
+"""
+TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "object": "JSON"}
+PLAIN = str.maketrans({"[": r"\[", "*": r"\*", "<": "&lt;"})  # text that Markdown leaves as it stands
+MOST = 2**31  # a bound that only makes a number fit its type
+
+
+def page() -> str:
+    """The page in Markdown. Raises ValueError where a class has no title, or a parameter no description."""
+    return HEAD + "".join(_section(kind, steps) for kind, steps in groups().items())
+
+
+def groups() -> dict[type[Declared], list[str]]:
+    """Each class that declares parameters, in the order of `TITLES`, with the commands that take them."""
+    found: dict[type[Declared], list[str]] = {TerminalParams: []}
+    for step, params in COMMANDS.items():
+        for kind in reversed(params.__mro__):
+            if issubclass(kind, Declared) and own(kind):
+                found.setdefault(kind, []).append(step)
+    if unknown := {kind.__name__ for kind in found} - TITLES.keys():
+        raise ValueError(f"{min(unknown)} declares parameters: give it a title in reference/parameters.py")
+    order = list(TITLES)
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0].__name__)))
+
+
+def own(kind: type[Declared]) -> list[str]:
+    """Names of the parameters that a class itself declares."""
+    return [name for name in get_annotations(kind) if name in kind.model_fields]
+
+
+def anchor(kind: type[Declared]) -> str:
+    """The address of a class's section on the page."""
+    return TITLES[kind.__name__].lower().replace(" ", "-")
+
+
+def _section(kind: type[Declared], steps: list[str]) -> str:
+    takers = ", ".join(f"[{step}](steps.md#{step})" for step in steps) or "every command"
+    schemas = kind.model_json_schema()["properties"]
+    parts = [f"## {TITLES[kind.__name__]}", f"Taken by {takers}."]
+    parts += [_parameter(kind, name, schemas[name]) for name in own(kind)]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def _parameter(kind: type[Declared], name: str, schema: Mapping[str, Any]) -> str:
+    field = kind.model_fields[name]
+    if not field.description:
+        raise ValueError(f"{kind.__name__}.{name} has no description")
+    likes = [entry.words for entry in field.metadata if isinstance(entry, Like)]
+    taken = likes[0].translate(PLAIN) if likes else values(schema)
+    return f"### {name}\n\n{field.description.translate(PLAIN)}\n\n- Values: {taken}\n- Default: {_default(field)}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default in ("", (), {}):
+        return "empty"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else as_text(field.default)}`"
+
+
+def values(schema: Mapping[str, Any]) -> str:
+    """Which values a parameter takes, in words, from its JSON schema."""
+    if "anyOf" in schema:
+        return ", or ".join(values(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"a list of {values(schema.get('items', {}))}"
+    return ", ".join([TYPES[schema.get("type", "string")], *_bounds(schema)])
+
+
+def _bounds(schema: Mapping[str, Any]) -> list[str]:
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return [f"{low:,} to {high:,}"]
+    words = {"at least": low, "above": above, "at most": high, "below": None if below == MOST else below}
+    return [f"{word} {bound:,}" for word, bound in words.items() if bound is not None]

@@ -1,0 +1,115 @@
+"""README and docs/: every command in them is one that the program takes, every link leads somewhere."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from itertools import count, pairwise
+
+import pytest
+
+from pipeline.command_line import command_group
+from pipeline.params import COMMANDS, STEPS, TerminalParams
+from pipeline.settings import resolve, terminal
+from reference.__main__ import PAGES
+from tests.conftest import PROJECT
+
+README = PROJECT / "README.md"
+WRITTEN = [
+    README,
+    PROJECT / "CONTRIBUTING.md",
+    *sorted(path for path in (PROJECT / "docs").glob("*.md") if path.name not in PAGES),
+]
+END = re.compile(r"\||&&|\s&|\s2?>|\s#")  # of a command, before what a shell makes of the rest
+TARGETS = set(re.findall(r"^([a-z.][\w./-]*):", (PROJECT / "Makefile").read_text(), re.M))
+
+
+def filled(block):
+    """A block of commands with its placeholders and shell variables filled in, one command a line."""
+    numbers = count(1)
+    block = re.sub(r"<run id>", lambda _: f"{next(numbers):032x}", block.replace("\\\n", " "))
+    block = re.sub(r"\$\(.*\)", "0" * 32, block)
+    for name, value in re.findall(r'^([A-Z]+)=("[^"]*"|\S+)$', block, re.M):
+        block = block.replace(f"${name}", value.strip('"'))
+    return block.replace("run_id=...", "run_id=latest")
+
+
+def commands(path):
+    """Each command of a page's blocks, as words."""
+    for block in re.findall(r"^ *```console\n(.*?)^ *```", path.read_text(), re.M | re.S):
+        for line in filled(block).splitlines():
+            for part in line.split(" && "):
+                words = [word for word in shlex.split(END.split(f"{part} #")[0]) if word != "..."]
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    del words[0]
+                if words:
+                    yield words
+
+
+ALL = [pytest.param(words, id=f"{path.stem}: {shlex.join(words)}"[:90]) for path in WRITTEN for words in commands(path)]
+
+
+@pytest.mark.parametrize("words", [each for each in ALL if each.values[0][:2] == ["mlflow", "run"]])
+def test_each_mlflow_run_is_of_a_step_and_its_parameters(words):
+    assert words[2] == "."
+    step = words[words.index("-e") + 1] if "-e" in words else "main"
+    assert step in STEPS
+    flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
+    known = {"-e", "-P", "--env-manager", "."}
+    assert {word for word in words[2:] if word.startswith("-")} <= known
+    resolve(step, flags)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """The program's command line, and what it would have run: steps with their flags."""
+    found = []
+
+    def runner(step):
+        return lambda **given: found.append((step, {name: value for name, value in given.items() if value is not None}))
+
+    return command_group(runner), found
+
+
+@pytest.mark.parametrize("words", [each for each in ALL if "pipeline" in each.values[0][1:3]])
+def test_each_command_of_the_program_is_one(words, asked):
+    program, found = asked
+    found.clear()
+    program.main(words[3:], standalone_mode=False)
+    for step, flags in found:
+        terminal({name: flags.pop(name) for name in TerminalParams.model_fields if name in flags})
+        resolve(step, flags)
+    assert found or "--help" in words
+
+
+@pytest.mark.parametrize("words", [each for each in ALL if each.values[0][0] in ("make", "python", ".venv/bin/python")])
+def test_each_target_and_each_module_is_there(words):
+    if words[0] == "make":
+        assert {word for word in words[1:] if "=" not in word} <= TARGETS
+    else:
+        assert words[1] == "-m" and find_spec(words[2])
+
+
+def test_the_pages_have_commands_to_look_at():
+    assert len(ALL) > 80
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_each_link_leads_to_a_file(path):
+    targets = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+    local = {target.partition("#")[0] for target in targets if not re.match(r"https?:|#|mailto:", target)}
+    made = {PROJECT / "docs" / name for name in PAGES}
+    assert [name for name in local if not (path.parent / name).exists() and (path.parent / name) not in made] == []
+
+
+def test_links_of_the_readme_lead_to_headings():
+    for page, heading in re.findall(r"\]\((docs/\w+\.md)#([\w-]+)\)", README.read_text()):
+        titles = re.findall(r"^#+ (.*)$", (PROJECT / page).read_text(), re.M)
+        assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, (page, heading)
+
+
+def test_the_readme_is_one_that_people_read_to_its_end():
+    assert len(README.read_text().splitlines()) <= 200
+
+
+def test_the_readme_names_each_command():
+    assert set(re.findall(r"^\| `(\w+)` \|.*\]\(docs/", README.read_text(), re.M)) == set(COMMANDS)
