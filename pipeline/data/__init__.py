@@ -2,12 +2,14 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data import cache, folders, named_sets
-from pipeline.data.cache import TEST
+from pipeline.data.cache import TEST, VALID, Decoded
+from pipeline.data.parts import photos
 from pipeline.data.splits import TEST_FRACTION, Report, Split, Splits, divide
 from pipeline.data.tree import in_words
 from pipeline.text import shown
@@ -30,6 +32,7 @@ def load(
     limit_train: int,
     limit_test: int,
     labels: str = "",
+    valid_as_test: bool = False,
     resize: str = "crop",
     interpolation: str = "bicubic",
     margin: int = 0,
@@ -40,6 +43,7 @@ def load(
     dataset: one of DATASETS; "folder" reads `data_dir` itself, the others are kept in it.
     valid_fraction: share of train that validates, in [0, 1). limit_train, limit_test: images, 0 for all.
     labels: a CSV file that lists the images of the folder. resize: how others become square, a key of `RESIZES`.
+    valid_as_test: whether the validation part of a folder without a test part becomes that.
     interpolation: by which images are scaled, one of `INTERPOLATIONS`.
     margin: px kept on every side of the images beside, for `Split.with_margin`.
     Raises ValueError, in one line that says what to do, for what the user can mend.
@@ -56,14 +60,15 @@ def load(
         decoded, listing = folders.read(
             root, stored_size, labels=labels, resize=resize, interpolation=interpolation, progress=progress
         )
-        if TEST not in decoded.parts:
-            log.info("%s has no test part: %.0f %% of train, stratified, become it", root, 100 * TEST_FRACTION)
+        has_test = TEST in decoded.parts
+        if valid_as_test:
+            decoded = _with_valid_as_test(decoded, root)
         name, flip = shown(root.resolve().name), True
         left_out = sorted([*listing.left_out, *decoded.corrupt])
         report = Report(dict(+listing.skipped), dict(listing.unread), left_out, listing.remarks)
     else:
         decoded = named_sets.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
-        name, flip, report = dataset, named_sets.SETS[dataset].flip, Report()
+        name, flip, report, has_test = dataset, named_sets.SETS[dataset].flip, Report(), True
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report)
@@ -77,8 +82,33 @@ def load(
         limit_test=limit_test,
         margin=margin,
     )
+    if not has_test:
+        log.info("%s has no test part: %s", root, _made_of(splits, VALID in decoded.parts, valid_as_test))
     _name_classes_of_too_few(splits)
     return splits
+
+
+def _with_valid_as_test(decoded: Decoded, root: Path) -> Decoded:
+    if TEST in decoded.parts:
+        raise ValueError(f"valid_as_test=on: data_dir={root} has a test part: leave valid_as_test off")
+    if VALID not in decoded.parts:
+        raise ValueError(f"valid_as_test=on: data_dir={root} has no validation part that could be the test part")
+    return replace(decoded, parts=np.where(decoded.parts == VALID, TEST, decoded.parts))
+
+
+def _made_of(splits: Splits, has_valid: bool, valid_as_test: bool) -> str:
+    """What each split of a folder without a test part was made of, in words."""
+    num_train, num_test = len(splits.train), len(splits.test)
+    num_valid = 0 if splits.valid is None else len(splits.valid)
+    if valid_as_test:
+        return (
+            f"its validation part, {photos(num_test)}, is it; of train {num_train:,} train and {num_valid:,} validate"
+        )
+    fifth = f"{TEST_FRACTION:.0%} of train, stratified, become it: {photos(num_test)}"
+    if has_valid:
+        whole = f"{num_train:,} train, and its validation part, {photos(num_valid)}, validates"
+        return f"{fifth}; {whole} (valid_as_test=on: that part is the test part)"
+    return f"{fifth}; {num_train:,} train, {num_valid:,} validate"
 
 
 def _name_classes_of_too_few(splits: Splits) -> None:

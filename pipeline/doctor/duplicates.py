@@ -109,9 +109,19 @@ def _rows(images: np.ndarray, twins: np.ndarray, kind: str, similarity: object, 
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=range(len(images)))
 
 
-def in_order(found: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
-    """`found` with what matters most first: test images in train, then other splits' pairs; exact before near."""
-    image, twin = (parts[found[column].to_numpy(dtype=np.int64)] for column in ("image", "twin"))
-    distance = image - twin
-    order = np.lexsort([-found["similarity"].to_numpy(dtype=np.float64), found["kind"] == "near", -distance])
+def in_order(found: pd.DataFrame, parts: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """`found` with what matters most first.
+
+    Exact copies of two classes, then test images in train, then other splits' pairs; exact before near.
+    """
+    image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
+    distance, is_near = parts[image] - parts[twin], found["kind"] == "near"
+    is_sure = (labels[image] != labels[twin]) & ~is_near
+    order = np.lexsort([-found["similarity"].to_numpy(dtype=np.float64), is_near, -distance, ~is_sure])
     return found.iloc[order].reset_index(drop=True)
+
+
+def contradictions(found: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+    """The rows of `found` whose images are equal to the bit and of two classes."""
+    image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
+    return found[(labels[image] != labels[twin]) & (found["kind"] == "exact").to_numpy()]

@@ -14,6 +14,7 @@ from pipeline.data.augmentation import resize
 SIDE = 32  # px of a thumbnail: 3 kB an image, kept in memory
 PIXELS_AT_ONCE = 2**23
 BLUR_SPAN = 5  # px of the box that blurs once more
+PLAIN_GRID, PLAIN_LEVELS = 64, 3.0  # most pixels along each axis that are asked for their colour; levels of 255
 OCTAVES = 4  # of detail, from that between neighbouring pixels of a thumbnail on
 
 
@@ -25,6 +26,7 @@ class Looks:
     digests: np.ndarray  # (N,) of 16 bytes: equal for equal pixels alone
     contrast: np.ndarray  # (N,) float32: standard deviation of the pixels of the channel with most of it, in levels
     blur: np.ndarray  # (N,) float32 in [0, 1], 1 where blurring once more takes nothing away
+    plain: np.ndarray  # (N,) float32 in [0, 1]: share of pixels of one colour, the middle one
     statistics: np.ndarray  # (N, 12) float32: colours in levels of 255, then details in natural logarithms
 
 
@@ -49,6 +51,7 @@ def _look(images: np.ndarray) -> tuple[np.ndarray, ...]:
         np.array([np.void(digest) for digest in digests]),
         pixels.std(dim=(2, 3), correction=0).amax(1).numpy(),
         blur(pixels.mean(1)).numpy(),
+        _plain(pixels).numpy(),
         _statistics(small).numpy(),
     )
 
@@ -70,6 +73,13 @@ def blur(grey: Tensor) -> Tensor:
         lost = (variation - (front - back).abs() / BLUR_SPAN).clamp(min=0)
         shares.append(1 - lost.sum((1, 2)) / variation.sum((1, 2)).clamp(min=1e-6))
     return torch.stack(shares).amax(0)
+
+
+def _plain(images: Tensor) -> Tensor:
+    """The share (B,) of the pixels of (B, 3, H, W) images that are of the middle colour, but for compression."""
+    step = -(-images.shape[-1] // PLAIN_GRID)
+    some = images[..., ::step, ::step].flatten(2)
+    return ((some - some.median(2, keepdim=True).values).abs() <= PLAIN_LEVELS).all(1).float().mean(1)
 
 
 def _statistics(images: Tensor) -> Tensor:

@@ -7,9 +7,13 @@ from sklearn.neighbors import NearestNeighbors
 from pipeline.doctor.looks import OCTAVES, Looks
 
 BLANK_CONTRAST = 2.0  # levels of 255: below it, what remains is a file's compression
+# Of placeholders, drawings and pages of text two thirds and more of the pixels are of one colour; of photos, even
+# before a plain wall, half. Of a set whose usual image has a third, such as scanned digits, that says nothing.
+PLAIN, USUALLY_PLAIN = 0.6, 0.3
 ENLARGED = 2  # times, beyond which a file is called tiny
 NEIGHBOURS = 5  # so that four copies of an odd image do not make it a common one
 LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # deviations so small are no differences
+PLAIN_IMAGE = "mostly of one colour (a placeholder, a text, a drawing?)"
 
 
 def blank(looks: Looks) -> np.ndarray:
@@ -33,6 +37,7 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
     shorter, longer = known.min(1), known.max(1)
     signs = {
         "blank": empty,
+        PLAIN_IMAGE: ~empty & (looks.plain > PLAIN) & (np.median(looks.plain) < USUALLY_PLAIN),
         "tiny": (shorter > 0) & (shorter * ENLARGED < image_size),
         "extreme aspect": longer > max_aspect * np.maximum(shorter, 1),
         "blurred": blurred > deviations,
@@ -46,6 +51,7 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
             "width": known[odd, 0],
             "height": known[odd, 1],
             "contrast": looks.contrast[odd],
+            "share_of_one_colour": looks.plain[odd],
             "blur_deviations": blurred[odd],
             "unlike_deviations": unlike[odd],
         }

@@ -53,6 +53,9 @@ class DataParams(Params):
     valid_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of train kept for validation; 0 trains on all of it"
     )
+    valid_as_test: Switch = Field(
+        "off", description="folder with a validation part and no test part: on tests on it; off: on a fifth of train"
+    )
     limit_train: int = Field(0, ge=0, description="use so many train images, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="use so many test images, stratified (0: all)")
 
@@ -72,6 +75,8 @@ class DataParams(Params):
     def labels_are_of_a_folder(self) -> Self:
         if self.labels and self.dataset != "folder":
             raise ValueError(f"labels={self.labels} is of dataset=folder: {self.dataset} has labels of its own")
+        if self.valid_as_test == "on" and self.dataset != "folder":
+            raise ValueError(f"valid_as_test=on is of dataset=folder: {self.dataset} has a test part of its own")
         return self
 
 
@@ -211,5 +216,5 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
 
     def identity(self) -> dict[str, Any]:
         """The parameters that a good rate depends on; seed, device and the place of the data are not among them."""
-        apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "limit_test"}
+        apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "valid_as_test", "limit_test"}
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

@@ -1,10 +1,9 @@
 """The doctor as a tracked step: what is wrong with an image set, before a training is spent on it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,56 +11,24 @@ import torch
 
 from pipeline.data import FOLDER, Split, Splits
 from pipeline.data.decoder import sizes
+from pipeline.data.detail import detail
 from pipeline.data.tree import in_words
-from pipeline.doctor import class_names, duplicates, looks, oddities, suspect_labels
-from pipeline.doctor.looks import Looks
+from pipeline.doctor import class_names, duplicates, looks, oddities
 from pipeline.params import DoctorParams
-from pipeline.progress import conclude, say
+from pipeline.progress import conclude
 from pipeline.results import plots
+from pipeline.steps import label_check
+from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
+from pipeline.tracking import artifact_folder, store
 from pipeline.tracking.run import Run
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
 
-SHEET_IMAGES = 36
+DETAIL_FILES = 32  # that are looked at closely
+LEAST_LOSS = 1.9  # times smaller than the file that what it holds must be
 BETWEEN = 2  # px between two images side by side
-
-
-class Finding(NamedTuple):
-    """What one check says: a line for people, how many faults it names, and numbers as metrics."""
-
-    line: str
-    faults: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Patient:
-    """An image set as a whole: train first, then validation, then test."""
-
-    params: DoctorParams
-    splits: Splits
-    names: tuple[str, ...]  # of the splits that are there
-    images: Split
-    parts: np.ndarray  # (N,) int, of which of them each image is
-    looks: Looks
-    device: torch.device
-
-    @cached_property
-    def classes(self) -> np.ndarray:
-        """(N,) name of each image's class."""
-        return np.array(self.splits.classes, dtype=object)[self.images.labels]
-
-    def columns(self, column: str, positions: np.ndarray) -> pd.DataFrame:
-        """Which images they are, in columns that begin with the name `column`."""
-        return pd.DataFrame(
-            {
-                column: [self.images.names[position] for position in positions],
-                f"{column}_split": [self.names[part] for part in self.parts[positions]],
-                f"{column}_class": self.classes[positions],
-            }
-        )
 
 
 def run(params: DoctorParams, parent: Run | None = None) -> Result:
@@ -76,15 +43,23 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
         findings = []
         for check in CHECKS:
             findings.append(check(run, patient))
-            conclude(f"doctor: {findings[-1].line}")
+            if findings[-1].line:
+                conclude(f"doctor: {findings[-1].line}")
         numbers = {name: value for finding in findings for name, value in finding.metrics.items()}
         run.metrics(numbers)
-        lines = [finding.line for finding in findings]
+        lines = [finding.line for finding in findings if finding.line]
         if not any(finding.faults for finding in findings):
             lines.append("nothing wrong was found")
             conclude(f"doctor: {lines[-1]}")
         run.describe(name, "\n".join(["**Doctor**", "", *(f"- {unmarked(line)}" for line in lines)]))
+        conclude(f"doctor: tables and sheets are in run {run.id}{_place(run.id)}")
         return Result(run.id, f"Doctor: {'; '.join(lines)}", numbers)
+
+
+def _place(run_id: str) -> str:
+    with suppress(ValueError):  # of a store that does not answer now: the run goes there later
+        return artifact_folder.named(store.stored_run(run_id))
+    return ""
 
 
 def _admit(params: DoctorParams, splits: Splits, where: torch.device) -> Patient:
@@ -132,10 +107,44 @@ def _class_names(run: Run, patient: Patient) -> Finding:
     return Finding(f"class names that differ only by case, blanks or Unicode form: {groups}", len(found), numbers)
 
 
+def _contradictions(run: Run, patient: Patient) -> Finding:
+    pairs = duplicates.contradictions(patient.twins, patient.images.labels)
+    numbers = {"doctor/contradictions": float(len(pairs))}
+    if not len(pairs):
+        return Finding("", 0, numbers)
+    image, twin = (pairs[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
+    table = pd.concat([patient.columns("image", image), patient.columns("twin", twin)], axis=1)
+    run.table("contradictions.csv", table)
+    first = table.iloc[0]
+    example = f"{first['twin']} is {first['twin_class']}, its copy {first['image']} is {first['image_class']}"
+    line = f"exact copies under two classes: {len(pairs):,} (contradictions.csv), one label of each is wrong: {example}"
+    return Finding(line, len(pairs), numbers)
+
+
+def _detail(run: Run, patient: Patient) -> Finding:
+    params = patient.params
+    if params.dataset != FOLDER:
+        return Finding("", 0, {})
+    names = patient.images.names
+    found = detail(Path(params.data_dir).expanduser(), [names[i] for i in _evenly(len(names), DETAIL_FILES)])
+    if found is None:
+        return Finding("", 0, {})
+    numbers = {"doctor/detail_px": found.detail, "doctor/side_px": found.side}
+    if found.detail * LEAST_LOSS > found.side:
+        return Finding("", 0, numbers)
+    line = (
+        f"upscaled: most files hold some {found.detail:.0f} px of detail on their shorter side of {found.side:.0f} px, "
+        f"as {found.looked_at} of them say: images of more than {found.detail:.0f} px cost time and show no more"
+    )
+    return Finding(line, 1, numbers)
+
+
+def _evenly(number: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int)).tolist()
+
+
 def _duplicates(run: Run, patient: Patient) -> Finding:
-    eligible = ~oddities.blank(patient.looks)
-    found = duplicates.find(patient.looks, patient.parts, eligible, patient.params.near_similarity)
-    found = duplicates.in_order(found, patient.parts)
+    found = patient.twins
     image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
     table = pd.concat(
         [patient.columns("image", image), patient.columns("twin", twin), found.drop(columns=["image", "twin"])], axis=1
@@ -158,7 +167,7 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
         f"{row.twin_split} {row.twin_class} | {row.image_split} {row.image_class} {row.similarity:.2f}"
         for row in table[shown].itertuples()
     ]
-    title = f"{min(SHEET_IMAGES, len(table))} of {len(table):,} duplicates, those across splits first"
+    title = f"{min(SHEET_IMAGES, len(table))} of {len(table):,} duplicates, of two classes and across splits first"
     run.figure("duplicates.png", plots.gallery(_pairs(patient.images, twin[shown], image[shown]), captions, title))
     return Finding(f"duplicates: {'; '.join(counted)}", len(found), numbers)
 
@@ -167,61 +176,6 @@ def _pairs(images: Split, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     pairs = np.concatenate([images.take(left), images.take(right)], axis=3)
     middle = pairs.shape[3] // 2
     return np.insert(pairs, [middle] * BETWEEN, 255, axis=3)
-
-
-def _labels(run: Run, patient: Patient) -> Finding:
-    params, of_test = patient.params, patient.names.index("test")
-    if params.label_epochs == 0:
-        return Finding("labels: not checked (label_epochs=0)", 0, {})
-    taught = np.flatnonzero(patient.parts != of_test)
-    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], params.label_folds)]
-    known, given = np.unique(patient.images.labels[taught], return_inverse=True)
-    if len(known) < 2:
-        return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
-    probabilities = _probabilities(patient, taught, given, len(known))
-    found = suspect_labels.suspects(given, probabilities)
-    positions = taught[found["image"].to_numpy()]
-    names = np.array(patient.splits.classes, dtype=object)[known]
-    suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
-    table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:]], axis=1)
-    run.table("suspect_labels.csv", table)
-    accuracy = float((probabilities.argmax(1) == given).mean())
-    numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
-    line = (
-        f"labels: {len(found):,} of {len(taught):,} train labels suspect, as {params.label_folds} networks see it that "
-        f"name {accuracy:.1%} of the images they did not learn from as their labels do; test's were not looked at"
-    )
-    if left := int((patient.parts != of_test).sum()) - len(taught):
-        line += f"; not checked, as of classes with fewer than {params.label_folds} images: {left:,}"
-    if len(found):
-        shown = table.head(SHEET_IMAGES)
-        captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]
-        title = (
-            f"{len(shown)} of {len(table):,} suspect labels, likeliest errors first, with the given label's probability"
-        )
-        run.figure("suspect_labels.png", plots.gallery(patient.images.take(positions[:SHEET_IMAGES]), captions, title))
-    return Finding(line, len(found), numbers)
-
-
-def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
-    params = patient.params
-    names = [patient.images.names[position] for position in taught]
-    thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
-    folds = suspect_labels.probabilities(
-        replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
-        folds=params.label_folds,
-        epochs=None if params.label_epochs == "auto" else params.label_epochs,
-        flip=params.flip,
-        seed=params.seed,
-        device=patient.device,
-        precision=device.choose_precision(params.precision, patient.device),
-    )
-    filled = np.zeros((len(taught), num_classes))
-    for fold, (held, probabilities) in enumerate(folds, 1):
-        filled[held] = probabilities
-        right = float((probabilities.argmax(1) == given[held]).mean())
-        say(f"doctor: labels, network {fold}/{params.label_folds}: {right:.1%} of {len(held):,} held out as labelled")
-    return filled
 
 
 def _oddities(run: Run, patient: Patient) -> Finding:
@@ -245,5 +199,8 @@ def _oddities(run: Run, patient: Patient) -> Finding:
     return Finding(line, len(found), numbers)
 
 
-# Labels, the long one, last: what the others find is said at once.
-CHECKS: tuple[Callable[[Run, Patient], Finding], ...] = (_counts, _class_names, _duplicates, _oddities, _labels)
+# What is surest first; labels, the long one, last: what the others find is said at once.
+CHECKS: tuple[Callable[[Run, Patient], Finding], ...] = (
+    *(_contradictions, _counts, _class_names, _duplicates, _oddities, _detail),
+    label_check.check,
+)

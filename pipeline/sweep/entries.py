@@ -12,7 +12,7 @@ from pipeline.progress import say
 from pipeline.settings import message
 
 # The same for all trials, which are compared on the same images and in one number format; and what moves no result.
-IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "limit_train", "limit_test")
+IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "valid_as_test", "limit_train", "limit_test")
 APART = ("experiment", "from_study", "storage", *IMAGES)
 MACHINE = ("device", "precision", "data_dir", "compile")  # as asked for, may differ between a study's machines
 MOST_STEPS = 10_000  # of a range

@@ -21,6 +21,11 @@ def say_if_lost(client: Any, experiment_id: str, uri: str) -> None:
         say(f"artifacts of earlier runs are not found, and new ones go to a new folder: {_advice(missing, uri)}")
 
 
+def named(run: StoredRun) -> str:
+    """`, in FOLDER` where the artifacts of a run lie on this machine; empty where they lie elsewhere."""
+    return f", in {local_file_uri_to_path(run.info.artifact_uri)}" if is_local_uri(run.info.artifact_uri) else ""
+
+
 def why_lost(run: StoredRun, uri: str) -> str:
     """Why an artifact of a run is not found, and what to do; empty where the folder of the run's artifacts is there."""
     missing = _missing(run.info.artifact_uri)

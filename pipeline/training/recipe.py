@@ -239,6 +239,7 @@ def load_splits(params: DataParams, data_dir: str = "", interpolation: str = INT
         limit_train=params.limit_train,
         limit_test=params.limit_test,
         labels=params.labels,
+        valid_as_test=params.valid_as_test == "on",
         resize=params.resize,
         interpolation=interpolation,
         margin=params.margin,

@@ -106,7 +106,33 @@ def test_train_without_test_gives_some_up_for_it(root: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO, logger="pipeline.data"):
         splits = load(root)
     assert (len(splits.train), splits.valid, len(splits.test)) == (16, None, 4)
-    assert "no test part" in caplog.text
+    assert "no test part: 20% of train, stratified, become it: 4 photos; 16 train, 0 validate" in caplog.text
+
+
+def test_validation_without_test_is_said_to_be_so_and_may_be_the_test_part(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant(root / "train", 20)
+    plant(root / "val", 5, start=100)
+    with caplog.at_level(logging.INFO, logger="pipeline.data"):
+        splits = load(root)
+    assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (32, 10, 8)
+    assert (
+        "become it: 8 photos; 32 train, and its validation part, 10 photos, validates (valid_as_test=on" in caplog.text
+    )
+    with caplog.at_level(logging.INFO, logger="pipeline.data"):
+        tested = load(root, valid_as_test=True, valid_fraction=0.25)
+    assert (len(tested.train), len(tested.valid or ()), len(tested.test)) == (30, 10, 10)
+    assert all(name.startswith("val/") for name in tested.test.names) and tested.digest != splits.digest
+    assert "its validation part, 10 photos, is it; of train 30 train and 10 validate" in caplog.text
+
+
+@pytest.mark.parametrize(("parts", "reason"), [(("train", "test"), "has a test part"), (("train",), "no validation")])
+def test_no_other_part_becomes_the_test_part(root: Path, parts: tuple[str, ...], reason: str) -> None:
+    for part in parts:
+        plant(root / part, 4)
+    with pytest.raises(ValueError, match=f"valid_as_test=on: .*{reason}"):
+        load(root, valid_as_test=True)
 
 
 def test_images_stay_on_disk_until_taken(root: Path) -> None:

@@ -27,10 +27,10 @@ def looked(images):
     return looks.survey(split, progress=False)
 
 
-def found(images, parts, eligible=None, similarity=0.85):
+def found(images, parts, eligible=None, similarity=0.85, labels=None):
     everything = np.ones(len(images), dtype=bool)
     table = duplicates.find(looked(images), parts, everything if eligible is None else eligible, similarity)
-    return duplicates.in_order(table, parts)
+    return duplicates.in_order(table, parts, np.zeros(len(images), dtype=int) if labels is None else labels)
 
 
 def compressed(image):
@@ -103,3 +103,16 @@ def test_the_nearest_is_the_same_however_few_rows_are_compared_at_once(monkeypat
 
 def test_images_that_are_all_equal_in_every_pixel_have_no_direction_to_differ_in():
     assert len(found(np.full((10, 3, SIZE, SIZE), 7, dtype=np.uint8), np.zeros(10, dtype=np.int64))) == 9
+
+
+def test_exact_copies_of_two_classes_come_first_and_are_contradictions():
+    images = scenes(6)
+    images = np.concatenate([images, images[[0, 1, 2]], np.asarray(images[3:4])])
+    images[-1, :, 0, 0] ^= 1  # near, and of another class
+    labels = np.array([0, 0, 0, 0, 1, 1, 0, 1, 0, 1])
+    parts = np.array([0, 0, 0, 0, 0, 0, 2, 0, 0, 0])
+    order = np.argsort(parts, kind="stable")
+    images, labels, parts = images[order], labels[order], parts[order]
+    table = found(images, parts, labels=labels)
+    assert table[["image", "twin"]].to_numpy().tolist()[0] == [6, 1]
+    assert duplicates.contradictions(table, labels)[["image", "twin"]].to_numpy().tolist() == [[6, 1]]

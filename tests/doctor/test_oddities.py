@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pipeline.doctor import looks, oddities
 from tests.doctor.test_duplicates import SIZE, looked, scenes
@@ -31,6 +31,24 @@ def test_one_colour_is_blank():
 def test_noise_among_scenes_is_unlike_all_others():
     noise = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     assert odd(with_last(noise)) == {120: "unlike all others"}
+
+
+def written(text, size, background="white", ink="black"):
+    picture = Image.new("RGB", (SIZE, SIZE), background)
+    ImageDraw.Draw(picture).text((2, 2), text, fill=ink, font=ImageFont.load_default(size))
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def test_placeholders_texts_and_drawings_are_mostly_of_one_colour():
+    planted = [written("not found", 9, "#eee", "#888"), written("the quick\nbrown fox\njumps", 9), written("O", 24)]
+    named = odd(with_last(*planted))
+    assert {*named} == {120, 121, 122}
+    assert all(oddities.PLAIN_IMAGE in why for why in named.values())
+
+
+def test_in_a_set_of_drawings_a_drawing_is_not_odd():
+    named = odd(np.stack([written(chr(65 + number % 26), 24 + number // 26) for number in range(60)]))
+    assert not any(oddities.PLAIN_IMAGE in why for why in named.values())
 
 
 def test_a_blurred_scene_is_called_so_and_a_set_that_is_all_blurred_is_not():

@@ -242,6 +242,12 @@ def test_gallery_shows_images_upright_and_as_they_are(count):
     render(figure)
 
 
+def test_pairs_of_images_fill_their_cells():
+    figure = plots.gallery(pictures(12, height=32, width=66), ["a | b"] * 12, "pairs")
+    drawn = render(figure)
+    assert (drawn[..., :3] < 250).any(axis=-1).mean() > 0.6
+
+
 def test_the_top_left_pixel_is_drawn_at_the_top_left():
     image = np.zeros((1, 3, 8, 8), dtype=np.uint8)
     image[0, 0, 0, 0] = 255

@@ -1,6 +1,7 @@
 """The doctor as a user calls it: a folder with every fault planted, and one without any."""
 
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.conftest import Workplace
+from tests.data.test_detail import grain
 from tests.doctor.test_duplicates import scenes
 
 QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_folds": 2, "label_epochs": 12}
@@ -20,8 +22,9 @@ def plant(root, seed=0, per_class=48):
         for offset, (name, tint) in enumerate(TINTS.items()):
             (root / part / name).mkdir(parents=True)
             for number, scene in enumerate(scenes(count, seed=seed + 10 * offset + (part == "test"))):
-                pixels = scene.transpose(1, 2, 0) * np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{number:03}.png")
+                fine = 6 * grain(48, 48, 1000 * offset + count + number)[..., None]
+                pixels = scene.transpose(1, 2, 0) * np.array(tint) + fine
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / part / name / f"{number:03}.png")
     return root
 
 
@@ -88,6 +91,44 @@ def test_a_clean_folder_is_called_clean(workplace, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "duplicates: none" in said and "odd images: none" in said and "0 of " in said
     assert "nothing wrong" in run.data.tags["mlflow.note.content"]
+
+
+def test_exact_copies_under_two_classes_come_first_and_the_place_of_the_tables_last(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos", per_class=12)
+    (root / "train/red/copy.png").write_bytes((root / "train/blue/002.png").read_bytes())
+    (root / "train/blue/again.png").write_bytes((root / "train/blue/003.png").read_bytes())
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("doctor: ")]
+    assert lines[0].startswith(
+        "doctor: exact copies under two classes: 1 (contradictions.csv), one label of each is wrong"
+    )
+    assert "train/blue/002.png is blue, its copy train/red/copy.png is red" in lines[0]
+    found, run = tables(workplace, tmp_path)
+    assert found["duplicates"][["image", "twin"]].to_numpy().tolist()[0] == ["train/red/copy.png", "train/blue/002.png"]
+    before, _, folder = lines[-1].rpartition(", in ")
+    assert before == f"doctor: tables and sheets are in run {run.info.run_id}"
+    assert {"contradictions.csv", "duplicates.csv", "duplicates.png"} <= {path.name for path in Path(folder).iterdir()}
+
+
+def test_a_suspect_label_that_an_exact_copy_contradicts_is_listed_first(workplace, tmp_path):
+    root = plant(tmp_path / "photos")
+    for number in range(4):
+        (root / f"train/blue/{number:03}.png").rename(root / f"train/red/swapped{number}.png")
+    (root / "train/blue/copy.png").write_bytes((root / "train/red/swapped3.png").read_bytes())
+    assert workplace.run("doctor", **QUICK, data_dir=root, valid_fraction=0) == 0
+    suspects = tables(workplace, tmp_path)[0]["suspect_labels"]
+    assert suspects["image"][0] == "train/red/swapped3.png"
+    assert suspects["exact_copy_of_another_class"][0] == "train/blue/copy.png"
+
+
+def test_a_folder_of_enlarged_files_is_named_with_the_detail_it_holds(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos", per_class=12)
+    for path in root.rglob("*.png"):
+        Image.open(path).resize((192, 192), Image.Resampling.BICUBIC).save(path)
+    assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root) == 0
+    said = capsys.readouterr().err
+    assert "upscaled: most files hold some 48 px of detail on their shorter side of 192 px" in said
+    assert "nothing wrong" not in said
 
 
 def test_scanned_digits_are_examined_without_files_and_labels_are_left_alone_on_request(workplace, capsys):

@@ -37,10 +37,15 @@ def heat(maps: np.ndarray) -> np.ndarray:
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """A sheet of `images` (N, 3, H, W) uint8, each under its caption; without any, it says that none is wrong."""
-    columns = min(max(math.ceil(math.sqrt(len(images))), MIN_COLUMNS), MAX_COLUMNS)
+    """A sheet of `images` (N, 3, H, W) uint8, each under its caption; without any, it says that none is wrong.
+
+    A cell is as much wider as its image is.
+    """
+    wide = images.shape[3] / images.shape[2]
+    columns = math.ceil(math.sqrt(len(images) / wide))
+    columns = min(max(columns, math.ceil(MIN_COLUMNS / wide)), math.ceil(MAX_COLUMNS / wide))
     rows = math.ceil(len(images) / columns)
-    figure = sheet(CELL * columns, 0.6 + (CELL + 0.25) * rows, title)
+    figure = sheet(CELL * wide * columns, 0.6 + (CELL + 0.25) * rows, title)
     if not rows:
         figure.text(0.5, 0.3, "no misclassified images", ha="center", va="center", size=SMALL)
         return figure
@@ -49,7 +54,7 @@ def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
         axes.set_axis_off()
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         _show(axes, image)
-        axes.set_title(fit(caption, CELL_CHARACTERS, lines=2), size=SMALL - 1, pad=3)
+        axes.set_title(fit(caption, int(CELL_CHARACTERS * wide), lines=2), size=SMALL - 1, pad=3)
     return figure
 
 

@@ -1,0 +1,83 @@
+"""The doctor's check of labels, for which networks are trained: which of them are likely wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data import Split
+from pipeline.doctor import duplicates, suspect_labels
+from pipeline.progress import say
+from pipeline.results import plots
+from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
+from pipeline.tracking.run import Run
+from pipeline.training import device
+
+
+def check(run: Run, patient: Patient) -> Finding:
+    params, of_test = patient.params, patient.names.index("test")
+    if params.label_epochs == 0:
+        return Finding("labels: not checked (label_epochs=0)", 0, {})
+    taught = np.flatnonzero(patient.parts != of_test)
+    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], params.label_folds)]
+    known, given = np.unique(patient.images.labels[taught], return_inverse=True)
+    if len(known) < 2:
+        return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
+    probabilities = _probabilities(patient, taught, given, len(known))
+    found = suspect_labels.suspects(given, probabilities)
+    positions = taught[found["image"].to_numpy()]
+    names = np.array(patient.splits.classes, dtype=object)[known]
+    suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
+    twin = _contradicting(patient, positions)
+    table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:], twin], axis=1)
+    order = np.argsort(twin == "", kind="stable")  # those of whom it is known first, the others by probability
+    table, positions = table.iloc[order].reset_index(drop=True), positions[order]
+    run.table("suspect_labels.csv", table)
+    accuracy = float((probabilities.argmax(1) == given).mean())
+    numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
+    line = (
+        f"labels: {len(found):,} of {len(taught):,} train labels suspect, as {params.label_folds} networks see it that "
+        f"name {accuracy:.1%} of the images they did not learn from as their labels do; test's were not looked at"
+    )
+    if left := int((patient.parts != of_test).sum()) - len(taught):
+        line += f"; not checked, as of classes with fewer than {params.label_folds} images: {left:,}"
+    if len(found):
+        shown = table.head(SHEET_IMAGES)
+        captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]
+        title = (
+            f"{len(shown)} of {len(table):,} suspect labels, likeliest errors first, with the given label's probability"
+        )
+        run.figure("suspect_labels.png", plots.gallery(patient.images.take(positions[:SHEET_IMAGES]), captions, title))
+    return Finding(line, len(found), numbers)
+
+
+def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
+    params = patient.params
+    names = [patient.images.names[position] for position in taught]
+    thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
+    folds = suspect_labels.probabilities(
+        replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
+        folds=params.label_folds,
+        epochs=None if params.label_epochs == "auto" else params.label_epochs,
+        flip=params.flip,
+        seed=params.seed,
+        device=patient.device,
+        precision=device.choose_precision(params.precision, patient.device),
+    )
+    filled = np.zeros((len(taught), num_classes))
+    for fold, (held, probabilities) in enumerate(folds, 1):
+        filled[held] = probabilities
+        right = float((probabilities.argmax(1) == given[held]).mean())
+        say(f"doctor: labels, network {fold}/{params.label_folds}: {right:.1%} of {len(held):,} held out as labelled")
+    return filled
+
+
+def _contradicting(patient: Patient, positions: np.ndarray) -> pd.Series:
+    """Per image at `positions`, the name of an exact copy of it that has another label; empty where there is none."""
+    pairs = duplicates.contradictions(patient.twins, patient.images.labels)
+    twin = {
+        **dict(zip(pairs["twin"], pairs["image"], strict=True)),
+        **dict(zip(pairs["image"], pairs["twin"], strict=True)),
+    }
+    names = [patient.images.names[twin[position]] if position in twin else "" for position in positions]
+    return pd.Series(names, dtype=object, name="exact_copy_of_another_class")
