@@ -14,6 +14,7 @@ GUIDES = {
     "report": ("the MLflow UI", "mlflow_ui.md#the-report"),
     "compare": ("comparing", "comparing.md"),
     "export": ("predicting and serving", "predicting.md#export"),
+    "models": ("pretrained networks", "fine_tuning.md"),
     "status": ("resume and outages", "resume.md#what-runs-now"),
     "sync": ("resume and outages", "resume.md#when-the-tracking-server-is-away"),
 }
@@ -150,6 +151,7 @@ METRICS = {
     },
     "probe": {
         "train/*, valid/*": "loss and accuracy",
+        "cv/accuracy, cv/accuracy_low, cv/accuracy_high": "cross-validated accuracy on the train images, and interval",
         "weights/best_epoch": "1",
         "weights/best_valid_accuracy": "accuracy on the validation images",
     },

@@ -35,6 +35,7 @@ TITLES = {
     "ReportParams": "Report",
     "MainParams": "Whole experiment",
     "StatusParams": "Status",
+    "ModelsParams": "List of networks",
     "TerminalParams": "Terminal",
 }
 HEAD = """# All parameters

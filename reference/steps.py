@@ -17,7 +17,7 @@ HEAD = """# All steps
 
 This page is made from `pipeline/steps` and `pipeline/params`. Each step is one command:
 `mlflow run . -e <step> -P name=value` or `python -m pipeline <step> --name value`. `mlflow run .` alone runs `main`.
-`status` and `sync` exist as `python -m pipeline` commands only.
+`models`, `status` and `sync` exist as `python -m pipeline` commands only.
 
 Each step leaves one MLflow run. Every run has its parameters as `params.json`, and a `traceback.txt` if the program met
 an error that it does not expect.

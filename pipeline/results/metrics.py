@@ -31,6 +31,12 @@ def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.9
     return float(interval.low), float(interval.high)
 
 
+def accuracy_in_words(accuracy: float, num_images: int) -> str:
+    """An accuracy of `num_images` images and its interval: `50.00% (95 % interval 15.00% to 85.00%, n = 4)`."""
+    low, high = accuracy_interval(round(accuracy * num_images), num_images)
+    return f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images})"
+
+
 def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
     """What `labels` (N,) int64 and `probabilities` (N, C) say together, as metrics named `test/...`.
 

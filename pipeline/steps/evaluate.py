@@ -128,9 +128,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     )
     _keep_thumbnails(run, predictions, trained)
     result = (
-        f"test accuracy {summary['test/accuracy']:.2%} (95 % interval {summary['test/accuracy_low']:.2%} to "
-        f"{summary['test/accuracy_high']:.2%}, n = {len(test)}), loss {summary['test/loss']:.4f}, "
-        f"macro F1 {summary['test/macro_f1']:.4f}, balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
+        f"test accuracy {metrics.accuracy_in_words(summary['test/accuracy'], len(test))}, "
+        f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
+        f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f}{told_of_views}"
     )

@@ -11,6 +11,7 @@ from pipeline.data import Split
 from pipeline.history import initial_weights
 from pipeline.params import ProbeParams, TrainParams
 from pipeline.progress import Meter, meter, say
+from pipeline.results import metrics
 from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking import store
@@ -45,17 +46,25 @@ def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
     splits = recipe.splits
     parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
     with meter("probe", sum(map(len, parts.values()))) as progress:
-        features = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
+        found = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
     labels = {name: part.labels for name, part in parts.items()}
-    head = probe.fit(
-        features["train"], labels["train"], features.get("valid"), labels.get("valid"), len(splits.classes)
-    )
+    head = probe.fit(found["train"], labels["train"], found.get("valid"), labels.get("valid"), len(splits.classes))
     say(f"probe: strength {head.strength:g}, by {head.chosen_by}")
-    return head, {
+    numbers = {
         f"{name}/{metric}": value
-        for name, values in features.items()
+        for name, values in found.items()
         for metric, value in _numbers(values @ head.weight.T + head.bias, labels[name]).items()
     }
+    return head, numbers | _cross_validated(head, labels["train"])
+
+
+def _cross_validated(head: Probe, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, with its interval, on the train images, each by a fit without it."""
+    if head.out_of_fold is None:
+        return {}
+    numbers = metrics.accuracy("cv/accuracy", head.out_of_fold.argmax(1) == labels)
+    say(f"probe: cross-validated accuracy {metrics.accuracy_in_words(numbers['cv/accuracy'], len(labels))}")
+    return numbers
 
 
 def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> np.ndarray:
@@ -82,7 +91,8 @@ def _conclude(step: Step, recipe: Recipe, model: nn.Module, head: Probe, numbers
     found = {"weights/best_epoch": float(EPOCH)}
     if "valid/accuracy" in numbers:
         found["weights/best_valid_accuracy"] = numbers["valid/accuracy"]
-        result = f"validation accuracy {numbers['valid/accuracy']:.2%} of {len(recipe.splits.valid or ()):,} images"
+        reached = metrics.accuracy_in_words(numbers["valid/accuracy"], len(recipe.splits.valid or ()))
+        result = f"validation accuracy {reached}"
     else:
         result = f"train accuracy {numbers['train/accuracy']:.2%}, without validation"
     step.run.metrics(found)

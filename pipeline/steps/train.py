@@ -162,7 +162,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
         uri = outputs.log_model(run, recipe, best.epoch, folder)
         if not params.keep_checkpoints:
             run.no_states_once_finished()
-        return _conclude(step, name, best, uri)
+        return _conclude(step, name, best, len(recipe.splits.valid or ()), uri)
 
 
 def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
@@ -186,14 +186,17 @@ def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder
         outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder)
 
 
-def _conclude(step: Step, name: str, best: EpochEnd, uri: str) -> Result:
+def _conclude(step: Step, name: str, best: EpochEnd, num_valid: int, uri: str) -> Result:
+    from pipeline.results import metrics  # here, as the first update need not wait for its statistics
+
     numbers = {"weights/best_epoch": float(best.epoch)}  # a group that the UI shows below train and valid
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"
     else:
         numbers["weights/best_valid_accuracy"] = best.valid_accuracy
         name = f"{name} valid {best.valid_accuracy:.2%}"
-        result = f"validation accuracy {best.valid_accuracy:.2%} at epoch {best.epoch}"
+        reached = metrics.accuracy_in_words(best.valid_accuracy, num_valid)
+        result = f"validation accuracy {reached} at epoch {best.epoch}"
     step.run.metrics(numbers)
     curves = step.run.view("Curves of all trainings", views.CURVES)
     more = f"\n\n{curves}, train and valid in one. Served model: `{uri}`"

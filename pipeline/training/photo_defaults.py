@@ -41,7 +41,7 @@ def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, 
     files = [file for file in found.files if file.part == TRAIN]
     weights = str(given.get("weights", "none" if "model" in given else "default"))
     if is_probe and weights == "none":
-        return {}, []  # the step refuses it
+        return {"freeze_norms": "off"}, []  # the step refuses it, and says why
     network = _network(given, weights, root, [file.path for file in files], is_probe)
     number = _num_train(len(files), {file.part for file in found.files}, given)
     of_training = () if is_probe else _of_training(given, number, Counter(file.label for file in files))

@@ -44,7 +44,8 @@ def describe(recipe: Recipe) -> list[str]:
         compilation.check(params.compile, recipe.device)
         if params.watch_images and recipe.splits.valid is None:
             raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
-    last_batch = (len(recipe.splits.train) - 1) % params.batch_size + 1
+    # A probe trains on no batch.
+    last_batch = 2 if isinstance(params, ProbeParams) else (len(recipe.splits.train) - 1) % params.batch_size + 1
     models.check_size(params.model, params.image_size, last_batch, first_size, **params.network_options())
     if start is None:
         return []
@@ -75,7 +76,7 @@ def warnings(recipe: Recipe) -> list[str]:
 
 def _shortage(recipe: Recipe) -> str:
     params = recipe.params
-    if params.batch_size * params.image_size**2 <= costs.WORTH_COUNTING:
+    if isinstance(params, ProbeParams) or params.batch_size * params.image_size**2 <= costs.WORTH_COUNTING:
         return ""
     outline = recipe.outline().to("meta").train()
     if not params.unfreeze_epoch and (frozen := recipe.frozen(outline)) is not None:

@@ -28,6 +28,7 @@ class Probe:
     bias: np.ndarray  # (C,) float32
     strength: float  # C of the regression
     chosen_by: str  # in words
+    out_of_fold: np.ndarray | None = None  # (N, C) probabilities of the train images, each by a fit without it
 
 
 def fit(
@@ -38,23 +39,28 @@ def fit(
     Its strength is the one of least log loss: by cross-validation over the train images, or with many of them on the
     validation images.
     """
-    folds = min(FOLDS, int(np.bincount(labels, minlength=num_classes).min()))
-    if valid is not None and valid_labels is not None and (len(labels) > MANY or folds < 2):
-        strength = min(
-            STRENGTHS, key=lambda each: _loss(valid_labels, _regression(each).fit(train, labels).predict_proba(valid))
-        )
+    smallest = int(np.bincount(labels, minlength=num_classes).min())
+    out_of_fold = None
+    if valid is not None and valid_labels is not None and (len(labels) > MANY or smallest < 2):
+        losses = {
+            each: _loss(valid_labels, _regression(each).fit(train, labels).predict_proba(valid)) for each in STRENGTHS
+        }
         chosen_by = f"the log loss of {len(valid_labels):,} validation images"
-    elif folds >= 2:
+    elif smallest >= 2:
+        folds = min(FOLDS, smallest)
         division = StratifiedKFold(folds, shuffle=True, random_state=0)
         tried = {
             each: cross_val_predict(_regression(each), train, labels, cv=division, method="predict_proba")
             for each in STRENGTHS
         }
-        strength = min(STRENGTHS, key=lambda each: _loss(labels, tried[each]))
+        losses = {each: _loss(labels, probabilities) for each, probabilities in tried.items()}
+        out_of_fold = tried[min(losses, key=losses.__getitem__)]
         chosen_by = f"the log loss of {folds}-fold cross-validation over {len(labels):,} train images"
     else:
-        strength, chosen_by = 1e-2, "default: a class has one train image, and there is no validation split"
-    return _probe(_regression(strength).fit(train, labels), strength, chosen_by)
+        losses = {1e-2: 0.0}
+        chosen_by = "default: a class has one train image, and there is no validation split"
+    strength = min(losses, key=losses.__getitem__)
+    return _probe(_regression(strength).fit(train, labels), strength, chosen_by, out_of_fold)
 
 
 def check(model: nn.Module) -> None:
@@ -82,11 +88,13 @@ def _loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
 
 
-def _probe(fitted, strength: float, chosen_by: str) -> Probe:  # type: ignore[no-untyped-def]
+def _probe(  # type: ignore[no-untyped-def]
+    fitted, strength: float, chosen_by: str, out_of_fold: np.ndarray | None
+) -> Probe:
     scaler, regression = fitted[0], fitted[1]
     weight, bias = regression.coef_, regression.intercept_
     if len(weight) == 1:  # of two classes: the logit of the second over the first
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / scaler.scale_
     bias = bias - weight @ scaler.mean_
-    return Probe(weight.astype(np.float32), bias.astype(np.float32), strength, chosen_by)
+    return Probe(weight.astype(np.float32), bias.astype(np.float32), strength, chosen_by, out_of_fold)

@@ -17,7 +17,7 @@ from pipeline.data.batches import NormalisedBatches, TrainBatches, derive_seed
 from pipeline.models import weights
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Fitted, Pretrained
-from pipeline.params import DataParams, LadderParams, RecipeParams, TrainParams
+from pipeline.params import DataParams, LadderParams, ProbeParams, RecipeParams, TrainParams
 from pipeline.training import compilation, device, head_training, loss, optimizers, schedules
 from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
@@ -222,7 +222,7 @@ def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
     assert (pretrained is None) == (params.weights == "none")
     where = device.choose(params.device)
     splits = load_splits(params, interpolation=_interpolation(pretrained))
-    if len(splits.train) < params.batch_size:
+    if len(splits.train) < params.batch_size and not isinstance(params, ProbeParams):
         raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
     if pretrained is not None and pretrained.mean is not None and pretrained.std is not None:
         splits = replace(splits, mean=pretrained.mean, std=pretrained.std)

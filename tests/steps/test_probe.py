@@ -142,6 +142,8 @@ def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_
 def test_very_few_photos_do(workplace, weights, tmp_path, per_class):
     photos = draw(tmp_path / "photos", per_class)
     assert workplace.run("main", dataset="folder", data_dir=photos, **QUICK, steps="probe,evaluate") == 0
+    probe = workplace.runs("probe")[0].data.metrics
+    assert probe["cv/accuracy_low"] < probe["cv/accuracy"]
     metrics = workplace.runs("evaluate")[0].data.metrics
     assert metrics["test/accuracy_low"] < metrics["test/accuracy"] or metrics["test/accuracy"] == 0
 
@@ -213,3 +215,12 @@ def test_a_head_without_a_bias_is_no_probe():
         ValueError, match="needs a linear head with a bias, and the head of this network is ScaledLinear"
     ):
         probe.check(models.build("fast", num_classes=3, image_size=32))
+
+
+def test_accuracy_by_cross_validation_is_that_of_fits_without_the_image():
+    labels = np.repeat([0, 1], 30)
+    noise = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)  # which a fit learns by heart
+    fitted = probe.fit(noise, labels, None, None, 2)
+    assert "5-fold" in fitted.chosen_by
+    assert ((noise @ fitted.weight.T + fitted.bias).argmax(1) == labels).mean() > 0.9
+    assert (fitted.out_of_fold.argmax(1) == labels).mean() < 0.75
