@@ -84,7 +84,10 @@ def test_every_experiment_file_is_valid_and_has_only_values_that_differ_from_def
         ("checkpoint_minutes: 1:30.5\n", ["checkpoint_minutes=1:30.5: YAML reads this as 90.5"]),
         ("max_lr: .inf\n", ["max_lr=.inf: YAML reads this as inf"]),
         ("max_lr: .nan\n", ["max_lr=.nan: YAML reads this as nan"]),
-        ("space:\n  epochs: {choices: [10, 012], when: {width: 64}}\n", ["space.epochs.choices=012: YAML reads this as 10"]),
+        (
+            "space:\n  epochs: {choices: [10, 012], when: {width: 64}}\n",
+            ["space.epochs.choices=012: YAML reads this as 10"],
+        ),
         ("epochs: !!int x\n", ["not YAML"]),
     ],
 )

@@ -10,7 +10,7 @@ from pipeline.params.recipe import DataParams, DeviceParams, FlipParams, SeedPar
 
 class CheckupParams(Params):
     near_similarity: float = Field(
-        0.85, ge=0.5, le=1, description="least similarity of two near duplicates (1: only exact duplicates)"
+        0.85, ge=0.5, le=1, description="similarity from which two images are near duplicates (1: exact ones)"
     )
     odd_deviations: float = Field(
         5.0, ge=2, le=100, description="robust standard deviations beyond which images are blurred or unlike the others"

@@ -59,7 +59,7 @@ class ExplanationParams(TrainingRunParams):
 
 class FileFormatParams(TrainingRunParams):
     format: Literal["onnx", "torch_export"] = Field(
-        "onnx", description="onnx runs in ONNX Runtime and many other programs; torch_export needs torch"
+        "onnx", description="file format: onnx runs in ONNX Runtime and many other programs; torch_export needs torch"
     )
 
 

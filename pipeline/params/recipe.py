@@ -160,7 +160,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
         le=0.94,
         description="centre of the momentum cycle (for adamw, beta1): +0.05 at its ends, -0.05 at the peak",
     )
-    weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="weight decay; not for norms and biases")
     bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, relative to all other weights")
     normalise_weights: Switch = Field(
         "off", description="muon: keep each hidden kernel at norm sqrt(outputs), so that it never outgrows its updates"

@@ -156,7 +156,7 @@ class SweepParams(TrainParams):
         "auto", description="method that ends poor trials early; auto: hyperband if trials can be compared, else none"
     )
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(comma_separated)] = Field(
-        ("valid/accuracy",), min_length=1, max_length=2, description="one or two objectives; two give a Pareto front"
+        ("valid/accuracy",), min_length=1, max_length=2, description="one or two to optimise; two give a Pareto front"
     )
     lr_range_first: bool = Field(
         False, description="run a range test per patch_size first, narrow max_lr, and try its suggestions first"
