@@ -185,7 +185,7 @@ BODIES = {
     "a word": (with_pixel("x"), "whole numbers from 0 to 255, not <U"),
     "none": (with_pixel(None), "whole numbers from 0 to 255, not object"),
     "fractions": (of((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
-    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "no fractions"),
+    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "not fractions"),
     "too many images": (of(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()), f"send at most {MAX_IMAGES}"),
     "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "found columns [a]"),
     "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "found columns [image, x]"),
@@ -301,7 +301,7 @@ def test_a_photo_is_answered_while_another_request_decodes_many(server):
 def test_in_python_any_number_of_images_any_brightness_and_plain_bytes_are_accepted(saved):
     loaded = mlflow.pyfunc.load_model(str(saved))
     assert len(loaded.predict(np.zeros((MAX_IMAGES + 1, 3, SIZE, SIZE), dtype=np.uint8))) == MAX_IMAGES + 1
-    with pytest.raises(mlflow.exceptions.MlflowException, match="no fractions"):
+    with pytest.raises(mlflow.exceptions.MlflowException, match="not fractions"):
         loaded.predict(np.zeros((1, 3, SIZE, SIZE)))
     as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), text(photo())))
     assert as_bytes.equals(as_text)
