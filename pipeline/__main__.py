@@ -1,4 +1,4 @@
-"""python -m pipeline <step> [--name value ...]"""
+"""Runs one step: python -m pipeline <step> [--name value ...]"""
 
 import gc
 import importlib
@@ -28,14 +28,17 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one step. Returns 0; 1 no result or 2 bad input, with one line on stderr; 130 Ctrl-C, 143 SIGTERM."""
+    """Runs one step, and returns the exit status.
+
+    0: success; 1: no result; 2: bad input; 130: Ctrl-C; 143: SIGTERM. After 1 and 2, one line on stderr says why.
+    """
     sys.excepthook = _report
     with streams.guarded():
         try:
             status = run_command(command_line(), arguments, "python -m pipeline")
         finally:
-            gc.unfreeze()  # triton reports what is frozen to the very end as leaked
-        _say_what_was_not_sent()
+            gc.unfreeze()  # triton reports objects that are still frozen at the end as leaked
+        _report_unsent()
         return status
 
 
@@ -50,7 +53,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, click.Abort) as error:
-        # click makes an Abort of either.
+        # click turns both into an Abort.
         if isinstance(error.__cause__, interrupts.Terminated):
             print("terminated", file=sys.stderr)
             return TERMINATED
@@ -68,12 +71,12 @@ def _run_or_help(command: click.Command, arguments: Sequence[str] | None, name: 
 
 
 def command_line() -> click.Group:
-    """The command with a sub-command per step, each of which runs it."""
+    """The command with a sub-command for each step."""
     return command_group(_runner)
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows what nobody expected as Python does, but for passwords."""
+    """Prints an unexpected error as Python does, but without passwords."""
     click.echo(visible("".join(traceback.format_exception(kind, error, trace)), keep="\n"), err=True, nl=False)
 
 
@@ -81,11 +84,11 @@ def _runner(step: str) -> Callable[..., None]:
     def run(**given: str | None) -> None:
         flags = {name: value for name, value in given.items() if value is not None}
         shown = terminal({name: flags.pop(name) for name in TerminalParams.model_fields if name in flags})
-        # Imported late, so that --help and refusals need not wait for what draws, nor for torch and MLflow.
+        # Imported late, so that --help and refusals do not wait for the terminal bar, torch and MLflow.
         from pipeline import progress
 
         with progress.quiet(shown.quiet):
-            with _nothing_collected():
+            with _without_garbage_collection():
                 params = _params(step, flags)
                 _log_to_the_terminal()
                 interrupts.raise_once()
@@ -96,8 +99,8 @@ def _runner(step: str) -> Callable[..., None]:
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """What is imported stays: to look for garbage in its million objects again and again takes a second of a start."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Inside this context, no garbage is collected. Searching a million imported objects would take a second."""
     gc.disable()
     try:
         yield
@@ -107,7 +110,7 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def _params(step: str, flags: dict[str, str]) -> Declared:
-    """The parameters of `step`; those of an interrupted run where `resume` names one, and its id in `resume`."""
+    """The parameters of `step`. If `resume` names an interrupted run, its parameters, with its id in `resume`."""
     asked = trimmed(flags.get("resume", ""))
     if not asked or asked == "auto":
         params = _in_full(resolve(step, flags, _best_of, partial(_choose, step), _network_of))
@@ -118,9 +121,9 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
     from pipeline.resume import candidates
 
     if asked == "auto":
-        return params.model_copy(update={"resume": candidates.same(step, params)})
+        return params.model_copy(update={"resume": candidates.with_same_params(step, params)})
     run_id, stored = candidates.find(step, asked)
-    return resumed(step, flags, run_id, stored, _in_full, lookup.untrusted(run_id, stored))
+    return resumed(step, flags, run_id, stored, _in_full, lookup.foreign_author(run_id, stored))
 
 
 def _in_full(params: Declared) -> Declared:
@@ -129,11 +132,11 @@ def _in_full(params: Declared) -> Declared:
     return lookup.in_full(params)
 
 
-def _say_what_was_not_sent() -> None:
+def _report_unsent() -> None:
     if journal.left_behind:
         folders = ", ".join(str(folder) for folder in journal.left_behind)
         print(
-            f"the tracking store did not take all; `python -m pipeline sync` will send it from {folders}",
+            f"the tracking store has not received everything; `python -m pipeline sync` sends the rest from {folders}",
             file=sys.stderr,
         )
 
@@ -166,7 +169,7 @@ def _choose(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Handler(logging.Handler):
-    """Says it, above the bar where there is one."""
+    """Prints log messages above the bar, if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from pipeline.progress import tell
@@ -175,7 +178,7 @@ class _Handler(logging.Handler):
 
 
 def _log_to_the_terminal() -> None:
-    """Shows what our modules log, once, though each step of an experiment loads the same data."""
+    """Shows the log messages of this project, each only once: several steps of an experiment load the same data."""
     shown: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: a command per step with an option per parameter, and answers to names that are not known."""
+"""The command line: one command per step, one option per parameter, and helpful answers to unknown names."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import zip_longest
@@ -10,11 +10,11 @@ from pipeline.experiment_file import old_name
 from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
 from pipeline.params.base import nearest
 
-TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # as pydantic takes them
+TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # that pydantic accepts
 
 
 def command_group(runner: Callable[[str], Callable[..., None]]) -> click.Group:
-    """A command per step, with an option per parameter, except for parameters that need no name."""
+    """A group with one command per step, which has one option per parameter; positional parameters are arguments."""
     group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
     for step, params in COMMANDS.items():
         parameters = [*options(params), *options(TerminalParams)]
@@ -41,13 +41,13 @@ class _Step(click.Command):
 
 
 def _switches(step: str) -> set[str]:
-    """Parameters that are true or false."""
+    """The names of parameters that are true or false."""
     fields = {**COMMANDS[step].model_fields, **TerminalParams.model_fields}
     return {name for name, field in fields.items() if field.annotation is bool}
 
 
 def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
-    """`args`, where a switch that stands alone is true: MLflow passes on none without its value."""
+    """`args`, with `=true` added to each switch without a value. MLflow always passes a value."""
     given = []
     for word, following in zip_longest(args, args[1:]):
         is_alone = following is None or following.startswith("-") or _is_no_value(word, following)
@@ -56,12 +56,15 @@ def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
 
 
 def _is_no_value(switch: str, word: str) -> bool:
-    """Whether `word` behind a switch of the terminal is something else, such as a photo; a step's own take any."""
+    """Whether `word` after a terminal switch is not its value but, for example, a photo.
+
+    A step's own switch takes any word as its value.
+    """
     return switch.removeprefix("--") in TerminalParams.model_fields and word.lower() not in TRUTH_VALUES
 
 
 def options(params: type[Declared]) -> list[click.Parameter]:
-    """An option of the command line for each parameter."""
+    """One option of the command line for each parameter."""
     schemas = params.model_json_schema().get("properties", {})
     return [_parameter(name, schemas[name], params) for name in params.model_fields]
 

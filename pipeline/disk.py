@@ -1,4 +1,4 @@
-"""Files on this machine: written whole or not at all, and the folder where a run keeps what must not be lost."""
+"""Writes files completely or not at all, and finds the state folder, where runs store what must not be lost."""
 
 import fcntl
 import os
@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 from platformdirs import user_state_path
 
-UNFINISHED = ".*.partial"  # files that are being written, or were when their process was killed
+UNFINISHED = ".*.partial"  # files that a process is writing, or was writing when it was killed
 PRIVATE = 0o700
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the context ends well and is removed when not."""
+    """A path to write to. It replaces `path` if the context ends without an error, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("ab") as file:
@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes from a folder, and from those in it, the files that killed processes were writing."""
+    """Removes the files that killed processes were writing, in a folder and its sub-folders."""
     for partial in unfinished(folder):
         with suppress(OSError), partial.open("rb") as file:
             if _lock(file):
@@ -41,21 +41,21 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """The files that are being written in a folder and in those in it, or were when their process was killed."""
+    """The unfinished files in a folder and its sub-folders."""
     return sorted(path for path in folder.rglob(UNFINISHED) if path.is_file())
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Locks a file, which the system undoes when the process ends, however it does. Returns whether that is done."""
+    """Locks a file. Returns whether that worked. The system frees the lock whenever and however the process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the disk knows no locks
+    except OSError:  # another process has locked it, or the disk does not support locks
         return False
     return True
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or a folder's entries, are on the disk."""
+    """Waits until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,31 +64,31 @@ def sync(path: Path) -> None:
 
 
 def state_folder() -> Path:
-    """Where this user's runs are kept, in a folder that nobody else can enter; XDG_STATE_HOME moves it.
+    """The folder with the state of this user's runs, which nobody else can enter. XDG_STATE_HOME sets its place.
 
-    Raises OSError where it cannot be made.
+    Raises OSError if it cannot be created.
     """
     path = user_state_path("classifier-pipeline")
     path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    if path.stat().st_mode & 0o777 != PRIVATE:  # as earlier versions have made it
+    if path.stat().st_mode & 0o777 != PRIVATE:  # earlier versions created it like this
         path.chmod(PRIVATE)
     return path
 
 
 def runs_folder() -> Path:
-    """The folder of all runs' folders."""
+    """The folder with one folder per run."""
     return user_state_path("classifier-pipeline") / "runs"
 
 
 def run_folder(run_id: str) -> Path:
-    """Where a run keeps its things; it need not be there yet. Raises ValueError for an id that leads elsewhere."""
+    """The state folder of a run, which may not exist yet. Raises ValueError for an id that could leave the folder."""
     if not re.fullmatch(r"[\w-]+", run_id):
-        raise ValueError(f"{run_id} is no run id")
+        raise ValueError(f"{run_id} is not a run id")
     return runs_folder() / run_id
 
 
 def remove_if_empty(run_id: str) -> None:
-    """Removes the folder of a run that keeps nothing any more."""
+    """Removes the state folder of a run if it is empty."""
     path = run_folder(run_id)
     remove_unfinished(path)
     if path.is_dir() and not any(path.rglob("*.*")):

@@ -1,4 +1,4 @@
-"""Experiment files: YAML read strictly, where nothing can be read in two ways, and keys that are parameters."""
+"""Reads experiment files: strict YAML without ambiguous values, whose keys must be parameters."""
 
 import re
 from pathlib import Path
@@ -9,25 +9,25 @@ import yaml
 from pipeline.params import REMOVED, RENAMED, STEPS
 from pipeline.params.base import nearest
 
-UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # PyYAML's, of `!!int x` and the like
+UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # of PyYAML, e.g. for `!!int x`
 
 IDENTIFIER = re.compile(r"\w{1,40}")
-QUOTATION = re.compile("['\"!]")  # of a text, or of a tag
+QUOTATION = re.compile("['\"!]")  # marks a quoted text or a tag
 KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Ambiguous(Exception):
-    """What the file says can be read in two ways."""
+    """The file has a value with two possible meanings."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only, each written out: a few lines of aliases to aliases stand for more than memory holds."""
+    """Loads plain values without aliases. A few lines of aliases to aliases could expand to more than memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
+            raise yaml.YAMLError("aliases (*name) are not supported: write the value out")
         return super().compose_node(parent, index)
 
     def get_single_node(self) -> yaml.Node | None:
@@ -38,9 +38,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check_meaning(node: yaml.Node, name: str = "") -> None:
-    """Raises _Ambiguous for a key that stands twice in one mapping, and for a number that a flag would not be read as.
+    """Raises _Ambiguous for a key that occurs twice in a mapping, and for a number that YAML reads differently.
 
-    YAML 1.1 reads 010 as 8 and 1:30 as 90, which few people mean.
+    YAML 1.1 reads 010 as 8 and 1:30 as 90. A flag would read 010 as 10, and refuse 1:30.
     """
     if isinstance(node, yaml.SequenceNode):
         for each in node.value:
@@ -48,14 +48,14 @@ def _check_meaning(node: yaml.Node, name: str = "") -> None:
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
-            of_key = f"{name}.{key.value}" if name else str(key.value)
+            full_key = f"{name}.{key.value}" if name else str(key.value)
             line = key.start_mark.line + 1
-            if of_key in lines:
-                raise _Ambiguous(f"{of_key} stands in line {lines[of_key]} and again in line {line}: keep one")
-            lines[of_key] = line
-            _check_meaning(value, of_key)
+            if full_key in lines:
+                raise _Ambiguous(f"{full_key} is in line {lines[full_key]} and again in line {line}: keep one")
+            lines[full_key] = line
+            _check_meaning(value, full_key)
     elif node.tag in NUMBERS and (number := yaml.SafeLoader("").construct_object(node)) != _as_decimal(node.value):
-        raise _Ambiguous(f"{name}={node.value}: YAML reads {number}: write what you mean as a plain decimal number")
+        raise _Ambiguous(f"{name}={node.value}: YAML reads this as {number}: write a plain decimal number")
 
 
 def _as_decimal(text: str) -> float | None:
@@ -66,7 +66,7 @@ def _as_decimal(text: str) -> float | None:
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
-    """The mapping in an experiment file, its keys known parameters. Raises ValueError naming file and key."""
+    """The mapping in an experiment file. Raises ValueError that names the file, and the key if one is unknown."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -81,13 +81,13 @@ def read_experiment(path: Path) -> dict[str, Any]:
         if answer := old_name(str(key)):
             raise ValueError(f"experiment {path}: {key} {answer}")
         if key not in KNOWN:
-            name = f" {key}" if IDENTIFIER.fullmatch(str(key)) else ""  # anything else is quoted of no file
+            name = f" {key}" if IDENTIFIER.fullmatch(str(key)) else ""  # nothing else from the file is quoted
             raise ValueError(f"experiment {path}: unknown key{name}{nearest(str(key), KNOWN)}")
     return content
 
 
 def _where(error: Exception) -> str:
-    """Where a file stops being YAML, and why; without what stands there, which a reader of the error may not know."""
+    """The place and reason of a YAML error. It quotes nothing, as not every reader of the error may read the file."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
     place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     reason = f": {problem}" if problem and not QUOTATION.search(problem) else ""
@@ -95,7 +95,7 @@ def _where(error: Exception) -> str:
 
 
 def old_name(name: str) -> str:
-    """What a parameter's name of an earlier version is answered with; empty for any other name."""
+    """The answer to a parameter's name from an earlier version; empty for any other name."""
     if name in RENAMED:
         return f"is now called {RENAMED[name]}"
     return f"was removed: {REMOVED[name]}" if name in REMOVED else ""

@@ -1,4 +1,4 @@
-"""Flags and experiment files -> the validated parameters of a step."""
+"""Turns flags and experiment files into the validated parameters of a step."""
 
 import shlex
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -25,11 +25,11 @@ BestOf = Callable[[str, str], dict[str, Any]]
 Choose = Callable[[Mapping[str, Any]], dict[str, Any]]
 NetworkOf = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-# May differ when an interrupted run goes on: none of them moves a result, but for the last digits of a number.
+# May change when an interrupted run is resumed: they change no result, except for the last digits of a number.
 FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
-LEADING = ("data_dir", "labels", "storage", "weights", "register_as")  # what a run reads, writes and publishes
-WHY_FIXED = {"epochs": "OneCycle plans every rate from the number of epochs, those already used too"}
+PLACES = ("data_dir", "labels", "storage", "weights", "register_as")  # what a run reads, writes and publishes
+WHY_FIXED = {"epochs": "OneCycle plans every rate, also past ones, from the number of epochs"}
 
 
 def resolve(
@@ -41,11 +41,10 @@ def resolve(
 ) -> Declared:
     """The parameters of `step`: defaults, overridden by the experiment file, by a study's best, by `flags`.
 
-    `best_of` finds a study's best parameters, given its name and storage, for `from_study`. `choose` fits what `flags`
-    leave open to a folder of photos, unless an experiment file is named. `network_of` finds, of the network that the
-    starting weights are of, the parameters that are not given. `experiment` in the result names the file that was read,
-    or is `none`. Raises ValueError, in one line, for whatever a user can get wrong, naming the file where the value
-    came from one.
+    `best_of` finds a study's best parameters for `from_study`, given its name and storage. `choose` finds defaults for
+    a folder of photos, unless an experiment file is named. `network_of` finds the parameters of the network that the
+    starting weights belong to, where `flags` do not give them. `experiment` in the result is the file that was read, or
+    `none`. Raises ValueError with one line for bad input; it names the file if the value came from one.
     """
     declared = COMMANDS[step].model_fields
     if network_of is not None and "weights" in declared:
@@ -75,16 +74,16 @@ def resumed(
     complete: Callable[[Declared], Declared] | None = None,
     written_by: str = "",
 ) -> Declared:
-    """The parameters that an interrupted run was started with, `stored`, with what may change of them as `flags` say.
+    """The parameters for resuming a run: those it was started with, `stored`, and the allowed changes in `flags`.
 
-    complete: finds the whole ids of runs that `flags` name by the start of theirs. written_by: who wrote the stored
-    parameters, if not this user. Raises ValueError naming each parameter that `flags`, or the experiment file they
-    name, would change and may not, and each that leads somewhere and is another's.
+    complete: completes run ids that `flags` give only by their start. written_by: who wrote the stored parameters, if
+    it was not this user. Raises ValueError that names each parameter that `flags`, or their experiment file, must not
+    change, and each path or address that another user has written.
     """
     asked = flags.get("experiment", "auto")
     given = {**({} if asked in ("auto", "none") else read_experiment(Path(absolute(asked)))), **flags}
     changes = {name: value for name, value in given.items() if name in COMMANDS[step].model_fields}
-    if written_by and (places := leading(COMMANDS[step], stored, changes)):
+    if written_by and (places := stored_places(COMMANDS[step], stored, changes)):
         raise ValueError(f"resume={run_id} {refusal(written_by, places)}")
     try:
         now = COMMANDS[step](**{**stored, **changes, "experiment": stored.get("experiment", "none"), "resume": run_id})
@@ -97,44 +96,44 @@ def resumed(
     return now
 
 
-def leading(kind: type[Declared], stored: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
-    """Those of the `stored` parameters that lead to files, databases or names, and are neither usual nor `given`."""
+def stored_places(kind: type[Declared], stored: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
+    """The `stored` parameters that name files, databases or models, and are neither defaults nor `given`."""
     fields = kind.model_fields
     return {
         name: stored[name]
-        for name in LEADING
+        for name in PLACES
         if name in stored and name in fields and name not in given and stored[name] != fields[name].default
     }
 
 
 def refusal(written_by: str, places: Mapping[str, Any]) -> str:
-    """Why another's parameters are not taken, and what to do."""
+    """Why parameters of another user are not used, and what to do. Continues a sentence that starts with the run."""
     named = ", ".join(f"{name}={value}" for name, value in places.items())
     flags = " ".join(f"--{name}" for name in places)
-    return f"is of {written_by}: {named} is taken from no other's run; give it yourself with {flags}"
+    return f"belongs to {written_by}: {named} is not taken from a run of another user; give it yourself with {flags}"
 
 
 def differences(stored: Mapping[str, Any], now: Declared) -> list[str]:
-    """What `now` would change of the parameters a run was started with, and may not.
+    """One text for each parameter that `now` would change although it must not change when a run is resumed.
 
-    Raises ValueError when those are of another version.
+    Raises ValueError if the stored parameters are from another version.
     """
     try:
         then = type(now)(**stored)
     except ValidationError:
-        raise ValueError("the run's params.json is of another version of this project") from None
+        raise ValueError("the run's params.json is from another version of this project") from None
     found = []
     for name in type(now).model_fields.keys() - FREE_TO_CHANGE:
         before, after = getattr(then, name), getattr(now, name)
-        # A rate of `auto` has been found since.
+        # The run has replaced a rate of `auto` by the one it found.
         if before != after and not (name == "max_lr" and after == "auto"):
             why = f" ({WHY_FIXED[name]})" if name in WHY_FIXED else ""
-            found.append(f"{name}={after} was {before} when it was started{why}")
+            found.append(f"{name}={after} was {before} when the run was started{why}")
     return sorted(found)
 
 
 def terminal(flags: Mapping[str, str]) -> TerminalParams:
-    """What a command is to show. Raises ValueError, in one line, for what is no such thing."""
+    """The parameters of the terminal output. Raises ValueError with one line for bad input."""
     try:
         return TerminalParams(**flags)
     except ValidationError as error:
@@ -142,7 +141,7 @@ def terminal(flags: Mapping[str, str]) -> TerminalParams:
 
 
 def message(detail: ErrorDetails) -> str:
-    """What is wrong with one value, in words."""
+    """The message about one wrong value."""
     context = detail.get("ctx", {})
     if detail["type"] == "value_error":
         return str(context["error"])
@@ -156,7 +155,7 @@ def message(detail: ErrorDetails) -> str:
 
 
 def one_line(error: ValidationError, path: Path | None = None, from_file: Iterable[str] = ()) -> str:
-    """What is wrong with parameters, each named with its value, and with those `from_file` the experiment file."""
+    """The message about wrong parameters, each with its value; for those `from_file`, also with the experiment file."""
     problems: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors():
         problems.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
@@ -205,7 +204,7 @@ def _experiment_path(step: str, flags: Mapping[str, str]) -> Path | None:
     }
     asked_for = {name: flags.get(name, default) for name, default in defaults.items()}
     stems = ["{dataset}_{model}".format(**asked_for)]
-    # The recipe for a folder is that of a pretrained network, of any other set that of the default model.
+    # <dataset>.yaml is for a pretrained network if the data set is a folder, and for the default model otherwise.
     is_pretrained = "model" not in flags or flags.get("weights", "none") != "none"
     if is_pretrained if asked_for["dataset"] == "folder" else asked_for["model"] == defaults["model"]:
         stems.append(asked_for["dataset"])

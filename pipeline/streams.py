@@ -1,4 +1,4 @@
-"""The standard streams made safe: a closed one leads nowhere, and none ends the program with a traceback."""
+"""Makes the standard streams safe: a closed stream discards its text, and no stream error shows a traceback."""
 
 import io
 import os
@@ -12,10 +12,10 @@ from pipeline.training.events import Failure
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    r"""Within, standard output and standard error take any text, and a closed stream is as /dev/null.
+    r"""Inside this context, standard output and standard error accept any text, and a closed stream is like /dev/null.
 
-    Characters that a stream cannot encode are written as in Python, such as \xe9. A full disk or a reader that is gone
-    raises Failure at standard output; standard error then goes nowhere, since the work is worth more than its lines.
+    Characters that a stream cannot encode are escaped, such as \xe9. If the disk is full or the reader has gone,
+    standard output raises Failure, and standard error is discarded: the work is more important than its messages.
     """
     _fill_closed_descriptors()
     before = sys.stdin, sys.stdout, sys.stderr
@@ -29,12 +29,12 @@ def guarded() -> Iterator[None]:
 
 
 class _Guarded:
-    """A stream for text, lost where it takes no more; that is a Failure where what it shows was asked for."""
+    """A stream that discards text after an error. If its text is the result of the command, it raises Failure."""
 
     def __init__(self, stream: Any, is_asked_for: bool) -> None:
         self._stream = stream
         self._is_asked_for = is_asked_for
-        self._lost = ""  # why
+        self._lost = ""  # the reason for the error; empty while the stream works
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -42,12 +42,12 @@ class _Guarded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes `text`, where that is possible."""
+        """Writes `text`, if that is possible."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Passes on what was written, where that is possible."""
+        """Flushes the stream, if that is possible."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, act: Callable[[], Any]) -> None:
@@ -56,11 +56,11 @@ class _Guarded:
                 act()
             except OSError as error:
                 self._lost = error.strerror or str(error)
-                # What the stream still holds has to go somewhere, or Python fails as it ends.
+                # Python would fail at its end if it could not flush the rest of the stream.
                 with suppress(OSError), _nowhere() as nowhere:
                     os.dup2(nowhere.fileno(), self._stream.fileno())
         if self._lost and self._is_asked_for:
-            raise Failure(f"standard output takes no more: {self._lost}")
+            raise Failure(f"standard output cannot be written: {self._lost}")
 
 
 def _nowhere() -> io.TextIOWrapper:
@@ -68,7 +68,7 @@ def _nowhere() -> io.TextIOWrapper:
 
 
 def _fill_closed_descriptors() -> None:
-    """Opens /dev/null for 0, 1 and 2 where they are closed, or the next file, such as a database, takes their place."""
+    """Opens /dev/null for descriptors 0, 1 and 2 if they are closed. Otherwise the next file would get their number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

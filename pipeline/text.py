@@ -1,20 +1,20 @@
-"""Text from elsewhere (names of files and classes, messages) made harmless where people and programs read it."""
+"""Makes text from outside (names of files and classes, messages) harmless for people and programs that read it."""
 
 import html
 import re
 from collections.abc import Mapping
 from typing import Any
 
-# Control characters, which also start a terminal's commands; line ends of every kind; marks that turn the direction
-# of what follows, so that "gpj.exe" reads "exe.jpg"; and bytes of a name that are no text, as `os.fsdecode` keeps them.
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# https://owasp.org/www-community/attacks/CSV_Injection. Spreadsheets that take another separator than ours begin a cell
-# behind it too. Apostrophes count as part of the formula, so that no two texts become one.
+# Control characters, which also start terminal commands; all kinds of line ends; marks that reverse the direction of
+# the following text, so that "gpj.exe" reads "exe.jpg"; and bytes of a name that are not text (see `os.fsdecode`).
+INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# https://owasp.org/www-community/attacks/CSV_Injection. A spreadsheet with another separator than the comma also starts
+# cells after that one. Apostrophes count as part of the formula, so that different texts stay different.
 FORMULA = re.compile(r"""((?:^|[;,|])[\s"]*)('*[=+@＝＋－＠-])""")
 WRITTEN_FORMULA = re.compile(r"""((?:^|[;,|])[\s"]*)'('*[=+@＝＋－＠-])""")
 
-# What stands between the user's name and the last @ of a URL's host, where a password may hold an @ or a / itself.
-# One with a blank or a quotation mark is looked for last: what looks like a port then is none.
+# The text between the user's name and the last @ before a URL's host. A password may contain @ or / itself. The second
+# form, for passwords with a blank or a quotation mark, does not match a port.
 IN_A_URL = re.compile(
     r"""(\b[a-z][\w+.-]*://[^\s:/@?#]*:)"""
     r"""(?:[^@\s"<>]{1,500}@|(?!\d*(?:[/?#\s:;,.)'"\]]|$))[^@\n]{1,200}@)([^@\s/?#"<>]{1,500}@)*""",
@@ -28,16 +28,17 @@ NAMED = re.compile(
 )
 HIDDEN = "***"
 
-OWN_LINK = re.compile(r"(?<!!)\[[^\[\]\n]*\]\(#/experiments/[\w/?=&;-]*\)")  # what `tracking.views` links to
-# What Markdown makes a link, an image or HTML of; a browser shows the number of a character as the character.
+OWN_LINK = re.compile(r"(?<!!)\[[^\[\]\n]*\]\(#/experiments/[\w/?=&;-]*\)")  # a link from `tracking.views`
+# Characters that start a link, an image or HTML in Markdown. A browser shows `&#<number>;` as the character itself.
 LIVE = re.compile(r"[\[\]<>@]|&(?!#\d+;)|:(?=//)|(?<=www)\.", re.I)
 MARKS = re.compile(r"[\[\]<>@&`*~\\]|\b_|_\b|:(?=//)|(?<=www)\.", re.I)
 
 
 def without_passwords(text: str) -> str:
-    """`text` with *** for each password and token of a URL in it, or behind a name such as `password=`.
+    """`text` with *** in place of each password or token in a URL or after a name such as `password=`.
 
-    Whatever leaves this process passes here: the terminal, tags, parameters and text files of a run, the journal.
+    All text that leaves this process goes through this function: terminal output, tags, parameters and text files of a
+    run, and the journal.
     """
     if "://" in text:
         text = ALONE_IN_A_URL.sub(rf"\1{HIDDEN}@", IN_A_URL.sub(rf"\1{HIDDEN}@", text))
@@ -45,7 +46,7 @@ def without_passwords(text: str) -> str:
 
 
 def all_without_passwords(value: Any) -> Any:
-    """Plain data, as JSON can hold it, each text in it `without_passwords`."""
+    """Plain data, as in JSON, with every text in it `without_passwords`."""
     if isinstance(value, str):
         return without_passwords(value)
     if isinstance(value, Mapping):
@@ -56,44 +57,44 @@ def all_without_passwords(value: Any) -> Any:
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""`text` for people: no password, and what would not show as itself is written as in Python, such as \n.
+    r"""`text` for people, without passwords. Invisible characters are escaped as in Python, such as \n.
 
-    Characters in `keep` stay. It can be encoded, and doing it again changes nothing.
+    Characters in `keep` stay. The result can always be encoded, and a second call changes nothing.
     """
     return _in_one_line(without_passwords(text), keep)
 
 
 def shown(name: str) -> str:
-    """The name of a file or class in one line; its backslashes are doubled, so that no two names become one."""
+    """The name of a file or class in one line. Backslashes are doubled, so that different names stay different."""
     return _in_one_line(name.replace("\\", "\\\\"))
 
 
 def original(name: str) -> str:
-    """The name that `shown` writes as `name`."""
+    """The name that `shown` has written as `name`."""
     return name.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
 def cell(text: str) -> str:
-    """`text` for a CSV file that a spreadsheet may open: one line, and an apostrophe before what starts a formula.
+    """`text` for a CSV file that a spreadsheet may open: in one line, with an apostrophe before a formula.
 
-    That may be behind any of the separators ; , and |. Numbers stay as they are.
+    A formula may also start after one of the separators ; , and |. Numbers do not change.
     """
     line = _in_one_line(text)
     return line if _is_number(line) else FORMULA.sub(r"\1'\2", line)
 
 
 def from_cell(written: str) -> str:
-    """The text that `cell` has written so."""
+    """The text that `cell` has written as `written`."""
     return WRITTEN_FORMULA.sub(r"\1\2", written)
 
 
 def unmarked(text: str) -> str:
-    """`text` from elsewhere within Markdown: its marks show as themselves, and nothing in it is a link or an image."""
+    """`text` from outside for use in Markdown: its marks show literally, and it contains no link and no image."""
     return MARKS.sub(_as_number, text)
 
 
 def note(markdown: str) -> str:
-    """`markdown` for a description: no HTML, no image, no link but ours to other runs, nothing unseen but line ends."""
+    """`markdown` for a description: without HTML, images, foreign links and invisible characters."""
     text = visible(markdown, keep="\n")
     ours = [*OWN_LINK.finditer(text)]
     starts, ends = [0, *(link.end() for link in ours)], [*(link.start() for link in ours), len(text)]
@@ -103,7 +104,7 @@ def note(markdown: str) -> str:
 
 
 def _in_one_line(text: str, keep: str = "") -> str:
-    return UNSEEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return INVISIBLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
 
 def _as_number(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""`make ui` as a person starts it, and the Chromium they look at it with."""
+"""`make ui` as a person starts it, and Chromium to look at it."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ from tests.tracking.servers import free_port
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
-NOT_OURS = "/mlflow/users/current"  # asked for by MLflow's page, and unknown to its server without accounts
+NOT_OURS = "/mlflow/users/current"  # MLflow's page requests this, but its server does not know it without accounts
 
 
 class Ui:
-    """`make ui` of a workplace's store, under way."""
+    """A running `make ui` for a workplace's store."""
 
     def __init__(self, place: Workplace) -> None:
         self.port = free_port()
@@ -53,7 +53,7 @@ class Ui:
 
 
 class Window:
-    """A page and those opened from it, with what they should not do: errors, dialogs, requests that fail or leave."""
+    """A page and the pages opened from it. Records their faults: errors, dialogs, failed or foreign requests."""
 
     def __init__(self, context, url: str) -> None:
         self.complaints: list[str] = []
@@ -67,12 +67,12 @@ class Window:
 
     def open(self, path: str, *texts: str) -> None:
         """Opens a page of the UI and waits until it shows the texts."""
-        self.page.goto("about:blank")  # else a change behind the # alone loads nothing
+        self.page.goto("about:blank")  # otherwise a change after # alone loads nothing
         self.page.goto(self.url + path)
         self.sees(*texts)
 
     def follow(self, link: str) -> None:
-        """Clicks on a link of a description, which opens a page of its own, and turns to that."""
+        """Clicks on a link of a description, and continues with the page that it opens."""
         with self.page.context.expect_page() as opened:
             self.page.get_by_role("link", name=link, exact=True).click()
         self.page = opened.value
@@ -97,14 +97,14 @@ class Window:
 
 @contextlib.contextmanager
 def window(url: str, width: int = 1400, height: int = 800) -> Iterator[Window]:
-    """A page of a fresh Chromium on `url`."""
+    """A page of a new Chromium on `url`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Without its sandbox, which Chromium refuses to build for root; what it opens here is ours.
+        # Without the sandbox, which Chromium refuses for root; it opens only our own pages here.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": width, "height": height})
-        # As on a second visit: on the first, MLflow's assistant takes a quarter of the page.
+        # As on a second visit: on the first one, MLflow's assistant covers a quarter of the page.
         context.add_init_script(
             "if (location.host) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
         )

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Networks this small gain nothing from more threads, and tests that run side by side lose. That results are equal to
-# the bit is promised of CPUs alone.
+# Networks this small gain nothing from more threads, and parallel tests get slower. Equality to the bit holds only on
+# CPUs.
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 import mlflow
@@ -21,23 +21,23 @@ MLFLOW_VARIABLES = {
     f"MLFLOW_{name}" for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "LOGGING_LEVEL")
 }
 
-# Stores in memory, where there is room: SQLite waits for the disk at every commit, and these tests commit all the time.
+# Stores are in memory if there is room: SQLite waits for the disk at every commit, and these tests commit often.
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 class Workplace:
-    """A folder where a user stands, with a tracking store of its own, and what they type there."""
+    """A user's working directory with its own tracking store, and the commands that the user runs there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.experiment_id = "0"
         self.uri = f"sqlite:///{folder}/mlflow.db"
-        with contextlib.chdir(folder):  # where the store is made, its artifacts go
+        with contextlib.chdir(folder):  # artifacts go to the folder in which the store is created
             self.client = MlflowClient(self.uri)
             self.client.search_experiments()
-        # MLflow itself writes the store that an earlier test used to os.environ.
+        # MLflow writes the store of an earlier test to os.environ.
         self.environment = {name: value for name, value in os.environ.items() if name not in MLFLOW_VARIABLES} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(folder / "cache"),
@@ -46,13 +46,13 @@ class Workplace:
         }
 
     def mlflow_run(self, entry_point: str, **params: object) -> subprocess.CompletedProcess:
-        """`mlflow run PROJECT -e entry_point -P name=value ...` to its end."""
+        """Runs `mlflow run PROJECT -e entry_point -P name=value ...` until it ends."""
         started = self.start_mlflow_run(entry_point, **params)
         out, err = started.communicate(timeout=300)
         return subprocess.CompletedProcess(started.args, started.returncode, out, err)
 
     def start_mlflow_run(self, entry_point: str, **params: object) -> subprocess.Popen:
-        """The same, under way."""
+        """Starts the same command."""
         flags = [word for name, value in params.items() for word in ("-P", f"{name}={value}")]
         return subprocess.Popen(
             ["mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point, *flags],
@@ -71,7 +71,7 @@ class Workplace:
     def start(
         self, step: str, module: str = "", *, start_new_session: bool = False, **params: object
     ) -> subprocess.Popen:
-        """`python -m pipeline step --name value ...`, or `python -m module --name value ...`, under way."""
+        """Starts `python -m pipeline step --name value ...`, or `python -m module --name value ...`."""
         words = self.command(step, **params)
         return subprocess.Popen(
             [sys.executable, "-m", module, *words[4:]] if module else words,
@@ -84,7 +84,7 @@ class Workplace:
         )
 
     def run(self, step: str, *words: object, **params: object) -> int:
-        """What `python -m pipeline step --name value ... word ...` does, in this process. Returns the exit status."""
+        """Runs `python -m pipeline step --name value ... word ...` in this process. Returns the exit status."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
@@ -110,7 +110,7 @@ class Workplace:
 
 @pytest.fixture(scope="session", autouse=True)
 def environment_of_its_own(tmp_path_factory):
-    """Folders, store and words of MLflow's are not those of who runs the tests."""
+    """The tests do not use the folders, the store and the MLflow settings of the user who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in MLFLOW_VARIABLES:
             patch.delenv(name, raising=False)

@@ -8,7 +8,7 @@ from pipeline.data import Split
 
 
 def squares(num_images, seed=0):
-    """A split of 8 x 8 images whose class is the quadrant that is bright."""
+    """A split of 8 x 8 images whose class is the bright quadrant."""
     labels = np.arange(num_images, dtype=np.int64) % 4
     images = np.random.default_rng(seed).integers(0, 60, (num_images, 3, 8, 8), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -18,7 +18,7 @@ def squares(num_images, seed=0):
 
 
 def plain(images, labels, place, generator):
-    """Augmentation that only makes floats of pixels."""
+    """Augmentation that only converts pixels to floats."""
     return images.float() / 255 - 0.3, labels
 
 

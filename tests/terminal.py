@@ -1,4 +1,4 @@
-"""A real terminal of 80 columns for a real process: what it draws there."""
+"""A real terminal of 80 columns for a process, which records what the process draws."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A process whose input and output are a pseudo-terminal; a context that ends it."""
+    """A context with a process whose input and output are a pseudo-terminal."""
 
     def __init__(self, command, **options):
         self._master, slave = os.openpty()
@@ -33,12 +33,12 @@ class Terminal:
         os.close(self._master)
 
     def read(self, seconds, until=""):
-        """What was written so far: when the process has ended, `until` was there, or so long has gone by."""
+        """The output so far. Waits until the process has ended, `until` was written, or the time is over."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not (until and until in self.text):
             if not select.select([self._master], [], [], 0.2)[0]:
                 continue
-            with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+            with contextlib.suppress(OSError):  # Linux raises it if the other end is closed
                 if more := os.read(self._master, 65536):
                     self._written += more
                     continue
@@ -52,5 +52,5 @@ class Terminal:
 
     @property
     def drawn(self):
-        """Each line as it stood at some time, without commands to the terminal."""
+        """Each state of each line, without terminal commands."""
         return [SEQUENCE.sub("", line).rstrip() for line in re.split(r"[\r\n]+", self.text)]

@@ -34,7 +34,7 @@ FLOORS = [
     "command_line",
     "__main__",
 ]
-ALONE = {"data", "models", "results"}  # rooms of plain values: nothing of another room
+ALONE = {"data", "models", "results"}  # rooms of plain values, which import no other room
 FENCES = {
     "mlflow": {"tracking", "resume", "model_files.registry", "model_files.serving", "history"},
     "optuna": {"sweep.samplers", "sweep.study", "sweep.workers", "sweep.figures", "sweep.trials", "steps.sweep"},
@@ -68,7 +68,7 @@ WITHOUT_TORCH = {
     "command_line",
     "__main__",
 }
-LONGEST = 250  # lines of a file: what a reader keeps in mind
+LONGEST = 250  # lines of a file, as many as a reader can keep in mind
 
 
 def module_name(path):
@@ -76,7 +76,7 @@ def module_name(path):
 
 
 def imported(path):
-    """Full names of everything a file imports, at its top or within."""
+    """Full names of everything that a file imports, at the top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -109,14 +109,14 @@ def is_in(name, places):
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_down(path):
     own = room(module_name(path))
-    # The events of training are plain values, and text is anybody's: every room may name them.
+    # Every room may import the events of training, which are plain values, and text.
     for name in set(used(path)) - {"training.events", "text"}:
         if room(name) != own:
             assert FLOORS.index(room(name)) < FLOORS.index(own), f"{module_name(path)} imports {name}"
             assert own not in ALONE, f"{module_name(path)} imports {name}"
 
 
-def test_within_a_room_no_import_runs_in_a_circle():
+def test_imports_within_a_room_have_no_cycle():
     graph = {module_name(path): set(used(path)) - {module_name(path)} for path in FILES}
     TopologicalSorter(graph).prepare()  # raises CycleError
 

@@ -22,14 +22,14 @@ from pipeline.__main__ import main
         (["train", "--epochs"], ["--epochs", "requires an argument"]),
         (["evaluate", "--run_id", "../../x"], ["run_id=../../x: should be latest, or the id of a run"]),
         (["evaluate", "--run_id", "abc"], ["run_id=abc: should be latest, or the id of a run"]),
-        (["train", "--resume", "x' or '1"], ["resume=x' or '1: should be the id of a run, or its first characters"]),
-        (["train", "--weights", "run:xyz"], ["weights=run:xyz: should be the id of a run, or its first characters"]),
+        (["train", "--resume", "x' or '1"], ["resume=x' or '1: should be the id of a run, or at least its first 4"]),
+        (["train", "--weights", "run:xyz"], ["weights=run:xyz: should be the id of a run, or at least its first 4"]),
         (["train", "--device", "gpu"], ["device=gpu: should be auto, cpu, mps, cuda or cuda:<n>"]),
         (["sweep", "--study_name", "a/b"], ["study_name=a/b: should be 1 to 100 letters, digits, blanks"]),
         (["evaluate", "--register_as", "-x"], ["register_as=-x: should be a letter or digit, then letters"]),
         (["main", "--steps", "lr_range,tran"], ["steps=tran", "did you mean train?"]),
-        (["main", "--steps", "evaluate", "--num_seeds", "2"], ["num_seeds=2: no training is among the steps evaluate"]),
-        (["main", "--steps", "sweep", "--storage", "optuna.db"], ["storage=optuna.db: is no URL"]),
+        (["main", "--steps", "evaluate", "--num_seeds", "2"], ["num_seeds=2: train is not among the steps evaluate"]),
+        (["main", "--steps", "sweep", "--storage", "optuna.db"], ["storage=optuna.db: is not the URL"]),
         (["lr_range", "--lr_min", "1e-4"], ["--lr_min is now called ladder_min_lr"]),
         (["main", "--lr_max=1"], ["--lr_max is now called ladder_max_lr"]),
         (["lr_range", "--num_steps", "50"], ["--num_steps is now called ladder_steps"]),
@@ -40,7 +40,7 @@ from pipeline.__main__ import main
             ["verify_resume is now another command: python -m benchmarks.verify_resume"],
         ),
         (["compare"], ["--runs"]),
-        (["compare", "--runs", "a,b"], ["runs=a", "should be the id of a run, or its first characters"]),
+        (["compare", "--runs", "a,b"], ["runs=a", "should be the id of a run, or at least its first 4"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):
@@ -66,17 +66,17 @@ def test_help_answers_without_importing_torch_or_mlflow():
     assert "--max_lr" in done.stdout
 
 
-def test_a_step_starts_without_looking_for_garbage_among_what_it_imports(tmp_path):
+def test_a_step_starts_without_garbage_collection_during_its_imports(tmp_path):
     code = (
         "import gc; from pipeline.__main__ import main; status = main(['status']);"
         "print(status, gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
     )
-    done = in_a_new_process(code, tmp_path)  # where no runs are: what is made of them is garbage, too
+    done = in_a_new_process(code, tmp_path)  # a folder without runs, because objects of runs would be garbage too
     assert done.stdout.endswith("0 0 True 0\n")
     assert done.stderr == ""
 
 
-def test_a_training_starts_without_what_only_its_results_need():
+def test_a_training_starts_without_importing_what_only_its_results_need():
     late = "{'matplotlib', 'scipy.stats', 'scipy.signal', 'sklearn', 'pytorch_grad_cam', 'optuna'}"
     code = f"import sys, pipeline.steps.train; print(sorted({late} & set(sys.modules)))"
     done = in_a_new_process(code)

@@ -26,7 +26,7 @@ from pipeline.settings import resolve
 from pipeline.training import loss, optimizers
 
 
-def test_text_is_read_as_its_type():
+def test_text_is_converted_to_its_type():
     params = TrainParams(max_lr="1e-3", batch_size="64")
     assert params.max_lr == 1e-3
     assert params.batch_size == 64
@@ -80,7 +80,7 @@ def test_out_of_bounds_is_refused(wrong):
         TrainParams(**wrong)
 
 
-def test_patch_size_matters_to_vit_alone():
+def test_patch_size_matters_only_to_vit():
     assert TrainParams(model="resnet18", patch_size=5).patch_size == 5
 
 
@@ -89,14 +89,14 @@ def test_parameters_are_frozen():
         TrainParams().epochs = 3
 
 
-def test_every_knob_says_what_it_is():
+def test_every_parameter_has_a_description():
     for params in STEPS.values():
         assert params.__doc__ != Params.__doc__
         for name, field in params.model_fields.items():
             assert field.description, name
 
 
-def test_main_has_the_knobs_of_all_its_steps_with_the_same_defaults_but_for_where_the_data_lies():
+def test_main_has_the_parameters_of_all_its_steps_with_the_same_defaults_except_data_paths():
     for step in get_args(StepName):
         for name, field in STEPS[step].model_fields.items():
             if name != "data_dir":
@@ -123,7 +123,7 @@ def test_choices_of_data_and_loss_match_their_tables():
         ({"image_size": 224, "crop_area": 0.35, "resize": "squash"}, 0),
     ],
 )
-def test_only_what_random_resized_crops_of_centres_need_is_stored_beside(recipe, margin):
+def test_a_margin_is_stored_only_for_random_resized_crops_with_resize_crop(recipe, margin):
     assert TrainParams(**recipe).margin == margin
 
 
@@ -133,7 +133,7 @@ def test_cam_methods_match_the_table():
     assert set(get_args(CamMethod)) == set(attribution.METHODS)
 
 
-def test_the_recipe_is_what_a_rate_depends_on():
+def test_the_recipe_has_the_parameters_that_a_rate_depends_on():
     recipe = TrainParams().identity()
     assert recipe["batch_size"] == 128
     for apart in ("seed", "device", "data_dir", "max_lr", "epochs", "experiment", "limit_test"):
@@ -171,7 +171,7 @@ WRITABLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
 TEXT = st.text(WRITABLE, max_size=20)
 
 
-# Text of which few are valid.
+# Texts; only few are valid.
 NAMES = {
     "model": NETWORKS,
     "weights": ["none", "default", "IMAGENET1K_V1", "ResNet50_Weights.DEFAULT", "a b.safetensors", f"run:{'0' * 32}"],
@@ -179,7 +179,7 @@ NAMES = {
 
 
 def given_some(step):
-    """Valid parameters of a step, a few of them drawn, and the names of those that must be given or were drawn."""
+    """(valid parameters of a step, some of them drawn; names of the required and the drawn ones)."""
     schema = STEPS[step].model_json_schema()
     fields = {name: values(each) for name, each in schema["properties"].items() if name not in ("experiment", "resume")}
     fields |= {name: st.sampled_from(NAMES[name]) for name in NAMES.keys() & fields.keys()}
@@ -191,7 +191,7 @@ def given_some(step):
 @pytest.mark.parametrize("step", STEPS)
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(data=st.data())
-def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_json(step, tmp_path_factory, data):
+def test_parameters_survive_flags_experiment_files_mlflow_and_params_json(step, tmp_path_factory, data):
     drawn = data.draw(given_some(step))
     try:
         params = STEPS[step](experiment="none", **drawn)
@@ -214,7 +214,7 @@ def test_parameters_come_back_from_a_flag_an_experiment_file_mlflow_and_params_j
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_parameter_is_declared_by_two_bases(command):
-    """Else the order of the bases would decide on a default."""
+    """Otherwise the order of the bases would decide which default is used."""
     declaring = {}
     for base in COMMANDS[command].__mro__:
         for name in vars(base).get("__annotations__", {}):

@@ -1,4 +1,4 @@
-"""What docs/ shows: made of runs as they are, or refused in one line; and there for every experiment."""
+"""The pictures in docs/: made from stored runs or refused in one line, and present for every experiment."""
 
 import re
 import shlex
@@ -15,12 +15,12 @@ from tests.browser import needs_chromium
 from tests.conftest import PROJECT, Workplace
 
 DOCS = PROJECT / "docs"
-SHOWN = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "folder.yaml"})  # which is of no set of its own
+SHOWN = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "folder.yaml"})  # which has no data set
 SHORTENED = {"epochs": "2", "num_trials": "5", "limit_train": "2000"}
 
 
 @pytest.mark.parametrize("make", [screenshots.make, lambda: gallery.main([])])
-def test_without_chromium_it_is_refused_in_one_line(monkeypatch, capsys, make):
+def test_pictures_without_chromium_are_refused_in_one_line(monkeypatch, capsys, make):
     monkeypatch.setattr(browser, "CHROMIUM", None)
     assert browser.status(make) == 2
     assert capsys.readouterr() == ("", "error: no Chromium on this machine: apt-get install chromium\n")
@@ -28,7 +28,7 @@ def test_without_chromium_it_is_refused_in_one_line(monkeypatch, capsys, make):
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_store_with_nothing_to_show_is_refused_in_one_line(monkeypatch, tmp_path):
+def test_a_store_without_runs_to_show_is_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", Workplace(tmp_path).uri)
     with pytest.raises(ValueError, match=r"holds no finished main with a training: make run$"):
@@ -37,13 +37,13 @@ def test_a_store_with_nothing_to_show_is_refused_in_one_line(monkeypatch, tmp_pa
         screenshots.make(tmp_path, ["0" * 32])
 
 
-def test_what_else_is_given_is_told_from_what_it_should_be():
+def test_an_argument_without_a_value_is_refused_with_the_expected_form():
     with pytest.raises(ValueError, match=r"^epochs: expected name=value$"):
         gallery.main(["/path", "epochs"])
 
 
-def told(shown):
-    """What a run of the experiment would have left of its parameters."""
+def record_of(shown):
+    """The record of a run of the experiment, with its parameters."""
     params = resolve(shown.step, shown.flags).model_dump(mode="json")
     return Record(
         StepRecord(shown.step, "0" * 32, "a name", 1.0, params, {}, {"machine": "a machine", "git.commit": "abc"}), {}
@@ -51,10 +51,10 @@ def told(shown):
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
-def test_the_command_beside_a_picture_asks_for_what_was_run(path, monkeypatch):
+def test_the_command_beside_a_picture_repeats_the_run(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     (shown,) = (each for each in gallery._experiments("/of/mine", SHORTENED) if each.path == path)
-    entry = gallery._entry(shown, told(shown), "98 % right")
+    entry = gallery._entry(shown, record_of(shown), "98 % right")
     command = shlex.split(re.search(r"^mlflow run .*$", entry, re.M)[0])
     step = command[command.index("-e") + 1] if "-e" in command else "main"
     flags = dict(word.split("=", 1) for flag, word in pairwise(command) if flag == "-P")
@@ -66,13 +66,13 @@ def test_the_command_beside_a_picture_asks_for_what_was_run(path, monkeypatch):
     assert ("**Shortened** (" in entry, "`epochs=2`, not `" in entry) == (is_cifar10, is_cifar10)
 
 
-def test_the_gallery_tells_what_the_files_of_its_experiments_say():
+def test_the_gallery_has_the_values_of_the_experiment_files():
     for entry in (DOCS / "gallery.md").read_text().split("\n## ")[1:]:
         name = entry.partition("\n")[0]
         step = "sweep" if "-e sweep" in entry else "main"
         declared = resolve(step, {"experiment": str(EXPERIMENTS / f"{name}.yaml")})
-        for parameter, told in re.findall(r"`(\w+)=[^`]*`, not `([^`]*)`", entry):
-            assert told == as_text(getattr(declared, parameter)), (name, parameter)
+        for parameter, value in re.findall(r"`(\w+)=[^`]*`, not `([^`]*)`", entry):
+            assert value == as_text(getattr(declared, parameter)), (name, parameter)
 
 
 def test_every_experiment_is_in_the_gallery_and_every_picture_is_small():

@@ -1,4 +1,4 @@
-"""Whatever file a run opens, somebody else may have put it there: refused in one line, and nothing of it is done."""
+"""Somebody else may have planted any file that a run opens: it is refused in one line, and no code in it runs."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ DEEP = b"[" * 100_000
 
 
 class Payload:
-    """Its pickle makes a file where it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -40,7 +40,7 @@ class Payload:
 
 
 class Ground:
-    """A workplace within a larger folder, which shows whether something was executed or written elsewhere."""
+    """A workplace in a larger folder, which shows whether code was executed or a file was written elsewhere."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -54,11 +54,11 @@ class Ground:
 
     @property
     def pickle(self):
-        """What leaves a mark where it is loaded."""
+        """A pickle that creates a marker file when it is loaded."""
         return pickle.dumps(Payload(self.marker))
 
     def elsewhere(self):
-        """All that lies outside of the workplace, and what it holds."""
+        """All files outside of the workplace, with their content."""
         outside = (path for path in self.folder.rglob("*") if not path.is_relative_to(self.workplace.folder))
         return {path: path.read_bytes() if path.is_file() else None for path in outside}
 
@@ -70,7 +70,7 @@ class Ground:
         assert self.elsewhere() == before
 
     def refused(self, capsys, step, **params):
-        """The one line in which a step is refused."""
+        """The only line of a step that is refused."""
         capsys.readouterr()
         with self.untouched():
             assert self.workplace.run(step, **params) == 2
@@ -92,14 +92,14 @@ def ground(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(ground):
-    """The run of a training that has left all it can."""
+    """The run of a training that has left all kinds of files."""
     assert ground.workplace.run("train", **TRAIN) == 0
     return ground.workplace.runs("train")[0].info.run_id
 
 
 @pytest.fixture
 def plant():
-    """Puts bytes in place of a file, for one test."""
+    """Replaces the content of a file for one test."""
     with contextlib.ExitStack() as undo:
 
         def put(path, content):
@@ -172,7 +172,7 @@ def test_weights_whose_description_asks_for_the_impossible(ground, trained, plan
 
 @contextlib.contextmanager
 def limited_tensors(num_bytes):
-    """No tensor within is larger: a refusal comes before memory is taken."""
+    """Inside this context, no larger tensor can be created: a file must be refused before it takes memory."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Watch(TorchDispatchMode):
@@ -204,7 +204,7 @@ def test_weights_of_other_classes_or_other_numbers(ground, trained, plant, capsy
     assert "other tensors" in ground.refused(capsys, "evaluate", run_id=trained)
     checkpoint.save(tmp_path / "w", state, {**described, "classes": list("zyxwvutsrq")})
     plant(path, (tmp_path / "w").read_bytes())
-    assert "of other classes" in ground.refused(capsys, "evaluate", run_id=trained)
+    assert "the classes or image size of its weights" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
 # States of an interrupted training
@@ -212,7 +212,7 @@ def test_weights_of_other_classes_or_other_numbers(ground, trained, plant, capsy
 
 @pytest.fixture
 def interrupted(ground, trained):
-    """The training as if it had been killed, with no state but what a test plants; afterwards as it was."""
+    """The training as if it had been killed, without a state; restored after the test."""
     slots = [
         folder / name
         for folder in (local_states(ground, trained), ground.artifacts(trained) / "states")
@@ -238,7 +238,7 @@ def tree_of(slots):
 def test_states_that_are_pickles(ground, trained, interrupted, plant, capsys):
     for path in interrupted:
         plant(path, ground.pickle)
-    assert "has kept no state" in ground.refused(capsys, "train", resume=trained)
+    assert "has saved no state" in ground.refused(capsys, "train", resume=trained)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def entry(ground):
 
 
 def objects(ground, folder):
-    """An .npy file of objects, as NumPy pickles them."""
+    """An .npy file of objects, which NumPy pickles."""
 
     np.save(folder / "objects.npy", np.array([Payload(ground.marker)] * 3, dtype=object), allow_pickle=True)
     return (folder / "objects.npy").read_bytes()
@@ -372,7 +372,7 @@ def test_params_json_that_leads_to_other_images(ground, trained, plant, capsys):
 
 
 def made(ground, step, status, folder, **files):
-    """A run of `step` that somebody else has made, with these artifacts."""
+    """A run of `step` from somebody else, with these artifacts."""
     client = ground.workplace.client
     run = client.create_run("0", tags={"step": step, "dataset": "digits", "model": "resnet18"})
     for name, content in files.items():
@@ -388,8 +388,8 @@ def test_recipe_json(ground, capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     with ground.untouched():
         train._say_what_differs({"dataset": "digits", "model": "resnet18"})
-    said = f"{run_id} is of another recipe or ladder, not used: run {run_id}: recipe.json cannot"
-    assert said in capsys.readouterr().err
+    expected = f"{run_id} is of another recipe or ladder, not used: run {run_id}: recipe.json cannot"
+    assert expected in capsys.readouterr().err
 
 
 RESULT = {"run_id": "0" * 32, "summary": "s", "metrics": {}, "handed": {}}
@@ -461,7 +461,7 @@ def test_an_experiment_file(ground, capsys, tmp_path, text):
 
 @pytest.fixture
 def study(ground):
-    """A study with one complete trial, as this project keeps them, in a database of its own."""
+    """A study of this project with one complete trial, in its own database."""
     path = ground.workplace.folder / "planted.db"
     made = optuna.create_study(study_name="planted", storage=f"sqlite:///{path}", direction="maximize")
     made.set_user_attr("declared", {"model": "resnet18", "epochs": 1})
@@ -498,7 +498,7 @@ def asked(ground):
         ("mlflow.run_id", 7),
     ],
 )
-def test_what_a_study_tells(ground, study, capsys, name, value):
+def test_the_notes_of_a_study(ground, study, capsys, name, value):
     study.set_user_attr(name, value)
     ground.refused(capsys, "train", **asked(ground))
 
@@ -510,12 +510,12 @@ SWEEP = {**TINY, "study_name": "planted", "space": '{"max_lr": {"low": 0.001, "h
     ("name", "value"),
     [("process", ["../../x"]), ("process", {"process.pid": {}}), ("mlflow.run_id", "../../x"), ("goes_on_with", 3)],
 )
-def test_what_a_trial_tells(ground, study, capsys, name, value):
+def test_the_notes_of_a_trial(ground, study, capsys, name, value):
     trial = study.ask()
     trial.set_user_attr(name, value)
-    assert "study planted is not one of this project" in ground.refused(capsys, "train", **asked(ground))
+    assert "study planted is not from this project" in ground.refused(capsys, "train", **asked(ground))
     storage = {"storage": asked(ground)["storage"]}
-    assert "study planted is not one of this project" in ground.refused(capsys, "sweep", **SWEEP, **storage)
+    assert "study planted is not from this project" in ground.refused(capsys, "sweep", **SWEEP, **storage)
 
 
 @pytest.mark.parametrize("text", ["cos\nsystem\n(S'touch {marker}'\ntR.", "[" * 100_000, "null"])
@@ -542,15 +542,15 @@ def test_a_complete_trial_without_a_value(ground, study, capsys):
     database = sqlite3.connect(ground.workplace.folder / "planted.db")
     with contextlib.closing(database), database:
         database.execute("delete from trial_values")
-    assert "has not one value per objective" in ground.refused(capsys, "train", **asked(ground))
+    assert "does not have one value per objective" in ground.refused(capsys, "train", **asked(ground))
 
 
-# What waits to be sent
+# Journals
 
 
 @pytest.fixture
 def journal(ground, trained):
-    """Makes a journal that some process left behind, of a training's run; gone after the test."""
+    """A function that creates a journal of a training's run, as if left by another process. Removed after the test."""
     runs = Path(ground.workplace.environment["XDG_STATE_HOME"]) / "classifier-pipeline" / "runs"
     folder = runs / trained / f"journal-{time.time_ns()}-planted"
 
@@ -569,7 +569,7 @@ def journal(ground, trained):
 
 
 def synced(ground, capsys, status=0):
-    """What `sync` says, having touched nothing elsewhere."""
+    """Runs `sync`, which must change nothing outside. Returns what it prints."""
     capsys.readouterr()
     with ground.untouched():
         assert ground.workplace.run("sync") == status
@@ -603,7 +603,7 @@ def test_an_entry_that_is_not_sent(ground, trained, journal, capsys, entry):
 
 
 @pytest.mark.parametrize("path", ["../../../../../../home/x", "/tmp/../home/x", "..%2f..%2fx/y", "a/../../../x/y"])
-def test_an_artifact_that_is_to_lie_elsewhere(ground, trained, journal, capsys, path):
+def test_an_artifact_with_a_path_that_leads_elsewhere(ground, trained, journal, capsys, path):
     folder = journal({"kind": "file", "file": "files/x", "path": path})
     (folder / "files" / "x").write_text("x")
     assert "not tracked:" in synced(ground, capsys, status=1)
@@ -624,7 +624,7 @@ def test_a_journal_with_links_is_left_alone(ground, trained, journal, capsys, na
         shutil.move(folder / name, ground.workplace.folder / "moved")
         diary = ground.workplace.folder / "moved"
     (folder / name).symlink_to(diary)
-    assert "is no journal of this project: left as it is" in synced(ground, capsys)
+    assert "is not a journal of this project: skipped" in synced(ground, capsys)
     assert folder.exists()
     assert "taken" not in ground.workplace.artifacts(trained)
 
@@ -634,19 +634,19 @@ def test_a_journal_that_is_a_link_is_left_alone(ground, trained, journal, capsys
     folder.rename(ground.folder / "home" / "journal")
     folder.symlink_to(ground.folder / "home" / "journal")
     try:
-        assert "left as it is" in synced(ground, capsys)
+        assert "is not a journal of this project: skipped" in synced(ground, capsys)
     finally:
         shutil.rmtree(ground.folder / "home" / "journal")
 
 
-def test_a_journal_of_another_run_s_folder_is_left_alone(ground, journal, capsys):
+def test_a_journal_with_another_run_id_is_left_alone(ground, journal, capsys):
     journal(run_id="../../../../../../home/empty")
-    assert "left as it is" in synced(ground, capsys)
+    assert "is not a journal of this project: skipped" in synced(ground, capsys)
 
 
 @pytest.mark.parametrize("run_id", ["../../x", "", "/etc", "a/b", "..", "a\x00"])
 def test_a_run_id_that_leads_elsewhere_has_no_folder(run_id):
-    with pytest.raises(ValueError, match="is no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         disk.run_folder(run_id)
 
 
@@ -654,7 +654,7 @@ def test_a_run_id_that_leads_elsewhere_has_no_folder(run_id):
 
 
 class Liar(BaseHTTPRequestHandler):
-    """Speaks just enough of MLflow's REST: one run, whose artifacts are listed as `listed` and hold `content`."""
+    """A minimal MLflow server: it has one run, lists its artifacts as `listed`, and sends `content` for each."""
 
     run_id, listed, content, artifact_uri = "0" * 32, [], b"{}", "mlflow-artifacts:/0"
 
@@ -689,7 +689,7 @@ class Liar(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def liar(ground, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(ground.workplace.folder))  # where what it sends would lie
+    monkeypatch.setattr(tempfile, "tempdir", str(ground.workplace.folder))  # downloads go there
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneLiar", (Liar,), {}))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -705,7 +705,7 @@ def liar(ground, monkeypatch):
     ["../../../home/x", "{ground}/home/x", "a/../../../../home/x", "..%2f..%2f..%2fhome%2fx", "..\\x", "%252e%252e/x"],
 )
 @pytest.mark.parametrize("is_dir", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_server_that_lists_what_lies_elsewhere(ground, liar, capsys, name, is_dir):
+def test_a_server_that_lists_paths_that_lead_elsewhere(ground, liar, capsys, name, is_dir):
     liar.listed = [{"path": name.format(ground=ground.folder), "is_dir": is_dir, "file_size": 2}]
     assert "params.json" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
@@ -718,7 +718,7 @@ def test_a_server_whose_files_are_pickles(ground, liar, capsys):
 @pytest.mark.parametrize(
     "uri", ["file:///etc", "/etc", "../../x", "mlflow-artifacts:/../../x", "nowhere://x", "\x00", ""]
 )
-def test_a_server_that_says_the_artifacts_lie_elsewhere(ground, liar, capsys, uri):
+def test_a_server_that_names_another_artifact_folder(ground, liar, capsys, uri):
     liar.artifact_uri = uri
     ground.refused(capsys, "evaluate", run_id=liar.run_id)
 

@@ -1,4 +1,4 @@
-"""Every entry point through a real `mlflow run`, read back with the MLflow client, as a user would."""
+"""Every entry point runs through a real `mlflow run`; the MLflow client reads the results back, as a user would."""
 
 import json
 import re
@@ -19,7 +19,7 @@ TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
 
 @pytest.fixture(scope="module")
 def experiment(workplace):
-    """A whole experiment, run once; the tests look at what it left."""
+    """A whole experiment, run once for all tests."""
     done = workplace.mlflow_run("main", **TRAIN, num_images=2)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -65,7 +65,7 @@ def test_our_code_raises_no_warnings(experiment):
     assert ours == []
 
 
-def test_each_step_is_handed_the_one_before(step):
+def test_each_step_gets_the_run_of_the_step_before(step):
     training = step("train")
     assert training.data.tags["lr_range.run_id"] == step("lr_range").info.run_id
     assert training.data.tags["recipe"] == step("lr_range").data.tags["recipe"]
@@ -108,7 +108,7 @@ def test_parameters_are_complete_and_typed(workplace, step, tmp_path):
     assert TrainParams(**stored).batch_size == 32
 
 
-def test_tags_say_what_it_was(workplace, step):
+def test_tags_describe_the_run(workplace, step):
     run = step("train")
     expected = {"step": "train", "dataset": "digits", "model": "resnet18"}
     assert expected.items() <= run.data.tags.items()
@@ -150,7 +150,7 @@ def test_explanation_says_whether_the_maps_mean_anything(workplace, step):
     } <= run.data.metrics.keys()
 
 
-def test_the_served_model_answers_a_row_per_image_without_pickle(workplace, step):
+def test_the_served_model_answers_with_one_row_per_image_and_has_no_pickle(workplace, step):
     mlflow.set_tracking_uri(workplace.uri)
     (output,) = workplace.client.get_run(step("train").info.run_id).outputs.model_outputs
     served = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
@@ -176,7 +176,7 @@ def test_range_test_and_training_alone(workplace, experiment, step):
     for command in commands:
         _, err = command.communicate(timeout=300)
         assert command.returncode == 0, err[-3000:]
-    assert step("train").data.tags["lr_range.run_id"] == before  # that of the same recipe
+    assert step("train").data.tags["lr_range.run_id"] == before  # the range test of the same recipe
     assert step("lr_range").info.status == "FINISHED"
     assert step("lr_range").data.params["optimizer"] == "adamw"
 
@@ -212,7 +212,7 @@ def test_new_images_are_predicted_by_the_newest_training(workplace, experiment, 
 
 
 @pytest.mark.slow
-def test_report_is_made_of_the_newest_experiment_and_left_with_it(workplace, experiment, step):
+def test_the_report_is_of_the_newest_experiment_and_stored_with_it(workplace, experiment, step):
     done = workplace.mlflow_run("report")
     assert done.returncode == 0, done.stderr[-3000:]
     parent = step("main").info.run_id

@@ -33,7 +33,7 @@ def test_flag_beats_file_beats_default(tmp_path):
         ({"experiment": "none"}, "none"),
     ],
 )
-def test_auto_takes_the_experiment_of_dataset_and_model(flags, experiment):
+def test_auto_uses_the_experiment_file_of_dataset_and_model(flags, experiment):
     params = resolve("train", flags)
     assert params.experiment == experiment
     for name, value in flags.items():
@@ -41,12 +41,12 @@ def test_auto_takes_the_experiment_of_dataset_and_model(flags, experiment):
             assert getattr(params, name) == value
 
 
-def test_evaluation_has_no_experiment_of_its_own():
+def test_evaluation_uses_no_experiment_file():
     assert resolve("evaluate", {}).experiment == "none"
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_declared_experiment_validates_and_says_only_what_differs(path):
+def test_every_experiment_file_is_valid_and_has_only_values_that_differ_from_defaults(path):
     params = resolve("main", {"experiment": str(path)})
     defaults = STEPS["main"]().model_dump()
     for key in yaml.safe_load(path.read_text()).keys() - {
@@ -72,19 +72,22 @@ def test_every_declared_experiment_validates_and_says_only_what_differs(path):
         ("max_lr: !!python/object/apply:os.system ['true']\n", ["not YAML"]),
         ("experiment: x\n", ["unknown key experiment"]),
         ("1: 2\n", ["unknown key 1"]),
-        ("epochs: 1\nwidth: 8\nepochs: 3\n", ["epochs stands in line 1 and again in line 3: keep one"]),
-        ("epochs: 3\n'epochs': 3\n", ["epochs stands in line 1 and again in line 2"]),
-        ("space:\n  max_lr: {low: 1e-3, high: 1, low: 1e-2}\n", ["space.max_lr.low stands in line 2 and again"]),
-        ("space: {width: [4], max_lr: [1],\n  width: [8]}\n", ["space.width stands in line 1 and again in line 2"]),
-        ("<<: {epochs: 1, epochs: 2}\n", ["epochs stands in line 1 and again in line 1"]),
-        ("epochs: 010\n", ["epochs=010: YAML reads 8: write what you mean"]),
-        ("epochs: !!int 0_10\n", ["epochs=0_10: YAML reads 8"]),
-        ("epochs: 1:30\n", ["epochs=1:30: YAML reads 90"]),
-        ("epochs: 0x10\n", ["epochs=0x10: YAML reads 16"]),
-        ("checkpoint_minutes: 1:30.5\n", ["checkpoint_minutes=1:30.5: YAML reads 90.5"]),
-        ("max_lr: .inf\n", ["max_lr=.inf: YAML reads inf"]),
-        ("max_lr: .nan\n", ["max_lr=.nan: YAML reads nan"]),
-        ("space:\n  epochs: {choices: [10, 012], when: {width: 64}}\n", ["space.epochs.choices=012: YAML reads 10"]),
+        ("epochs: 1\nwidth: 8\nepochs: 3\n", ["epochs is in line 1 and again in line 3: keep one"]),
+        ("epochs: 3\n'epochs': 3\n", ["epochs is in line 1 and again in line 2"]),
+        ("space:\n  max_lr: {low: 1e-3, high: 1, low: 1e-2}\n", ["space.max_lr.low is in line 2 and again"]),
+        ("space: {width: [4], max_lr: [1],\n  width: [8]}\n", ["space.width is in line 1 and again in line 2"]),
+        ("<<: {epochs: 1, epochs: 2}\n", ["epochs is in line 1 and again in line 1"]),
+        ("epochs: 010\n", ["epochs=010: YAML reads this as 8: write a plain"]),
+        ("epochs: !!int 0_10\n", ["epochs=0_10: YAML reads this as 8"]),
+        ("epochs: 1:30\n", ["epochs=1:30: YAML reads this as 90"]),
+        ("epochs: 0x10\n", ["epochs=0x10: YAML reads this as 16"]),
+        ("checkpoint_minutes: 1:30.5\n", ["checkpoint_minutes=1:30.5: YAML reads this as 90.5"]),
+        ("max_lr: .inf\n", ["max_lr=.inf: YAML reads this as inf"]),
+        ("max_lr: .nan\n", ["max_lr=.nan: YAML reads this as nan"]),
+        (
+            "space:\n  epochs: {choices: [10, 012], when: {width: 64}}\n",
+            ["space.epochs.choices=012: YAML reads this as 10"],
+        ),
         ("epochs: !!int x\n", ["not YAML"]),
     ],
 )
@@ -114,13 +117,13 @@ def test_a_malformed_file_is_named_with_its_key_in_one_line(tmp_path, text, part
         ("flip: on\nnormalise_weights: no\ncompile: False\n", "flip", "on"),
     ],
 )
-def test_a_value_is_read_as_the_flag_would_be(tmp_path, text, name, value):
+def test_a_value_in_a_file_is_read_like_a_flag(tmp_path, text, name, value):
     file = write(tmp_path / "e.yaml", text)
     assert getattr(resolve("sweep", {"experiment": file}), name) == value
 
 
 def test_a_repeated_name_in_json_is_refused():
-    with pytest.raises(ValueError, match=r"^space=.*: width stands there 2 times: keep one$"):
+    with pytest.raises(ValueError, match=r"^space=.*: width occurs 2 times: keep one$"):
         resolve("sweep", {"experiment": "none", "space": '{"width": [4], "width": [8]}'})
 
 
@@ -139,7 +142,7 @@ def test_a_repeated_name_in_json_is_refused():
         "epochs: 3\n\thunter2",
     ],
 )
-def test_what_a_refused_file_holds_is_not_quoted(tmp_path, text):
+def test_the_content_of_a_refused_file_is_not_quoted(tmp_path, text):
     with pytest.raises(ValueError, match=r"other\.yaml") as refusal:
         read_experiment(Path(write(tmp_path / "other.yaml", text)))
     assert "hunter2" not in str(refusal.value)
@@ -153,7 +156,7 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
         read_experiment(tmp_path / "binary.yaml")
 
 
-def test_an_experiment_file_is_found_below_home_and_where_it_is_not_is_told(tmp_path, monkeypatch):
+def test_an_experiment_file_is_found_in_the_home_folder_and_a_missing_one_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "e.yaml", "epochs: 7\n")
@@ -166,7 +169,7 @@ def test_an_experiment_file_is_found_below_home_and_where_it_is_not_is_told(tmp_
         resolve("train", {"experiment": "gone.yaml"})
 
 
-def test_where_images_lie_is_kept_as_it_leads_there_from_everywhere(tmp_path, monkeypatch):
+def test_the_path_of_images_is_stored_as_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for given in ({"dataset": "folder"}, {"dataset": "folder", "data_dir": "data"}, {"data_dir": "./data/"}):
         assert resolve("train", {"experiment": "none", **given}).data_dir == f"{tmp_path}/data"
@@ -174,7 +177,7 @@ def test_where_images_lie_is_kept_as_it_leads_there_from_everywhere(tmp_path, mo
     assert resolve("evaluate", {}).data_dir == ""
 
 
-def test_a_flag_s_error_does_not_blame_the_file(tmp_path):
+def test_an_error_in_a_flag_does_not_name_the_file(tmp_path):
     file = write(tmp_path / "e.yaml", "epochs: 7\n")
     with pytest.raises(ValueError, match=r"^epochs=x: should be a valid integer$"):
         resolve("train", {"experiment": file, "epochs": "x"})
@@ -185,7 +188,7 @@ def test_hostile_names_do_not_reach_the_file_system():
         resolve("train", {"dataset": "../../etc/passwd"})
 
 
-def test_from_study_takes_the_study_s_parameters_save_those_given(tmp_path):
+def test_from_study_uses_the_studys_parameters_except_those_given(tmp_path):
     asked = []
 
     def best_of(name, storage):
@@ -199,13 +202,13 @@ def test_from_study_takes_the_study_s_parameters_save_those_given(tmp_path):
     assert (params.model, params.patch_size, params.max_lr, params.epochs, params.seed) == ("vit", 8, 1e-3, 5, 3)
 
 
-def test_a_sweep_of_another_network_does_not_take_the_vit_s_file():
+def test_a_sweep_of_another_network_does_not_use_the_file_for_vit():
     assert resolve("sweep", {"model": "vit", "dataset": "folder"}).experiment == "experiments/sweep_vit.yaml"
     params = resolve("sweep", {"model": "convnext_tiny", "dataset": "folder"})
     assert (params.experiment, params.space, params.weight_decay) == ("none", {}, 5e-4)
 
 
-def test_a_sweep_s_file_serves_its_other_steps_too():
+def test_the_file_of_a_sweep_is_used_for_its_other_steps_too():
     file = "experiments/sweep_vit.yaml"
     assert resolve("sweep", {}).space.keys() == {"max_lr", "patch_size"}
     assert resolve("train", {"experiment": file}).dim == resolve("sweep", {}).dim

@@ -1,4 +1,4 @@
-"""Whatever standard output and standard error are, a command ends with its answer, or with one line."""
+"""A command ends with its answer or with one line, whatever standard output and standard error are."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ NAMES = ("été", "猫")
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A training of two classes whose names are not ASCII, and whose first prediction is made."""
+    """A workplace with a training on two classes with names that are not ASCII, and a first prediction."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     for shade, name in enumerate(NAMES):
         for part, number in (("train", 12), ("test", 3)):
@@ -33,7 +33,7 @@ def photo(name):
 
 
 def typed(workplace, words, redirections="", **environment):
-    """What `python -m pipeline WORDS REDIRECTIONS` does in a shell."""
+    """Runs `python -m pipeline WORDS REDIRECTIONS` in a shell."""
     command = f"python -m pipeline {words} {redirections}"
     env = {**workplace.environment, "PYTHONPATH": str(PROJECT), **environment}
     return subprocess.run(["bash", "-c", command], cwd=workplace.folder, env=env, capture_output=True, timeout=120)
@@ -48,7 +48,7 @@ def typed(workplace, words, redirections="", **environment):
         pytest.param("latin-1:strict", "été", "\\u732b", marks=pytest.mark.slow),
     ],
 )
-def test_characters_that_cannot_be_shown_are_escaped(workplace, encoding, first, second):
+def test_characters_that_a_stream_cannot_encode_are_escaped(workplace, encoding, first, second):
     done = typed(workplace, f"predict {photo(NAMES[0])} {photo(NAMES[1])}", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode(encoding.partition(":")[0]).splitlines()
@@ -69,7 +69,7 @@ def test_characters_that_cannot_be_shown_are_escaped(workplace, encoding, first,
 def test_an_answer_that_cannot_be_written_is_one_line(workplace, words, redirections, reason):
     done = typed(workplace, words, redirections)
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines() == [f"error: standard output takes no more: {reason}"]
+    assert done.stderr.decode().splitlines() == [f"error: standard output cannot be written: {reason}"]
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_an_answer_that_cannot_be_written_is_one_line(workplace, words, redirect
         pytest.param("evaluate", "2> >(true)", marks=pytest.mark.slow),
     ],
 )
-def test_lines_that_cannot_be_written_stop_no_work(workplace, words, redirections):
+def test_messages_that_cannot_be_written_do_not_stop_the_work(workplace, words, redirections):
     done = typed(workplace, words, redirections)
     assert done.returncode == 0
     assert done.stderr == b""
     assert (photo(NAMES[0]) in done.stdout.decode()) == (words.startswith("predict") and ">&- 2" not in redirections)
 
 
-def test_a_training_goes_on_when_the_reader_of_its_lines_is_gone(workplace, tmp_path):
+def test_a_training_continues_after_the_reader_of_its_messages_has_gone(workplace, tmp_path):
     place = Workplace(tmp_path)
     recipe = {**RECIPE, "epochs": 2, "data_dir": workplace.folder / "photos"}
     words = " ".join(f"--{name} {value}" for name, value in recipe.items())

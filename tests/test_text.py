@@ -1,4 +1,4 @@
-"""Names as hostile as file systems allow -> text that does no harm and still tells them apart."""
+"""Names as hostile as file systems allow become harmless text, and different names stay different."""
 
 import csv
 import html
@@ -49,7 +49,7 @@ NAMES = [
     "a; '=1",
     "x;\t'=1",
 ]
-OF_A_FOLDER = "postgresql://me:word@host"  # a name, and as such kept as it is
+OF_A_FOLDER = "postgresql://me:word@host"  # a name is not changed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,11 +61,11 @@ def test_a_name_is_shown_in_one_line_that_can_be_encoded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, OF_A_FOLDER])
-def test_a_cell_is_read_as_what_was_written_there(name: str) -> None:
+def test_a_cell_is_read_back_as_the_text_that_was_written(name: str) -> None:
     assert text.from_cell(text.cell(text.shown(name))) == text.shown(name)
 
 
-def test_no_two_names_become_one() -> None:
+def test_different_names_stay_different() -> None:
     assert len({text.shown(name) for name in NAMES}) == len(NAMES)
     assert len({text.cell(text.shown(name)) for name in NAMES}) == len(NAMES)
 
@@ -73,7 +73,7 @@ def test_no_two_names_become_one() -> None:
 @pytest.mark.parametrize(
     "name", ["cat", "a cat.jpg", "émeu", "犬", "😀", "👩\u200d🔬", "می\u200cخواهم", "$dog", "a-b=c"]
 )
-def test_what_does_no_harm_stays_as_it_is(name: str) -> None:
+def test_harmless_text_is_not_changed(name: str) -> None:
     assert text.shown(name) == text.cell(name) == text.note(name) == name
 
 
@@ -87,7 +87,7 @@ def test_what_does_no_harm_stays_as_it_is(name: str) -> None:
         (os.fsdecode(b"\xff"), r"\udcff"),
     ],
 )
-def test_what_would_not_show_is_written_out(name: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(name: str, shown: str) -> None:
     assert text.shown(name) == shown
 
 
@@ -103,14 +103,14 @@ def test_no_cell_starts_a_formula_or_breaks_its_row(name: str) -> None:
 
 @pytest.mark.parametrize("separator", [";", ",", "|", "\t"])
 @pytest.mark.parametrize("formula", ["=HYPERLINK(A1)", "+1", "-1+A1", "@SUM(A1)", "＝1", '"=1"', " =1", "'=1"])
-def test_no_formula_starts_behind_a_separator_that_a_spreadsheet_may_take(separator: str, formula: str) -> None:
+def test_no_formula_starts_after_any_separator_of_a_spreadsheet(separator: str, formula: str) -> None:
     written = text.cell(f"x{separator}{formula}{separator}y")
     for part in written.split(separator):
         assert part.strip(' "')[0] not in "=+-@＝＋－＠"
 
 
 @pytest.mark.parametrize("number", ["-0.5", "+1", "-1e-3", "-inf"])
-def test_a_number_is_no_formula(number: str) -> None:
+def test_a_number_is_not_a_formula(number: str) -> None:
     assert text.cell(number) == number
 
 
@@ -145,7 +145,7 @@ def test_a_note_keeps_its_lines_and_marks_but_no_html() -> None:
 @pytest.mark.parametrize(
     "around", ["{}", "(raised by {}, again)", "'{}'", '{{"uri": "{}", "next": "x@y"}}', "a\n{}\nb"]
 )
-def test_a_password_is_hidden_wherever_it_stands(url: str, around: str) -> None:
+def test_a_password_is_hidden_in_any_text(url: str, around: str) -> None:
     hidden = text.visible(around.format(url), keep="\n")
     assert "secret" not in hidden
     assert text.HIDDEN in hidden
@@ -167,7 +167,7 @@ def test_a_password_is_hidden_wherever_it_stands(url: str, around: str) -> None:
         "num_tokens=64, passes=3",
     ],
 )
-def test_what_holds_no_password_stays_as_it_is(line: str) -> None:
+def test_text_without_a_password_is_not_changed(line: str) -> None:
     assert text.visible(line) == line
 
 
@@ -194,14 +194,14 @@ OURS = "[Training](#/experiments/0/runs/0123456789abcdef?workflowType=machine_le
         "!",
     ],
 )
-def test_a_name_in_a_note_is_no_link_and_no_image_but_our_links_stay(name: str) -> None:
+def test_names_in_a_note_become_no_links_or_images_but_our_own_links_stay(name: str) -> None:
     for written in (text.note(f"**A** — {text.unmarked(name)}\n\n{OURS}"), text.note(f"**A** — {name} {OURS}")):
         rendered = MARKDOWN.render(written)
         links, images = re.findall('href="([^"]*)', rendered), rendered.count("<img")
         assert not images
         assert all(link.startswith("#/experiments/0/runs/") for link in links)
         assert links
-        # Some renderers make links of these without brackets.
+        # Some renderers turn these into links without brackets.
         assert not re.search(r"://|www\.|@", written.replace(OURS, ""))
     escaped = MARKDOWN.render(text.note(text.unmarked(name)))
     assert "<a" not in escaped and "<img" not in escaped

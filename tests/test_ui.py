@@ -1,4 +1,4 @@
-"""`make ui` as a person types it: it answers here and nowhere else, and shows what they came for."""
+"""`make ui` as a person starts it: it answers only on this machine, and shows the results."""
 
 import itertools
 
@@ -23,7 +23,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """An experiment of every step, a sweep, and a run with a hostile name."""
+    """A workplace with an experiment of every step, a sweep, and a run with a hostile name."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     assert place.run("main", **TINY, **RESNET, steps="train,evaluate,explain") == 0
     assert place.run("sweep", **TINY, **VIT, space=SPACE) == 0
@@ -40,7 +40,7 @@ def ui(experiment):
 
 @pytest.fixture
 def view(ui):
-    """A window on it, and afterwards what it complained of: nothing."""
+    """A browser window on the UI. It must have no faults at the end."""
     with window(ui.url) as view:
         yield view
         assert view.complaints == []
@@ -51,11 +51,11 @@ def run_of(place: Workplace, step: str):
 
 
 def address(place: Workplace, step: str, page: str = "") -> str:
-    """The page of the one run of `step`."""
+    """The page of the only run of `step`."""
     return RUNS.replace("runs", f"runs/{run_of(place, step).info.run_id}{page}")
 
 
-def test_it_listens_on_loopback_alone(ui):
+def test_the_ui_listens_only_on_loopback(ui):
     listening = {
         connection.laddr.ip
         for child in psutil.Process(ui.process.pid).children(recursive=True)
@@ -68,7 +68,7 @@ def test_it_listens_on_loopback_alone(ui):
 
 @needs_chromium
 @pytest.mark.browser
-def test_the_runs_tell_their_results_in_the_layout_for_training(view: Window, experiment):
+def test_the_list_of_runs_has_results_in_the_layout_for_training(view: Window, experiment):
     accuracy = run_of(experiment, "main").data.metrics["test/accuracy"]
     view.open(RUNS, f"digits resnet18 test {accuracy:.2%}", "patches valid/accuracy", HOSTILE)
     view.sees("Image classifiers")
@@ -79,7 +79,7 @@ def test_the_runs_tell_their_results_in_the_layout_for_training(view: Window, ex
 
 @needs_chromium
 @pytest.mark.browser
-def test_an_experiment_tells_what_each_step_came_to_and_leads_there(view: Window, experiment):
+def test_an_experiment_has_the_result_of_each_step_with_a_link(view: Window, experiment):
     training = run_of(experiment, "train")
     view.open(address(experiment, "main"), "Evaluation", "95 % interval", "Explanation")
     assert view.page.get_by_text("process.pid").count() == 0
@@ -89,7 +89,7 @@ def test_an_experiment_tells_what_each_step_came_to_and_leads_there(view: Window
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_training_begins_with_accuracy_and_loss_and_the_best_epoch_comes_last(view: Window, experiment):
+def test_a_training_shows_accuracy_and_loss_first_and_the_best_epoch_last(view: Window, experiment):
     view.open(address(experiment, "train", "/model-metrics"), "weights", "Step")
     lines = view.page.inner_text("body").splitlines()
     groups = [line for line, count in itertools.pairwise(lines) if count.startswith("(")]
@@ -105,7 +105,7 @@ def test_the_curves_of_train_and_valid_are_in_one_chart(view: Window):
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_sweep_leads_to_the_comparison_of_its_trials(view: Window, experiment):
+def test_a_sweep_has_a_link_to_the_comparison_of_its_trials(view: Window, experiment):
     view.open(address(experiment, "sweep"), "was the best")
     view.follow("compare all trials")
     view.sees("Parallel Coordinates", "patch_size", "train/loss vs valid/loss", "2 matching runs")
@@ -123,12 +123,12 @@ def test_models_are_ranked_by_their_accuracy_on_their_images(ui, experiment):
 @pytest.mark.slow
 @needs_chromium
 @pytest.mark.browser
-def test_screenshots_are_of_what_the_store_holds(ui, experiment, tmp_path, monkeypatch):
+def test_screenshots_show_stored_runs(ui, experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(screenshots, "SETTLE_MS", 500)
     mlflow.set_tracking_uri(ui.url)
     try:
         made = screenshots.make(tmp_path)
-        told = run_record.read(run_of(experiment, "main").info.run_id)
+        record = run_record.read(run_of(experiment, "main").info.run_id)
     finally:
         mlflow.set_tracking_uri(None)
     assert {path.stem for path in made} == {path.stem for path in screenshots.FOLDER.glob("*.png")}
@@ -137,6 +137,6 @@ def test_screenshots_are_of_what_the_store_holds(ui, experiment, tmp_path, monke
         with Image.open(path) as picture:
             assert picture.width in (1400, 1200, 360) and len(picture.convert("RGB").getcolors()) > 30
     with browser.chromium() as chromium:
-        picture, result = gallery._photographed(chromium, told)
+        picture, result = gallery._photographed(chromium, record)
     assert f"{experiment.runs('main')[0].data.metrics['test/accuracy']:.2%}".replace("%", " %") in result
     assert browser.keep(picture, tmp_path / "gallery.png") <= browser.MAX_BYTES

@@ -1,4 +1,4 @@
-"""Finished trainings with what was measured of them on their test split, found by any run that leads to one."""
+"""Reads evaluations of finished trainings. Any related run leads to them: an experiment, a training, an evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from pipeline.settings import command
 from pipeline.text import from_cell
 from pipeline.tracking import store
 
-# Runs that others stand under.
-ABOVE = ("main", "seeds")
+GROUPS = ("main", "seeds")  # steps whose runs are parents of trainings
 CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 TEXTS, NUMBERS = ["name", "true", "predicted"], ["confidence", "probability_of_true"]
 BINS = ["low", "high", "confidence", "accuracy", "count"]
@@ -21,23 +20,24 @@ BINS = ["low", "high", "confidence", "accuracy", "count"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A training and an evaluation of it, as its run tells them."""
+    """An evaluation of a training, read from the store."""
 
     run_id: str  # of the evaluation
     train_run_id: str
     params: TrainParams
-    checkpoint: str  # whose weights were evaluated: best or last
+    checkpoint: str  # the evaluated weights: best or last
     tags: dict[str, str]  # of the training
     test_digest: str
     metrics: dict[str, float]
-    predictions: pd.DataFrame  # a row per test image: name, true, predicted, confidence, probability_of_true
-    reliability: pd.DataFrame  # a row per bin: low, high, confidence, accuracy, count
+    predictions: pd.DataFrame  # one row per test image: name, true, predicted, confidence, probability_of_true
+    reliability: pd.DataFrame  # one row per bin: low, high, confidence, accuracy, count
 
 
 def find(asked: str) -> list[Evaluation]:
-    """What the run `asked` leads to: its evaluation, or the newest of its training or of each training below it.
+    """The evaluations for the run `asked`.
 
-    Raises ValueError where there is none, saying how to make it, and where one cannot be read.
+    For an evaluation, it is that one; for a training, its newest; for an experiment or a series of seeds, the newest of
+    each training. Raises ValueError if an evaluation is missing, with the command that creates it, or cannot be read.
     """
     run = store.stored_run(asked, "runs")
     step = run.data.tags.get("step")
@@ -47,18 +47,18 @@ def find(asked: str) -> list[Evaluation]:
     if step in lookup.OF_STEP["train"]:
         _check_finished(run)
         return [_read(_evaluation_of(run))]
-    if step not in ABOVE:
+    if step not in GROUPS:
         raise ValueError(
-            f"runs: {asked} is no training, evaluation or experiment but {step or 'a run of something else'}"
+            f"runs: {asked} is a run of {step or 'another program'}; give a training, an evaluation or an experiment"
         )
     trainings = [each for each in store.children(asked, "train") if each.info.status == "FINISHED"]
     if not trainings:
-        raise ValueError(f"runs: {asked} has no FINISHED training below it")
+        raise ValueError(f"runs: {asked} has no FINISHED training among its child runs")
     return [_read(_evaluation_of(each)) for each in reversed(trainings)]
 
 
 def epochs(train_run_id: str) -> pd.DataFrame:
-    """A row per epoch of a training: epoch, and its losses and accuracies by the names of their metrics."""
+    """One row per epoch of a training: `epoch`, and a column for each metric in CURVES that was logged."""
     client = store.Client()
     curves = {
         name: pd.Series({point.step: point.value for point in client.get_metric_history(train_run_id, name)})
@@ -70,14 +70,14 @@ def epochs(train_run_id: str) -> pd.DataFrame:
 
 def _check_finished(run: store.StoredRun) -> None:
     if run.info.status != "FINISHED":
-        raise ValueError(f"runs: {run.info.run_id} is not FINISHED but {run.info.status}")
+        raise ValueError(f"runs: {run.info.run_id} is {run.info.status}, not FINISHED")
 
 
 def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
     train_run_id = str(training.info.run_id)
     found = store.finished_runs("evaluate", {"train.run_id": train_run_id}, beside=training)
     if not found:
-        raise ValueError(f"training {train_run_id} has no evaluation; make one: {_command(train_run_id)}")
+        raise ValueError(f"training {train_run_id} has no evaluation; create one with: {_command(train_run_id)}")
     return found[0]
 
 
@@ -89,7 +89,9 @@ def _read(run: store.StoredRun) -> Evaluation:
     tags, run_id = run.data.tags, str(run.info.run_id)
     train_run_id = tags.get("train.run_id", "")
     if "test.digest" not in tags:
-        raise ValueError(f"evaluation {run_id} is of an earlier version; make another: {_command(train_run_id)}")
+        raise ValueError(
+            f"evaluation {run_id} is from an earlier version; create a new one with: {_command(train_run_id)}"
+        )
     training = store.stored_run(train_run_id, "train.run_id")
     with store.scratch() as folder:
         predictions = _table(run_id, "predictions.csv", folder, TEXTS, NUMBERS)
@@ -108,9 +110,9 @@ def _read(run: store.StoredRun) -> Evaluation:
 
 
 def _table(run_id: str, name: str, folder: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """Those columns of a run's table, its texts as they were before they became cells.
+    """The columns `texts` and `numbers` of a run's table, with the texts as they were before `cell` changed them.
 
-    Raises ValueError for another table.
+    Raises ValueError if the table does not have this form.
     """
     path = store.artifact(run_id, name, folder)
     try:
@@ -123,4 +125,4 @@ def _table(run_id: str, name: str, folder: Path, texts: Sequence[str], numbers: 
         )
         return table.assign(**{column: table[column].map(from_cell) for column in texts})
     except (OSError, ValueError):
-        raise ValueError(f"run {run_id}: {name} is not the table that was written there") from None
+        raise ValueError(f"run {run_id}: {name} is damaged or was changed") from None

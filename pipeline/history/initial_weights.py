@@ -1,4 +1,4 @@
-"""A recipe with the weights it starts from: torchvision's, those of a file, or those of an earlier run."""
+"""Prepares a recipe with its starting weights: pretrained, from a file, or from an earlier run."""
 
 import hashlib
 import pickle
@@ -29,9 +29,9 @@ OF_A_NETWORK = [*(name for name in ModelParams.model_fields if name not in Param
 
 
 def prepare(params: RecipeParams) -> Recipe:
-    """The recipe on this machine, with the weights that `params` name; says what becomes of them.
+    """The recipe on this machine, with the weights that `params` name. Prints how the weights are used.
 
-    Raises ValueError for weights that cannot be had or do not fit, and for anything else that does not fit together.
+    Raises ValueError if the weights cannot be loaded, or if weights, images and parameters do not match.
     """
     params = lookup.in_full(params)  # a sweep's space may name runs too
     recipe, notes, warnings = preflight.prepare(params, _find(params))
@@ -92,7 +92,7 @@ def _find(params: RecipeParams) -> Pretrained | None:
 
 
 def _seen_before(recipe: Recipe, run_id: str) -> str:
-    """Which images that are held out here that training has learned from, by their names; empty where none are."""
+    """A warning if the training `run_id` has learned from images that are held out here, by name; empty if not."""
     if store.stored_run(run_id, "weights").data.tags.get("dataset") != recipe.params.dataset:
         return ""
     with store.scratch() as folder:
@@ -100,12 +100,14 @@ def _seen_before(recipe: Recipe, run_id: str) -> str:
             table = pd.read_csv(store.artifact(run_id, "splits.csv", folder), dtype=str, keep_default_na=False)
             learned = {from_cell(name) for name in table["name"][table["split"] == "train"]}
         except (ValueError, KeyError):
-            return "which images it has learned from is not known: some may be held out here"
+            return "this run has no list of its train images: some may be in the test or validation split here"
     splits = recipe.splits
     held_out = {"test": splits.test.names, "validation": splits.valid.names if splits.valid else []}
     counts = {part: sum(name in learned for name in names) for part, names in held_out.items()}
     seen = [f"{count} of {len(held_out[part])} {part} images" for part, count in counts.items() if count]
-    return f"has learned from {' and '.join(seen)}, going by their names: their accuracy will flatter" if seen else ""
+    if not seen:
+        return ""
+    return f"this run has learned from {' and '.join(seen)}, by their names: their accuracy will be too high"
 
 
 def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> Pretrained:
@@ -120,7 +122,7 @@ def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> 
     except ValueError as error:
         raise ValueError(f"{source}: its description cannot be used ({error})") from None
     if description.network.name != model:
-        raise ValueError(f"{source}: are weights of model={description.network.name}, and model={model} here")
+        raise ValueError(f"{source}: the weights are for model={description.network.name}, not for model={model}")
     return Pretrained(
         state,
         source,
@@ -140,8 +142,8 @@ def _is_described(path: Path, source: str) -> bool:
         with safe_open(path, framework="pt") as file:
             return checkpoint.DESCRIPTION in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its header is none"
-        raise ValueError(f"{source}: no safetensors file ({reason})") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its header is not valid"
+        raise ValueError(f"{source}: not a safetensors file ({reason})") from None
 
 
 def _bare(path: Path) -> dict[str, Tensor]:
@@ -150,15 +152,15 @@ def _bare(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
-    """The tensors by name that `torch.save` wrote; of a pickle with anything else in it nothing is loaded."""
+    """The tensors, by name, that `torch.save` wrote. A pickle that holds anything else is refused unloaded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols of pickle: it is read, or refused below
+            warnings.simplefilter("ignore")  # about pickle protocols: the file is read, or refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{source}: holds more than tensors, or is no file of torch.save ({_line(error)})") from None
+        raise ValueError(f"{source}: holds more than tensors, or is not from torch.save ({_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{source}: is no mapping of names to tensors, as a state_dict is")
+        raise ValueError(f"{source}: is not a state_dict, which maps names to tensors")
     return {str(name): tensor for name, tensor in state.items()}
 
 

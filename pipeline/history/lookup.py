@@ -1,4 +1,4 @@
-"""Which run a person means, and the parameters that a run was started with."""
+"""Finds the run that a user names, and the parameters with which a run was started."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from pipeline.tracking import owners, store
 
 Kind = TypeVar("Kind", bound=Declared)
 
-ID_CHARACTERS = 32  # of a run's id
-MOST_EXPERIMENTS = 50_000  # that MLflow lists at once
-OF_STEP = {"train": ("train", "probe")}  # steps whose runs are trainings: a probe is one, fitted another way
+ID_CHARACTERS = 32  # length of a run's id
+MOST_EXPERIMENTS = 50_000  # as many as MLflow lists at once
+OF_STEP = {"train": ("train", "probe")}  # a probe also counts as a training
 NAMES = {"main": "experiment", "train": "training"}
 FIRST = {"main": "give the id of a run", "train": "train first"}
 
 
 def finished_run(asked: str, step: str, only: bool = True) -> str:
-    """The id of the FINISHED run that `asked` names: an id, or `latest`, the newest of `step` that is this user's own.
+    """The id of a FINISHED run. `asked` is an id, or `latest`: this user's newest run of `step`.
 
-    only: whether an id must be of that step. Says whose it is where it is another's. Raises ValueError if there is no
-    such run.
+    only: whether a run given by id must be of `step`. Prints the owner if the run belongs to another user. Raises
+    ValueError if there is no such run.
     """
     if asked == "latest":
         finished = [run for each in OF_STEP.get(step, (step,)) for run in store.finished_runs(each)]
@@ -35,17 +35,19 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
         return str(newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
     run = store.stored_run(asked)
     if only and (found := run.data.tags.get("step")) not in OF_STEP.get(step, (step,)):
-        raise ValueError(f"run_id={asked} is no {NAMES[step]} but {found or 'a run of something else'}")
+        raise ValueError(
+            f"run_id={asked} is a run of {found or 'another program'}; give the id of a finished {NAMES[step]}"
+        )
     if run.info.status != "FINISHED":
-        raise ValueError(f"run_id={asked} is not FINISHED but {run.info.status}")
+        raise ValueError(f"run_id={asked} is {run.info.status}, not FINISHED")
     say_owner(run)
     return asked
 
 
 def full_id(start: str, named: str) -> str:
-    """The id of the one run whose id begins with `start`, which parameter `named` gave.
+    """The complete id of the only run whose id begins with `start`, which the user gave as parameter `named`.
 
-    Raises ValueError where there is none, or more than one, or the store is away.
+    Raises ValueError if there is no such run or more than one, or if the store does not answer.
     """
     if not re.fullmatch(ID_START, start):
         raise ValueError(f"{named}={start}: should be {OF_A_RUN}")
@@ -58,14 +60,14 @@ def full_id(start: str, named: str) -> str:
     except MlflowException as error:
         raise store.unusable(error) from None
     if len(found) > 1:
-        raise ValueError(f"{named}={start}: the ids of several runs begin so; give more of it")
+        raise ValueError(f"{named}={start}: several run ids begin with this; give more characters")
     if not found:
         raise ValueError(f"{named}={start}: no such run in {store.uri()}")
     return str(found[0].info.run_id)
 
 
 def in_full(params: Kind) -> Kind:
-    """`params` with the whole id of each run that they name. Raises ValueError where what they name is not one run."""
+    """`params` with complete run ids. Raises ValueError if the start of an id does not name exactly one run."""
     found: dict[str, Any] = {}
     if (asked := getattr(params, "run_id", "latest")) != "latest":
         found["run_id"] = full_id(asked, "run_id")
@@ -77,41 +79,41 @@ def in_full(params: Kind) -> Kind:
 
 
 def newest_own(runs: Sequence[StoredRun], named: str, what: str, advice: str) -> StoredRun:
-    """The first of `runs` that is this user's own. Raises ValueError where none is, naming the first of another's."""
+    """The first of `runs` that belongs to this user. If there is none, raises ValueError that names the first run."""
     if own := next((run for run in runs if owners.is_own(run)), None):
         return own
     if not runs:
         raise ValueError(f"{named}=latest: no {what} in this MLflow experiment; {advice}")
     other = runs[0]
     raise ValueError(
-        f"{named}=latest: no {what} of your own in this MLflow experiment; the newest is of {owners.name(other)}: "
-        f"{named}={other.info.run_id} takes it"
+        f"{named}=latest: no {what} of your own in this MLflow experiment; the newest belongs to {owners.name(other)}: "
+        f"give {named}={other.info.run_id} to use it"
     )
 
 
 def say_owner(run: StoredRun) -> None:
-    """Says whose a run is that is not this user's own."""
+    """Prints the owner of a run if it does not belong to this user."""
     if not owners.is_own(run):
-        say(f"run {run.info.run_id} is of {owners.name(run)}")
+        say(f"run {run.info.run_id} belongs to {owners.name(run)}")
 
 
-def untrusted(run_id: str, stored: Mapping[str, Any]) -> str:
-    """Whose parameters those stored in a run are, where this user did not write them; else empty."""
+def foreign_author(run_id: str, stored: Mapping[str, Any]) -> str:
+    """Who wrote the stored parameters of a run; empty if it was this user."""
     run = store.stored_run(run_id)
-    if owners.wrote(run, stored):
+    if owners.wrote_params(run, stored):
         return ""
     return owners.name(run) if not owners.is_own(run) else "somebody who changed its params.json"
 
 
 def params(run_id: str, kind: type[Kind]) -> Kind:
-    """The parameters in a run's params.json. Raises ValueError if there are none, or of another version."""
+    """The parameters in a run's params.json. Raises ValueError if it is missing or from another version."""
     try:
         return kind(**stored_params(run_id))
     except ValidationError:
-        raise ValueError(f"run {run_id}: its params.json is of another version of this project") from None
+        raise ValueError(f"run {run_id}: its params.json is from another version of this project") from None
 
 
 def stored_params(run_id: str) -> dict[str, Any]:
-    """A run's params.json as it stands. Raises ValueError if there is none."""
+    """The content of a run's params.json. Raises ValueError if it is missing."""
     with store.scratch() as folder:
         return store.read_json(run_id, "params.json", folder)

@@ -1,4 +1,4 @@
-"""What a finished run has left in the store, read back as plain values; what is not as it was written is refused."""
+"""Reads a finished run from the store as plain values. Damaged or changed artifacts are refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.report.record import Record, StepRecord
 from pipeline.text import visible
 from pipeline.tracking import processes, store
 
-# What a run names by its tags, by step and kind; and where there is no such tag, steps that name it by theirs.
+# NAMED: the runs that a run names by its tags, by step and kind. NAMING: runs of those steps name it.
 NAMED: dict[str, dict[str, dict[str, str]]] = {
     "main": {f"{step}.run_id": {step: step} for step in ("lr_range", "probe", "sweep", "train", "evaluate", "explain")},
     "train": {"lr_range.run_id": {"lr_range": "lr_range"}},
@@ -28,35 +28,35 @@ KINDS = (*artifacts.TABLES, "evaluate_beside")
 
 
 def read(run_id: str) -> Record:
-    """What a run and the steps that belong to it have left: an experiment's steps, or those about one training.
+    """The record of a run and of the steps that belong to it: an experiment's steps, or the steps of one training.
 
-    Raises ValueError where there is no such run, it is of something else, or what it left is damaged.
+    Raises ValueError if there is no such run, if a report cannot show its step, or if its artifacts are damaged.
     """
-    of = store.stored_run(run_id)
-    kind = of.data.tags.get("step", "")
+    run = store.stored_run(run_id)
+    kind = run.data.tags.get("step", "")
     if kind not in (*artifacts.PARENTS, *artifacts.TABLES):
         kinds = ", ".join((*artifacts.PARENTS, *artifacts.TABLES))
-        raise ValueError(f"run_id={run_id} is {kind or 'a run of something else'}, and reports are of {kinds}")
+        raise ValueError(f"run_id={run_id} is a run of {kind or 'another program'}; a report needs a run of {kinds}")
     try:
-        found = _belonging(of, kind, {})
+        found = _related(run, kind, {})
         steps = {name: _step(found[name], name) for name in KINDS if name in found}
-        return Record(steps.get(kind) or _step(of, kind), steps)
+        return Record(steps.get(kind) or _step(run, kind), steps)
     except MlflowException as error:
         raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
 
 
-def _belonging(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
-    """`found`, and by kind the run, those it names and those that name it, each the newest."""
+def _related(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
+    """`found`, with the run, the runs that it names and the newest runs that name it, by step."""
     if kind not in artifacts.PARENTS:
         found = {**found, kind: run}
     elif "train.run_id" not in run.data.tags:
         trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
         if trainings:
-            found = _belonging(trainings[-1], "train", found)  # of several seeds the first
+            found = _related(trainings[-1], "train", found)  # the first of several seeds
     named = {name: other for name, other in _named(run, kind) if name not in found}
     found = {**found, **named}
     for name, other in named.items():
-        found = _belonging(other, name, found)
+        found = _related(other, name, found)
     for name in NAMING.get(kind, ()):
         if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id}, beside=run)):
             found = {**found, name: naming[0]}
@@ -83,7 +83,7 @@ def _step(run: StoredRun, kind: str) -> StepRecord:
                 continue
             file = store.artifact(run_id, path, folder)
             if file.stat().st_size > most_bytes:
-                say(f"{path} of run {run_id} is left out of the report, being larger than {most_bytes:,} bytes")
+                say(f"{path} of run {run_id} is left out of the report: it is larger than {most_bytes:,} bytes")
                 continue
             content = file.read_bytes()
             try:
@@ -92,7 +92,8 @@ def _step(run: StoredRun, kind: str) -> StepRecord:
                 else:
                     pictures[path] = artifacts.picture(content)
             except ValueError as error:
-                raise ValueError(f"run {run_id}: {path} is not as it was written ({store.first_line(error)})") from None
+                reason = store.first_line(error)
+                raise ValueError(f"run {run_id}: {path} is damaged or was changed ({reason})") from None
     return StepRecord(
         kind=kind,
         run_id=run_id,
@@ -108,7 +109,7 @@ def _step(run: StoredRun, kind: str) -> StepRecord:
 
 
 def _seconds(run: StoredRun) -> float | None:
-    # Of a run that was gone on with, the start is that of the first part, and nothing tells of the pause.
+    # A resumed run has the start time of its first part, and the length of the pause is not known.
     if not run.info.end_time or processes.REOPENED in run.data.tags:
         return None
     return float((run.info.end_time - run.info.start_time) / 1000)
@@ -124,7 +125,7 @@ def _listed(run_id: str, folders: set[str]) -> set[str]:
 
 
 def _epochs(run: StoredRun) -> pd.DataFrame:
-    """A row per epoch: `epoch`, and what was logged at it."""
+    """One row per epoch: `epoch`, and the metrics logged for it."""
     client = store.Client()
     points: dict[str, Any] = {
         name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}

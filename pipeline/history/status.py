@@ -1,4 +1,4 @@
-"""What is under way in the tracking store, as its runs tell it; nothing is written there."""
+"""Reads from the tracking store which runs are under way and how far they are. Writes nothing."""
 
 import re
 import time
@@ -14,16 +14,16 @@ from mlflow.exceptions import MlflowException
 from pipeline.tracking import processes, store
 
 PARENT = "mlflow.parentRunId"
-RECENT = 100  # trials that tell how long one takes
+RECENT = 100  # number of finished trials from which the duration of a trial is estimated
 
 
 class Progress(NamedTuple):
-    """How far something is, in units of its own."""
+    """How many units of a run are done, with their total and the time left."""
 
     done: int
-    total: int  # 0 where it is not known
-    seconds_left: float | None = None  # None where that is not known
-    is_bound: bool = False  # whether it is less than that
+    total: int  # 0 if unknown
+    seconds_left: float | None = None  # None if unknown
+    is_bound: bool = False  # whether `seconds_left` is an upper bound
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class OpenRun:
     """A run that has not ended."""
 
     run: StoredRun
-    depth: int  # of those that it is a part of
-    is_dead: bool  # its process is gone
-    unit: str  # what it consists of; empty where that is not known
+    depth: int  # number of open runs above it
+    is_dead: bool  # its process has ended
+    unit: str  # epoch, trial or step; empty if unknown
     progress: Progress
 
 
 def runs() -> list[OpenRun]:
-    """The store's runs that have not ended, those that are a part of one below it; the oldest first.
+    """The store's runs that have not ended, oldest first, with child runs after their parents.
 
-    Raises ValueError when the store does not answer.
+    Raises ValueError if the store does not answer.
     """
     if not store.is_made():
         return []
@@ -55,15 +55,15 @@ def runs() -> list[OpenRun]:
 
 
 def _in_order(found: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, int]]:
-    """Each run, and how deep it stands below others of them."""
+    """(run, depth) for each run: children follow their parent, which has one level less."""
     by_id = {run.info.run_id: run for run in found}
     parts: dict[str, list[str]] = {}
     for run in found:
-        is_of = run.data.tags.get(PARENT, "")
-        parts.setdefault(is_of if is_of in by_id else "", []).append(run.info.run_id)
+        parent = run.data.tags.get(PARENT, "")
+        parts.setdefault(parent if parent in by_id else "", []).append(run.info.run_id)
     waiting = [(run_id, 0) for run_id in reversed(parts.get("", []))]
     while by_id:
-        # What is left when none waits claims to be a part of itself.
+        # If no run waits but some are left, their tags make them parents of each other.
         run_id, depth = waiting.pop() if waiting else (next(iter(by_id)), 0)
         if run_id in by_id:
             yield by_id.pop(run_id), depth
@@ -80,23 +80,23 @@ def _unknown(client: store.Client, run: StoredRun) -> Progress:
 
 
 def _epochs(client: store.Client, run: StoredRun) -> Progress:
-    """Of what epochs took the middle one counts: a run that went on after a while has a long one."""
+    """Uses the median duration of an epoch, since a resumed run has one long epoch with the pause in it."""
     total = _number(run.data.params.get("epochs", ""))
     points = {point.step: point.timestamp / 1000 for point in client.get_metric_history(run.info.run_id, "lr")}
     ends = [points[epoch] for epoch in sorted(points)]
-    still = total - len(ends)
+    num_left = total - len(ends)
     if not ends:
         return Progress(0, total)
-    if len(ends) == 1:  # what came before it is counted as well
-        return Progress(1, total, still * max(0.0, ends[0] - run.info.start_time / 1000), is_bound=True)
+    if len(ends) == 1:  # the time includes everything before the first epoch, so it is an upper bound
+        return Progress(1, total, num_left * max(0.0, ends[0] - run.info.start_time / 1000), is_bound=True)
     each = median(later - earlier for earlier, later in pairwise(ends))
-    return Progress(len(ends), total, max(0.0, still * each - min(each, time.time() - ends[-1])))
+    return Progress(len(ends), total, max(0.0, num_left * each - min(each, time.time() - ends[-1])))
 
 
 def _trials(client: store.Client, run: StoredRun) -> Progress:
-    """What trials took, for as many workers as there are trials under way.
+    """Uses the mean duration of recent trials, divided by the number of trials under way.
 
-    One that was gone on with is left out: its time holds the pause.
+    Resumed trials do not count, since their duration includes the pause.
     """
     done, total, *_ = _tagged(client, run)
     conditions = f"tags.`{PARENT}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
@@ -120,7 +120,7 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
-# By a run's step: what it consists of, and how far it is.
+# By a run's step: the unit of its progress, and the function that finds its progress.
 HOW: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
     "train": ("epoch", _epochs),
     "trial": ("epoch", _epochs),

@@ -1,4 +1,4 @@
-"""The calibration of a training, kept with the run that computed it, for those that come later."""
+"""Stores the calibration of a training with the run that computed it, so that later runs can use it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +16,11 @@ from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration
 
 FILE = "calibration.safetensors"
-TAG, HERE = "calibration", "here"  # what the tag says where the file is among the run's own artifacts
+TAG, HERE = "calibration", "here"  # the tag has this value if the file is among the run's own artifacts
 
 
 class _Numbers(BaseModel):
-    """The numbers in the file beside its tensors."""
+    """The numbers that the file holds in addition to its tensors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -29,7 +29,7 @@ class _Numbers(BaseModel):
 
 
 def keep(run: Run, calibration: Calibration) -> None:
-    """Logs `calibration` among the artifacts of `run`, where `find` finds it once the run is FINISHED."""
+    """Logs `calibration` as an artifact of `run`. `find` finds it once the run is FINISHED."""
     with store.scratch() as folder:
         save(folder / FILE, calibration)
         run.file(folder / FILE, FILE)
@@ -37,7 +37,7 @@ def keep(run: Run, calibration: Calibration) -> None:
 
 
 def find(train_run_id: str, checkpoint_name: str) -> tuple[Calibration, str] | None:
-    """The newest calibration of that training at that checkpoint, and the run that keeps it; None without one."""
+    """(the newest calibration of a training's checkpoint, the id of the run that has it); None if there is none."""
     wanted = {"train.run_id": train_run_id, "checkpoint": checkpoint_name, TAG: HERE}
     for stored in store.finished_runs("predict", wanted):
         run_id = stored.info.run_id
@@ -45,12 +45,12 @@ def find(train_run_id: str, checkpoint_name: str) -> tuple[Calibration, str] | N
             try:
                 return load(store.artifact(run_id, FILE, folder)), run_id
             except ValueError as error:
-                say(f"not used, so it is computed again: {error} (run {run_id})")
+                say(f"a stored calibration cannot be used and is computed again: {error} (run {run_id})")
     return None
 
 
 def save(path: Path, calibration: Calibration) -> None:
-    """Writes `calibration` to a file, which `load` reads without pickle."""
+    """Writes `calibration` to a file without pickle; `load` reads it."""
     familiar, temperature = calibration.familiar, calibration.temperature
     described = {"temperature": None if temperature is None else asdict(temperature), "limit": familiar.limit}
     tensors = {"whitening": familiar.whitening, "means": familiar.means}
@@ -63,20 +63,20 @@ def load(path: Path) -> Calibration:
     try:
         parsed = _Numbers.model_validate(described)
         if parsed.temperature is not None and not LOWEST <= parsed.temperature.value <= HIGHEST:
-            raise ValueError("its temperature is none that is looked at")
+            raise ValueError(f"its temperature is not between {LOWEST} and {HIGHEST}")
         whitening, means = tensors["whitening"].numpy(), tensors["means"].numpy()
         if not whitening.dtype == means.dtype == np.float32:
-            raise ValueError("its numbers are of another kind")
+            raise ValueError("its tensors are not float32")
         if whitening.ndim != 2 or means.ndim != 2 or len({*whitening.shape, means.shape[1]}) != 1 or not len(means):
-            raise ValueError("its tensors do not fit together")
+            raise ValueError("the shapes of its tensors do not match")
     except (ValidationError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: no calibration of this pipeline ({reason})") from None
+        raise ValueError(f"{path}: not a calibration of this pipeline ({reason})") from None
     return Calibration(parsed.temperature, Familiar(whitening, means, parsed.limit))
 
 
 def numbers(calibration: Calibration) -> dict[str, float]:
-    """A calibration's numbers by the names of their metrics."""
+    """The numbers of a calibration, by metric name."""
     fitted = {} if calibration.temperature is None else asdict(calibration.temperature)
     fitted["temperature"] = fitted.pop("value", None)
     values = {**fitted, "distance_limit": calibration.familiar.limit}

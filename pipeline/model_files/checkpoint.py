@@ -1,4 +1,4 @@
-"""Tensors with a description of them in one safetensors file, written atomically, read without pickle."""
+"""Tensors and their description in one safetensors file, written atomically and read without pickle."""
 
 import errno
 import hashlib
@@ -19,7 +19,7 @@ DESCRIPTION, DIGEST = "classifier", "sha256"  # keys of the file's metadata
 
 
 def save(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Writes `state` and the JSON-able `description` to one safetensors file; a reader sees all of it or none."""
+    """Writes `state` and `description` (as JSON) to one safetensors file. A reader never sees an incomplete file."""
     text = json.dumps(description)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(path) as partial:
@@ -41,18 +41,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path}: not weights of this pipeline ({error})") from None
     found = _digest(tensors, text)
     if metadata.get(DIGEST, found) != found:  # files of earlier versions have none
-        raise ValueError(f"{path}: not weights of this pipeline (its content is not what was written)")
+        raise ValueError(f"{path}: not weights of this pipeline (the file is damaged or was changed)")
     return tensors, description
 
 
 def digest(path: Path) -> str:
-    """64 hex digits of what a file holds, however it lies in it. Raises ValueError for another file."""
+    """64 hex digits of a file's content, independent of its layout. Raises ValueError for any other file."""
     tensors, description = load(path)
     return _digest(tensors, json.dumps(description))
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """The description alone, without reading the tensors. Raises ValueError for any other file."""
+    """Only the description, without reading the tensors. Raises ValueError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads((file.metadata() or {})[DESCRIPTION]))
@@ -61,7 +61,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def save_tree(path: Path, tree: Any, description: Mapping[str, Any]) -> None:
-    """Writes `tree`, nested dicts, lists and tuples of tensors and plain values, as `save` does."""
+    """Writes `tree` (nested dicts, lists and tuples of tensors and plain values) like `save`."""
     tensors: dict[str, Tensor] = {}
     outline = _outline(tree, tensors)
     save(path, tensors, {**description, "tree": outline})
@@ -73,11 +73,11 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         return _tree(description.pop("tree"), tensors), description
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: no state of a training ({error})") from None
+        raise ValueError(f"{path}: not the state of a training ({error})") from None
 
 
 def _outline(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """`tree` as JSON can hold it: keys of any kind as pairs, tensors by name and by how they lie in memory."""
+    """`tree` in a form for JSON: dicts as pairs, so that keys may have any type; tensors by name and memory format."""
     if isinstance(tree, Tensor):
         name = str(len(tensors))
         tensors[name] = tree
@@ -91,7 +91,7 @@ def _outline(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _tree(outline: Any, tensors: dict[str, Tensor]) -> Any:
     if "tensor" in outline:
-        tensor = tensors.pop(outline["tensor"])  # each once, so that a tree takes no more memory than its file
+        tensor = tensors.pop(outline["tensor"])  # removed once used, so that a tree takes no more memory than its file
         return tensor.contiguous(memory_format=torch.channels_last) if outline["channels_last"] else tensor
     if "dict" in outline:
         return {key: _tree(value, tensors) for key, value in outline["dict"]}
@@ -102,7 +102,7 @@ def _tree(outline: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _error_number(error: SafetensorError) -> int:
-    """The system's number of what went wrong, which safetensors gives in words: `... (os error 28)`."""
+    """The system's error number, from safetensors' message: `... (os error 28)`."""
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else errno.EIO
 

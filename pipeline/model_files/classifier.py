@@ -1,4 +1,4 @@
-"""A trained network with all it takes to use it: its weights file alone rebuilds it."""
+"""A trained network with everything needed to use it. Its weights file is enough to rebuild it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PerChannel = tuple[float, float, float]
 
 
 class Network(BaseModel):
-    """An architecture by its name, and its sizes."""
+    """The name of an architecture, and its sizes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,15 +34,15 @@ class Network(BaseModel):
 
 
 class Description(BaseModel):
-    """All it takes to use a network beside its weights; further keys are ignored."""
+    """Everything needed to use a network except its weights. Unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     network: Network
     image_size: int
-    resize: Resize = "crop"  # how an image that is not square becomes one of image_size + 2 * margin px
-    interpolation: Interpolation = "bicubic"  # by which it was scaled; older files do not say, and have no other
-    margin: int = Field(0, ge=0, le=512)  # px then cut off every side
+    resize: Resize = "crop"  # how an image becomes a square of image_size + 2 * margin px
+    interpolation: Interpolation = "bicubic"  # used for scaling; older files lack it and are all bicubic
+    margin: int = Field(0, ge=0, le=512)  # px cut off each side after scaling
     classes: tuple[str, ...] = Field(min_length=1)  # in the order of the logits
     mean: PerChannel  # per channel, in [0, 1] units
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -50,14 +50,14 @@ class Description(BaseModel):
     licence: str = ""  # of those
 
     @model_validator(mode="after")
-    def sizes_are_those_of_a_training(self) -> Self:
+    def sizes_are_valid_for_a_training(self) -> Self:
         sizes: dict[str, Any] = {"model": self.network.name, "image_size": self.image_size, "crop_padding": 0}
         RecipeParams(**{**self.network.options, **sizes})
         return self
 
 
 def parse(described: Any) -> Description:
-    """The description in plain data. Raises ValueError, in one line, for what is none."""
+    """The description in plain data. Raises ValueError with one line if it is not valid."""
     try:
         return Description.model_validate(described)
     except ValidationError as error:
@@ -67,24 +67,24 @@ def parse(described: Any) -> Description:
 
 @dataclass(frozen=True)
 class Classifier:
-    """`model` takes images normalised with `mean` and `std`; its outputs are logits of `classes`, in their order."""
+    """`model` takes normalised images and returns logits in the order of `classes`; see `description` for both."""
 
     model: nn.Module
     description: Description
 
     @property
     def classes(self) -> list[str]:
-        """Names, in the order of the logits."""
+        """The names of the classes, in the order of the logits."""
         return list(self.description.classes)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) uint8 as the network takes them, float32."""
+        """Images (N, 3, H, W) uint8, normalised for the network: float32."""
         return augmentation.normalise(images, self.description.mean, self.description.std)
 
     def read(self, source: str | BinaryIO) -> np.ndarray:
-        """The image in a file, by its path or open, as in training: (3, image_size, image_size) uint8.
+        """The image in a file, as in training: (3, image_size, image_size) uint8. `source` is a path or an open file.
 
-        Raises ValueError that says why for what cannot be read.
+        Raises ValueError with the reason if the image cannot be read.
         """
         size, margin = self.description.image_size, self.description.margin
         image = decode(source, size + 2 * margin, self.description.resize, self.description.interpolation)
@@ -107,24 +107,24 @@ class Classifier:
 
     @staticmethod
     def load(path: Path, device: torch.device | None = None) -> "Classifier":
-        """The classifier a weights file holds, in evaluation mode. Raises ValueError for another file."""
+        """The classifier in a weights file, in evaluation mode. Raises ValueError for any other file."""
         state, described = checkpoint.load(path)
         try:
             description = parse(described)
             sizes = {**description.network.options, "image_size": description.image_size}
             build = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
-            # Without memory, until it is known that the file holds all of it and no more.
+            # Takes no memory, until it is known that the file has exactly these tensors.
             with unallocated():
                 model = build()
             if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
-                raise ValueError("other tensors than those of such a network")
+                raise ValueError("the network has other tensors")
             models.check_size(description.network.name, description.image_size, batch=2)
         except ValueError as error:
-            raise ValueError(f"{path}: weights and description do not fit ({error})") from None
+            raise ValueError(f"{path}: weights and description do not match ({error})") from None
         where = device or torch.device("cpu")
         if all(name in state for name, _ in model.named_buffers()):
             model.to_empty(device=where)
-        else:  # some tables, such as timm's of positions, are in no file: only building the network gives them
+        else:  # no file has some tables, such as positions in timm: only a built network has them
             with torch.random.fork_rng(devices=[]):
                 model = build().to(where)
         model.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""A classifier as one file that other programs run: uint8 images in, probabilities out, no code of this project."""
+"""Exports a classifier to one file for other programs: uint8 images in, probabilities out, no code of this project."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from pipeline.model_files.classifier import Classifier
 
 IMAGES, PROBABILITIES, BATCH = "images", "probabilities", "batch"  # names in the file
-MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: all of the file is below 2 GiB, which is as far as its format counts
-TOLERANCE = 1e-3  # of a probability, which rounding moves by some 1e-7
+MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: the format allows files below 2 GiB
+TOLERANCE = 1e-3  # for a probability; rounding changes it by about 1e-7
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Portable(nn.Module):
-    """A classifier between its normalisation and a softmax: images (N, 3, H, W) uint8 to probabilities (N, C)."""
+    """A classifier with normalisation and softmax: images (N, 3, H, W) uint8 to probabilities (N, C)."""
 
     mean: Tensor
     std: Tensor
@@ -28,7 +28,7 @@ class Portable(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.model = classifier.model
-        # Of pixels as they come, from 0 to 255.
+        # For pixels from 0 to 255.
         self.register_buffer("mean", 255 * torch.tensor(classifier.description.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(classifier.description.std).view(3, 1, 1))
         self.eval()
@@ -39,7 +39,7 @@ class Portable(nn.Module):
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is written, which returns the version of its language, and how it is run."""
+    """A file format: `write` returns the version of its language, `load` returns a function that runs the file."""
 
     suffix: str
     write: Callable[[Portable, Tensor, Path, Mapping[str, str]], str]
@@ -47,27 +47,26 @@ class Format:
 
 
 def write(classifier: Classifier, form: str, path: Path, metadata: Mapping[str, str]) -> str:
-    """Writes `classifier`, which is on the CPU, to `path`, in a form of FORMATS. Returns the version of its language.
+    """Writes `classifier`, which must be on the CPU, to `path` in a form of FORMATS. Returns the language's version.
 
-    The file takes a batch of any size. Its metadata are `classes` (a JSON list), `image_size` (px), the `resize` and
-    `interpolation` by which images came to that size and `margin` px more on every side, which were cut off then, and
-    `metadata`. Raises ValueError for weights that do not fit in it.
+    The file takes batches of any size. Its metadata are `classes` (a JSON list), `image_size` (px), `resize`,
+    `interpolation` and `margin` (see `Description`), and `metadata`. Raises ValueError if the weights are too large.
     """
     described, size = classifier.description, classifier.description.image_size
     scaled = {"resize": described.resize, "interpolation": described.interpolation, "margin": str(described.margin)}
     properties = {"classes": json.dumps(classifier.classes), "image_size": str(size), **scaled, **metadata}
-    # Two images: one alone would be taken for the size of every batch.
+    # Two images, because with one the exporter would fix the batch size to 1.
     return FORMATS[form].write(Portable(classifier), torch.zeros(2, 3, size, size, dtype=torch.uint8), path, properties)
 
 
 def difference(classifier: Classifier, form: str, path: Path, images: np.ndarray) -> float:
-    """How far probabilities of the file lie from those of `classifier` at most, for (N, 3, H, W) uint8 images.
+    """The largest difference between probabilities of the file and of `classifier`, for images (N, 3, H, W) uint8.
 
-    All are asked for at once, and the first one alone, so that a file for one size of batch shows.
+    The file runs on all images at once and on the first one alone, so that a fixed batch size is noticed.
     """
     predict, expected = FORMATS[form].load(path), classifier.probabilities(images)
     batches = ((images, expected), (images[:1], expected[:1]))
-    return float(np.max([np.abs(predict(some) - wanted).max() for some, wanted in batches]))  # NaN where one is
+    return float(np.max([np.abs(predict(some) - wanted).max() for some, wanted in batches]))  # NaN if any is NaN
 
 
 def _write_onnx(model: Portable, images: Tensor, path: Path, metadata: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The model registry: a training becomes a version once, and champion where a paired test says that it is better."""
+"""The model registry: registers a training once as a version, and as champion if a paired test finds it better."""
 
 import re
 import tempfile
@@ -19,21 +19,21 @@ from pipeline.settings import command
 ALIAS = "champion"
 ALPHA = 0.05
 PREDICTIONS = "predictions.csv"
-# Tags of a version: which call made it, why it became champion, the newest evaluation that registered it.
+# Tags of a version: the id of the request that created it, why it became champion, the evaluation that registered it.
 REQUEST, REASON, EVALUATION = "request", "champion.because", "evaluation"
-CLAIM, OPEN, DONE = "champion.claim", "open", "done"  # tag: that it takes the champion's place, or has taken it
+CLAIM, OPEN, DONE = "champion.claim", "open", "done"  # tag: the version is becoming champion, or has become it
 
 
 def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: str, test_digest: str) -> str:
-    """Makes the training's served model a version of `name`, champion if it is better. Returns what came of it, a line.
+    """Registers the training's served model as a version of `name`, and as champion if it is better.
 
-    Better is McNemar's exact test on the test images, p < 0.05, against the champion's newest evaluation on the same
-    ones; the first champion needs none. Doing it again changes nothing. Raises ValueError for a training that has no
-    served model, and where predictions cannot be read.
+    Returns the result in one line. A version is better if McNemar's exact test gives p < 0.05 against the champion's
+    newest evaluation on the same test images. The first version becomes champion without a test. A second call changes
+    nothing. Raises ValueError if the training has no served model, or if predictions cannot be read.
 
-    MLflow has no act that reads the champion and replaces it at once. So a version says first that it claims the place,
-    takes it, and then looks for claims that had not come to their end when it began: the best of them is champion,
-    whoever wrote last.
+    MLflow cannot read and replace the champion in one step. So a version first sets its claim, then becomes champion,
+    and then looks for claims that were open when it began. The best of these versions becomes champion, whoever wrote
+    last.
     """
     clashes = Retrying(
         retry=retry_if_exception(_is_clash), stop=stop_after_attempt(5), wait=wait_random(0, 0.5), reraise=True
@@ -47,16 +47,16 @@ def _register(client: MlflowClient, name: str, train_run_id: str, evaluation_id:
     known = {number for number, claim in _claims(client, name).items() if claim == DONE}
     champion = client.get_registered_model(name).aliases.get(ALIAS)
     if champion is None:
-        why = "the first of that name"
+        why = "the first version of this name"
     elif str(champion) == str(version.version):
-        why = version.tags.get(REASON, "it was made that before")
+        why = version.tags.get(REASON, "it already was champion")
         if version.tags.get(CLAIM, DONE) == DONE:
             return _message(version, f"champion: {why}")
     else:
         is_better, why = _judged(client, version, client.get_model_version(name, champion), evaluation_id, test_digest)
         if not is_better:
             return _message(version, why)
-    # The reason before the alias: who comes again because an answer was lost finds it there.
+    # The reason is set before the alias, so that a repeated call after a lost answer finds it.
     client.set_model_version_tag(name, version.version, REASON, why)
     client.set_model_version_tag(name, version.version, CLAIM, OPEN)
     client.set_registered_model_alias(name, ALIAS, version.version)
@@ -66,26 +66,27 @@ def _register(client: MlflowClient, name: str, train_run_id: str, evaluation_id:
 
 
 def _is_clash(error: BaseException) -> bool:
-    """Whether a database refuses a row that another process has written at the same time."""
+    """Whether a database refused a row because another process has written it at the same time."""
     return isinstance(error, MlflowException) and bool(re.search("IntegrityError|UniqueViolation", str(error)))
 
 
 def _settled(client: MlflowClient, version: ModelVersion, known: set[int], test_digest: str) -> str:
-    """What came of a version that has taken the place, once all who claimed it at the same time are compared.
+    """The result for a version that has become champion, after a comparison of all versions that claimed it together.
 
-    In the order of their numbers, a later one is champion where it is better: whoever compares them finds the same.
+    They are compared in the order of their numbers, and a later one wins if it is better. So every process that
+    compares them gets the same champion.
     """
     champion, why, compared = version, version.tags.get(REASON, ""), {int(version.version)}
     while (claims := (_claims(client, version.name).keys() - known) | {int(version.version)}) != compared:
         first, *others = (client.get_model_version(version.name, str(number)) for number in sorted(claims))
         champion = first
         for rival in others:
-            if (of_rival := _registering(client, rival, test_digest)) is None:  # on other images: the earlier one stays
+            if (of_rival := _registering(client, rival, test_digest)) is None:  # not on the same images: no comparison
                 continue
             is_better, why = _judged(client, rival, champion, of_rival, test_digest)
             champion = rival if is_better else champion
         client.set_registered_model_alias(version.name, ALIAS, champion.version)
-        compared = claims  # who claims it from now on finds what stands here; who did in between is seen next
+        compared = claims  # the loop sees claims made meanwhile; a later claim finds this champion
     if champion.version == version.version:
         return f"champion: {why}"
     return f"version {champion.version} was registered at the same time and is champion: {why}"
@@ -94,37 +95,37 @@ def _settled(client: MlflowClient, version: ModelVersion, known: set[int], test_
 def _judged(
     client: MlflowClient, version: ModelVersion, holder: ModelVersion, evaluation_id: str, test_digest: str
 ) -> tuple[bool, str]:
-    """Whether `version`, of that evaluation, is better than the `holder` of the place, and why or why not."""
+    """(whether `version`, with this evaluation, is better than the champion `holder`, the reason)."""
     other_id = _evaluation(client, holder, test_digest, evaluation_id)
     if other_id is None:
         why = f"not compared: version {holder.version}, the champion, has no evaluation on the same test images"
         if _experiment(client, holder.run_id or ""):
-            why += f". `{command('evaluate', run_id=str(holder.run_id))}` makes one where they are its own"
+            why += f". `{command('evaluate', run_id=str(holder.run_id))}` creates one if it has the same test images"
         return False, why
     only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
     counts = (
-        f"{only_here} test images are right here alone, {only_there} in version {holder.version} alone "
+        f"only this version is right on {only_here} test images, only version {holder.version} on {only_there} "
         f"(McNemar's exact test, p = {p_value:.2g})"
     )
     if only_here > only_there and p_value < ALPHA:
         return True, counts
-    return False, f"version {holder.version} stays champion: {counts}; a better one has p below {ALPHA:g}"
+    return False, f"version {holder.version} stays champion: {counts}; a better version needs p below {ALPHA:g}"
 
 
 def _claims(client: MlflowClient, name: str) -> dict[int, str]:
-    """The versions that have claimed the place of the champion, and whether that is DONE."""
+    """The versions that have claimed to be champion, by number, and whether the claim is OPEN or DONE."""
     found = client.search_model_versions(f"name = '{name}'")
     return {int(version.version): version.tags[CLAIM] for version in found if CLAIM in version.tags}
 
 
 def served_model(client: MlflowClient, run: Run) -> str:
-    """The model that a training serves, with all its files; empty where it has none."""
+    """The id of the training's served model, if all its files are stored; otherwise empty."""
     for output in run.outputs.model_outputs if run.outputs is not None else []:
-        # MLflow links a model to its run before it sends the files, and one of which they were lost stays linked.
+        # MLflow links a model to its run before it sends the files. If they are lost, the link stays.
         try:
             is_whole = client.get_logged_model(output.model_id).status == LoggedModelStatus.READY
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as one that was deleted
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # for example, the model was deleted
                 raise
             continue
         if is_whole:
@@ -133,7 +134,7 @@ def served_model(client: MlflowClient, run: Run) -> str:
 
 
 def _version(client: MlflowClient, name: str, train_run_id: str) -> ModelVersion:
-    """The training's version of `name`, made where there is none."""
+    """The training's version of `name`, created if there is none."""
     model_id = served_model(client, client.get_run(train_run_id))
     if not model_id:
         raise ValueError(f"training {train_run_id} has no served model to register")
@@ -153,7 +154,7 @@ def _version(client: MlflowClient, name: str, train_run_id: str) -> ModelVersion
             model_id=model_id,
         )
         found = _versions(client, name, train_run_id)
-    # MLflow's own client repeats a request where an answer is lost, and then there are two versions of one request.
+    # MLflow's own client repeats a request if the answer is lost, which can create two versions for one request.
     requests = [version.tags.get(REQUEST, version.version) for version in found]
     for place, version in enumerate(found):
         if requests[place] in requests[:place]:
@@ -171,7 +172,10 @@ def _message(version: ModelVersion, verdict: str) -> str:
 
 
 def _evaluation(client: MlflowClient, holder: ModelVersion, test_digest: str, other_id: str) -> str | None:
-    """The newest evaluation on those images of what a version serves, of its experiment or that of the other run."""
+    """The newest evaluation of the champion `holder` on the same test images; None if there is none.
+
+    It is searched in the experiments of the champion's training and of run `other_id`.
+    """
     train_run_id = holder.run_id or ""
     if not re.fullmatch(r"[0-9a-f]{32}", train_run_id):
         return None
@@ -191,7 +195,7 @@ def _evaluation(client: MlflowClient, holder: ModelVersion, test_digest: str, ot
 
 
 def _registering(client: MlflowClient, holder: ModelVersion, test_digest: str) -> str | None:
-    """The evaluation that registers a version just now, and so has not ended, where it is on those images."""
+    """The evaluation that is registering a version now, and so is not finished; None if it is on other images."""
     run_id = holder.tags.get(EVALUATION, "")
     if not re.fullmatch(r"[0-9a-f]{32}", run_id) or not _experiment(client, run_id):
         return None
@@ -201,7 +205,7 @@ def _registering(client: MlflowClient, holder: ModelVersion, test_digest: str) -
 
 
 def _experiment(client: MlflowClient, run_id: str) -> str:
-    """The experiment of a run; empty where there is none, or none any more, as after `mlflow gc`."""
+    """The experiment of a run; empty if there is no such run, for example after `mlflow gc`."""
     try:
         return str(client.get_run(run_id).info.experiment_id) if run_id else ""
     except MlflowException as error:
@@ -211,7 +215,7 @@ def _experiment(client: MlflowClient, run_id: str) -> str:
 
 
 def _correct(client: MlflowClient, *evaluation_ids: str) -> list[np.ndarray]:
-    """Which test images each evaluation has right, (N,) bool, in one order."""
+    """For each evaluation, whether each test image is right: (N,) bool, in the same order."""
     first, *others = tables = [_predictions(client, evaluation_id) for evaluation_id in evaluation_ids]
     same = ["name", "true"]
     if not all(table[same].equals(first[same]) for table in others):

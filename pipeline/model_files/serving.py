@@ -1,7 +1,7 @@
 """The trained model as MLflow serves it: uint8 images or the bytes of photos in, class names and probabilities out.
 
-MLflow's server reads a body of any size before this code sees it, answers Parquet with a traceback, and JSON nested a
-thousand deep with 500. A proxy before it bounds the body, and lets only POST of application/json through.
+MLflow's server reads a request of any size before this code sees it, answers Parquet with a traceback, and answers
+deeply nested JSON with 500. Put a proxy before it that limits the size and passes only POST of application/json.
 """
 
 import base64
@@ -23,11 +23,11 @@ from pipeline.data import bounds, decoder
 from pipeline.model_files.classifier import Classifier
 from pipeline.text import visible
 
-# Per request to a server, which others wait for.
+# Limits for one request to a server, so that other requests need not wait too long.
 MAX_IMAGES = 1024
-MAX_PIXELS = 4 * bounds.MAX_PIXELS  # of photos, by their headers
+MAX_PIXELS = 4 * bounds.MAX_PIXELS  # sum over all photos, by their headers
 COLUMN = "image"
-QUOTED_CHARACTERS = 200  # of what somebody sent, in the answer
+QUOTED_CHARACTERS = 200  # most characters of a request that an answer quotes
 
 
 class ServedClassifier(PythonModel):
@@ -36,8 +36,8 @@ class ServedClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Builds the network from the weights file among the model's artifacts."""
         self._classifier = Classifier.load(Path(context.artifacts["weights"]))
-        # A photo takes up to 2 GB while it is decoded, and a server works on several requests at a time: one thread
-        # decodes for all of them, photo by photo in the order they come, so that no request waits for all of another.
+        # Decoding a photo takes up to 2 GB, and a server handles several requests at a time. So a single thread decodes
+        # all photos one by one, in the order in which they arrive; no request waits until another is complete.
         self._decoding = ThreadPoolExecutor(max_workers=1)
 
     def predict(
@@ -46,8 +46,8 @@ class ServedClassifier(PythonModel):
         """One row per image: `class`, and `p/<name>` for every class.
 
         `model_input` is images (N, 3, H, W) of whole numbers from 0 to 255, or a table with one column, `image`, of
-        image files of any size: their bytes, or these as base64 text. Raises MlflowException, which a server answers
-        with 400, for anything else, and in a server for more than MAX_IMAGES or, in photos, MAX_PIXELS.
+        image files of any size, as bytes or base64 text. Raises MlflowException for anything else, which a server
+        answers with 400. In a server it also raises for more than MAX_IMAGES images, or more than MAX_PIXELS in photos.
         """
         try:
             return self._classifier.table(self._images(model_input))
@@ -67,7 +67,7 @@ class ServedClassifier(PythonModel):
     def _decoded(self, table: pd.DataFrame, size: int) -> np.ndarray:
         if list(table.columns) != [COLUMN] or table.empty:
             found = visible(", ".join(map(str, table.columns)))[:QUOTED_CHARACTERS]
-            raise ValueError(f"a table of images has one column, {COLUMN}, and a row or more, not columns [{found}]")
+            raise ValueError(f"send a table with one column, {COLUMN}, and at least one row; found columns [{found}]")
         images = np.empty((len(table), 3, size, size), dtype=np.uint8)
         for place, file in enumerate(_files(table)):
             with _named(place, len(table)):
@@ -76,7 +76,7 @@ class ServedClassifier(PythonModel):
 
 
 def _files(table: pd.DataFrame) -> list[BytesIO]:
-    """The photos of a request, still encoded. Raises ValueError where their headers announce too many pixels."""
+    """The encoded photos of a request. Raises ValueError if their headers announce too many pixels."""
     files, num_pixels = [], 0
     for place, sent in enumerate(table[COLUMN]):
         with _named(place, len(table)):
@@ -93,7 +93,7 @@ def _files(table: pd.DataFrame) -> list[BytesIO]:
 
 @contextmanager
 def _named(place: int, number: int) -> Iterator[None]:
-    """Within, what is wrong with an image names its place in the request."""
+    """Inside this context, an error with an image names its place in the request."""
     try:
         yield
     except ValueError as error:
@@ -104,7 +104,7 @@ def _content(sent: Any) -> bytes:
     if isinstance(sent, bytes):
         return sent
     if not isinstance(sent, str):
-        raise ValueError(f"base64 text is wanted, not {type(sent).__name__}")
+        raise ValueError(f"send base64 text, not {type(sent).__name__}")
     try:
         return base64.b64decode("".join(sent.split()), validate=True)
     except ValueError as error:
@@ -113,17 +113,17 @@ def _content(sent: Any) -> bytes:
 
 def _pixels(sent: np.ndarray, size: int) -> np.ndarray:
     if sent.shape != (len(sent) if sent.ndim else 0, 3, size, size) or not len(sent):
-        raise ValueError(f"images of shape (N, 3, {size}, {size}) are wanted, not {sent.shape}")
+        raise ValueError(f"send images of shape (N, 3, {size}, {size}), not {sent.shape}")
     if sent.dtype == np.uint8:
         return sent
     if sent.dtype.kind not in "iuf":
-        raise ValueError(f"pixels are whole numbers from 0 to 255, not {sent.dtype}")
+        raise ValueError(f"pixels must be whole numbers from 0 to 255, not {sent.dtype}")
     wrong = ~((sent >= 0) & (sent <= 255) & (sent == np.floor(sent)))
     if wrong.any():
-        raise ValueError(f"pixels are whole numbers from 0 to 255, not {sent[wrong][0]}")
+        raise ValueError(f"pixels must be whole numbers from 0 to 255, not {sent[wrong][0]}")
     if sent.dtype.kind == "f" and sent.max() <= 1:
-        # Black and white, or an image in fractions that happens to be: a guess would look like any other prediction.
-        raise ValueError("no pixel is brighter than 1.0: send whole numbers from 0 to 255, no fractions")
+        # Such an image may be nearly black, or may be scaled to [0, 1]. A wrong guess would go unnoticed.
+        raise ValueError("no pixel is brighter than 1.0: send whole numbers from 0 to 255, not fractions")
     return sent.astype(np.uint8)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 from pipeline import disk
 from pipeline.model_files import checkpoint
 
-SLOTS = ("state-a.safetensors", "state-b.safetensors")  # written in turn, so that one is whole whatever happens
+SLOTS = ("state-a.safetensors", "state-b.safetensors")  # written in turn, so that one is always complete
 ARTIFACTS = "states"  # the run's artifact folder
-STEP_TAG = "mlflow.state.step"  # of the newest that was sent: updates it has behind it
+STEP_TAG = "mlflow.state.step"  # tag: the number of updates of the newest state that was sent
 
 
 def save(run_id: str, tree: Any, step: int) -> str:
-    """Keeps `tree`, the state after `step` updates, in place of the older of two. Returns the slot's name."""
+    """Saves `tree`, the state after `step` updates, in place of the older of two states. Returns the slot's name."""
     disk.remove_unfinished(disk.run_folder(run_id))
     kept = {name: step_of(slot(run_id, name)) for name in SLOTS}
     name = min(SLOTS, key=lambda name: (kept[name] != step, kept[name]))
@@ -21,21 +21,21 @@ def save(run_id: str, tree: Any, step: int) -> str:
 
 
 def remove(run_id: str) -> None:
-    """Removes a run's states from this disk, whole or not."""
+    """Removes a run's states from this disk, also incomplete ones."""
     disk.remove_unfinished(disk.run_folder(run_id))
     for name in SLOTS:
         slot(run_id, name).unlink(missing_ok=True)
 
 
 def slot(run_id: str, name: str) -> Path:
-    """The file of a slot. Raises ValueError for a name that is none."""
+    """The file of a slot. Raises ValueError for any other name."""
     if name not in SLOTS:
-        raise ValueError(f"{name} is no state of a training")
+        raise ValueError(f"{name} is not the state of a training")
     return disk.run_folder(run_id) / name
 
 
 def step_of(path: Path) -> int:
-    """Updates behind the state in a file; -1 where there is none to be read."""
+    """The number of updates before the state in a file; -1 if no state can be read."""
     try:
         return int(checkpoint.describe(path)["step"])
     except (ValueError, KeyError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""Every parameter of every step: name, type, default, bounds, unit and meaning, declared once."""
+"""Declares every parameter of every step once: name, type, default, bounds, unit and meaning."""
 
 from pipeline.params.base import Declared, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
@@ -86,15 +86,15 @@ STEPS: dict[str, type[Params]] = {
 TOOLS: dict[str, type[Declared]] = {"models": ModelsParams, "status": StatusParams, "sync": SyncParams}
 COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}
 
-# What names of earlier versions are answered with; docs/changes.md lists them for people.
+# Names from earlier versions, with the answer to whoever uses them; docs/changes.md lists them too.
 RENAMED = {
     "lr_min": "ladder_min_lr",
     "lr_max": "ladder_max_lr",
     "num_steps": "ladder_steps",
     "num_workers": "sweep_workers",
 }
-# Names that mean something else than the choice they come near: class activation maps that grad-cam has and we do not.
+# Class activation maps that grad-cam has and this project does not offer. They are no misspellings of other names.
 NOT_OFFERED = {"ablationcam", "eigencam", "eigengradcam", "fullgrad", "gradcamelementwise", "kpcacam", "randomcam"}
 NOT_OFFERED |= {"scorecam", "xgradcam"}
-REMOVED = {"watts": "the report does not guess energy any more"}
+REMOVED = {"watts": "the report no longer guesses the energy"}
 MOVED_COMMANDS = {"verify_resume": "python -m benchmarks.verify_resume"}

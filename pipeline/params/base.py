@@ -1,4 +1,4 @@
-"""The base of all parameters: frozen, validated, read from text; and how a value is written as text again."""
+"""The base class of all parameters (frozen, validated, read from text), and functions that read and write values."""
 
 import json
 import os
@@ -17,18 +17,18 @@ Kind = TypeVar("Kind", bound="Declared")
 
 
 class Declared(BaseModel):
-    """Frozen, validated on construction; text such as `1e-3` is read as its type."""
+    """Parameters that are frozen and validated on construction. Text such as `1e-3` is converted to its type."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
         validate_default=True,
-        defer_build=True,  # only the schema of the command that is given is needed
+        defer_build=True,  # a command needs only its own schema
     )
 
     def to(self, kind: type[Kind], **changes: Any) -> Kind:
-        """The parameters of `kind`, with the values of these that it has too, and with `changes`."""
+        """Parameters of `kind`, with the values of all parameters that both have, and with `changes`."""
         shared = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
         return kind(**{**shared, **changes})
 
@@ -36,14 +36,14 @@ class Declared(BaseModel):
 class Params(Declared):
     experiment: str = Field(
         "auto",
-        description="a YAML file of parameters; none; auto: of experiments/ <dataset>_<model>.yaml, <dataset>.yaml "
-        "with the default model, sweep_vit.yaml for a sweep of a vit; none for what looks at finished runs",
+        description="a YAML file of parameters; none; auto: the fitting one of experiments/ (<dataset>_<model>.yaml, "
+        "<dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit), none for steps on finished runs",
     )
 
 
 @dataclass(frozen=True)
 class Like:
-    """In an annotation: text that fully matches `pattern`; `words`, which complete "should be", refuse any other."""
+    """For annotations: text must fully match `pattern`. The message for any other text is "should be" and `words`."""
 
     pattern: str
     words: str
@@ -55,21 +55,21 @@ class Like:
         return {**handler(schema), "pattern": f"^({self.pattern})$"}
 
     def checked(self, text: str) -> str:
-        """`text`. Raises ValueError where it does not match."""
+        """`text`. Raises ValueError if it does not match."""
         if not re.fullmatch(self.pattern, text):
             raise ValueError(f"should be {self.words}")
         return text
 
 
 def trimmed(value: Any) -> Any:
-    """Text without blanks around it and in lower case, as the ids of runs are; anything else as it is."""
+    """Text without surrounding blanks and in lower case, like the ids of runs; any other value unchanged."""
     return value.strip().lower() if isinstance(value, str) else value
 
 
 NAME_CHARACTERS = "letters, digits, blanks, dots and hyphens"
-# The start of an id will do where it is of one run only; `history.lookup` finds the rest.
+# The start of an id is enough if only one run has it; `history.lookup` completes it.
 ID_START = "[0-9a-f]{4,32}"
-OF_A_RUN = "the id of a run, or its first characters, 4 or more of 0-9 and a-f"
+OF_A_RUN = "the id of a run, or at least its first 4 characters (0-9, a-f)"
 NAMED_RUN = Like(ID_START, OF_A_RUN)
 RunId = Annotated[str, BeforeValidator(trimmed), NAMED_RUN]
 
@@ -81,12 +81,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def absolute(path: str) -> str:
-    """The path as it leads to the same file or folder wherever a later step is run; none (empty) stays none."""
+    """The absolute path, so that a later step in another folder finds the same file; an empty path stays empty."""
     return path and str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - a Path raises without such a user
 
 
 def as_text(value: Any) -> str:
-    """A parameter's value as a flag takes it, and as MLflow keeps it."""
+    """A parameter's value as text, as in a flag and in MLflow."""
     if isinstance(value, dict):
         return json.dumps(value)
     if isinstance(value, list | tuple):
@@ -96,23 +96,23 @@ def as_text(value: Any) -> str:
 
 
 def check_database_url(url: str) -> None:
-    """Raises ValueError where that is no URL of a database."""
-    from sqlalchemy.engine import make_url  # here, as most commands are given none
+    """Raises ValueError if `url` is not the URL of a database."""
+    from sqlalchemy.engine import make_url  # not at the top, because most commands need no database URL
     from sqlalchemy.exc import ArgumentError
 
     try:
         make_url(url)
     except (ArgumentError, ValueError):
-        raise ValueError("is no URL of a database, such as sqlite:///optuna.db") from None
+        raise ValueError("is not the URL of a database, such as sqlite:///optuna.db") from None
 
 
 def on_or_off(value: Any) -> Any:
-    """`value`, with a bare on or off, which YAML reads as true and false, as the word again."""
+    """`on` or `off` for true or false, because YAML reads these words as booleans; any other value unchanged."""
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 def from_json(value: Any) -> Any:
-    """Text as the JSON it is; anything else as it is."""
+    """The JSON value that a text holds; any other value unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -124,12 +124,12 @@ def from_json(value: Any) -> Any:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{repeated[0]} stands there {names.count(repeated[0])} times: keep one")
+        raise ValueError(f"{repeated[0]} occurs {names.count(repeated[0])} times: keep one")
     return dict(pairs)
 
 
 def comma_separated(value: Any) -> Any:
-    """Text as the list it names, as JSON where values have commas of their own; anything else as it is."""
+    """The list that a text holds: comma-separated, or JSON if values contain commas; any other value unchanged."""
     if not isinstance(value, str):
         return value
     if value.startswith("["):
@@ -139,7 +139,7 @@ def comma_separated(value: Any) -> Any:
 
 
 def integer(value: Any) -> Any:
-    """Text as the whole number it names; anything else as it is."""
+    """The whole number that a text holds; any other value unchanged."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 

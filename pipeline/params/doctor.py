@@ -1,4 +1,4 @@
-"""Parameters of the doctor of data sets."""
+"""Parameters of `doctor`, which checks image sets."""
 
 from typing import Annotated, Literal
 
@@ -10,17 +10,17 @@ from pipeline.params.recipe import DataParams, DeviceParams, FlipParams, SeedPar
 
 class CheckupParams(Params):
     near_similarity: float = Field(
-        0.85, ge=0.5, le=1, description="of two images, from which they are near duplicates (1: exact ones alone)"
+        0.85, ge=0.5, le=1, description="similarity from which two images are near duplicates (1: exact ones)"
     )
     odd_deviations: float = Field(
-        5.0, ge=2, le=100, description="robust standard deviations from which blurred and unlike all others are odd"
+        5.0, ge=2, le=100, description="robust standard deviations beyond which images are blurred or unlike the others"
     )
-    max_aspect: float = Field(3.0, ge=1, le=1000, description="longer over shorter side that is not yet extreme")
-    label_folds: int = Field(4, ge=2, le=20, description="of the cross-validation that checks train labels")
+    max_aspect: float = Field(3.0, ge=1, le=1000, description="largest usual ratio of the long to the short side")
+    label_folds: int = Field(4, ge=2, le=20, description="folds of the cross-validation that checks train labels")
     label_epochs: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
-        "auto", description="of each of its trainings; 0: labels are not checked"
+        "auto", description="epochs of each training of that cross-validation; 0: labels are not checked"
     )
 
 
 class DoctorParams(DataParams, FlipParams, DeviceParams, SeedParams, CheckupParams):
-    """What is wrong with an image set, before a training is spent: duplicates, leaks, suspect labels, odd images."""
+    """Finds faults of an image set before you train: duplicates, leaks, suspect labels, odd images."""

@@ -1,4 +1,4 @@
-"""Parameters of the steps that look at finished trainings."""
+"""Parameters of the steps that use finished trainings."""
 
 from typing import Annotated, Literal, Self
 
@@ -27,98 +27,100 @@ MovedFolder = Annotated[str, AfterValidator(absolute)]
 
 
 class TrainingRunParams(Params):
-    run_id: Asked = Field("latest", description="training run; latest is the newest FINISHED one")
+    run_id: Asked = Field("latest", description="the training's run; latest: the newest FINISHED one")
     checkpoint: Literal["best", "last"] = Field(
-        "best", description="whose weights: of the best epoch by validation, or the last"
+        "best", description="the weights to use: of the best epoch by validation, or of the last epoch"
     )
 
 
 class EvaluationParams(TrainingRunParams):
     views: Annotated[Literal[1, 2, 6], BeforeValidator(integer)] = Field(
-        1, description="of each image, averaged, beside the plain result: 2 with its mirror image, 6 shifted too"
+        1, description="also evaluate the mean over views of each image: 2 adds its mirror image, 6 also shifted images"
     )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
     register_as: Annotated[
         str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
     ] = Field(
         "",
-        description="name in MLflow's registry: the served model becomes a version, champion if it beats the other",
+        description="register the served model under this name in MLflow's registry, as champion if it is better",
     )
 
     @model_validator(mode="after")
-    def what_is_served_is_evaluated(self) -> Self:
+    def the_served_model_is_evaluated(self) -> Self:
         if self.register_as and self.checkpoint != "best":
-            raise ValueError(f"register_as={self.register_as}: what is served is checkpoint=best, not last")
+            raise ValueError(f"register_as={self.register_as}: the served model is checkpoint=best, not last")
         return self
 
 
 class ExplanationParams(TrainingRunParams):
-    method: CamMethod = Field("gradcam", description="class activation map")
-    num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
+    method: CamMethod = Field("gradcam", description="kind of class activation map")
+    num_images: int = Field(8, ge=1, le=64, description="number of misclassified and of correct images to explain")
 
 
 class FileFormatParams(TrainingRunParams):
     format: Literal["onnx", "torch_export"] = Field(
-        "onnx", description="onnx runs in ONNX Runtime and many others; torch_export wherever torch is"
+        "onnx", description="file format: onnx runs in ONNX Runtime and many other programs; torch_export needs torch"
     )
 
 
 class TrainedModelParams(TrainingRunParams, DeviceParams):
-    """A finished training to look at, on the data it was trained on."""
+    """A finished training, with the images it was trained on."""
 
-    data_dir: MovedFolder = Field("", description="where the images lie now; empty: where the training found them")
-    labels: str = Field("", description="the table of labels, as data_dir sees it now; empty: that of the training")
+    data_dir: MovedFolder = Field("", description="the folder of the images now; empty: as in the training")
+    labels: str = Field("", description="the table of labels, relative to data_dir; empty: as in the training")
 
 
 class EvaluateParams(TrainedModelParams, EvaluationParams):
-    """Accuracy, confusion and calibration of a trained model on the test split."""
+    """Measures accuracy, confusion and calibration of a trained model on the test split."""
 
 
 class ExplainParams(TrainedModelParams, ExplanationParams, SeedParams):
-    """Where a trained model looks, for its errors and its hits."""
+    """Shows where a trained model looks, for errors and for correct predictions."""
 
 
 class ExportParams(TrainedModelParams, FileFormatParams):
-    """A trained model as one file for other programs, made and checked on the CPU."""
+    """Writes a trained model to one file for other programs, and checks the file on the CPU."""
 
 
 class PredictParams(TrainedModelParams):
-    """What a trained model says of images without labels: a line each for photos that are named, or a run."""
+    """Predicts the classes of images without labels: one line per photo on the terminal, or a run with a table."""
 
-    images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg': a run with a table")
+    images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg'; makes a run with a table")
     photos: Annotated[tuple[str, ...], BeforeValidator(comma_separated)] = Field(
         (),
-        description="photos, folders or globs, answered on the terminal, without a run",
+        description="photos, folders or globs; prints one line per photo, without a run",
         json_schema_extra={"positional": True},
     )
-    top_k: int = Field(5, ge=1, le=100, description="likeliest classes listed for each image")
-    num_shown: int = Field(16, ge=0, le=64, description="images on the contact sheet, those to doubt first (0: none)")
-    maps: bool = Field(False, description="on the contact sheet, Grad-CAM maps of what speaks for the predicted class")
+    top_k: int = Field(5, ge=1, le=100, description="number of likeliest classes in the table")
+    num_shown: int = Field(
+        16, ge=0, le=64, description="images on the contact sheet, the most doubtful ones first (0: no sheet)"
+    )
+    maps: bool = Field(False, description="show Grad-CAM maps for the predicted class on the contact sheet")
 
 
 def _not_repeated(runs: tuple[str, ...]) -> tuple[str, ...]:
     if repeated := {run for run in runs if runs.count(run) > 1}:
         raise ValueError(f"{min(repeated)} is named more than once")
     if len(runs) > MAX_RUNS:
-        raise ValueError(f"{len(runs)} runs; name {MAX_RUNS} at most")
+        raise ValueError(f"{len(runs)} runs; name at most {MAX_RUNS}")
     return runs
 
 
 class CompareParams(DeviceParams, SeedParams):
-    """Which of several trainings is better on the same test images: by how much, where, and how sure that is."""
+    """Compares trainings on the same test images: which is better, by how much, where, and how certain that is."""
 
     runs: Annotated[tuple[RunId, ...], BeforeValidator(comma_separated), AfterValidator(_not_repeated)] = Field(
         description="trainings, evaluations or experiments, comma-separated; all others are compared with the first"
     )
-    method: CamMethod = Field("gradcam", description="class activation map of the images they disagree on")
+    method: CamMethod = Field("gradcam", description="kind of class activation map, for images they disagree on")
     num_images: int = Field(
-        4, ge=0, le=32, description="images shown that only the one has right, and as many of the other (0: none)"
+        4, ge=0, le=32, description="number of images to show that only one of two models has right, for each (0: none)"
     )
-    data_dir: MovedFolder = Field("", description="where the images lie now; empty: where the training found them")
-    labels: str = Field("", description="the table of labels, as data_dir sees it now; empty: that of the training")
+    data_dir: MovedFolder = Field("", description="the folder of the images now; empty: as in the training")
+    labels: str = Field("", description="the table of labels, relative to data_dir; empty: as in the training")
 
 
 class ReportParams(Params):
-    """One page, in one file, of what a finished experiment has left, or a step of one but doctor and export."""
+    """Writes a report of a finished experiment, or of one of its steps, as a single HTML page."""
 
-    run_id: Asked = Field("latest", description="the run to report on; latest is the newest FINISHED experiment")
+    run_id: Asked = Field("latest", description="the run to report on; latest: the newest FINISHED experiment")

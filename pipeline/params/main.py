@@ -1,4 +1,4 @@
-"""Parameters of a whole experiment: those of its steps, each declared once, and which steps to run."""
+"""Parameters of a whole experiment: the steps to run, and the parameters of all steps."""
 
 from typing import Annotated, Literal, Self
 
@@ -15,20 +15,20 @@ StepName = Literal["doctor", "lr_range", "probe", "sweep", "train", "evaluate", 
 class MainParams(
     SweepParams, LadderParams, EvaluationParams, ExplanationParams, FileFormatParams, CheckupParams, SeriesParams
 ):
-    """A whole experiment: the steps above in order, under one parent run."""
+    """Runs a whole experiment: several steps in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
         ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
     )
 
     @model_validator(mode="after")
-    def seeds_are_of_trainings(self) -> Self:
+    def several_seeds_need_a_training(self) -> Self:
         if self.num_seeds > 1 and "train" not in self.steps:
-            raise ValueError(f"num_seeds={self.num_seeds}: no training is among the steps {','.join(self.steps)}")
+            raise ValueError(f"num_seeds={self.num_seeds}: train is not among the steps {','.join(self.steps)}")
         return self
 
     @model_validator(mode="after")
-    def what_is_registered_is_evaluated(self) -> Self:
+    def a_registered_model_is_evaluated(self) -> Self:
         if self.register_as and "evaluate" not in self.steps:
             raise ValueError(f"register_as={self.register_as}: evaluate is not among the steps {','.join(self.steps)}")
         return self

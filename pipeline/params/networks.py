@@ -1,4 +1,4 @@
-"""The networks by name: this project's own, and torchvision's of its registry of classification models."""
+"""The names of networks: this project's own, torchvision's classification models, and timm's."""
 
 import re
 from typing import Annotated
@@ -8,8 +8,8 @@ from pydantic import AfterValidator
 from pipeline.params.base import nearest
 
 OWN = ("resnet18", "resnet9", "fast", "ultimus", "vit")  # for small images
-# torchvision's own names, written out so that parameters are checked without importing it; a test holds them equal.
-# Two networks are called resnet18: with the prefix it is torchvision's.
+# A copy of torchvision's own names, so that checking parameters does not import torchvision. A test compares them.
+# Two networks are called resnet18: with the prefix, it is torchvision's.
 TORCHVISION = (
     "alexnet",
     *("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
@@ -30,11 +30,11 @@ TORCHVISION = (
     *("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"),
 )
 NETWORKS = (*OWN, *TORCHVISION)
-OF_TIMM = re.compile(r"timm/[a-z0-9][a-z0-9_]*")  # which of them there are, timm knows, and takes seconds to say
+OF_TIMM = re.compile(r"timm/[a-z0-9][a-z0-9_]*")  # only a form: importing timm's list of names takes seconds
 
 
 def known(name: str) -> str:
-    """`name`, which is a network's. Raises ValueError, with the nearest name, for any other."""
+    """`name`, if a network has it. Raises ValueError with the nearest name for any other."""
     if name not in NETWORKS and not OF_TIMM.fullmatch(name):
         others = f"own: {', '.join(OWN)}; or a classification model of torchvision by its name; or timm/<name>"
         raise ValueError(f"unknown model{nearest(name, NETWORKS)} ({others})")

@@ -1,4 +1,4 @@
-"""Parameters that the range test and the training share: data, network, starting weights, device, optimizer."""
+"""Parameters that range test and training share: data, network, starting weights, device, optimizer."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -11,9 +11,9 @@ from pipeline.params.networks import OWN, ModelName
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 Resize = Literal["crop", "squash", "pad"]
 
-FAST_LEAST_SIZE = 9  # px, of which the three poolings of `fast` leave one
-ROOM = 0.15  # of image_size: what a random resized crop sees beyond what evaluation takes
-# Parameters that only some values of one another allow, as RecipeParams and TrainParams check; the networks' first.
+FAST_LEAST_SIZE = 9  # px; the three pooling layers of `fast` reduce it to one
+ROOM = 0.15  # share of image_size that a random resized crop sees in addition to the image of an evaluation
+# Groups of parameters that restrict each other, as RecipeParams and TrainParams check. The first is the network's.
 INTERDEPENDENT = (
     ("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze"),
     ("weights", "freeze", "freeze_norms", "unfreeze_epoch", "epochs"),
@@ -22,7 +22,7 @@ INTERDEPENDENT = (
 RUN = "run:"
 FILES = (".safetensors", ".pth")
 OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
-OF_TIMM = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm's
+OF_TIMM = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm
 
 
 class DeviceParams(Params):
@@ -31,68 +31,71 @@ class DeviceParams(Params):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="auto is bf16 autocast if the hardware has it, else fp32; a CPU trains networks of depthwise "
-        "convolutions and batch norms in fp32, which is faster",
+        description="number format; auto: bf16 autocast if the hardware has it, else fp32; a CPU trains networks of "
+        "depthwise convolutions and batch norms in fp32, which is faster",
     )
 
 
 class SeedParams(Params):
-    seed: int = Field(0, ge=0, lt=2**31, description="of weights, order, augmentation and noise; splits are fixed")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and noise; splits are fixed")
 
 
 class DataParams(Params):
-    dataset: DatasetName = Field("digits", description="a named set, or folder: class sub-folders under data_dir")
-    data_dir: str = Field("data", min_length=1, description="where archives and folders of images lie")
+    dataset: DatasetName = Field("digits", description="a named data set; folder: your images, in data_dir")
+    data_dir: str = Field("data", min_length=1, description="the folder with downloaded data sets, or with your images")
     labels: str = Field(
-        "", description="folder: a CSV file, as data_dir sees it, of path, label, split and group; empty: class folders"
+        "",
+        description="for dataset=folder: a CSV file, relative to data_dir, with path, label, split and group; "
+        "empty: the images are in one folder per class",
     )
     image_size: int = Field(32, ge=8, le=1024, description="side of the square images (px)")
     resize: Resize = Field(
-        "crop", description="of an image that is not square: its centre; all of it out of shape; all within grey"
+        "crop", description="how an image becomes square: crop to its centre, squash (distort), pad (with grey)"
     )
     valid_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of train kept for validation; 0 trains on all of it"
+        0.1, ge=0, lt=1, description="share of the train images for validation; 0: no validation"
     )
     valid_as_test: Switch = Field(
-        "off", description="folder with a validation part and no test part: on tests on it; off: on a fifth of train"
+        "off",
+        description="folder with a validation part but no test part: on: it is the test part; off: a fifth of train is",
     )
-    limit_train: int = Field(0, ge=0, description="use so many train images, stratified (0: all)")
-    limit_test: int = Field(0, ge=0, description="use so many test images, stratified (0: all)")
+    limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
+    limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
 
     @property
     def margin(self) -> int:
-        """px kept on every side of the images beside image_size: none, save for a recipe that crops."""
+        """px stored on each side of the images in addition to image_size: 0, except for a recipe that crops."""
         return 0
 
     @field_validator("data_dir")
     @classmethod
-    def data_dir_leads_there_from_everywhere(cls, data_dir: str, info: ValidationInfo) -> str:
-        # Later steps have a named set from the cache: as long as nothing is said, nothing needs to be kept.
-        is_unsaid = info.data.get("dataset") != "folder" and data_dir == cls.model_fields["data_dir"].default
-        return data_dir if is_unsaid else absolute(data_dir)
+    def data_dir_is_absolute(cls, data_dir: str, info: ValidationInfo) -> str:
+        # The default for a named set stays relative, because later steps read the set from the cache.
+        is_default = info.data.get("dataset") != "folder" and data_dir == cls.model_fields["data_dir"].default
+        return data_dir if is_default else absolute(data_dir)
 
     @model_validator(mode="after")
-    def labels_are_of_a_folder(self) -> Self:
+    def labels_need_a_folder(self) -> Self:
         if self.labels and self.dataset != "folder":
-            raise ValueError(f"labels={self.labels} is of dataset=folder: {self.dataset} has labels of its own")
+            raise ValueError(f"labels={self.labels} needs dataset=folder: {self.dataset} has its own labels")
         if self.valid_as_test == "on" and self.dataset != "folder":
-            raise ValueError(f"valid_as_test=on is of dataset=folder: {self.dataset} has a test part of its own")
+            raise ValueError(f"valid_as_test=on needs dataset=folder: {self.dataset} has its own test part")
         return self
 
 
 class ModelParams(Params):
     model: ModelName = Field(
         "resnet18",
-        description="one of ours: resnet18, resnet9, fast, ultimus, vit; or torchvision's by its name",
+        description="resnet18, resnet9, fast, ultimus or vit (for small images), a name of torchvision, or timm/<name>",
     )
     width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
-    patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); divides image_size")
+    patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); must divide image_size")
     dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
     depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
-    heads: int = Field(3, ge=1, le=128, description="vit: attention heads; divides dim")
+    heads: int = Field(3, ge=1, le=128, description="vit: attention heads; must divide dim")
 
     def network_options(self) -> dict[str, int]:
-        """The sizes that a network may take: width, patch_size, dim, depth, heads."""
+        """The sizes of a network: width, patch_size, dim, depth, heads."""
         return {name: getattr(self, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}
 
 
@@ -103,8 +106,8 @@ def _source(weights: str) -> str:
     is_published = OF_TORCHVISION.fullmatch(weights) or OF_TIMM.fullmatch(weights)
     if weights != "none" and not (weights.endswith(FILES) or is_published):
         raise ValueError(
-            "should be none, default, a name of torchvision's or timm's, hf-hub:<owner>/<name>, a .safetensors file or "
-            "run:<run id>"
+            "should be none, default, a name of weights in torchvision or timm, hf-hub:<owner>/<name>, a .safetensors "
+            "file or run:<run id>"
         )
     return weights
 
@@ -112,34 +115,37 @@ def _source(weights: str) -> str:
 class FineTuningParams(Params):
     weights: Annotated[str, AfterValidator(_source)] = Field(
         "none",
-        description="to start from: default, or a name of torchvision's or timm's; hf-hub:<owner>/<name>; "
-        "a .safetensors (or .pth) file; run:<run id>",
+        description="starting weights: none; default, or a name of weights in torchvision or timm; "
+        "hf-hub:<owner>/<name>; a .safetensors (or .pth) file; run:<run id>",
     )
     freeze: Annotated[Literal["none", "backbone"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(integer)] = (
-        Field("none", description="what does not learn: backbone, all but the head; or its first so many stages")
+        Field("none", description="stages that do not learn: backbone (all but the head), or a number of first stages")
     )
     freeze_norms: Switch = Field(
-        "off", description="batch norms keep the statistics they start from; their scale and shift still learn"
+        "off", description="batch norms keep the statistics of the starting weights; scale and shift still learn"
     )
-    unfreeze_epoch: int = Field(0, ge=0, description="epoch from which on what was frozen learns too (0: never)")
+    unfreeze_epoch: int = Field(0, ge=0, description="epoch from which the frozen stages learn too (0: never)")
     lr_decay: float = Field(
-        1.0, gt=0, le=1, description="rate of each stage over that of the one after it; the head has the full rate"
+        1.0, gt=0, le=1, description="rate of each stage relative to the next stage; the head has the full rate"
     )
 
     def misfit(self, model: str, own: tuple[str, ...]) -> str:
-        """What does not fit together of these for network `model`, where `own` are this project's; else empty."""
+        """Why these parameters contradict each other for network `model`; empty if they do not.
+
+        own: the names of this project's networks.
+        """
         is_timm = model.startswith("timm/")
         if not is_timm and self.weights not in ("none", "default") and OF_TIMM.fullmatch(self.weights):
-            return f"weights={self.weights} is a name of timm's, whose networks are model=timm/<name>, not {model}"
+            return f"weights={self.weights} are weights of timm, and need model=timm/<name>, not {model}"
         if is_timm and self.weights != "default" and OF_TORCHVISION.fullmatch(self.weights):
-            return f"weights={self.weights} is a name of torchvision's, and model={model} is timm's"
+            return f"weights={self.weights} are weights of torchvision, but model={model} is from timm"
         if model in own and OF_TORCHVISION.fullmatch(self.weights):
             other = f"; torchvision's network is model=torchvision/{model}" if model == "resnet18" else ""
-            return f"weights={self.weights}: torchvision has none for {model}, which is this project's own{other}"
+            return f"weights={self.weights}: torchvision has no weights for {model}, which is this project's own{other}"
         if self.freeze != "none" and self.weights == "none":
-            return f"freeze={self.freeze}: what is frozen must have learned before, and weights=none"
+            return f"freeze={self.freeze}: frozen stages need pretrained weights, but weights=none"
         if self.freeze_norms == "on" and self.weights == "none":
-            return "freeze_norms=on keeps the statistics of earlier training, and weights=none has no earlier training"
+            return "freeze_norms=on keeps the statistics of pretrained weights, but weights=none"
         if self.freeze == "none" and self.unfreeze_epoch:
             return f"unfreeze_epoch={self.unfreeze_epoch}: nothing is frozen (freeze=none)"
         if self.unfreeze_epoch == 1:
@@ -150,45 +156,45 @@ class FineTuningParams(Params):
 class FlipParams(Params):
     flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
         "auto",
-        description="random mirroring; alternate: of each image in turns; auto is off for digits, mnist and svhn",
+        description="random mirroring; alternate: each image every other epoch; auto: off for digits, mnist and svhn",
     )
 
 
 class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, DeviceParams, SeedParams):
-    """What range test and training must share for the one's suggestion to hold for the other."""
+    """The parameters that range test and training must share, so that a suggested rate is valid for the training."""
 
     batch_size: int = Field(128, ge=1, description="images per update")
     optimizer: Literal["sgd", "adamw", "muon"] = Field(
-        "adamw", description="sgd is Nesterov's; muon hands what it does not take to adamw"
+        "adamw", description="sgd: with Nesterov momentum; muon: for hidden kernels, with adamw for the other weights"
     )
     momentum: float = Field(
         0.9,
         ge=0,
         le=0.94,
-        description="centre of the momentum cycle (beta1 of adamw alone): +0.05 at its ends, -0.05 at the peak",
+        description="centre of the momentum cycle (for adamw, beta1): +0.05 at its ends, -0.05 at the peak",
     )
-    weight_decay: float = Field(5e-4, ge=0, le=10, description="not applied to norms and biases")
-    bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, over that of all others")
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="weight decay; not for norms and biases")
+    bias_lr: float = Field(1.0, gt=0, le=1000, description="rate of norms and biases, relative to all other weights")
     normalise_weights: Switch = Field(
-        "off", description="muon: each hidden kernel kept at the norm sqrt(outputs), so that none outgrows its updates"
+        "off", description="muon: keep each hidden kernel at norm sqrt(outputs), so that it never outgrows its updates"
     )
     norm_momentum: float = Field(
-        0.1, gt=0, le=1, description="share of the newest batch in the running statistics of batch norms"
+        0.1, gt=0, le=1, description="weight of the newest batch in the running statistics of batch norms"
     )
     class_weights: Literal["none", "balanced", "effective"] = Field(
-        "none", description="in the loss of training: by inverse frequency of a class, or by its effective number"
+        "none", description="weights in the train loss: by inverse class frequency (balanced), or by effective number"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
     crop_area: float = Field(
-        0.0, ge=0, le=1, description="least share of an image in a random resized crop, taken instead (0: off)"
+        0.0, ge=0, le=1, description="random resized crop instead, with at least this share of the image (0: off)"
     )
     augment: Literal["basic", "trivial", "rand"] = Field(
-        "basic", description="crop, flip and cutout alone; TrivialAugmentWide or RandAugment after crop and flip"
+        "basic", description="basic: crop, flip and cutout; trivial, rand: also TrivialAugmentWide or RandAugment"
     )
-    cutout: int = Field(0, ge=0, description="side of the square erased from each image (px; 0: off)")
+    cutout: int = Field(0, ge=0, description="side of the square that is erased from each image (px; 0: off)")
 
     @model_validator(mode="after")
     def sizes_fit(self) -> Self:
@@ -201,7 +207,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
         if self.model == "fast" and size < FAST_LEAST_SIZE:
             raise ValueError(f"image_size={size} is too small for fast: use {FAST_LEAST_SIZE} px or more")
         if self.normalise_weights == "on" and self.optimizer != "muon":
-            raise ValueError(f"normalise_weights=on is of optimizer=muon, not of {self.optimizer}")
+            raise ValueError(f"normalise_weights=on needs optimizer=muon, not {self.optimizer}")
         if misfit := self.misfit(self.model, OWN):
             raise ValueError(misfit)
         if self.crop_padding >= size:
@@ -210,11 +216,11 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
 
     @property
     def margin(self) -> int:
-        """Px on every side of the stored images that random resized crops alone see: evaluation takes the centre."""
-        # Of a whole image, squashed or padded, no border is cut off.
+        """px on each side of the stored images that only random resized crops see; evaluation uses the centre."""
+        # A squashed or padded image is complete, so there is nothing beyond it.
         return round(self.image_size * ROOM / 2) if self.crop_area and self.resize == "crop" else 0
 
     def identity(self) -> dict[str, Any]:
-        """The parameters that a good rate depends on; seed, device and the place of the data are not among them."""
+        """The parameters that a good rate depends on; seed, device and the paths of the data do not count."""
         apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "valid_as_test", "limit_test"}
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

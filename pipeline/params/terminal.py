@@ -1,4 +1,4 @@
-"""Parameters of commands that are no part of a recipe, and of what any command shows."""
+"""Parameters of the commands `status` and `sync`, and of the terminal output of every command."""
 
 from pydantic import Field
 
@@ -6,16 +6,16 @@ from pipeline.params.base import Declared
 
 
 class TerminalParams(Declared):
-    """Taken by every command."""
+    """Parameters that every command has."""
 
     quiet: bool = Field(False, description="only errors and the result")
 
 
 class StatusParams(Declared):
-    """Which runs and studies are under way, how far they are, and how long they will take."""
+    """Shows which runs and studies are under way, how far they are, and how long they will take."""
 
-    follow: bool = Field(False, description="on a terminal, look again and again until nothing runs, or Ctrl-C")
-    every_seconds: float = Field(3, ge=0.5, le=3600, description="between two looks")
+    follow: bool = Field(False, description="on a terminal, update the list until nothing runs or you press Ctrl-C")
+    every_seconds: float = Field(3, ge=0.5, le=3600, description="seconds between two updates")
 
 
 class ModelsParams(Declared):
@@ -25,4 +25,4 @@ class ModelsParams(Declared):
 
 
 class SyncParams(Declared):
-    """Sends to MLflow what runs could not send while their tracking store was away."""
+    """Sends to MLflow everything that runs could not send while their tracking store was away."""

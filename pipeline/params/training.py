@@ -38,45 +38,45 @@ class StudyParams(Params):
 
     @field_serializer("storage")
     def storage_without_password(self, storage: str) -> str:
-        # What is dumped is kept with runs and shown in reports: the password stays where it was typed.
+        # Dumped parameters are stored with runs and shown in reports, so the password must not be in them.
         return without_passwords(storage)
 
 
 class TrainParams(RecipeParams, StudyParams):
-    """What declares a OneCycle training."""
+    """The parameters of a OneCycle training."""
 
-    from_study: str = Field("", description="study whose parameters and best values are taken, save those given here")
+    from_study: str = Field("", description="use the parameters and best values of this study, unless given here")
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the train split")
     max_lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = Field(
-        "auto", description="peak rate; auto takes the suggestion of a range test of the same recipe"
+        "auto", description="peak learning rate; auto: the suggestion of a range test with the same recipe"
     )
-    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates spent rising to max_lr")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates in which the rate rises to max_lr")
     div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, description="last rate = first rate / final_div_factor")
     anneal: Literal["cos", "linear"] = Field("cos", description="shape of both halves of the cycle")
-    first_size: int = Field(0, ge=0, le=1024, description="side of the images of the first updates (px; 0: image_size)")
-    first_share: float = Field(0.5, gt=0, lt=1, description="share of the updates made with images of first_size")
+    first_size: int = Field(0, ge=0, le=1024, description="side of the images in the first updates (px; 0: image_size)")
+    first_share: float = Field(0.5, gt=0, lt=1, description="share of the updates with images of first_size")
     ema_decay: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="per update, of the averaged weights that are evaluated and kept (0: off)",
+        description="decay per update of the average of weights that is evaluated and stored (0: off)",
     )
 
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
-        "auto", description="for speed alone, torch.compile; auto is on for long trainings on CUDA, where it can be"
+        "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"
     )
     checkpoint_minutes: float = Field(
         10,
         gt=0,
-        description="minutes between kept states within an epoch; epochs that end 30 s after the last keep one too",
+        description="minutes between saved states in an epoch; its end also saves one, at most every 30 s",
     )
-    keep_checkpoints: bool = Field(False, description="keep the last two states of a training that came to its end")
+    keep_checkpoints: bool = Field(False, description="keep the last two states after the training has finished")
     watch_images: int = Field(
         0,
         ge=0,
         le=64,
-        description="validation images whose Grad-CAM maps are kept after each epoch (0: none); of no trial of a sweep",
+        description="number of validation images with Grad-CAM maps after each epoch (0: none); not in a sweep",
     )
 
     @model_validator(mode="after")
@@ -85,11 +85,11 @@ class TrainParams(RecipeParams, StudyParams):
         if self.first_size and not least <= self.first_size <= self.image_size:
             raise ValueError(f"first_size={self.first_size} must be {least} to image_size={self.image_size}")
         if self.first_size and self.model == "vit":
-            raise ValueError("first_size: a vit takes images of one size only")
+            raise ValueError("first_size: a vit takes images of only one size")
         return self
 
     @model_validator(mode="after")
-    def it_unfreezes_while_it_trains(self) -> Self:
+    def unfreezing_is_within_the_training(self) -> Self:
         if self.unfreeze_epoch > self.epochs:
             raise ValueError(f"unfreeze_epoch={self.unfreeze_epoch} must be at most epochs={self.epochs} (0: never)")
         return self
@@ -102,13 +102,13 @@ class SeriesParams(Params):
         str, BeforeValidator(trimmed), Like(f"(latest|auto|{ID_START})?", f"latest, auto, or {OF_A_RUN}")
     ] = Field(
         "",
-        description="go on with an interrupted run: its id; latest; auto, one of the same parameters or else a new run",
+        description="continue an interrupted run: its id; latest; auto: one with the same parameters, else a new run",
     )
-    num_seeds: int = Field(1, ge=1, le=100, description="trainings, with seed, seed + 1, ..., under one parent run")
+    num_seeds: int = Field(1, ge=1, le=100, description="number of trainings (seed, seed + 1, ...) in one parent run")
 
 
 class TrainStepParams(TrainParams, SeriesParams):
-    """OneCycle training: weights, curves and a served model."""
+    """Trains with the OneCycle schedule: weights, curves and a served model."""
 
 
 class LadderParams(Params):
@@ -118,7 +118,7 @@ class LadderParams(Params):
     ladder_max_lr: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
     ladder_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
     num_repeats: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = Field(
-        "auto", description="ladders, each with its own seed; the median is suggested; auto: 3, of large sets 1"
+        "auto", description="number of ladders with different seeds; the median is suggested; auto: 3, for large sets 1"
     )
 
     @model_validator(mode="after")
@@ -128,42 +128,42 @@ class LadderParams(Params):
         return self
 
     def rungs(self) -> dict[str, float]:
-        """What decides on the rates of each ladder, by name."""
+        """The parameters that determine the rates of a ladder, by name."""
         return {name: getattr(self, name) for name in ("ladder_min_lr", "ladder_max_lr", "ladder_steps")}
 
 
 class LrRangeParams(RecipeParams, LadderParams):
-    """LR range test: which peak rate the recipe takes."""
+    """Range test: suggests a peak learning rate for the recipe."""
 
 
 class ProbeParams(RecipeParams):
-    """Linear probe: logistic regression on the features of a pretrained network, in seconds."""
+    """Fits a linear probe, logistic regression on the features of a pretrained network, in seconds."""
 
 
 class SweepParams(TrainParams):
-    """Optuna study over training parameters: a trial a training, judged on the validation split."""
+    """Runs an Optuna study over training parameters. Each trial is a training, judged on the validation split."""
 
     study_name: Annotated[str, Like(r"[\w .-]{1,100}", f"1 to 100 {NAME_CHARACTERS}")] = Field(
-        "auto", description="auto is the experiment file's name"
+        "auto", description="name of the study; auto: the name of the experiment file"
     )
     space: Annotated[dict[str, Any], BeforeValidator(from_json)] = Field(
-        {}, description="parameter -> [choices] or {low, high, log, step}, either with `when`; in the experiment file"
+        {}, description="for each parameter [choices] or {low, high, log, step}, with an optional condition `when`"
     )
-    num_trials: int = Field(12, ge=1, le=100_000, description="trials of the study in all, finished ones included")
+    num_trials: int = Field(12, ge=1, le=100_000, description="total number of trials, including finished ones")
     sweep_workers: int = Field(1, ge=1, le=256, description="processes that run trials")
-    sampler: Literal["tpe", "random", "grid", "gp", "nsgaii"] = Field("tpe", description="what suggests the values")
+    sampler: Literal["tpe", "random", "grid", "gp", "nsgaii"] = Field("tpe", description="method that suggests values")
     pruner: Literal["auto", "hyperband", "median", "none"] = Field(
-        "auto", description="what ends poor trials early; auto is hyperband where trials can be compared, else none"
+        "auto", description="method that ends poor trials early; auto: hyperband if trials can be compared, else none"
     )
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(comma_separated)] = Field(
-        ("valid/accuracy",), min_length=1, max_length=2, description="what to optimise; two give a Pareto front"
+        ("valid/accuracy",), min_length=1, max_length=2, description="one or two to optimise; two give a Pareto front"
     )
     lr_range_first: bool = Field(
-        False, description="a range test per patch_size narrows max_lr, and its suggestions are tried first"
+        False, description="run a range test per patch_size first, narrow max_lr, and try its suggestions first"
     )
 
     @model_validator(mode="after")
-    def objectives_are_of_validation(self) -> Self:
+    def the_first_objective_is_from_validation(self) -> Self:
         first, *others = self.objectives
         if not first.startswith("valid/") or first in others:
             raise ValueError("objectives: valid/accuracy or valid/loss first, then at most one other")

@@ -1,4 +1,4 @@
-"""What the terminal shows: lines, and one bar for all that is to be done; `table` is apart, as it takes longer."""
+"""The terminal's output: lines, and one bar for a whole command. `table` is not imported here, as it loads slowly."""
 
 from pipeline.progress.bar import Meter, Part, alone, aside, meter, steps
 from pipeline.progress.messages import answer, conclude, is_quiet, quiet, say, screen, tell

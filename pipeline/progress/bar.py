@@ -1,4 +1,4 @@
-"""One bar for all that a command does: the steps that are done, the one under way, the time left for all of them."""
+"""One bar for a whole command: the finished steps, the current step, and the time left for all of them."""
 
 import multiprocessing
 import sys
@@ -17,15 +17,15 @@ REFRESH_SECONDS = 0.5
 
 
 class Part(NamedTuple):
-    """A step of all that is to be done."""
+    """One step of a command."""
 
     title: str
-    step: str  # its kind: what takes as long as another of its kind
-    epochs: int = 0  # passes over the train split, where it is a training
+    step: str  # the kind of step; steps of one kind are expected to take equally long
+    epochs: int = 0  # passes over the train split, if it is a training
 
 
 class Meter:
-    """How far a step is, in units of its own."""
+    """The progress of a step, in its own units."""
 
     def __init__(self, whole: "_Whole", total: float, done: float, pace: Pace) -> None:
         self.total = total
@@ -34,18 +34,18 @@ class Meter:
         self._whole = whole
 
     def advance(self, text: Callable[[], str]) -> None:
-        """One unit more. `text` returns what stands beside the bar; it is called only twice a second."""
+        """Adds one unit. `text` returns the text beside the bar; it is called at most twice a second."""
         self.at(self.done + 1, text)
 
     def at(self, done: float, text: Callable[[], str]) -> None:
-        """`done` units, of the meter's total."""
+        """Sets the number of finished units."""
         self.done = done
         self.pace.see(done, time.monotonic())
         self._whole.draw(text)
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the end, at the pace so far; None where that is not known."""
+        """The time until the end at the current pace; None if unknown."""
         return None if self.pace.seconds is None else max(0.0, self.total - self.done) * self.pace.seconds
 
 
@@ -58,11 +58,11 @@ class _Bar(tqdm):
 
 
 class _Whole:
-    """The steps in order, drawn where standard error is a terminal."""
+    """The steps of a command in order. Draws the bar if standard error is a terminal."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = list(parts)
-        self._spent: dict[str, float] = {}  # seconds of a step, by its kind
+        self._spent: dict[str, float] = {}  # seconds that a step took, by its kind
         self._position = 0
         self._started = time.monotonic()
         self._drawn = 0.0
@@ -70,34 +70,34 @@ class _Whole:
         self._is_aside = False
         self._per_epoch = 0  # updates
         self._update = Pace()
-        is_worker = multiprocessing.parent_process() is not None  # which leaves the terminal to who started it
+        is_worker = multiprocessing.parent_process() is not None  # its parent process draws on the terminal
         self._bar = _Bar(
             total=len(self._parts),
             bar_format="{desc} |{bar}| {text}",
             disable=not sys.stderr.isatty() or is_worker,
             dynamic_ncols=True,
             leave=False,
-            delay=REFRESH_SECONDS,  # the first time it is drawn below, with words beside it
+            delay=REFRESH_SECONDS,  # so that `draw` draws it first, with its text
         )
         self.draw()
 
     @contextmanager
     def step(self, position: int) -> Iterator[None]:
-        """Within, that step is under way."""
+        """Inside this context, the step at `position` is under way."""
         self._position, self._started, self._meter = position, time.monotonic(), None
         self.draw()
         yield
         self.ended(position, time.monotonic() - self._started)
 
     def ended(self, position: int, seconds: float | None) -> None:
-        """That step has taken so long, as others of its kind will; None where that is not known."""
+        """Records that a step has ended. Other steps of its kind are expected to take `seconds`; None if unknown."""
         if seconds is not None:
             self._spent[self._parts[position].step] = seconds
         self._position, self._meter = position + 1, None
 
     @contextmanager
     def metered(self, total: float, done: float, least: float, per_epoch: int) -> Iterator[Meter]:
-        """A meter of the step under way."""
+        """A meter for the current step."""
         pace = Pace(least)
         if per_epoch:
             self._per_epoch, self._update = per_epoch, pace
@@ -109,7 +109,7 @@ class _Whole:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Within, meters tell of what the step needs before it does its own."""
+        """Inside this context, meters show work that the step needs before it starts."""
         self._is_aside = True
         try:
             yield
@@ -117,7 +117,7 @@ class _Whole:
             self._is_aside = False
 
     def draw(self, text: Callable[[], str] = str) -> None:
-        """Shows where all is; not more than twice a second."""
+        """Draws the bar, at most twice a second."""
         now = time.monotonic()
         if self._bar.disable or (self._meter is not None and now - self._drawn < REFRESH_SECONDS):
             return
@@ -131,25 +131,25 @@ class _Whole:
         self._bar.refresh()
 
     def close(self) -> None:
-        """Takes the bar away."""
-        self._bar.clear()  # tqdm, which did not draw it by its own count, would leave it
+        """Removes the bar."""
+        self._bar.clear()  # tqdm would leave it, because it was not drawn by tqdm's own count
         self._bar.close()
 
     def _share(self) -> float:
-        """How much of the step is done, from 0 to 1."""
+        """The finished share of the current step, from 0 to 1."""
         if self._meter is None or self._is_aside or not self._meter.total:
             return 0.0
         return min(1.0, self._meter.done / self._meter.total)
 
     def _left(self) -> tuple[float, int]:
-        """Seconds that are known to be left, and the number of steps of which that is not known."""
+        """(known seconds left, number of steps whose time is unknown)."""
         later = [self._expected(part) for part in self._parts[self._position + 1 :]]
         waiting = [self._left_of_step(), *later]
-        is_all_there_is = len(self._parts) == 1 and not self._is_aside
-        return sum(filter(None, waiting)), 0 if is_all_there_is else waiting.count(None)
+        is_only_step = len(self._parts) == 1 and not self._is_aside
+        return sum(filter(None, waiting)), 0 if is_only_step else waiting.count(None)
 
     def _left_of_step(self) -> float | None:
-        """Seconds of the step under way; None where that is not known."""
+        """Seconds left of the current step; None if unknown."""
         current = self._parts[self._position]
         if self._meter is None:
             expected = self._spent.get(current.step)
@@ -158,7 +158,7 @@ class _Whole:
         return None if seconds is None or itself is None else seconds + itself
 
     def _expected(self, part: Part) -> float | None:
-        """Seconds of a step that has not begun; None where that is not known."""
+        """Expected seconds of a step that has not started; None if unknown."""
         if part.step in self._spent:
             return self._spent[part.step]
         if part.epochs and self._per_epoch and self._update.seconds is not None:
@@ -171,7 +171,7 @@ _whole: _Whole | None = None
 
 @contextmanager
 def steps(parts: Sequence[Part]) -> Iterator[_Whole]:
-    """Within, all is what `parts` say."""
+    """Inside this context, the bar shows the steps `parts`."""
     global _whole
     _whole = _Whole(parts)
     try:
@@ -184,7 +184,7 @@ def steps(parts: Sequence[Part]) -> Iterator[_Whole]:
 
 @contextmanager
 def alone(part: Part) -> Iterator[_Whole]:
-    """Within, `part` is all that is to be done, unless it is a part of what is."""
+    """Inside this context, the bar shows the only step `part`, unless `steps` or another part is already shown."""
     global _whole
     if _whole is not None:
         yield _whole
@@ -199,9 +199,9 @@ def alone(part: Part) -> Iterator[_Whole]:
 
 @contextmanager
 def meter(title: str, total: float, done: float = 0, *, least: float = 2, per_epoch: int = 0) -> Iterator[Meter]:
-    """What tells how far the step under way is, in units of which `least` make a rate.
+    """A meter for the current step. Its pace is known after `least` units.
 
-    Where the units are updates, `per_epoch` says how many make an epoch: what trainings to come will take follows.
+    If the units are updates, `per_epoch` is their number per epoch. It predicts how long later trainings take.
     """
     with alone(Part(title, title)) as whole, whole.metered(total, done, least, per_epoch) as its:
         yield its
@@ -209,7 +209,7 @@ def meter(title: str, total: float, done: float = 0, *, least: float = 2, per_ep
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Within, something is done that a step needs before it does its own."""
+    """Inside this context, the program does work that a step needs before it starts, such as a range test."""
     with messages.inner():
         if _whole is None:
             yield

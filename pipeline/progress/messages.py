@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal, above the bar where one is drawn; few of them where quiet is asked for."""
+"""Prints lines for the user, above the bar if there is one; only a few lines if the user asks for `quiet`."""
 
 import contextlib
 import logging
@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from pipeline.text import visible
 
-TO_AN_EMPTY_LINE = "\r\x1b[K"  # where another process's bar may stand
+TO_AN_EMPTY_LINE = "\r\x1b[K"  # erases the line, which may hold the bar of another process
 
 _is_quiet = False
-_depth = 0  # how many things are under way whose end is not that of all
+_depth = 0  # number of `inner` contexts that are open
 
 
 class _NoTerminal:
-    """A stream that nobody takes for a terminal to draw on, whatever it is."""
+    """Wraps a stream so that no library takes it for a terminal and draws on it."""
 
     def __init__(self, stream: Any) -> None:
         self.behind = stream
@@ -32,7 +32,7 @@ class _NoTerminal:
 
 @contextlib.contextmanager
 def quiet(asked: bool = True) -> Iterator[None]:
-    """If asked for: within, only errors and results are shown, and nothing draws a bar, ours or a library's."""
+    """If `asked`: inside this context, only errors and results are shown, and nothing draws a bar."""
     global _is_quiet
     if not asked:
         yield
@@ -50,7 +50,7 @@ def quiet(asked: bool = True) -> Iterator[None]:
 
 
 def screen() -> Any:
-    """Standard error as it is, also where nothing is to draw on it."""
+    """The original standard error, also inside `quiet`."""
     return getattr(sys.stderr, "behind", sys.stderr)
 
 
@@ -61,7 +61,7 @@ def is_quiet() -> bool:
 
 @contextlib.contextmanager
 def inner() -> Iterator[None]:
-    """Within, what ends is a part of something, and says so as any line is said."""
+    """Inside this context, the program works on a part of the command; its result is an ordinary line."""
     global _depth
     _depth += 1
     try:
@@ -71,31 +71,31 @@ def inner() -> Iterator[None]:
 
 
 def answer(message: str) -> None:
-    """A line of what was asked for, on standard output."""
+    """Prints a result on standard output."""
     with tqdm.external_write_mode(file=sys.stdout):
         _write(visible(message, keep="\n"), sys.stdout)
 
 
 def say(message: str) -> None:
-    """A line, or several, for the person at the terminal."""
+    """Prints one or more lines for the user, unless quiet."""
     if not _is_quiet:
         tell(message)
 
 
 def conclude(message: str) -> None:
-    """What all has come to, said in any case; that of a part of something is said as any line is."""
+    """Prints the result of the command, even if quiet. The result of a part of the command is an ordinary line."""
     if not (_is_quiet and _depth):
         tell(message)
 
 
 def tell(message: str) -> None:
-    """What a person must know, said in any case."""
+    """Prints what the user must know, even if quiet."""
     start = TO_AN_EMPTY_LINE if sys.stderr.isatty() else ""
     with tqdm.external_write_mode(file=sys.stderr):
         _write(start + visible(message, keep="\n"), sys.stderr)
 
 
 def _write(line: str, stream: Any) -> None:
-    # click's echo would write UTF-8 to a stream that says it takes ASCII.
+    # click.echo would write UTF-8 to a stream that accepts only ASCII.
     stream.write(f"{line}\n")
     stream.flush()

@@ -1,4 +1,4 @@
-"""Rows in columns: as wide as the terminal, and in a pipe a line each."""
+"""Formats rows in columns: as wide as the terminal, and one line per row in a pipe."""
 
 import io
 import sys
@@ -14,13 +14,13 @@ from rich.text import Text
 
 from pipeline.text import visible
 
-UNENDING = 10_000  # columns of a pipe
+UNLIMITED = 10_000  # columns of a pipe
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO, *, wraps: str, right: str = "") -> str:
-    """`rows` below `head` as text, whatever they hold; to the width of the terminal, where `stream` is one.
+    """`rows` below `head` as text. It fits the width of the terminal if `stream` is one.
 
-    The column `wraps` takes more lines where it must; that of `right` has its numbers below each other.
+    The column `wraps` may take several lines; the column `right` is aligned to the right.
     """
     is_terminal = stream.isatty()
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -31,16 +31,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO, *,
     for row in rows:
         cells = row if is_terminal else ["; ".join(cell.splitlines()) for cell in row]
         grid.add_row(*(Text(visible(cell, keep="\n")) for cell in cells))
-    width = Console(file=stream).width if is_terminal else UNENDING
+    width = Console(file=stream).width if is_terminal else UNLIMITED
     written = io.StringIO()
     Console(file=written, width=width, color_system=None, legacy_windows=False).print(grid)
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
 def follow(look: Callable[[], tuple[str, bool]], seconds: float) -> None:
-    """Shows on standard output what `look` tells, every so many seconds in its place, while it says that there is more.
+    """Shows the text of `look` on standard output and updates it every `seconds`, until `look` returns False or Ctrl-C.
 
-    Ctrl-C ends it too.
+    `look` returns (text, whether to continue).
     """
     with suppress(KeyboardInterrupt), Live(console=Console(file=sys.stdout), auto_refresh=False) as live:
         is_more = True

@@ -1,20 +1,20 @@
-"""How long it will take: what is known to be left, at the rate it was seen to go; no number where that is not known."""
+"""Estimates the time left from the measured pace. There is no estimate while the pace is unknown."""
 
 import math
 
-MEASURED_SECONDS = 2  # before a rate is believed
+MEASURED_SECONDS = 2  # least time before a pace is used
 
 
 class Pace:
-    """Seconds per unit, measured from the first unit on, since things are set up before it."""
+    """Seconds per unit, measured from the first unit on, because the time before it is set-up."""
 
     def __init__(self, least: float = 2) -> None:
-        self._least = least  # units that tell something
+        self._least = least  # least number of units before a pace is used
         self._first: tuple[float, float] | None = None
         self.seconds: float | None = None  # per unit; None until it is known
 
     def see(self, done: float, now: float) -> None:
-        """Takes that `done` units are done at `now` (s, of a clock that only goes on)."""
+        """Records that `done` units are finished at time `now` (s, of a monotonic clock)."""
         if self._first is None:
             self._first = done, now
         units, seconds = done - self._first[0], now - self._first[1]
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def left(seconds: float, num_unknown: int) -> str:
-    """`1:20 + 2 steps`: the time that is known to be left, and of how many steps it is not known."""
+    """Text such as `1:20 + 2 steps`: the known time left, and the number of steps whose time is unknown."""
     known = [duration(seconds)] if seconds > 0 else []
     unknown = [f"{num_unknown} step{'s' if num_unknown > 1 else ''}"] if num_unknown else []
     return " + ".join([*known, *unknown])

@@ -1,4 +1,4 @@
-"""What the terminal shows of a training: how far it is beside the bar, and a line per epoch."""
+"""Shows a training on the terminal: its progress beside the bar, and one line per epoch."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -12,13 +12,13 @@ from pipeline.training.events import EpochEnd, StepEnd
 def show(
     events: Iterable[StepEnd | EpochEnd], steps_per_epoch: int, epochs: int, done_steps: int = 0
 ) -> Iterator[StepEnd | EpochEnd]:
-    """Passes `events` on, showing them as they go by; `done_steps` went by before."""
+    """Passes on `events` and shows them. `done_steps` is the number of updates before the first event."""
     with meter("train", steps_per_epoch * epochs, done_steps, per_epoch=steps_per_epoch) as progress:
         num_images = num_correct = 0
         for event in events:
             if isinstance(event, StepEnd):
                 num_images += event.num_images
-                # Sums on the device; only what is drawn, twice a second, asks for the numbers.
+                # The sum stays on the device. Only drawing, twice a second, waits for the number.
                 num_correct = num_correct + event.num_correct  # type: ignore[operator]
                 progress.advance(partial(_running, event, epochs, num_images, num_correct))
             else:

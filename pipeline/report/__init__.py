@@ -1,1 +1,1 @@
-"""What a run and the runs below it have left -> one page of HTML that needs nothing else."""
+"""Turns the records of finished runs into one self-contained HTML page."""

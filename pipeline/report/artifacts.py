@@ -1,4 +1,4 @@
-"""Which artifacts a page is made of, and their content, believed only where it has the form they are written in."""
+"""The artifacts that a report is made from. Their content is accepted only in the form in which steps write it."""
 
 import csv
 import io
@@ -9,9 +9,9 @@ import pandas as pd
 from pipeline.results import sprite
 from pipeline.text import visible
 
-PARENTS = ("main", "seeds")  # runs of several steps, which have none of their own
+PARENTS = ("main", "seeds")  # runs of several steps, without steps' artifacts of their own
 SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
-# By step and path: the columns that hold text; all others hold numbers. Those of a study hold what they hold.
+# By step and path: the columns with text; all others hold numbers. None: each column may hold either.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": ()},
     "probe": {},
@@ -50,11 +50,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "explain/maps.csv": ("image", "kind", "map", "blank"),
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
 }
-MATRIX = "confusion_matrix.csv"  # a column per class, which may have any name, and last the true class
+MATRIX = "confusion_matrix.csv"  # one column per class, with any name, and the true class as last column
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")
 
 MAX_TABLE_BYTES = 64 * 2**20
-# By step and path, the most bytes of a picture: together so many that the page can be mailed.
+# By step and path, the most bytes of a picture, so that the page can be mailed.
 PICTURES = {
     "train": {"watch/images.webp": sprite.SLIDER_BYTES, "watch/maps.webp": sprite.SLIDER_BYTES},
     "evaluate": {"thumbnails.webp": sprite.MAX_BYTES},
@@ -63,7 +63,7 @@ PICTURES = {
 
 
 def table(kind: str, path: str, content: str) -> pd.DataFrame:
-    """The table that a step of that kind has left at `path`. Raises ValueError for what is none."""
+    """The table of a step of this kind at `path`. Raises ValueError if `content` is not such a table."""
     try:
         header, *rows = list(csv.reader(io.StringIO(content))) or [[]]
     except csv.Error as error:
@@ -87,21 +87,21 @@ def table(kind: str, path: str, content: str) -> pd.DataFrame:
         read = [
             _texts(column) if name in texts else _numbers(column) for name, column in zip(names, columns, strict=True)
         ]
-    # Side by side rather than by name: a class may itself be named "true".
+    # The columns are joined by position, because a class may be named "true".
     found = pd.concat(read, axis=1)
     found.columns = pd.Index(names)
     return found
 
 
 def picture(content: bytes) -> bytes:
-    """The WebP file. Raises ValueError for any other."""
+    """`content`, if it is a WebP file. Raises ValueError for any other."""
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
         raise ValueError("not a WebP image")
     return content
 
 
 def paths(kind: str) -> Mapping[str, int]:
-    """What a page takes of a step, with the most bytes that it may have."""
+    """The artifacts of a step that a page uses, with the most bytes of each."""
     tables = dict.fromkeys(_tables(kind), MAX_TABLE_BYTES)
     return tables | PICTURES.get(kind, {})
 

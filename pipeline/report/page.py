@@ -1,4 +1,4 @@
-"""The page itself: templates filled, with what charts and pictures need inside."""
+"""Builds the page from templates, with the data of charts and pictures inside it."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ SCRIPTS = ("charts.js", "training.js", "watched.js", "results.js", "tables.js", 
 
 
 def build(record: Record) -> str:
-    """The page about `record`: one HTML text, which fetches nothing and runs no script but its own."""
+    """The page about `record` as one HTML text. It fetches nothing and runs only its own scripts."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -25,7 +25,7 @@ def build(record: Record) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": shown, "duration": duration}
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stay in their order
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # keeps the order of columns
     environment.tests["number"] = lambda value: isinstance(value, int | float)
     scripts = [_text("vendor", name) for name in VENDORED] + [_text("templates", name) for name in SCRIPTS]
     return environment.get_template("page.html").render(
@@ -51,7 +51,7 @@ def shown(value: float | None, kind: str = "plain") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds as text, such as `4.5 s`, `3 min 20 s` or `2 h 5 min`."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -70,12 +70,12 @@ FORMATS = {
 
 
 def _asked(record: Record) -> StepRecord:
-    """The run whose parameters are the recipe: of an experiment its own, else the training's where there is one."""
+    """The run whose parameters the page lists: an experiment's own, or else the training's if there is one."""
     return record.run if record.run.kind in ("main", "seeds", "sweep") else record.steps.get("train", record.run)
 
 
 def _source(record: Record) -> dict[str, Any]:
-    """What it was made from: code, data and machine, of the first step that says so."""
+    """Code, data and machine of the run, each from the first step that has recorded it."""
     every = [record.run, *record.steps.values()]
     names = {"commit": "git.commit", "dirty": "git.dirty", "data": "data.digest", "device": "device"}
     names |= {"machine": "machine", "precision": "precision", "dataset": "dataset", "model": "model"}
@@ -84,7 +84,7 @@ def _source(record: Record) -> dict[str, Any]:
 
 
 def _policy(scripts: list[str]) -> str:
-    """A Content-Security-Policy: nothing is fetched, and no script runs but these."""
+    """A Content-Security-Policy that forbids every request and every script except these."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (

@@ -1,4 +1,4 @@
-"""What a run was asked to do, and how to ask for it again."""
+"""The parameters of a run, and the command that repeats it."""
 
 import re
 import shlex
@@ -10,11 +10,11 @@ from pipeline.params import STEPS, as_text
 from pipeline.report.record import Record, StepRecord
 from pipeline.text import visible
 
-# Where and how it was run, rather than what; and a study, whose values stand among the others and may be others by now.
-APART = {"experiment", "resume", "storage", "run_id", "from_study"}
+# Not in the command: where and how the run was started, and the study, whose values are among the other parameters.
+NOT_REPEATED = {"experiment", "resume", "storage", "run_id", "from_study"}
 DECLARED_AS = {"seeds": "train"}
-OWN_PATH = re.compile(r"^(sqlite:///)?[/~].*/(?=[^/]+/*$)")  # all of it but its last part
-OF_NO_INTEREST = {"resume", "storage"}
+OWN_PATH = re.compile(r"^(sqlite:///)?[/~].*/(?=[^/]+/*$)")  # everything except the last part
+NEVER_MARKED = {"resume", "storage"}  # not marked as differing from the default
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Parameter:
 
 
 def parameters(step: StepRecord) -> list[Parameter]:
-    """Those of a run, in the order of their declaration; what is declared no more has no default and no meaning."""
+    """The parameters of a run. A parameter that no longer exists has no default and no meaning."""
     fields = _fields(step)
     return [
         Parameter(
@@ -37,21 +37,21 @@ def parameters(step: StepRecord) -> list[Parameter]:
             visible(_mailed(as_text(value))),
             visible(as_text(fields[name].default)) if name in fields else "",
             (fields[name].description or "") if name in fields else "",
-            name not in OF_NO_INTEREST and _text(step, name) is not None,
+            name not in NEVER_MARKED and _text(step, name) is not None,
         )
         for name, value in step.params.items()
     ]
 
 
 def command(record: Record) -> str:
-    """What repeats the run: its parameters that are not the defaults, the experiment file's among them."""
+    """The command that repeats the run, with all parameters that differ from the defaults."""
     step = record.run
-    given = {name: _text(step, name) for name in step.params if name not in APART}
+    given = {name: _text(step, name) for name in step.params if name not in NOT_REPEATED}
     words = [shlex.quote(visible(f"{name}={text}")) for name, text in given.items() if text is not None]
     entry = [] if step.kind == "main" else ["-e", DECLARED_AS.get(step.kind, step.kind)]
     if step.kind in ("evaluate", "explain"):
         words.append(shlex.quote(visible(f"run_id={step.tags.get('train.run_id', 'latest')}")))
-    else:  # even where all is as by default: without it, a file of experiments/ may be taken
+    else:  # without it, a file of experiments/ may be used, even if all parameters are the defaults
         words.insert(0, "experiment=none")
     return " ".join(["mlflow run .", *entry, *(f"-P {word}" for word in words)])
 
@@ -61,7 +61,7 @@ def _fields(step: StepRecord) -> dict[str, FieldInfo]:
 
 
 def _text(step: StepRecord, name: str) -> str | None:
-    """A parameter's value as text where it is not the default, else None."""
+    """A parameter's value as text; None if it is the default."""
     fields = _fields(step)
     value = step.params[name]
     if name not in fields or value == fields[name].default:
@@ -70,5 +70,5 @@ def _text(step: StepRecord, name: str) -> str | None:
 
 
 def _mailed(text: str) -> str:
-    """A parameter's value for a page that may be mailed: of a path on the own disk, its last part alone."""
+    """A parameter's value for a page that may be mailed: a path on this disk is cut to its last part."""
     return OWN_PATH.sub(r"\1", text)

@@ -1,4 +1,4 @@
-"""What the sections of a page show, from what runs have left."""
+"""The content of a page's sections, from the records of runs."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ import pandas as pd
 
 from pipeline.report.record import Record, StepRecord
 
-MATRIX_CLASSES = 60  # beyond, the commonest errors alone are shown
+MATRIX_CLASSES = 60  # with more classes, only the most frequent errors are shown
 MOST_ROWS = 1000  # of a table on the page
 EPOCH_ROWS = 100  # of the table under the curves
 CURVE_POINTS, LADDER_POINTS = 1000, 3000
-WATCHED_MAPS = 4096  # 64 images and 60 epochs are fewer
+WATCHED_MAPS = 4096  # enough for 64 images and 60 epochs
 CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv": MOST_ROWS}
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
@@ -22,12 +22,12 @@ UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 RIVALS = {"probe": "probe", "train": "trained network"}
 RATES = ("valley", "steepest", "minimum_over_10")
-PARENT = "mlflow.parentRunId"  # tag: the run that one is a part of
+PARENT = "mlflow.parentRunId"  # tag: the parent run
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Images of one true class that were taken for one class; `share` of the true class, in [0, 1]."""
+    """A cell of the confusion matrix; `share` of the images of the true class, in [0, 1]."""
 
     predicted: str
     count: int
@@ -46,7 +46,7 @@ class Sprite:
 
 
 def charted(record: Record) -> dict[str, Any]:
-    """What the charts draw, as plain JSON: tables by step and path, of long ones evenly chosen rows; `metrics`."""
+    """The data of the charts as plain JSON: `tables` by step and path, thinned out if long, and `metrics` by step."""
     tables = {
         f"{kind}/{path}": columns(thin(table, CHARTED.get(path, MOST_ROWS)))
         for kind, step in record.steps.items()
@@ -59,7 +59,7 @@ def charted(record: Record) -> dict[str, Any]:
 
 
 def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """A table's columns by name, what is no finite number as None."""
+    """A table's columns by name, with None for numbers that are not finite."""
     return {
         str(name): [None if isinstance(value, float) and not np.isfinite(value) else value for value in table[name]]
         for name in table.columns
@@ -71,14 +71,14 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most `most` rows, evenly spread, the first and the last among them."""
+    """At most `most` rows, evenly spread, including the first and the last."""
     if len(table) <= most:
         return table
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
 
 
 def matrix(step: StepRecord) -> list[tuple[str, list[Cell]]]:
-    """A row per true class of an evaluation; none where there are too many classes to show."""
+    """(name, cells) for each true class of an evaluation; empty if there are too many classes to show."""
     table = step.tables.get("confusion_matrix.csv")
     if table is None or len(table) > MATRIX_CLASSES:
         return []
@@ -91,13 +91,13 @@ def matrix(step: StepRecord) -> list[tuple[str, list[Cell]]]:
 
 
 def num_images(step: StepRecord) -> int | None:
-    """Test images of an evaluation."""
+    """The number of test images of an evaluation; None if unknown."""
     table = step.tables.get("confusion_matrix.csv")
     return None if table is None else int(table.iloc[:, :-1].to_numpy(dtype=float).sum())
 
 
 def errors(step: StepRecord) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any, Any]]]]:
-    """Of an explanation, each misclassified image with its maps, in the order they were chosen."""
+    """(image, its maps) for each misclassified image of an explanation, in the order in which they were chosen."""
     images, maps = step.tables.get("explain/images.csv"), step.tables.get("explain/maps.csv")
     if images is None or maps is None or "left" not in maps:
         return
@@ -107,7 +107,7 @@ def errors(step: StepRecord) -> Iterator[tuple[Mapping[Any, Any], list[dict[Any,
 
 
 def watched(step: StepRecord) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]]]:
-    """Of a training, each image that was watched, with its map after the last epoch."""
+    """(image, its map after the last epoch) for each image that a training watched."""
     images, maps = (step.tables.get(f"watch/{name}.csv") for name in ("images", "maps"))
     if images is None or maps is None or not {f"watch/{name}.webp" for name in ("images", "maps")} <= {*step.pictures}:
         return []
@@ -116,7 +116,7 @@ def watched(step: StepRecord) -> list[tuple[Mapping[Any, Any], Mapping[Any, Any]
 
 
 def sprites(record: Record) -> list[Sprite]:
-    """The files of small images, each as it is embedded once."""
+    """The files of small images. The page embeds each once."""
     return [
         sprite
         for step in record.steps.values()
@@ -134,18 +134,18 @@ def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | 
 
 
 def rates(step: StepRecord) -> list[str]:
-    """The rules of a range test that gave a rate."""
+    """The rules of a range test that found a rate."""
     return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
 
 
 def of_seeds(record: Record) -> str:
-    """The accuracy that several seeds have come to, by its metric; empty where there is one seed alone."""
+    """The metric of accuracy over several seeds; empty if there is only one seed."""
     table = record.run.tables.get("seeds.csv", pd.DataFrame())
     return next((name for name in ACCURACIES if name in table and f"{name}_sd" in record.run.metrics), "")
 
 
 def controls(step: StepRecord) -> list[str]:
-    """The metrics of what an explanation's maps are measured against."""
+    """The metrics of the controls with which an explanation's maps are compared."""
     return sorted(name for name in step.metrics if name.startswith("explain/faithfulness_"))
 
 
@@ -168,9 +168,10 @@ def rivals(record: Record) -> list[tuple[str, StepRecord, StepRecord]]:
 
 
 def timed(record: Record) -> list[StepRecord]:
-    """The steps whose times add up: of a training's range test, only one that is a step beside it.
+    """The steps whose times add up to the total.
 
-    The time of the training holds that of one within it, and one that was found there took none.
+    A range test counts only if it is a step of its own. If the training ran it, the training's time includes it; if the
+    training found an earlier one, it took no time.
     """
     train = record.steps.get("train")
     every = record.steps.values()

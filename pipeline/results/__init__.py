@@ -1,1 +1,1 @@
-"""Predictions -> numbers, numbers -> figures."""
+"""Turns predictions into numbers, and numbers into figures."""

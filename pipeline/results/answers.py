@@ -1,4 +1,4 @@
-"""What a classifier says of images without labels: as a table, as lines, and which of them to doubt first."""
+"""Predictions for images without labels: as a table, as lines, and which images to check first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from scipy.special import entr
 
 @dataclass(frozen=True)
 class Answers:
-    """What a classifier says of n images; `calibrated`, `distances` and `unlike` are None where nothing is known."""
+    """The predictions for n images. `calibrated`, `distances` and `unlike` are None if there is no calibration."""
 
-    paths: np.ndarray  # (n,) of texts
+    paths: np.ndarray  # (n,) texts
     images: np.ndarray  # (n, 3, S, S) uint8
     probabilities: np.ndarray  # (n, C)
     calibrated: np.ndarray | None  # (n,) probability of the likeliest class at the fitted temperature
-    distances: np.ndarray | None  # (n,) from the training images, in feature space
-    unlike: np.ndarray | None  # (n,) bool: too far from them
+    distances: np.ndarray | None  # (n,) distance from the training images, in feature space
+    unlike: np.ndarray | None  # (n,) bool: too far from the training images
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -30,14 +30,14 @@ class Answers:
 
     @property
     def confidence(self) -> np.ndarray:
-        """Its probability (n,), as the network gives it."""
+        """The probability (n,) of the likeliest class, without calibration."""
         return self.probabilities.max(axis=1)
 
 
 def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
-    """A row per image: path, class, confidence, calibrated, entropy (nats), distance, unlike_training, and the others.
+    """One row per image: path, class, confidence, calibrated, entropy (nats), distance, unlike_training, and more.
 
-    Those are class_2, probability_2 and so on, `top_k` or all classes in all. What is not known has no column.
+    The further classes are class_2, probability_2 and so on, up to `top_k`. Unknown values have no column.
     """
     likeliest, probabilities = _likeliest(answers.probabilities, top_k)
     columns: dict[str, object] = {
@@ -56,7 +56,7 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
 
 
 def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[str]:
-    """A line per image, such as `photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %`."""
+    """One line per image, such as `photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %`."""
     likeliest, probabilities = _likeliest(answers.probabilities, 2)
     for row, path in enumerate(answers.paths):
         first, *others = (
@@ -66,30 +66,30 @@ def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[st
         calibrated = "" if answers.calibrated is None else f" (calibrated {100 * answers.calibrated[row]:.1f} %)"
         warning = ""
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
-            far = f"{answers.distances[row]:.3g} from them, up to {limit:.3g} is usual"
+            far = f"distance {answers.distances[row]:.3g}, usual up to {limit:.3g}"
             warning = f"; unlike the training images: {far}"
         yield f"{path}: {', then '.join([first + calibrated, *others])}{warning}"
 
 
 class Tally:
-    """What is left of all the answers that went by, however many, and which images of them to doubt first."""
+    """Summarises any number of answers: counts per class, and the images that a person should check first."""
 
     def __init__(self, num_classes: int, num_shown: int) -> None:
-        self.counts = np.zeros(num_classes, np.int64)  # images predicted to be of each class
+        self.counts = np.zeros(num_classes, np.int64)  # images predicted for each class
         self.num_unlike = 0
         self.shown: Answers | None = None
         self._num_shown = num_shown
 
     def add(self, answers: Answers) -> None:
-        """Counts these too."""
+        """Adds `answers` to the summary."""
         self.counts += np.bincount(answers.predicted, minlength=len(self.counts))
         self.num_unlike += 0 if answers.unlike is None else int(answers.unlike.sum())
-        first = to_doubt_first(answers, self._num_shown)
-        self.shown = first if self.shown is None else to_doubt_first(_joined(self.shown, first), self._num_shown)
+        first = most_doubtful(answers, self._num_shown)
+        self.shown = first if self.shown is None else most_doubtful(_joined(self.shown, first), self._num_shown)
 
 
-def to_doubt_first(answers: Answers, count: int) -> Answers:
-    """The `count` of `answers` that a person should look at first: unlike the training images, then least confident."""
+def most_doubtful(answers: Answers, count: int) -> Answers:
+    """The `count` answers that a person should check first: unlike the training images, then least confident."""
     doubt = answers.confidence if answers.unlike is None else answers.confidence - answers.unlike
     return _take(answers, np.argsort(doubt, kind="stable")[:count])
 
@@ -108,11 +108,11 @@ def _take(answers: Answers, positions: np.ndarray) -> Answers:
 
 
 def _likeliest(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and probabilities (n, k) of the `count` likeliest, or of all, the likeliest first."""
+    """(classes, probabilities), each (n, k), of the `count` likeliest classes (or all), likeliest first."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     return order, np.take_along_axis(probabilities, order, axis=1)
 
 
 def _names(positions: np.ndarray, classes: Sequence[str]) -> object:
-    # Not an array of texts: what is done to the texts of a table is done once for each class.
+    # A categorical, because changes to the texts of a table then run once per class, not once per row.
     return pd.Categorical.from_codes(positions.astype(np.int64), dtype=pd.CategoricalDtype(list(classes)))

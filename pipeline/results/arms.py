@@ -1,4 +1,4 @@
-"""Two recipes, a network or several of each, on the same images -> which is better, and how sure that is."""
+"""Compares two recipes, with one or several networks each, on the same images: which is better, and is that certain?"""
 
 import math
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ import pandas as pd
 from pipeline.results import paired_tests, seeds
 from pipeline.results.paired_tests import Difference
 
-LEAST_IMAGES = 20  # of a class: of fewer a percentile bootstrap leaves 0 out by chance too often
+LEAST_IMAGES = 20  # of a class: with fewer, the interval of a percentile bootstrap excludes 0 by chance too often
 
 
 @dataclass(frozen=True)
 class Arm:
-    """R networks of one recipe, which differ in their seed alone, on the same N images."""
+    """R networks of one recipe, which differ only in their seed, on the same N images."""
 
     letter: str
     correct: np.ndarray  # (R, N) bool
 
     @property
     def accuracies(self) -> np.ndarray:
-        """(R,), in [0, 1]."""
+        """The accuracy of each network: (R,), in [0, 1]."""
         return np.asarray(self.correct.mean(axis=1))
 
     @property
     def scores(self) -> np.ndarray:
-        """(N,): the share of the networks that have an image right."""
+        """For each image, the share of networks that are right: (N,)."""
         return np.asarray(self.correct.mean(axis=0))
 
     @property
@@ -39,17 +39,18 @@ class Arm:
 
 
 class Verdict(NamedTuple):
-    """What one sentence can say of two arms, and the numbers behind it."""
+    """The result of a comparison in one sentence, and its numbers."""
 
     sentence: str
     numbers: dict[str, float]
 
 
 def judge(a: Arm, b: Arm, alpha: float = 0.05, seed: int = 0) -> Verdict:
-    """Whether `b` is better than `a` or worse, at level `alpha`: over images, or over seeds where there are several.
+    """Whether `b` is better or worse than `a` at level `alpha`: over images, or over seeds if both have several.
 
-    Numbers: `difference` in accuracy, `over_images_low` and `_high`; of one network each McNemar's `only_<letter>`
-    (images) and `p_value`; of several each `over_seeds_low`, `over_seeds_high` and `detectable`. None of them is NaN.
+    Numbers: `difference` in accuracy, `over_images_low` and `over_images_high`; for one network each, McNemar's
+    `only_<letter>` (images) and `p_value`; for several each, `over_seeds_low`, `over_seeds_high` and `detectable`.
+    Numbers that would be NaN are left out.
     """
     over_images = paired_tests.difference(a.scores, b.scores, 1 - alpha, seed)
     numbers = {
@@ -70,11 +71,11 @@ def judge(a: Arm, b: Arm, alpha: float = 0.05, seed: int = 0) -> Verdict:
 
 
 def per_class(labels: np.ndarray, a: Arm, b: Arm, seed: int = 0) -> pd.DataFrame:
-    """A row per class of `labels` (N,): class, images, accuracy of each, difference, low, high, better.
+    """One row per class in `labels` (N,): class, images, accuracy of each arm, difference, low, high, better.
 
-    The 95 % intervals are over the images of that class, blank where these have all the same difference; `better` names
-    an arm, as it does by chance alone in one class in twenty at most: of one network each by McNemar's exact test, of
-    several where the interval leaves 0 out and the class has 20 images or more.
+    `low` and `high` are the 95 % interval over the images of the class, blank if all have the same difference. `better`
+    names an arm if the difference is significant at 5 %: by McNemar's exact test for one network each; for several, if
+    the interval excludes 0 and the class has 20 images or more.
     """
     return pd.DataFrame([_of_class(name, labels == name, a, b, seed) for name in np.unique(labels)])
 
@@ -90,27 +91,27 @@ def _of_class(name: str, rows: np.ndarray, a: Arm, b: Arm, seed: int) -> dict[st
         "difference": found.value,
         "low": found.low,
         "high": found.high,
-        "better": _better(a, b, found.value) if _are_told_apart(a, b, found) else "",
+        "better": _better(a, b, found.value) if _is_significant(a, b, found) else "",
     }
 
 
-def _are_told_apart(a: Arm, b: Arm, found: Difference) -> bool:
+def _is_significant(a: Arm, b: Arm, found: Difference) -> bool:
     if len(a.correct) == len(b.correct) == 1:
         return paired_tests.mcnemar(a.correct[0], b.correct[0]).p_value < 0.05
-    alike = math.isnan(found.low)  # of a bootstrap all resamples are, so that the value itself is the interval
-    return len(a.scores) >= LEAST_IMAGES and (found.value != 0 if alike else _leaves_zero_out(found))
+    is_point = math.isnan(found.low)  # all images have the same difference, so the interval is the value itself
+    return len(a.scores) >= LEAST_IMAGES and (found.value != 0 if is_point else _excludes_zero(found))
 
 
 def _of_networks(a: Arm, b: Arm, over_images: Difference, alpha: float) -> Verdict:
     test = paired_tests.mcnemar(a.correct[0], b.correct[0])
     facts = (
         f"{_interval(over_images, alpha, 'images')}; McNemar's exact p = {test.p_value:.3g}, "
-        f"{test.only_b} images only {b.letter} has right, {test.only_a} only {a.letter})"
+        f"only {b.letter} is right on {test.only_b} images, only {a.letter} on {test.only_a})"
     )
-    end = "these images do not tell the two networks apart"
+    end = "these images show no difference between the two networks"
     if test.p_value < alpha:
         better = _better(a, b, over_images.value)
-        end = f"of these two networks {better} is better; with one seed each that says little of the two recipes"
+        end = f"network {better} is better; with one seed each, this says little about the two recipes"
     numbers = {f"only_{a.letter}": test.only_a, f"only_{b.letter}": test.only_b, "p_value": test.p_value}
     return Verdict(f"{facts}: {end}", numbers)
 
@@ -120,20 +121,20 @@ def _of_recipes(a: Arm, b: Arm, over_images: Difference, alpha: float) -> Verdic
     facts = f"{_interval(over_seeds, alpha, 'seeds')}; {_interval(over_images, alpha, 'images')})"
     numbers = {"over_seeds_low": over_seeds.low, "over_seeds_high": over_seeds.high}
     if math.isnan(over_seeds.low):
-        return Verdict(f"{facts}: all seeds of each ended alike, which leaves their spread unknown", numbers)
+        return Verdict(f"{facts}: all seeds of each have the same accuracy, so their spread is unknown", numbers)
     numbers["detectable"] = seeds.detectable(a.accuracies, b.accuracies, alpha=alpha)
-    if not _leaves_zero_out(over_seeds):
-        could = f"with such a spread they would show {100 * numbers['detectable']:.2f} points four times in five"
-        return Verdict(f"{facts}: so few seeds do not tell the two apart; {could}", numbers)
+    if not _excludes_zero(over_seeds):
+        could = f"a true difference of {100 * numbers['detectable']:.2f} points would be found in 80 % of such trials"
+        return Verdict(f"{facts}: these seeds show no difference between the two; {could}", numbers)
     end = f"on these images {_better(a, b, over_seeds.value)} is better over seeds"
-    if not _leaves_zero_out(over_images):
-        end += "; on other images of the kind it need not be"
+    if not _excludes_zero(over_images):
+        end += "; on other images of this kind that is not certain"
     return Verdict(f"{facts}: {end}", numbers)
 
 
 def _of_unequal(a: Arm, b: Arm, over_images: Difference, alpha: float) -> Verdict:
     facts = f"{_interval(over_images, alpha, 'images')})"
-    return Verdict(f"{facts}: how much of that is the seed's takes two seeds of each to say", {})
+    return Verdict(f"{facts}: train at least two seeds of each to know how much of this comes from the seed", {})
 
 
 def _interval(found: Difference, alpha: float, over: str) -> str:
@@ -142,7 +143,7 @@ def _interval(found: Difference, alpha: float, over: str) -> str:
     return f"{100 * (1 - alpha):.4g} % interval over {over} {100 * found.low:+.2f} to {100 * found.high:+.2f}"
 
 
-def _leaves_zero_out(found: Difference) -> bool:
+def _excludes_zero(found: Difference) -> bool:
     return found.low > 0 or found.high < 0
 
 

@@ -1,4 +1,4 @@
-"""Predictions -> numbers: accuracy with its interval, per class, confusion, calibration."""
+"""Computes metrics from predictions: accuracy with its interval, per class, confusion, calibration."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,14 +16,14 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-PROBABILITY_COLUMNS = 100  # classes beyond which a table of predictions leaves the probabilities out
-CURVE_POINTS = 200  # of one class, at most
+PROBABILITY_COLUMNS = 100  # with more classes, a table of predictions leaves out the probabilities
+CURVE_POINTS = 200  # at most, per class
 
 
 def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson interval (low, high) of an accuracy, in [0, 1] (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    Of no image all of it, 0 to 1.
+    It is (0, 1) if there are no images.
     """
     if not num_images:
         return 0.0, 1.0
@@ -38,11 +38,11 @@ def accuracy_in_words(accuracy: float, num_images: int) -> str:
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
-    """What `labels` (N,) int64 and `probabilities` (N, C) say together, as metrics named `test/...`.
+    """The metrics `test/...` of `probabilities` (N, C) for `labels` (N,) int64.
 
-    `accuracy`, and the ends of its 95 % interval `accuracy_low` and `accuracy_high`; `balanced_accuracy`, `macro_f1`
-    and `mean_average_precision`, over the classes that occur in `labels`; `loss`, mean cross-entropy in nats, finite
-    even for a certain error; `ece`; and `top{k}_accuracy` with k at most C - 1, left out where that leaves 1.
+    `accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`; `balanced_accuracy`, `macro_f1` and
+    `mean_average_precision`, over the classes that occur in `labels`; `loss`, the mean cross-entropy in nats, always
+    finite; `ece`; and `top{k}_accuracy` with k at most C - 1, left out if k would be 1.
     """
     num_classes = probabilities.shape[1]
     known = np.arange(num_classes)
@@ -70,10 +70,11 @@ def accuracy(name: str, correct: np.ndarray) -> dict[str, float]:
 
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """A row per class: class, precision, recall, f1, support (images), average_precision, and the 95 % intervals.
+    """One row per class: class, precision, recall, f1, support (images), average_precision, and 95 % intervals.
 
-    Those of precision and recall, as `..._low` and `..._high`, are Wilson's: 0 to 1 where nothing was predicted or is
-    there, and precision or recall then NaN; so is average_precision of no image, and f1 where there is neither.
+    `precision_low` and `_high`, `recall_low` and `_high` are Wilson intervals. Precision is NaN (interval 0 to 1) for a
+    class that is never predicted; recall and average_precision are NaN for a class without images; f1 is NaN if both
+    hold.
     """
     known, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
     scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=np.nan)
@@ -87,7 +88,7 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
 
 
 def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Of each class against all others, (C,) in [0, 1]; NaN for a class that does not occur in `labels`."""
+    """The average precision of each class against all others, (C,) in [0, 1]; NaN for a class without images."""
     values = np.full(probabilities.shape[1], np.nan)
     for label in np.unique(labels):
         values[label] = average_precision_score(labels == label, probabilities[:, label])
@@ -95,9 +96,9 @@ def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def precision_recall(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """Precision and recall of each class that occurs, against all others, as the probability asked for rises.
+    """Precision and recall of each class in `labels` against all others, for rising thresholds of its probability.
 
-    Rows of class, threshold, precision, recall, all in [0, 1]; of a class at most 200, evenly spread.
+    Columns class, threshold, precision, recall, all in [0, 1]; at most 200 rows per class, evenly spread.
     """
     return pd.concat(_curves(labels, probabilities, classes), ignore_index=True)
 
@@ -116,7 +117,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np
 
 
 def most_confused(matrix: np.ndarray, classes: Sequence[str], num_pairs: int = 10) -> pd.DataFrame:
-    """The `num_pairs` commonest errors: true, predicted, count, share_of_true in [0, 1]; ties in order of class."""
+    """The `num_pairs` most frequent errors: true, predicted, count, share_of_true in [0, 1]; ties in class order."""
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:num_pairs]
     true, predicted = np.unravel_index(order, wrong.shape)
@@ -132,9 +133,9 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], num_pairs: int = 1
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> tuple[float, pd.DataFrame]:
-    """Expected calibration error in [0, 1], and its equal-width bins (Guo et al. 2017, arXiv:1706.04599).
+    """(expected calibration error in [0, 1], its equal-width bins) (Guo et al. 2017, arXiv:1706.04599).
 
-    A row per bin (low, high]: low, high, confidence and accuracy (means, NaN in an empty bin), count.
+    One row per bin (low, high]: low, high, confidence and accuracy (means, NaN in an empty bin), count.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -152,7 +153,10 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 1
 def predictions(
     names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """A row per image: name, true, predicted, correct, confidence, probability_of_true, and `p/<class>` up to 100."""
+    """One row per image: name, true, predicted, correct, confidence, probability_of_true.
+
+    With at most 100 classes, `p/<class>` for each class too.
+    """
     predicted, rows = probabilities.argmax(axis=1), np.arange(len(labels))
     known = np.array(classes, dtype=object)
     table = pd.DataFrame(
@@ -171,6 +175,6 @@ def predictions(
 
 
 def _normalised(probabilities: np.ndarray) -> np.ndarray:
-    # scikit-learn warns of rows that reduced precision leaves off 1, and clips float32 sooner than float64.
+    # With reduced precision, rows do not sum to 1 exactly, and scikit-learn warns; it also clips float32 more.
     precise = probabilities.astype(np.float64)
     return precise / precise.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Results of several seeds -> mean and spread, the interval of a difference, and what so many seeds could show."""
+"""Statistics over several seeds: mean and spread, the interval of a difference, and the detectable difference."""
 
 import math
 import warnings
@@ -11,34 +11,34 @@ from scipy.stats import norm, t, ttest_ind
 from pipeline.results.paired_tests import Difference
 
 POWER, ALPHA = 0.8, 0.05
-LARGEST_EFFECT = 1e5  # standard deviations; with two seeds an arm 10.4 are found
-SPREADS = 100_000  # drawn, of what so many seeds may show of their spread
+LARGEST_EFFECT = 1e5  # standard deviations; for two seeds per arm, the result is 10.4
+SPREADS = 100_000  # number of random draws of the spread over seeds
 
 
 def spread(table: pd.DataFrame) -> dict[str, float]:
-    """The mean of each column, a row per seed, under its name, and the standard deviation of a seed as `name`_sd."""
+    """The mean of each column under its name, and its standard deviation over seeds as `name`_sd. One row per seed."""
     means = {str(name): float(mean) for name, mean in table.mean().items()}
     return means | {f"{name}_sd": float(deviation) for name, deviation in table.std(ddof=1).items()}
 
 
 def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Difference:
-    """Mean of `b` less that of `a`, and its interval over seeds, two or more of each (Welch 1947, doi:10.2307/2332510).
+    """Mean of `b` minus mean of `a`, and its interval over seeds (Welch 1947, doi:10.2307/2332510).
 
-    Low and high are NaN where all seeds of each ended alike: then nothing is known of their spread.
+    Each needs at least two seeds. Low and high are NaN if all seeds of each have the same value: the spread is unknown.
     """
     value = float(b.mean() - a.mean())
     if np.ptp(a) == 0 and np.ptp(b) == 0:
         return Difference(value, math.nan, math.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, where the seeds of one have ended alike
+        warnings.simplefilter("ignore", RuntimeWarning)  # from scipy, if all seeds of one have the same value
         interval = ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
     return Difference(value, float(interval.low), float(interval.high))
 
 
 def detectable(a: np.ndarray, b: np.ndarray, power: float = POWER, alpha: float = ALPHA) -> float:
-    """The smallest true difference that Welch's two-sided test on so many seeds would find with `power`.
+    """The smallest true difference that Welch's two-sided test finds with probability `power`, for as many seeds.
 
-    Both are taken to have the pooled standard deviation of `a` and `b`, at least two seeds of each.
+    Assumes that both have the pooled standard deviation of `a` and `b`. Each needs at least two seeds.
     """
     freedom = len(a) + len(b) - 2
     variance = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / freedom
@@ -46,11 +46,11 @@ def detectable(a: np.ndarray, b: np.ndarray, power: float = POWER, alpha: float 
 
 
 def effect_size(num_a: int, num_b: int, power: float = POWER, alpha: float = ALPHA) -> float:
-    """The same difference in standard deviations, for `num_a` and `num_b` seeds."""
+    """The detectable difference in standard deviations, for `num_a` and `num_b` seeds."""
     draw = np.random.default_rng(0)
     a, b = (draw.chisquare(num - 1, SPREADS) / (num - 1) / num for num in (num_a, num_b))  # squared standard errors
     freedom = (a + b) ** 2 / (a**2 / (num_a - 1) + b**2 / (num_b - 1))
     least = t.isf(alpha / 2, freedom) * np.sqrt(a + b)
     scale = math.sqrt(1 / num_a + 1 / num_b)
-    # The other tail, of a difference found the wrong way round, is far below a thousandth at such effects.
+    # The other tail (a difference with the wrong sign) has far less than a thousandth of the probability.
     return float(brentq(lambda effect: norm.sf(least, effect, scale).mean() - power, 0, LARGEST_EFFECT))

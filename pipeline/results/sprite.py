@@ -1,4 +1,4 @@
-"""Many small images in one file, for pages that show a few of them at a time."""
+"""Puts many small images into one file, for pages that show a few of them at a time."""
 
 import io
 import math
@@ -11,18 +11,18 @@ from PIL import Image
 from pipeline.results import plots
 
 COLUMNS = 24
-QUALITIES = (90, 70, 50, 30)  # the first that keeps to the size is taken
-MAX_BYTES, SLIDER_BYTES = 5 * 2**18, 2**19  # of a file, so that a page of them can be mailed
+QUALITIES = (90, 70, 50, 30)  # the first one that keeps the file small enough is used
+MAX_BYTES, SLIDER_BYTES = 5 * 2**18, 2**19  # per file, so that a page with several of them can be mailed
 
 LARGEST_SIDE = 112  # px, of the slider's images
-MAPS_PIXELS = 2**19  # of all its maps together, which are made smaller for it
-PER_CELL = 24  # images of one true and one predicted class
+MAPS_PIXELS = 2**19  # all maps of the slider together; larger maps are thinned out
+PER_CELL = 24  # at most, images of one true and one predicted class
 
 
 def choose(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most `most` rows that stand for all: errors before hits, of each pair of classes the most confident first.
+    """At most `most` representative rows: errors before hits, and within each pair of classes the most confident first.
 
-    `predictions` has a row per image, with `true`, `predicted`, `correct` and `confidence`. The index is kept.
+    `predictions` has one row per image, with `true`, `predicted`, `correct` and `confidence`. The index is kept.
     """
     surest_first = predictions.sort_values("confidence", ascending=False, kind="stable")
     rank = surest_first.groupby(["true", "predicted"], sort=False).cumcount()
@@ -31,10 +31,10 @@ def choose(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def sprite(images: np.ndarray, most_side: int, most_bytes: int = MAX_BYTES) -> tuple[bytes, pd.DataFrame]:
-    """A WebP file of `images` (N, C, H, W) uint8 beside each other, and where each lies in it.
+    """(WebP file with all `images` (N, C, H, W) uint8, table of their positions).
 
-    C is 3, or 4 with opacity; H is W, and N at least 1. Larger ones are shrunk to `most_side` px, and quality gives way
-    to `most_bytes`. A row per image: left, top and side (px).
+    C is 3, or 4 with opacity; H equals W, and N is at least 1. Images are shrunk to at most `most_side` px, and the
+    quality is lowered until the file has at most `most_bytes`. The table has one row per image: left, top, side (px).
     """
     side = min(images.shape[-1], most_side)
     columns = min(COLUMNS, len(images))
@@ -59,10 +59,10 @@ def _encoded(sheet: Image.Image, qualities: Sequence[int], most_bytes: int) -> b
 def slider_files(
     images: np.ndarray, named: Sequence[Mapping[str, str]], maps: Mapping[int, np.ndarray]
 ) -> dict[str, tuple[bytes, pd.DataFrame]]:
-    """A WebP file, and a table of where each lies in it, of `images` and of `maps`, by those names.
+    """{"images": ..., "maps": ...}: for each, a WebP file and a table with the position of each image in it.
 
-    `images` (N, 3, S, S) uint8, N `named` each by its name and class; `maps` (N, S, S) uint8 by epoch, one at least.
-    The table of the maps has a row per map: the image's place from 0, the epoch, whether it is blank.
+    `images` (N, 3, S, S) uint8; `named` has the name and class of each; `maps` has (N, S, S) uint8 for each epoch, at
+    least one. The table of maps has one row per map: number of the image from 0, epoch, whether the map is blank.
     """
     epochs, (count, side) = sorted(maps), (len(images), images.shape[-1])
     step = math.ceil(side / math.sqrt(MAPS_PIXELS / (len(epochs) * count)))

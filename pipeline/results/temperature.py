@@ -1,16 +1,16 @@
-"""Confidences right as often as they say, by one temperature for all logits (Guo et al. 2017, arXiv:1706.04599)."""
+"""Calibrates confidences with one temperature for all logits (Guo et al. 2017, arXiv:1706.04599)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-LOWEST, HIGHEST = 0.01, 100.0  # temperatures looked at
+LOWEST, HIGHEST = 0.01, 100.0  # the range of temperatures
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """What logits are divided by, and what that did on the images it was fitted on: loss (nats) and ECE in [0, 1]."""
+    """The divisor of logits, and its effect on the images it was fitted on: loss (nats) and ECE in [0, 1]."""
 
     value: float
     num_images: int
@@ -21,12 +21,12 @@ class Temperature:
 
 
 def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
-    """The temperature at which `logits` (N, C) give `labels` (N,) int64 the least mean cross-entropy, in [0.01, 100].
+    """The temperature in [0.01, 100] with the lowest mean cross-entropy of `logits` (N, C) for `labels` (N,) int64.
 
-    None where no label has a logit below another: then the loss only falls as the temperature goes to 0, and images
-    without an error cannot tell how often errors are made.
+    None if every image is classified correctly: the loss then falls until temperature 0, and images without an error do
+    not show how frequent errors are.
     """
-    # Imported late, so that one photo can be answered for without waiting for them.
+    # Imported late, so that a prediction for one photo does not wait for them.
     from scipy.optimize import minimize_scalar
 
     from pipeline.results.metrics import calibration
@@ -34,7 +34,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
     exact = logits.astype(np.float64)
     if (exact.max(axis=1) == _of(labels, exact)).all():
         return None
-    # As a function of 1 / temperature the loss is convex, so it has one minimum on any scale.
+    # The loss is convex in 1 / temperature, so it has only one minimum.
     found = minimize_scalar(
         lambda log: _loss(exact, labels, np.exp(log)),
         bounds=(np.log(LOWEST), np.log(HIGHEST)),
@@ -49,7 +49,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
 
 
 def confidence(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """The probability (N,) of the likeliest class of each row of `logits` (N, C) at that temperature."""
+    """The probability (N,) of the likeliest class for each row of `logits` (N, C) at `temperature`."""
     return softmax(logits.astype(np.float64) / temperature, axis=1).max(axis=1)
 
 

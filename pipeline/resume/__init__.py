@@ -1,1 +1,1 @@
-"""TODO."""
+"""Interrupts, the saved states of trainings, and how interrupted runs continue."""

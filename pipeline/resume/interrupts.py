@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one KeyboardInterrupt, so that whatever runs keeps what it has and closes its run."""
+"""Turns Ctrl-C and SIGTERM into one KeyboardInterrupt, so that the program can save its work and close its run."""
 
 import math
 import signal
@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-INSISTING_SECONDS = 10  # after which a second Ctrl-C means it
-PATIENCE_SECONDS = 4  # for which an update may go on before it is cut short; a scheduler kills after 10
+INSISTING_SECONDS = 10  # interrupts that follow the first one within this time are ignored
+PATIENCE_SECONDS = 4  # an update may run so long before it is interrupted; a scheduler kills after 10 s
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came, as schedulers send it."""
+    """The process has received SIGTERM, for example from a scheduler."""
 
 
 _last = -math.inf
@@ -20,9 +20,9 @@ _pending: type[KeyboardInterrupt] | None = None
 
 
 def raise_once() -> None:
-    """Lets SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated, the first of them within 10 seconds.
+    """Makes SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated. Only the first signal within 10 s counts.
 
-    MLflow's launcher answers Ctrl-C with a SIGTERM of its own at once: it must not cut the unwinding short.
+    On Ctrl-C, MLflow's launcher also sends SIGTERM at once. That signal must not interrupt the closing of the run.
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -30,7 +30,7 @@ def raise_once() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within, an interrupt waits for the next `pause` or the end, however that comes, or for 4 seconds."""
+    """Inside this context, an interrupt waits for the next `pause` or the end of the context, but at most 4 s."""
     global _held, _pending
     _held, _pending = True, None
     try:
@@ -47,7 +47,7 @@ def waiting() -> bool:
 
 
 def pause() -> None:
-    """Raises the interrupt that waits."""
+    """Raises the waiting interrupt, if there is one."""
     global _pending
     if (kind := _pending) is not None:
         _pending = None

@@ -1,4 +1,4 @@
-"""The state of a training: saved while it runs, so that it can continue after whatever ends the process."""
+"""Saves the state of a training while it runs, so that it can continue after the process has ended for any reason."""
 
 import logging
 import time
@@ -16,30 +16,29 @@ from pipeline.training.training import Diverged, Training
 
 log = logging.getLogger(__name__)
 
-EPOCH_SECONDS = 30  # between the states after two epochs: to keep one may take as long as an epoch
-STATE_SECONDS = f"{GROUP}state_seconds"  # how long the training waited for its states to be kept, since the last epoch
+EPOCH_SECONDS = 30  # at least so long between two states at the end of epochs: saving may take as long as an epoch
+STATE_SECONDS = f"{GROUP}state_seconds"  # how long the training waited for saving states since the last epoch
 
 
 def restore(training: Training, run_id: str) -> None:
-    """Loads the run's newest state into `training`. Raises ValueError if it has none."""
+    """Loads the run's newest state into `training`. Raises ValueError if there is none."""
     tree = newest(run_id)
     if tree is None:
-        raise ValueError(f"resume={run_id}: the run has kept no state to go on from")
+        raise ValueError(f"resume={run_id}: the run has saved no state to continue from")
     training.load_state_dict(tree)
 
 
 def checkpointed(
     training: Training, run: Run, minutes: float, look: Callable[[int], None] | None = None
 ) -> Generator[StepEnd | EpochEnd]:
-    """The events of `training`; logs each epoch once in `run`, also those from before an interruption.
+    """The events of `training`. Logs each epoch once in `run`, including epochs from before an interruption.
 
-    Saves the state after the first epoch and the last, after others once 30 s have passed since the state before, every
-    `minutes` within a long one, and when an interrupt comes, which is raised between two updates. What was logged after
-    the newest state is trained again by a training that goes on from it, to the same numbers, and not logged again.
-    `look` is called with each epoch that ends, before its state is saved, so that a training that continues has looked
-    at every epoch behind it.
+    The state is saved after the first and the last epoch, after other epochs if the last state is older than 30 s,
+    every `minutes` within a long epoch, and on an interrupt, which is raised between two updates. A resumed training
+    repeats the updates after the newest state, gets the same numbers, and does not log them again. `look` is called
+    with the number of each finished epoch before its state is saved, so a resumed training never misses an epoch.
     """
-    is_begun = training.log.num_steps > 0  # else nothing is logged, and a store that is away need not be asked
+    is_begun = training.log.num_steps > 0  # a new training has logged nothing, so the store need not answer
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
     for epoch in training.log.epochs:
         if epoch.epoch not in logged:
@@ -49,7 +48,7 @@ def checkpointed(
     with interrupts.held():
         try:
             for event in training.events():
-                metrics.look()
+                metrics.measure_if_due()
                 if look is not None and isinstance(event, EpochEnd):
                     look(event.epoch)
                 if _is_due(event, training, time.monotonic() - kept_at, minutes) or interrupts.waiting():
@@ -64,19 +63,19 @@ def checkpointed(
                 yield event
                 interrupts.pause()
         except Diverged:
-            run.no_states()  # they lead here again
+            run.no_states()  # continuing from them would diverge again
             raise
 
 
 def _is_due(event: StepEnd | EpochEnd, training: Training, seconds: float, minutes: float) -> bool:
-    """Whether a state is to be kept after `event`, so many seconds after the one before."""
+    """Whether to save a state after `event`, `seconds` after the last state."""
     if isinstance(event, StepEnd):
         return seconds > 60 * minutes
     return event.epoch in (1, training.epochs) or seconds > min(60 * minutes, EPOCH_SECONDS)
 
 
 def newest(run_id: str) -> Any:
-    """The newest state that can be read, of this disk or of the run's artifacts; None where there is none."""
+    """The newest readable state on this disk or among the run's artifacts; None if there is none."""
     found = {states.slot(run_id, name): states.step_of(states.slot(run_id, name)) for name in states.SLOTS}
     sent = store.stored_run(run_id).data.tags.get(states.STEP_TAG, "")
     with store.scratch() as folder:
@@ -89,15 +88,15 @@ def newest(run_id: str) -> Any:
                 if found.pop(path) >= 0:
                     return checkpoint.load_tree(path)[0]
             except ValueError as error:
-                log.warning("a kept state is damaged (%s): going on from another", error)
+                log.warning("a saved state is damaged (%s): continuing from another one", error)
                 if sent and not is_asked:
                     found |= _fetched(run_id, folder)
                     is_asked = True
     return None
 
 
-def is_there(run_id: str, tags: dict[str, str]) -> bool:
-    """Whether a run with these tags has a state to go on from."""
+def has_state(run_id: str, tags: dict[str, str]) -> bool:
+    """Whether a run with these tags has a state to continue from."""
     slots = (states.slot(run_id, name) for name in states.SLOTS)
     return bool(tags.get(states.STEP_TAG)) or any(states.step_of(slot) >= 0 for slot in slots)
 

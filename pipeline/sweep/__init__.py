@@ -1,1 +1,1 @@
-"""Optuna studies: what they vary, their trials, and what they found."""
+"""Optuna studies: the space they search, their trials, and their results."""

@@ -1,4 +1,4 @@
-"""How a sweep varies one parameter: choices or a range, checked, its values in the parameter's type."""
+"""One entry of a sweep's space: choices or a range for one parameter, checked and converted to its type."""
 
 from decimal import Decimal
 from functools import cache
@@ -11,10 +11,10 @@ from pipeline.params.base import nearest
 from pipeline.progress import say
 from pipeline.settings import message
 
-# The same for all trials, which are compared on the same images and in one number format; and what moves no result.
+# All trials use the same images and one number format, so that they can be compared.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "valid_as_test", "limit_train", "limit_test")
-APART = ("experiment", "from_study", "storage", *IMAGES)
-MACHINE = ("device", "precision", "data_dir", "compile")  # as asked for, may differ between a study's machines
+FIXED = ("experiment", "from_study", "storage", *IMAGES)
+MACHINE = ("device", "precision", "data_dir", "compile")  # may differ between the machines of a study
 MOST_STEPS = 10_000  # of a range
 
 
@@ -25,13 +25,13 @@ class _Entry(BaseModel):
 
 
 class Choices(_Entry):
-    """One of a few values."""
+    """A choice between a few values."""
 
     choices: tuple[Any, ...] = Field(min_length=1)
 
 
 class Range(_Entry):
-    """From `low` to `high`, both included; on a logarithmic scale with `log`, on a grid from `low` with `step`."""
+    """A range from `low` to `high`, both included: logarithmic with `log`, a grid that starts at `low` with `step`."""
 
     low: float
     high: float
@@ -43,23 +43,23 @@ class Range(_Entry):
         if self.low >= self.high:
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError("a logarithmic range starts above 0")
+            raise ValueError("a logarithmic range must start above 0")
         if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other")
+            raise ValueError("give log or step, not both")
         if self.step is not None and (self.high - self.low) / self.step > MOST_STEPS:
-            raise ValueError(f"{self.step:g} makes more than {MOST_STEPS:,} steps: give a larger step, or none")
+            raise ValueError(f"step {self.step:g} gives more than {MOST_STEPS:,} values: give a larger step, or none")
         return self
 
 
 def parse(name: str, value: Any) -> Choices | Range:
-    """What an experiment file declares for parameter `name`. Raises ValueError naming it."""
+    """The entry for parameter `name`, from its `value` in an experiment file. Raises ValueError that names it."""
     known = TrainParams.model_fields
     if name not in known:
         raise ValueError(f"space: no parameter of training is called {name}{nearest(name, known)}")
     if name == "seed":
-        raise ValueError("space: seed makes no recipe better; num_seeds trains one with several")
-    if name in APART or name in MACHINE:
-        raise ValueError(f"space: {name} is the same for all trials of a study, or they could not be compared")
+        raise ValueError("space: seed cannot be varied, as no seed is better; num_seeds trains with several seeds")
+    if name in FIXED or name in MACHINE:
+        raise ValueError(f"space: {name} must be the same for all trials of a study, so that they can be compared")
     if isinstance(value, list):
         value = {"choices": value}
     if not isinstance(value, dict):
@@ -77,7 +77,7 @@ def parse(name: str, value: Any) -> Choices | Range:
 
 
 def values(name: str, entry: Choices | Range) -> list[Any]:
-    """All values of an entry, in order; of an endless one its ends."""
+    """All values of an entry, in order; for a continuous range, its two ends."""
     if isinstance(entry, Choices):
         return list(entry.choices)
     if is_whole(name):
@@ -89,7 +89,7 @@ def values(name: str, entry: Choices | Range) -> list[Any]:
 
 
 def on_grid(value: float, low: float, step: float) -> float:
-    """The value nearest to `value` among low, low + step, ..., as a person writes it: 0.3 for 0.1 + 2 * 0.1."""
+    """The value nearest to `value` among low, low + step, ..., without rounding errors: 0.3 for 0.1 + 2 * 0.1."""
     number = round((_decimal(value) - _decimal(low)) / _decimal(step))
     return float(_decimal(low) + number * _decimal(step))
 
@@ -101,9 +101,9 @@ def is_whole(name: str) -> bool:
 
 def _check_range(name: str, entry: Range) -> None:
     if not is_whole(name) and not _is_number(name):
-        raise ValueError(f"space.{name}: is no number; give a list of choices")
+        raise ValueError(f"space.{name}: is not a number; give a list of choices")
     if is_whole(name) and any(number % 1 for number in (entry.low, entry.high, entry.step or 1)):
-        raise ValueError(f"space.{name}: is a whole number, and so are low, high and step")
+        raise ValueError(f"space.{name}: is a whole number, so low, high and step must be whole numbers")
     highest = values(name, entry)[-1]
     if highest < entry.high:
         steps = f"steps of {entry.step:g} from {entry.low:g} do not end at {entry.high:g}"
@@ -111,7 +111,7 @@ def _check_range(name: str, entry: Range) -> None:
 
 
 def _choice(name: str, value: Any) -> Any:
-    """A choice as its parameter's type, since YAML reads 1e-3 as text."""
+    """A choice in its parameter's type: YAML, for example, reads 1e-3 as text."""
     if not is_whole(name) and not _is_number(name):
         return _typed(name, value)
     try:
@@ -119,16 +119,16 @@ def _choice(name: str, value: Any) -> Any:
             raise TypeError
         return int(value) if is_whole(name) and float(value) % 1 == 0 else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"space.{name}: {value} is no number") from None
+        raise ValueError(f"space.{name}: {value} is not a number") from None
 
 
 def _all_typed(name: str, given: Any) -> Any:
-    """What a condition asks of a parameter, one value or a list of them, as the parameter's type."""
+    """The value, or list of values, in a condition on parameter `name`, in its type."""
     return [_typed(name, value) for value in given] if isinstance(given, list) else _typed(name, given)
 
 
 def _typed(name: str, value: Any) -> Any:
-    """`value` as the parameters read it, such as `on` for YAML's true; as it is where they would refuse it."""
+    """`value` as the parameter reads it, such as `on` for YAML's true; unchanged if the parameter refuses it."""
     try:
         return _reader(name).validate_python(value) if name in TrainParams.model_fields else value
     except ValidationError:

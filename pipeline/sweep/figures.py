@@ -1,4 +1,4 @@
-"""What a study has found, as tables and as Optuna's own figures."""
+"""The results of a study, as tables and as Optuna's own figures."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,17 +20,17 @@ RATES_PER_DECADE = 2  # columns of the table of patch size and rate
 
 
 def trials(study: optuna.Study) -> pd.DataFrame:
-    """A row per trial: number, state, values, parameters, duration (s), costs, run."""
+    """One row per trial: number, state, values, parameters, duration (s), costs, run."""
     table = study.trials_dataframe(attrs=("number", "state", "value", "params", "duration", "user_attrs"))
     if table.empty:
         return table
     table = table.drop(columns=["user_attrs_process"], errors="ignore")
-    table["duration"] = pd.to_timedelta(table["duration"]).dt.total_seconds()  # of none that has ended, plain None
+    table["duration"] = pd.to_timedelta(table["duration"]).dt.total_seconds()  # a column of None if no trial has ended
     return table.rename(columns=lambda name: name.removeprefix("params_").removeprefix("user_attrs_"))
 
 
 def tables(study: optuna.Study) -> dict[str, pd.DataFrame]:
-    """What the figures show, and more, by file name; those that the study has enough trials for."""
+    """Tables by file name, if the study has enough trials for them."""
     found = {
         "rank_correlation.csv": rank_correlation(study),
         "importances.csv": importances(study),
@@ -40,39 +40,39 @@ def tables(study: optuna.Study) -> dict[str, pd.DataFrame]:
 
 
 def rank_correlation(study: optuna.Study) -> pd.DataFrame:
-    """How well an epoch foretells the end: Spearman's correlation of its accuracy with the last, over COMPLETE trials.
+    """How well each epoch predicts the result: Spearman's correlation between its objective and the last epoch's.
 
-    Columns epoch, correlation, trials; no rows for fewer than three trials.
+    Over COMPLETE trials. Columns epoch, correlation, trials; empty for fewer than three trials.
     """
     curves = pd.DataFrame([trial.intermediate_values for trial in completed(study)])
     if len(curves) < 3 or curves.empty:
         return pd.DataFrame(columns=["epoch", "correlation", "trials"])
     curves = curves.sort_index(axis=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)  # all alike: no correlation, and none is given
+        warnings.simplefilter("ignore", ConstantInputWarning)  # if all values are equal, the correlation is NaN
         correlations = curves.corrwith(curves.iloc[:, -1], method="spearman")
     return pd.DataFrame({"epoch": correlations.index, "correlation": correlations.to_numpy(), "trials": len(curves)})
 
 
 def importances(study: optuna.Study) -> pd.DataFrame:
-    """How much of the first objective each parameter decides, by PED-ANOVA: parameter, importance; they sum to 1.
+    """How much each parameter decides the first objective, by PED-ANOVA: parameter, importance (they sum to 1).
 
-    No rows for fewer than three COMPLETE trials, or where all have reached the same.
+    Empty for fewer than three COMPLETE trials, or if all have the same value.
     """
     done = completed(study)
     if len(done) < 3 or not _differ(done, 0):
         return pd.DataFrame(columns=["parameter", "importance"])
     target = _nth(0, _low_is_good(study, 0)) if len(study.directions) > 1 else None
     with quiet(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # of which we know
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # `_low_is_good` handles this
         found = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
     return pd.DataFrame({"parameter": list(found), "importance": list(found.values())})
 
 
 def rate_table(study: optuna.Study) -> pd.DataFrame:
-    """The best first objective by patch size (rows) and peak rate (columns, half decades from the rate they name).
+    """The best first objective by patch size (rows) and peak rate (columns, each half a decade from its name up).
 
-    NaN where no trial is complete; empty where the study does not vary both.
+    NaN if a cell has no COMPLETE trial; empty if the study does not vary both.
     """
     both = [trial for trial in completed(study) if {"patch_size", "max_lr"} <= trial.params.keys()]
     if not both:
@@ -81,12 +81,12 @@ def rate_table(study: optuna.Study) -> pd.DataFrame:
     half_decade = np.floor(np.log10(rows["max_lr"]) * RATES_PER_DECADE + 1e-9)
     rows["rate"] = 10 ** (half_decade / RATES_PER_DECADE)
     rows["value"] = [trial.values[0] for trial in both]
-    # `completed` has the best first.
+    # `completed` returns the best trial first.
     return rows.groupby(["patch_size", "rate"])["value"].first().unstack("rate")
 
 
 def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """File names and Optuna's figures, of those that the study has enough trials for."""
+    """(file name, figure) for each of Optuna's figures that the study has enough trials for."""
     done = completed(study)
     varied = sorted({name for trial in done for name in trial.params})
     pruned_on = any(trial.intermediate_values for trial in study.get_trials(deepcopy=False))
@@ -118,8 +118,8 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
 
 def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -> Any:
     with quiet(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Attempting to set identical")  # of a parameter with one value only
-        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # of which we know
+        warnings.filterwarnings("ignore", "Attempting to set identical")  # for a parameter with only one value
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # `_low_is_good` handles this
         drawn = function(study, **options)
     axes = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
     figure = axes.figure
@@ -133,7 +133,7 @@ def _nth(index: int, sign: int = 1) -> Callable[[Any], float]:
 
 
 def _low_is_good(study: optuna.Study, index: int) -> int:
-    """The sign that makes low values of an objective the good ones, as PED-ANOVA takes them where it has a target."""
+    """The sign that makes low values of an objective good: PED-ANOVA assumes this if it gets a target."""
     return -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1
 
 

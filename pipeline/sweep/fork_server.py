@@ -1,9 +1,9 @@
-"""Imported first by the server from which workers are forked: Ctrl-C ends it at once, without a traceback.
+"""The server that forks workers imports this module first, so that Ctrl-C ends it at once and without a traceback.
 
-The server imports the rest for seconds, and its workers begin with what is set here, until they catch signals.
+Importing the rest takes the server seconds. Its workers inherit these settings until they handle signals themselves.
 """
 
 import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back since the server was started
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked when the server started

@@ -1,4 +1,4 @@
-"""What this project notes with a study and its trials, checked before anything is made of it."""
+"""The attributes that this project stores with a study and its trials. They are checked before they are used."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from pipeline.params import TrainParams
 from pipeline.params.base import nearest
 from pipeline.settings import message
 
-APART = {"objectives", "data", "precision"}  # of what is declared: shared by the trials, and no parameters
-STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, SQLAlchemyError)  # Optuna's, reading it
+NOT_PARAMETERS = {"objectives", "data", "precision"}  # declared values that are not parameters of a training
+READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError, SQLAlchemyError)  # from Optuna
 
 RunId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 
 
 class Notes(BaseModel):
-    """With a study; all of them are missing in a new one."""
+    """The notes of a study; a new study has none of them."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -28,9 +28,11 @@ class Notes(BaseModel):
     run_id: RunId = Field("", alias="mlflow.run_id")
 
     def parameters(self, tried: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of a training with the values a trial has tried. Raises ValueError for others."""
+        """The parameters of a training with the values that a trial `tried`. Raises ValueError for unknown names."""
         shared = {
-            name: value for name, value in self.declared.items() if name not in APART and not name.startswith("space.")
+            name: value
+            for name, value in self.declared.items()
+            if name not in NOT_PARAMETERS and not name.startswith("space.")
         }
         found = {**shared, **self.machine, **tried}
         for name in found:
@@ -40,7 +42,7 @@ class Notes(BaseModel):
 
 
 class TrialNotes(BaseModel):
-    """With a trial."""
+    """The notes of a trial."""
 
     process: dict[str, str] = {}
     run_id: RunId = Field("", alias="mlflow.run_id")
@@ -49,7 +51,7 @@ class TrialNotes(BaseModel):
 
 
 class Study(Protocol):
-    """What Optuna's studies offer of this."""
+    """The part of Optuna's studies that this module uses."""
 
     study_name: str
 
@@ -61,22 +63,22 @@ class Study(Protocol):
 
 
 def read(study: Study) -> Notes:
-    """The study's notes, once those of its trials are checked, and their values."""
+    """The study's notes. Raises ValueError if its notes, or the notes or values of a trial, are not valid."""
     for trial in study.get_trials(deepcopy=False):
         TrialNotes.model_validate(trial.user_attrs)
         if trial.state.name == "COMPLETE" and list(map(type, trial.values or ())) != [float] * len(study.directions):
-            raise ValueError(f"trial {trial.number} is complete and has not one value per objective")
+            raise ValueError(f"trial {trial.number} is COMPLETE but does not have one value per objective")
     return Notes.model_validate(study.user_attrs)
 
 
 @contextmanager
 def checked(study_name: str) -> Iterator[None]:
-    """Within, whatever comes of a database that others wrote to is a ValueError in one line."""
+    """Inside this context, invalid content of the study's database raises a ValueError with one line."""
     try:
         yield
         return
     except ValidationError as error:
         reason = "; ".join(f"{each['loc'][0]} {message(each)}" for each in error.errors())
-    except STRANGE as error:
+    except READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-    raise ValueError(f"study {study_name} is not one of this project, or damaged ({reason})")
+    raise ValueError(f"study {study_name} is not from this project, or is damaged ({reason})")

@@ -1,4 +1,4 @@
-"""What suggests the values of a study's trials, by name."""
+"""The samplers, by name, that suggest the values of a study's trials."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.sweep.space import Space
 SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "tpe": lambda seed, space: optuna.samplers.TPESampler(seed=seed),
     "random": lambda seed, space: optuna.samplers.RandomSampler(seed=seed),
-    # One order for all workers and starts: they tell the points of the grid by their place in it.
+    # The seed is fixed because all workers must see the grid in the same order: they identify its points by position.
     "grid": lambda seed, space: optuna.samplers.GridSampler(space.grid(), seed=0),
     "gp": lambda seed, space: optuna.samplers.GPSampler(seed=seed),
     "nsgaii": lambda seed, space: optuna.samplers.NSGAIISampler(seed=seed),
@@ -22,7 +22,7 @@ SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
 
 
 class OnGrid(BaseSampler):
-    """What another sampler suggests, with each value of a stepped range exactly on its step."""
+    """Wraps a sampler, and moves each value of a stepped range exactly onto its step."""
 
     def __init__(self, sampler: BaseSampler) -> None:
         self._sampler = sampler

@@ -1,4 +1,4 @@
-"""What a sweep may vary, and how: training parameters as choices and ranges, in Optuna's words."""
+"""The space that a sweep searches: choices and ranges for parameters of a training, suggested through Optuna."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ SCHEDULE = ("epochs", "pct_start", "div_factor", "final_div_factor", "anneal")
 
 
 class Trial(Protocol):
-    """What Optuna's trials offer to suggest values with."""
+    """The part of Optuna's trials that suggests values."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
     def suggest_float(
@@ -28,13 +28,13 @@ class Trial(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """Entries by parameter, in the order they are drawn, around the fixed parameters of all trials."""
+    """The entries by parameter, in the order in which they are drawn, and the fixed parameters of all trials."""
 
     entries: dict[str, Choices | Range]
     base: TrainParams
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """The values `trial` is to try, of those parameters whose conditions hold."""
+        """The values for `trial` to try. A parameter is left out if its condition does not hold."""
         drawn: dict[str, Any] = {}
         for name, entry in self.entries.items():
             if not self._applies(entry, drawn):
@@ -51,36 +51,36 @@ class Space:
         return drawn
 
     def params(self, values: Mapping[str, Any]) -> TrainParams:
-        """The training that `values` make of the base. Raises ValueError when they do not fit together."""
+        """The parameters of a training: the base with `values`. Raises ValueError if they contradict each other."""
         try:
             return TrainParams(**{**self.base.model_dump(), **values})
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
     def grid(self) -> dict[str, list[Any]]:
-        """Every value of every parameter. Raises ValueError where those are endless, or not all always drawn."""
+        """Every value of every parameter. Raises ValueError for a continuous range or an entry with a condition."""
         values = {}
         for name, entry in self.entries.items():
             if entry.when:
-                raise ValueError(f"sampler=grid: {name} has a condition, which a grid does not know")
+                raise ValueError(f"sampler=grid: {name} has a condition, which a grid does not support")
             if isinstance(entry, Range) and not is_whole(name) and entry.step is None:
                 raise ValueError(f"sampler=grid: {name} needs a step, or choices in a list")
             values[name] = entries.values(name, entry)
         return values
 
     def varies(self, *names: str) -> list[str]:
-        """Those of `names` that are in the space."""
+        """The `names` that are in the space."""
         return [name for name in names if name in self.entries]
 
     def allows(self, name: str, value: float) -> bool:
-        """Whether `value` lies in the range of `name`, and on its grid where it has one."""
+        """Whether `value` is in the range of `name`, and on its grid if it has one."""
         entry = self.entries[name]
         assert isinstance(entry, Range)
         is_on_grid = entry.step is None or value in entries.values(name, entry)
         return is_on_grid and entry.low <= value <= entry.high
 
     def narrowed(self, name: str, low: float, high: float) -> "Space":
-        """The same space with the range of `name` cut to what lies between `low` and `high`; its grid stays."""
+        """The same space, with the range of `name` cut to `low` to `high`. Its grid keeps its values."""
         entry = self.entries[name]
         assert isinstance(entry, Range)
         low, high = max(entry.low, low), min(entry.high, high)
@@ -92,13 +92,16 @@ class Space:
         return replace(self, entries={**self.entries, name: cut})
 
     def declared(self) -> dict[str, Any]:
-        """Entries and fixed parameters as plain data: what the trials of one study share."""
+        """The entries and fixed parameters as plain data. All trials of a study share them."""
         own = {name: entry.model_dump(exclude_defaults=True) for name, entry in self.entries.items()}
         fixed = self.base.model_dump(exclude={"experiment", "from_study", "storage", *MACHINE, *own})
         return {**fixed, **{f"space.{name}": entry for name, entry in own.items()}}
 
     def combinations(self, *names: str) -> Iterator[dict[str, Any]]:
-        """Every combination of values of `names`, and of what their conditions ask; of an endless range the ends."""
+        """Every combination of values of `names` and of the parameters in their conditions.
+
+        A continuous range contributes its two ends.
+        """
         wanted = list(names)
         for name in wanted:
             wanted += [asked for asked in self.entries[name].when if asked in self.entries and asked not in wanted]
@@ -117,7 +120,7 @@ class Space:
 
     def _applies(self, entry: Choices | Range, drawn: Mapping[str, Any]) -> bool:
         return all(
-            # What a condition names and was not drawn, because its own did not hold, holds no condition.
+            # A parameter of the space that was not drawn fulfils no condition.
             (name in drawn or name not in self.entries)
             and drawn.get(name, getattr(self.base, name)) in (value if isinstance(value, list) else [value])
             for name, value in entry.when.items()
@@ -125,14 +128,14 @@ class Space:
 
 
 def parse(given: Mapping[str, Any], base: TrainParams) -> Space:
-    """The space that an experiment file declares, checked: no value and no combination that a trial would refuse.
+    """The space that an experiment file declares. Every value and combination is checked before the first trial.
 
-    Raises ValueError naming the parameter.
+    Raises ValueError that names the parameter if a trial would refuse a value or a combination.
     """
     if not given:
         raise ValueError(
-            "space: nothing to vary; give one, such as space='{\"max_lr\": [1e-4, 1e-3, 1e-2]}', or an experiment file "
-            "with one, as experiments/sweep_vit.yaml"
+            "space: nothing to vary; give a space, such as space='{\"max_lr\": [1e-4, 1e-3, 1e-2]}', or an experiment "
+            "file with a space, such as experiments/sweep_vit.yaml"
         )
     space = Space({name: entries.parse(name, value) for name, value in given.items()}, base)
     for position, (name, entry) in enumerate(space.entries.items()):
@@ -159,7 +162,7 @@ def _check_condition(space: Space, name: str, entry: Choices | Range, earlier: l
                 f"space.{name}.when: no parameter is called {asked}{nearest(asked, TrainParams.model_fields)}"
             )
         if asked in space.entries and asked not in earlier:
-            raise ValueError(f"space.{name}.when: {asked} must stand before {name}")
+            raise ValueError(f"space.{name}.when: {asked} must come before {name}")
         varied = space.entries.get(asked)
         possible = [getattr(space.base, asked)] if varied is None else entries.values(asked, varied)
         if not any(one in possible for one in (value if isinstance(value, list) else [value])):

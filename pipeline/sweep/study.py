@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: opened or found again, what it varies, and the best it has found."""
+"""The Optuna study of a sweep: creates or reopens it, narrows its space, and finds its best trial."""
 
 import contextlib
 import json
@@ -23,20 +23,20 @@ from pipeline.sweep.workers import is_alive_here, quiet, take_over
 from pipeline.text import without_passwords
 from pipeline.tracking import database, store
 
-HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that is silent for so long is dead
-BUSY_SECONDS = 60  # how long a writer waits for another to be done with a sqlite file
-TABLES = ("studies", "trials", "version_info", "alembic_version")  # Optuna's: the first, and those made last
-NARROWED_FACTOR = 5.0  # how far trials may go from the rates that range tests suggest
-STARTUP_TRIALS = 5  # before the median is asked
-MOST_TRIALS = 1_000_000  # of a study, whose number seeds are made of
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker without a heartbeat for the grace period counts as dead
+BUSY_SECONDS = 60  # how long a writer waits until another writer has finished with a sqlite file
+TABLES = ("studies", "trials", "version_info", "alembic_version")  # of Optuna: the first one and the last ones created
+NARROWED_FACTOR = 5.0  # rates of trials may differ from the suggestions of range tests by this factor
+STARTUP_TRIALS = 5  # trials that the median pruner waits for
+MOST_TRIALS = 1_000_000  # of a study; the seeds of its workers are so far apart
 DIRECTIONS = {
     "valid/accuracy": StudyDirection.MAXIMIZE,
     "valid/loss": StudyDirection.MINIMIZE,
     "flops": StudyDirection.MINIMIZE,
     "train_seconds": StudyDirection.MINIMIZE,
 }
-# A cycle is judged late: its first epochs say little of its end (docs/sweeps.md: the rank correlation of the two).
-JUDGED_FROM = 0.6  # of the epochs
+# Trials are judged late: the first epochs of a cycle say little about its end (rank correlation: docs/sweeps.md).
+JUDGED_FROM = 0.6  # share of the epochs
 PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
     "hyperband": lambda first, last: optuna.pruners.HyperbandPruner(min_resource=first, max_resource=last),
     "median": lambda first, last: optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=first),
@@ -45,10 +45,10 @@ PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
 
 
 class Storage(RDBStorage):
-    """Optuna's, but no worker that lives here is taken for dead because the database was away for a while."""
+    """Optuna's storage. A worker alive on this host never counts as dead, even if the database was away for a while."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Records one, where that can be done: the next will do, and an error would end Optuna's thread for good."""
+        """Records a heartbeat and ignores errors. An error would end Optuna's thread; the next heartbeat is enough."""
         with contextlib.suppress(Exception):
             super().record_heartbeat(trial_id)
 
@@ -58,12 +58,12 @@ class Storage(RDBStorage):
 
 
 def storage_url(asked: str) -> str:
-    """The database of the studies: the URL asked for, or for `auto` a sqlite file beside MLflow's own."""
-    return database.url(store.beside("optuna.db")) if asked == "auto" else asked
+    """The URL of the studies' database: `asked`, or for `auto` a SQLite file beside MLflow's database."""
+    return database.url(store.path_beside("optuna.db")) if asked == "auto" else asked
 
 
 def connect(url: str) -> Storage:
-    """The storage at `url`, its tables made where there are none. Raises ValueError when it cannot be had."""
+    """The storage at `url`, with its tables created if needed. Raises ValueError if it cannot be used."""
     try:
         waits = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         with quiet():
@@ -85,11 +85,11 @@ def _make_tables(url: str) -> None:
 
 @contextlib.contextmanager
 def answering(storage: str, error: type[Exception]) -> Iterator[None]:
-    """Within, a storage that fails is an `error` in one line."""
+    """Inside this context, a failure of the storage raises an `error` with one line."""
     try:
         yield
     except (StorageInternalError, AssertionError) as failed:
-        # Where a trial's end cannot be stored, Optuna asserts that it was, on the way out.
+        # If the end of a trial cannot be stored, Optuna then fails an assertion that it was.
         trouble = failed.__context__ if isinstance(failed, AssertionError) else failed
         if not isinstance(trouble, StorageInternalError):
             raise
@@ -100,15 +100,15 @@ def answering(storage: str, error: type[Exception]) -> Iterator[None]:
 def open_or_create(
     params: SweepParams, space: Space, data_digest: str, precision: str, worker: int = 0
 ) -> optuna.Study:
-    """The study that `params` name, new or as its trials so far left it.
+    """The study that `params` name: a new one, or the existing one with its trials.
 
-    Raises ValueError when it is of something else, or was declared otherwise, naming the difference: its trials could
-    not be compared.
+    Raises ValueError if another program created it, or if it was created with other settings: then its trials could not
+    be compared. The message names the difference.
     """
     shared = {**space.declared(), "objectives": params.objectives, "data": data_digest, "precision": precision}
     if params.lr_range_first and (params.sampler == "grid" or not isinstance(space.entries.get("max_lr"), Range)):
-        raise ValueError("lr_range_first: max_lr must be a range in the space, and the sampler no grid")
-    declared = json.loads(json.dumps(shared))  # as the storage gives it back
+        raise ValueError("lr_range_first: max_lr must be a range in the space, and the sampler must not be grid")
+    declared = json.loads(json.dumps(shared))  # in the form in which the storage returns it
     directions = [DIRECTIONS[objective] for objective in params.objectives]
     storage = connect(storage_url(params.storage))
     pruner = PRUNERS[_pruner(params, space)](_first_judged(params), params.epochs)
@@ -120,39 +120,39 @@ def open_or_create(
             pruner=pruner,
             load_if_exists=True,
         )
-        # Before the notes: a worker that opened it at the same time notes what it declares, and only then tries.
+        # Trials are counted before the notes are read: a worker writes its notes first and starts trials after that.
         num_trials = len(study.get_trials(deepcopy=False))
-        there = notes.read(study).declared
-    if not there and (num_trials or study.directions != directions):
+        existing = notes.read(study).declared
+    if not existing and (num_trials or study.directions != directions):
         raise ValueError(
-            f"study_name={params.study_name}: a study of that name is there that this project did not make: "
+            f"study_name={params.study_name}: a study of this name exists, but this project did not create it: "
             "choose another study_name, or another storage"
         )
     with quiet():
-        # Another seed after each start, or a study that goes on would be given the same suggestions again; workers'
-        # seeds lie so far apart that none meets another's of a later start.
+        # Each start gets another seed, or a continued study would get the same suggestions again. The seeds of workers
+        # are so far apart that they never meet the seed of a later start.
         seed = params.seed + len(study.get_trials(deepcopy=False)) + MOST_TRIALS * worker
         study.sampler = OnGrid(SAMPLERS[params.sampler](seed, space))
-    if not there:
+    if not existing:
         study.set_user_attr("declared", declared)
         study.set_user_attr("machine", {name: getattr(space.base, name) for name in MACHINE})
-    elif there != declared:
+    elif existing != declared:
         differences = [
-            f"{name} {there.get(name, 'fixed')} there, {declared.get(name, 'fixed')} here"
-            for name in {**there, **declared}
-            if there.get(name) != declared.get(name)
+            f"{name} {existing.get(name, 'fixed')} there, {declared.get(name, 'fixed')} here"
+            for name in {**existing, **declared}
+            if existing.get(name) != declared.get(name)
         ]
         raise ValueError(
-            f"study_name={params.study_name} was declared otherwise ({'; '.join(differences)}): "
+            f"study_name={params.study_name}: the study has other settings ({'; '.join(differences)}): "
             "choose another study_name"
         )
     return study
 
 
 def narrow(study: optuna.Study, space: Space, rates: Sequence[float]) -> tuple[float, float]:
-    """Keeps the rates of the study's trials near what range tests suggest. Returns lowest and highest.
+    """Keeps the rates of the study's trials near the suggestions of range tests. Returns (lowest, highest).
 
-    They stay what the space says where nothing is suggested, or nothing near it is in the space.
+    The range of the space stays if there are no suggestions, or if none is near the space.
     """
     entry = space.entries["max_lr"]
     assert isinstance(entry, Range)
@@ -165,12 +165,12 @@ def narrow(study: optuna.Study, space: Space, rates: Sequence[float]) -> tuple[f
 
 
 def is_narrowed(study: optuna.Study) -> bool:
-    """Whether range tests have had their say."""
+    """Whether range tests have already narrowed the study's rates."""
     return "narrowed" in study.user_attrs
 
 
 def narrowed(study: optuna.Study, space: Space) -> Space:
-    """The space as the study's trials are to use it."""
+    """The space for the study's trials, narrowed if range tests have done so."""
     for name, (low, high) in study.user_attrs.get("narrowed", {}).items():
         if isinstance(space.entries.get(name), Range):
             space = space.narrowed(name, low, high)
@@ -178,16 +178,16 @@ def narrowed(study: optuna.Study, space: Space) -> Space:
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """The COMPLETE trials, the best by the first objective first."""
+    """The COMPLETE trials, sorted by the first objective, best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     return sorted(trials, key=lambda trial: sign * trial.values[0])
 
 
 def best(name: str, storage: str) -> dict[str, Any]:
-    """The parameters of a training with the study's best values, those that its trials shared included.
+    """The parameters of a training with the study's best values, including those that all its trials share.
 
-    Raises ValueError when there is no such study or no COMPLETE trial in it.
+    Raises ValueError if there is no such study, or if it has no COMPLETE trial.
     """
     url = storage_url(storage)
     opened = connect(url)
@@ -200,14 +200,14 @@ def best(name: str, storage: str) -> dict[str, Any]:
         noted = notes.read(study)
         trials = completed(study)
     if not trials:
-        raise ValueError(f"from_study={name}: no trial of it is complete")
+        raise ValueError(f"from_study={name}: the study has no COMPLETE trial")
     return noted.parameters(trials[0].params)
 
 
 def _pruner(params: SweepParams, space: Space) -> str:
     reason = ""
     if len(params.objectives) > 1:
-        reason = "Optuna prunes studies of one objective only"
+        reason = "Optuna prunes only studies with one objective"
     elif varied := space.varies(*SCHEDULE):
         reason = (
             f"the space varies {', '.join(varied)}, and trials are comparable only at the same point of one schedule"
@@ -220,5 +220,5 @@ def _pruner(params: SweepParams, space: Space) -> str:
 
 
 def _first_judged(params: SweepParams) -> int:
-    """The first epoch after which a trial may be pruned, past the peak of its cycle in any case."""
+    """The first epoch after which a trial may be pruned. It is always after the peak of the cycle."""
     return math.ceil(max(JUDGED_FROM, params.pct_start) * params.epochs)

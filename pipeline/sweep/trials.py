@@ -1,4 +1,4 @@
-"""Trials of a study: each a OneCycle training under an MLflow run of its own, reported epoch by epoch."""
+"""Runs the trials of a study. Each is a OneCycle training with its own MLflow run, reported to Optuna by epoch."""
 
 import gc
 import math
@@ -22,7 +22,7 @@ from pipeline.history.initial_weights import prepare
 from pipeline.models import weights
 from pipeline.params import SweepParams, TrainParams
 from pipeline.progress import meter, say
-from pipeline.resume.training_state import checkpointed, is_there, restore
+from pipeline.resume.training_state import checkpointed, has_state, restore
 from pipeline.sweep import study, workers
 from pipeline.sweep.space import Space
 from pipeline.tracking import errors, lifecycle, locks, processes, store
@@ -31,21 +31,21 @@ from pipeline.training import costs
 from pipeline.training.events import EpochEnd, Failure
 from pipeline.training.recipe import Recipe
 
-POLL_SECONDS = 2  # between looks at what other workers do, when nothing is left to start
-# What the study's own set-up was made for.
+POLL_SECONDS = 2  # between two looks at the other workers, if no trial is left to start
+# If one of these differs from the study's recipe, the trial must prepare a recipe of its own.
 PREPARED = ("image_size", "first_size", "resize", "margin", "model", "weights", "freeze")
 NOT_TRAINED_WITH = {"experiment", "from_study", "storage"}
-# Of disk, GPU, tracking store and the study's database: no values are to blame, and those of the next would fail too.
+# Errors of the disk, the GPU, the tracking store or the study's database: a trial with other values would fail too.
 TROUBLES = (*errors.FAILURES, torch.AcceleratorError, StorageInternalError, SQLAlchemyError)
-GIVEN_UP = "Cannot tell a FAIL trial"  # as Optuna says that another worker ended the trial
+GIVEN_UP = "Cannot tell a FAIL trial"  # Optuna's message if another worker has ended the trial
 
 
 class TrialFailed(Exception):
-    """A trial that its own values failed, or that is one too many: the study goes on with the next."""
+    """A trial failed because of its values, or was one too many. The study continues with the next trial."""
 
 
 class Worker:
-    """Runs trials of a study, one after the other, beside other workers of any process and machine."""
+    """Runs trials of a study, one after the other. Other workers, on any machine, may run trials at the same time."""
 
     def __init__(self, params: SweepParams, space: Space, recipe: Recipe, parent: Run, number: int = 0) -> None:
         self._params = params
@@ -57,14 +57,14 @@ class Worker:
         self._lock = FileLock(locks.file(_lock_name(params)))
 
     def run(self) -> None:
-        """Starts trials until the study has its number of them, and takes over those of workers that died."""
+        """Runs trials until the study has enough of them, and takes over trials of dead workers."""
         with meter("sweep", self._total, least=1) as self._progress:
             self._run_all()
 
     def _run_all(self) -> None:
         while True:
-            # To look at what is left and to start a trial is one act. The system frees the lock of a process that dies.
-            locks.take(self._lock, "another worker of the study, which starts a trial")
+            # Under the lock, no other worker starts a trial between the count and the start of this one.
+            locks.take(self._lock, "another worker of the study, which is starting a trial")
             try:
                 workers.reclaim(self._study)
                 count = workers.count(self._study)
@@ -75,7 +75,7 @@ class Worker:
                     return
                 if is_free := count.finished + count.running < self._total:
                     self._run_one()
-                    gc.collect()  # the traceback of a trial that failed refers to itself, and holds its network
+                    gc.collect()  # the traceback of a failed trial refers to itself and keeps the network in memory
             finally:
                 self._lock.release()
             if not is_free:
@@ -88,7 +88,7 @@ class Worker:
             self._study.optimize(self._try, n_trials=1, catch=(TrialFailed,))
         except BaseException as error:
             if isinstance(error, UpdateFinishedTrialError) or str(error).startswith(GIVEN_UP):
-                say(f"trial {self._number} was given up: another worker took this one for dead, and tries it again")
+                say(f"trial {self._number} was stopped: another worker considered this one dead and tries it again")
                 return
             for trial in self._study.get_trials(states=(TrialState.FAIL,)):
                 if trial.number == self._number and not workers.is_finished(trial):
@@ -101,7 +101,7 @@ class Worker:
         values = self._space.suggest(trial)
         self._lock.release()
         if workers.is_surplus(self._study, trial.number, self._total):
-            raise TrialFailed("one too many, started at the same time as another machine's")
+            raise TrialFailed("one trial too many: another machine started one at the same time")
         title = f"trial {trial.number}  {_shown(values)}"
         objective = self._params.objectives[0]
         try:
@@ -116,11 +116,11 @@ class Worker:
             trial.set_user_attr("error", str(error))
             say(f"{title}  failed: {error}")
             raise
-        except (StorageInternalError, UpdateFinishedTrialError):  # whoever asks the database next reports it
+        except (StorageInternalError, UpdateFinishedTrialError):  # the next request to the database reports it
             raise
         except Exception as error:
             reason = store.first_line(error.__cause__ or error)
-            raise Failure(f"{reason} (trial {trial.number} does not count: the same command tries it again)") from error
+            raise Failure(f"{reason} (trial {trial.number} does not count; the same command tries it again)") from error
         if run.status == "KILLED":
             say(f"{title}  pruned at {result}")
             raise optuna.TrialPruned
@@ -143,7 +143,7 @@ class Worker:
         if _interrupted(trial):
             restore(training, run.id)
         for epoch in training.log.epochs:
-            self._is_poor(trial, epoch)  # again, as Optuna knows them only of the interrupted trial
+            self._is_poor(trial, epoch)  # reports them again: Optuna knows them only for the interrupted trial
         with closing(checkpointed(training, run, params.checkpoint_minutes)) as events:
             for event in events:
                 count = f"{self._finished}/{self._total} trials  trial {trial.number}"
@@ -168,7 +168,7 @@ class Worker:
         return measured
 
     def _is_poor(self, trial: optuna.Trial, epoch: EpochEnd) -> bool:
-        # Optuna takes reports of studies of one objective only.
+        # Optuna accepts reports only in studies with one objective.
         if len(self._params.objectives) > 1:
             return False
         trial.report(_objectives(epoch)[self._params.objectives[0]], epoch.epoch)
@@ -177,7 +177,7 @@ class Worker:
 
 @contextmanager
 def blamed_on_values() -> Iterator[None]:
-    """Within, what fails is a TrialFailed; one of TROUBLES, or that the trial was given up, is passed on as it is."""
+    """Inside this context, an error becomes TrialFailed, unless it is one of TROUBLES or another worker took over."""
     try:
         yield
     except Exception as error:
@@ -197,9 +197,9 @@ def _objectives(epoch: EpochEnd) -> dict[str, float]:
 
 
 def _interrupted(trial: optuna.Trial) -> str:
-    """The run of the trial that this one goes on with, where it has kept a state; else empty."""
+    """The run of the interrupted trial that this one continues, if it has saved a state; otherwise empty."""
     run_id = str(trial.user_attrs.get(workers.GOES_ON_WITH, ""))
-    if run_id and store.is_there(run_id) and is_there(run_id, store.stored_run(run_id).data.tags):
+    if run_id and store.is_there(run_id) and has_state(run_id, store.stored_run(run_id).data.tags):
         return run_id
     return ""
 
@@ -223,7 +223,7 @@ def _lock_name(params: SweepParams) -> str:
 
 
 def _stop_with_parent() -> None:
-    # A worker whose launching process was killed would go on unseen.
+    # Without this, a worker would continue unnoticed after its parent process was killed.
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise KeyboardInterrupt

@@ -1,1 +1,1 @@
-"""Everything MLflow, and what a run leaves behind: weights, the model around them, the processes that made it."""
+"""Everything about MLflow: the store, its runs, and the journal, locks and processes behind them."""

@@ -1,7 +1,7 @@
-"""The database of a tracking store or of studies: its file, whether it can be used, and its tables, made once.
+"""The database of a tracking store or of Optuna studies: finds its file, checks it, and creates its tables once.
 
-MLflow and Optuna make their tables when they first open a database. Two processes that do so at a time break a SQLite
-file for good, and MLflow tries to reach a database that it cannot have for two minutes, without a word.
+MLflow and Optuna create their tables when they first open a database. If two processes do so at the same time, they
+break a SQLite file for good. If MLflow cannot reach a database, it tries for two minutes without a message.
 """
 
 import logging
@@ -31,22 +31,22 @@ from tenacity import (
 from pipeline.progress import say
 from pipeline.tracking.errors import first_line
 
-PATIENCE_SECONDS = 120  # with a database that is busy, or that another process makes
-QUIET_SECONDS = 3  # without a change: then nobody makes tables in a file any more
-MAKE_TRIES = 5  # where a server makes tables for several processes at a time, each but one of them fails at first
-BUSY = ("database is locked", "starting up", "shutting down", "too many")  # as databases say it
+PATIENCE_SECONDS = 120  # for a database that is busy, or that another process is creating
+QUIET_SECONDS = 3  # if a file has not changed for so long, nobody is creating tables in it
+MAKE_TRIES = 5  # if several processes create tables on a server at the same time, all but one fail at first
+BUSY = ("database is locked", "starting up", "shutting down", "too many")  # words of the databases' own messages
 
 # Psycopg waits for 130 s by default.
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-# What it says of a connection that failed is said here, in a line of our own.
+# This project reports a failed connection in one line of its own.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 
 def file(uri: str) -> Path | None:
-    """The file of the SQLite database at `uri`, which need not be there; None for any other store."""
+    """The file of the SQLite database at `uri`, whether or not it exists; None for any other store."""
     try:
         url = make_url(uri)
-    except (SQLAlchemyError, ValueError):  # no URL of a database
+    except (SQLAlchemyError, ValueError):  # not the URL of a database
         return None
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
@@ -55,23 +55,23 @@ def file(uri: str) -> Path | None:
 
 
 def url(path: Path) -> str:
-    """The address of the SQLite database in that file, encoded only where it would be read as another."""
+    """The address of the SQLite database in `path`. Only characters that would change the meaning are encoded."""
     return "sqlite:///" + re.sub("%(?=[0-9A-Fa-f]{2})", "%25", str(path)).replace("?", "%3F")
 
 
 def plain(uri: str) -> str:
-    """`uri` with the path of a SQLite file as people write it, where it is percent-encoded.
+    """`uri` with the percent-encoded path of a SQLite file decoded; any other `uri` unchanged.
 
-    MLflow encodes the path of its default, and then makes folders of the encoded name.
+    MLflow encodes the path of its default store, and then creates folders with the encoded name.
     """
     path = file(uri) if "%" in uri and "?" not in uri else None
     return uri if path is None else url(path)
 
 
 def prepare_store(uri: str) -> None:
-    """`prepare` for the tracking store at `uri`, where that is a database."""
+    """Creates the tables of the tracking store at `uri` if it is a database without them; see `prepare`."""
     if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
-        from mlflow.store.db.utils import Base  # here, as it takes a second that a server's client need not wait
+        from mlflow.store.db.utils import Base  # not at the top: it takes a second, and a server's client does without
 
         if (path := file(uri)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,21 +85,21 @@ def _make_store(uri: str) -> None:
         db.upgrade.main([uri], standalone_mode=False)
     except SQLAlchemyError:
         raise
-    except Exception as error:  # of the library that MLflow changes tables with
-        raise OSError(f"its tables cannot be made: {first_line(error)}") from None
+    except Exception as error:  # from Alembic, with which MLflow changes tables
+        raise OSError(f"its tables cannot be created: {first_line(error)}") from None
 
 
 def prepare(uri: str, tables: Collection[str], make: Callable[[str], None]) -> None:
-    """Has the tables made in the database at `uri`, by `make`, unless they are all there.
+    """Calls `make` to create the tables in the database at `uri`, unless they all exist.
 
-    Processes that start at the same time wait for each other, and a new file appears when it is whole. Raises OSError,
-    ImportError or SQLAlchemyError, within seconds, for a database that cannot be used.
+    Processes that start at the same time wait for each other. A new file appears only when it is complete. Raises
+    OSError, ImportError or SQLAlchemyError within seconds if the database cannot be used.
     """
     path = file(uri)
     if _is_whole(uri, path, tables):
         return
-    waits = nullcontext() if path is None else _alone(path)
-    # A server undoes what the slower of two processes has begun.
+    waits = nullcontext() if path is None else _exclusive(path)
+    # If two processes create tables on a server at the same time, it rolls back the slower one.
     tries = Retrying(
         retry=retry_if_exception_type(SQLAlchemyError),
         stop=stop_after_attempt(MAKE_TRIES if path is None else 1),
@@ -121,7 +121,7 @@ def _make(uri: str, path: Path | None, tables: Collection[str], make: Callable[[
 
 
 def _make_file(path: Path, make: Callable[[str], None]) -> None:
-    """Makes a new database under another name first, so that a process that is killed leaves no half of one."""
+    """Creates a new database under another name first, so that a killed process leaves no incomplete database."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)
@@ -132,25 +132,27 @@ def _make_file(path: Path, make: Callable[[str], None]) -> None:
 
 
 def _wait_until_quiet(path: Path) -> None:
-    """Waits for a process that does not know of our lock, such as a server of MLflow's that starts at the same time."""
+    """Waits for a program that does not use our lock, such as an MLflow server that starts at the same time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while 0 <= time.time() - path.stat().st_mtime < QUIET_SECONDS and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Within, no other process makes tables in the file. The system frees the lock of a process that dies."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Inside this context, no other process creates tables in the file. The system frees the lock of a dead process."""
     file = path.with_name(f".{path.name}.lock")
     try:
-        file.touch()  # FileLock waits for a folder that cannot be written to as for another process
+        file.touch()  # if the folder is not writable, FileLock would wait as if another process held the lock
     except OSError as error:
-        raise OSError(f"{path.name} cannot be made in {path.parent}: {error.strerror}; name another place") from None
+        raise OSError(
+            f"{path.name} cannot be created in {path.parent} ({error.strerror}): choose another folder"
+        ) from None
     lock = FileLock(file)
     try:
         _acquire(lock, path)
         yield
-        file.unlink(missing_ok=True)  # who waits for it finds the tables there
+        file.unlink(missing_ok=True)  # a process that waits for it finds the tables complete
     finally:
         lock.release()
 
@@ -159,11 +161,11 @@ def _acquire(lock: FileLock, path: Path) -> None:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        say(f"waiting up to {PATIENCE_SECONDS} s for another process that makes {path}")
+        say(f"waiting up to {PATIENCE_SECONDS} s for another process that creates {path}")
         try:
             lock.acquire(timeout=PATIENCE_SECONDS)
         except Timeout:
-            raise TimeoutError(f"another process has been making {path} for {PATIENCE_SECONDS} s: end it") from None
+            raise TimeoutError(f"another process has been creating {path} for {PATIENCE_SECONDS} s: end it") from None
 
 
 def _is_whole(uri: str, path: Path | None, tables: Collection[str]) -> bool:
@@ -186,4 +188,4 @@ def _is_busy(error: BaseException) -> bool:
 
 def _say_once(state: RetryCallState) -> None:
     if state.attempt_number == 1 and state.outcome is not None and (error := state.outcome.exception()):
-        say(f"{first_line(error)}; trying for up to {PATIENCE_SECONDS} s")
+        say(f"{first_line(error)}; trying again for up to {PATIENCE_SECONDS} s")

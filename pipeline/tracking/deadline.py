@@ -1,4 +1,7 @@
-"""A call that ends, whatever a server does: one that sends a byte a second keeps each wait for the next one short."""
+"""A time limit for a whole call to a server.
+
+A socket timeout is not enough: it starts again with each byte, and a server may send one byte per second.
+"""
 
 import threading
 from collections.abc import Callable
@@ -11,11 +14,14 @@ SECONDS = 30.0
 
 
 class Late(TimeoutError):
-    """There was no whole answer in time."""
+    """The complete answer did not arrive in time."""
 
 
 def within(seconds: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What `call` returns or raises, from a thread of its own, which is left behind where it takes longer: Late."""
+    """What `call` returns or raises. Raises Late after `seconds`.
+
+    The call runs in a thread of its own, and a late thread is abandoned.
+    """
     outcome: list[tuple[Any, BaseException | None]] = []
 
     def run() -> None:
@@ -28,15 +34,15 @@ def within(seconds: float, call: Callable[..., Any], *arguments: Any, **named: A
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise Late(f"no whole answer within {seconds:.0f} s")
+        raise Late(f"no complete answer within {seconds:.0f} s")
     answer, error = outcome[0]
     if error is not None:
         raise error
     return answer
 
 
-def timely(uri: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What a server answers in time; a database has limits of its own, and files may take long."""
+def call_in_time(uri: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What `method` returns. Only a server gets the time limit: databases have their own, and files may take long."""
     if not uri.startswith("http") or "artifact" in getattr(method, "__name__", ""):
         return method(*arguments, **named)
     try:

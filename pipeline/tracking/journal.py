@@ -1,7 +1,7 @@
-"""What is to be tracked -> entries on this disk first, sent in their order by a thread of their own.
+"""Writes everything that is tracked to this disk first; a background thread sends it in order.
 
-The training waits for neither network nor server. What waits, waits on disk, so memory stays as it is, and is gone from
-there once it is acknowledged. An entry is sent twice when its answer was lost: who sends makes that harmless.
+So the training never waits for the network or the server. Entries wait on disk, not in memory, and are deleted once
+the store has acknowledged them. An entry is sent twice if its answer was lost; the sender makes that harmless.
 """
 
 import errno
@@ -36,16 +36,16 @@ log = logging.getLogger(__name__)
 
 FILES, HEADER = "files", "header.json"
 LONGEST_PAUSE_SECONDS = 8  # between two tries
-SILENT_TRIES = 5  # of an entry, some 8 s
+SILENT_TRIES = 5  # tries to send an entry before a warning, about 8 s
 
 
-left_behind: list[Path] = []  # journals that this process could not send to their end
+left_behind: list[Path] = []  # journals that this process could not send completely
 
 
 class Journal:
-    """The entries of one run from this process, sent while it goes on with its work.
+    """The entries that this process writes for one run, sent in the background.
 
-    With `signs`, the run gets a sign of life from time to time.
+    With `signs`, the run also gets a sign of life from time to time.
     """
 
     def __init__(self, run_id: str, uri: str, send: Send, signs: bool = True) -> None:
@@ -67,24 +67,24 @@ class Journal:
 
     @property
     def refused(self) -> list[str]:
-        """What was sent and will never be taken, and why."""
+        """Why the store refused entries: one reason for each."""
         return self._outbox.refused
 
     def append(self, kind: str, **content: Any) -> None:
-        """Adds an entry; it is on the disk when this returns. Raises OSError where the disk cannot take it."""
+        """Adds an entry, which is on the disk when this returns. Raises OSError if it cannot be written."""
         content = all_without_passwords(content)
         with self._writing:
             entry = {"kind": kind, "at": int(time.time() * 1000), **content, "number": self._count}
             self._file.write(sealed(entry) + "\n")
             self._file.flush()
-            self._count += 1  # after the entry: an interrupt between the two leaves one too many, and none too few
+            self._count += 1  # after the write: an interrupt in between leaves an extra entry, never a missing one
             self._put_back()
             sync(self.folder / ENTRIES)
         with self._changed:
             self._changed.notify_all()
 
     def file(self, name: str) -> Path:
-        """Where to write a file that is to go with the next entry, which names it by `relative`."""
+        """Where to write a file that belongs to the next entry, which refers to it by its `relative` path."""
         with self._writing:
             self._put_back()
         path = self.folder / FILES / uuid.uuid4().hex[:12] / name
@@ -92,18 +92,18 @@ class Journal:
         return path
 
     def relative(self, path: Path) -> str:
-        """How an entry names a file of the journal."""
+        """The path by which an entry refers to a file of the journal."""
         return path.relative_to(self.folder).as_posix()
 
     def flush(self, seconds: float) -> bool:
-        """Waits until all is sent, at most so long. Returns whether it is."""
+        """Waits at most `seconds` until everything is sent. Returns whether it is."""
         with self._writing:
             self._put_back()
         with self._changed:
             return self._changed.wait_for(lambda: not self._outbox.has_more(), seconds)
 
     def close(self) -> bool:
-        """Stops sending. Returns whether all was sent and taken; then nothing of the journal is left."""
+        """Stops sending. Returns whether the store accepted everything; if so, the journal is deleted."""
         self._ended.set()
         with self._changed:
             self._changed.notify_all()
@@ -116,7 +116,7 @@ class Journal:
             outbox.close(self.folder, self._count)
             left_behind.append(self.folder)
             return False
-        self._outbox.expect(self._count)
+        self._outbox.list_lost(self._count)
         if self.refused:
             outbox.close(self.folder, self._count)
             return False
@@ -124,17 +124,17 @@ class Journal:
         return True
 
     def _made(self) -> TextIO:
-        """The file of entries, in a folder that holds what a journal needs."""
+        """The open file of entries, in a folder with everything that a journal needs."""
         (self.folder / FILES).mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / HEADER) as path:
             path.write_text(self._header, encoding="utf-8")
         return (self.folder / ENTRIES).open("a+", encoding="utf-8")
 
     def _put_back(self) -> None:
-        """Writes what somebody has removed once more. Raises FileNotFoundError when that has happened first."""
+        """Writes the journal again if somebody has removed it. Raises FileNotFoundError the first time."""
         if (self.folder / ENTRIES).exists():
             return
-        self._file.seek(0)  # of a file that is open, the system keeps the content
+        self._file.seek(0)  # the system keeps the content of a removed file while it is open
         content = self._file.read()
         self._file.close()
         self._file = self._made()
@@ -142,7 +142,7 @@ class Journal:
         self._file.flush()
         if not self._was_gone:
             self._was_gone = True
-            raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on", str(self.folder))
+            raise FileNotFoundError(errno.ENOENT, "it was removed during the run", str(self.folder))
 
     def _send_all(self) -> None:
         retrying = Retrying(
@@ -165,9 +165,9 @@ class Journal:
                 self._changed.notify_all()
 
     def _give_signs(self) -> None:
-        """From a thread of its own, as one entry may take long: marks this disk and the run."""
+        """Marks the header on this disk and the run as alive. It has its own thread, as one entry may take long."""
         while not self._ended.wait(processes.SIGN_SECONDS):
-            with suppress(Exception):  # the next one will do
+            with suppress(Exception):  # the next sign is enough
                 os.utime(self.folder / HEADER)
                 if self._signs:
                     self._send(self.folder, {"kind": "tags", "values": processes.as_tags(processes.sign_of_life())})
@@ -178,4 +178,4 @@ class Journal:
 
 def _say_once(state: RetryCallState) -> None:
     if state.attempt_number == SILENT_TRIES and state.outcome is not None and (error := state.outcome.exception()):
-        log.warning("not tracked yet: %s; it is tried on", " ".join(str(error).split()))
+        log.warning("not tracked yet: %s; still trying", " ".join(str(error).split()))

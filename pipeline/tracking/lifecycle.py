@@ -1,4 +1,4 @@
-"""Runs begun, gone on with and ended, each under a true status."""
+"""Starts, resumes and ends runs, and makes sure that each has a correct status."""
 
 import logging
 import os
@@ -33,30 +33,30 @@ from pipeline.tracking.run import Run
 from pipeline.tracking.sender import PACKAGE
 from pipeline.training.events import Failure
 
-# Ctrl-C in the middle of a query closes the run as anywhere else; the pool's own report of it would only alarm.
+# Ctrl-C during a query closes the run like Ctrl-C anywhere else; the connection pool's own report would only alarm.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PROJECT = PACKAGE.parent
-JOINED = ("sweep", "trial")  # steps of several processes; a trial's run is gone on with once its worker is given up
-INTERRUPTED_SECONDS = 3  # for what is left to send when a scheduler wants the process gone
+JOINED = ("sweep", "trial")  # steps that several processes share; a trial is resumed once its worker counts as dead
+INTERRUPTED_SECONDS = 3  # to send the rest when a scheduler ends the process
 
 
 @contextmanager
 def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> Iterator[Run]:
-    """A run of `step`: the one that `mlflow run` made, else a new one, a child where there is a parent.
+    """A run of `step`: the run that `mlflow run` created, or a new one, as a child of `parent` if given.
 
-    With `reopen`, the id of an earlier run, that one goes on, and the one that `mlflow run` made points to it. A sweep
-    that another process still has under way is joined, and left for that one to end.
+    `reopen` is the id of an earlier run to resume; a run that `mlflow run` created then gets a link to it. If another
+    process is still working on a sweep, this process joins it, and the other process ends the run.
 
-    It ends FINISHED, or what its `status` was set to; FAILED, with the message as tag `error`, on an exception; KILLED
-    on Ctrl-C or SIGTERM. Raises ValueError where the store, or the disk for what waits to be sent, cannot be used, and
-    for a run to reopen that is still running.
+    The run ends as FINISHED, or with the `status` set on it. On an exception it ends as FAILED, with the message in
+    tag `error`; on Ctrl-C or SIGTERM as KILLED. Raises ValueError if the store or the local journal cannot be used, or
+    if the run to reopen is still running.
     """
     try:
         experiment_id = store.experiment_id()
         disk.remove_unfinished(disk.runs_folder())
         if parent is None:
-            artifact_folder.say_if_lost(store.Client(), experiment_id, store.uri())
+            artifact_folder.warn_if_missing(store.Client(), experiment_id, store.uri())
         recovery.close_dead_runs(experiment_id)
         run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
     except MlflowException as error:
@@ -85,7 +85,7 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
 
 
 def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen: str) -> tuple[str, bool]:
-    """The id of the run of `step`, RUNNING now, and whether it is a sweep that another process has under way."""
+    """(id of the run of `step`, whether it is a sweep that another process is working on). Its status is RUNNING."""
     client = store.Client()
     name = limits.name(name)
     process = processes.as_tags({**processes.this(), **processes.sign_of_life()})
@@ -114,20 +114,20 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
 
 
 def _take_over(client: store.Client, step: str, name: str, run_id: str, tags: Mapping[str, str]) -> bool:
-    """Makes an earlier run this process's, with its tags and RUNNING; a sweep that is under way is left as it is.
+    """Takes over an earlier run for this process: sets its tags and status RUNNING. Returns whether it did.
 
-    Returns whether it did. Raises ValueError for another run that is under way or has ended well: of several processes
-    that want one run at the same time, one has it.
+    Returns False for a sweep that another process is working on. Raises ValueError for any other run that is under way
+    or FINISHED. If several processes try at the same time, exactly one succeeds.
     """
-    with claims.alone(run_id):
+    with claims.exclusive(run_id):
         before = client.get_run(run_id)
         if step not in JOINED and before.info.status == "FINISHED":
-            raise ValueError(f"run {run_id} is FINISHED")
-        # A trial's run is its worker's whom the study's database has given the trial.
+            raise ValueError(f"run {run_id} is FINISHED: there is nothing to resume")
+        # The study's database decides which worker has a trial.
         if step != "trial" and (claims.is_under_way(before) or not claims.is_won(client, run_id)):
             if step == "sweep":
                 return False
-            raise ValueError(f"run {run_id} is still running: another process goes on with it")
+            raise ValueError(f"run {run_id} is still running: another process is working on it")
         _clear(client, before)
         _set_tags(client, run_id, {**tags, processes.REOPENED: str(time.time_ns())})
         client.update_run(run_id, status="RUNNING", name=name)
@@ -142,8 +142,8 @@ def _opened(run_id: str, experiment_id: str, is_own: bool = True) -> Run:
     try:
         return Run(run_id, experiment_id, is_own)
     except OSError as error:
-        reason = f"{store.first_line(error)}; XDG_STATE_HOME moves it"
-        raise ValueError(f"what a run logs cannot be kept in {disk.run_folder(run_id)} ({reason})") from None
+        what = f"the run's journal cannot be written to {disk.run_folder(run_id)} ({store.first_line(error)})"
+        raise ValueError(f"{what}: set XDG_STATE_HOME to another folder") from None
 
 
 def _clear(client: store.Client, stored: StoredRun) -> None:
@@ -152,7 +152,7 @@ def _clear(client: store.Client, stored: StoredRun) -> None:
 
 
 def _end_if_left(client: store.Client, run_id: str) -> None:
-    """Ends well a run whose own process has gone before it did."""
+    """Sets a joined run to FINISHED if the process that started it ended before."""
     stored = client.get_run(run_id)
     if stored.info.status in ("KILLED", "FAILED") or processes.is_dead(stored.data.tags):
         _clear(client, stored)
@@ -160,17 +160,17 @@ def _end_if_left(client: store.Client, run_id: str) -> None:
 
 
 def _close(run: Run, error: BaseException) -> None:
-    """Ends a run as `error` did its work; soon, where a scheduler or a full disk leaves no time."""
+    """Ends a run that `error` stopped. It waits only shortly for the store after an interrupt or on a full disk."""
     is_interrupt = isinstance(error, KeyboardInterrupt)
     status = "KILLED" if is_interrupt else "FAILED"
     tags = {"error": store.first_line(error), "pipeline.status": status}
     try:
-        with suppress(FileNotFoundError):  # of a journal that was removed: it is back in its place with these in it
+        with suppress(FileNotFoundError):  # the journal was removed: it is written again, with these tags in it
             run.tags(tags)
         if not is_interrupt:
             run.text("traceback.txt", traceback.format_exc())
         run.end(status, INTERRUPTED_SECONDS if is_interrupt or machine.is_full(error) else store.PATIENCE_SECONDS)
-    except OSError:  # a full disk takes no journal; the store may lie elsewhere
+    except OSError:  # a full disk takes no journal, but the store may be on another one
         with suppress(MlflowException):
             client = store.Client()
             _set_tags(client, run.id, tags)
@@ -179,7 +179,7 @@ def _close(run: Run, error: BaseException) -> None:
 
 @contextmanager
 def attached(run_id: str) -> Iterator[Run]:
-    """A run that another process started and will end."""
+    """A run that another process has started and will end."""
     run = _opened(run_id, store.experiment_id(), is_own=False)
     try:
         yield run
@@ -193,20 +193,20 @@ def attached(run_id: str) -> Iterator[Run]:
 
 
 def where_to_look(run_id: str) -> str:
-    """A sentence that says where a run is kept, without a password, and how to view it."""
+    """A sentence that says where a run is stored, without a password, and how to view it."""
     uri = store.uri()
     place = without_passwords(uri)
     if uri.startswith("http"):
         how = f"at {place}"
     elif Path.cwd() == PROJECT and database.file(uri) == PROJECT / "mlflow.db":
         how = "with: make ui"
-    else:  # without the address, MLflow shows what is in the working directory
+    else:  # without an address, MLflow shows the store of the working directory
         how = f"with: mlflow ui --backend-store-uri {shlex.quote(place)}"
     return f"Tracked in {place}, run {run_id}. Look at it {how}"
 
 
 def note_error(run_id: str, message: str) -> None:
-    """Leaves the message on a run that never started; MLflow's launcher sets its status."""
+    """Sets the message as tag `error` of a run that never started; MLflow's launcher sets its status."""
     with suppress(MlflowException, ValueError):
         store.Client().set_tag(run_id, "error", limits.tag(without_passwords(message)))
 

@@ -1,29 +1,29 @@
-"""What every tracking store takes of a text: databases refuse longer ones, and some characters."""
+"""Shortens texts to what every tracking store accepts: databases refuse long texts and some characters."""
 
 import re
 
 from pipeline.text import visible
 
-# Characters. SQLite takes any number; PostgreSQL and MySQL take what the columns in mlflow.store.tracking.dbmodels
-# hold, and servers may be older than this MLflow: tags were of 5,000 before they were of 8,000.
+# In characters. SQLite takes any length; PostgreSQL and MySQL take the column widths in mlflow.store.tracking.dbmodels.
+# A server may be older than this MLflow: the limit for tags was 5,000 before it was 8,000.
 NAME, TAG, PARAM = 250, 5_000, 6_000
-END = 60  # of a name that is cut: results stand there
-REFUSED = re.compile(r"[\x00\ud800-\udfff]")  # by PostgreSQL; and bytes of a file's name that are no text
+END = 60  # characters kept at the end of a shortened name: results stand there
+REFUSED = re.compile(r"[\x00\ud800-\udfff]")  # PostgreSQL refuses NUL; surrogates are bytes of a file name, not text
 
 
 def name(text: str) -> str:
-    """A run's name that every store takes: a long one lacks its middle."""
+    """A run's name that every store accepts; a long name loses its middle."""
     text = _storable(text)
     return text if len(text) <= NAME else f"{text[: NAME - END - 3]}...{text[-END:]}"
 
 
 def tag(text: str) -> str:
-    """The value of a tag that every store takes."""
+    """The value of a tag that every store accepts; a long value loses its end."""
     return _cut(text, TAG)
 
 
 def param(text: str) -> str:
-    """The value of a parameter that every store takes; `params.json` holds it whole."""
+    """The value of a parameter that every store accepts; `params.json` holds the complete value."""
     return _cut(text, PARAM)
 
 

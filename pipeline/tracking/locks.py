@@ -1,4 +1,4 @@
-"""Locks among the processes of one user, in a folder that nobody else can enter: in /tmp anybody could hold them."""
+"""Locks between the processes of one user, in a folder that nobody else can enter. In /tmp, anybody could hold them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +13,18 @@ SILENT_SECONDS, PATIENCE_SECONDS = 5, 600
 
 
 class Busy(OSError):
-    """Another process has held a lock for longer than anything takes."""
+    """Another process has held a lock for too long."""
 
 
 def file(name: str) -> Path:
-    """Where the lock of that name lies. The system frees it when its process dies."""
+    """The file of the lock `name`. The system frees a lock when its process dies."""
     folder = disk.state_folder() / "locks"
     folder.mkdir(exist_ok=True)
     return folder / f"{name}.lock"
 
 
 def take(lock: FileLock, holder: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits for `lock`, saying that it waits for the `holder`. Raises Busy after so many seconds."""
+    """Takes `lock`, and prints a message if it must wait for the `holder`. Raises Busy after `seconds`."""
     try:
         lock.acquire(timeout=min(SILENT_SECONDS, seconds))
         return
@@ -38,7 +38,7 @@ def take(lock: FileLock, holder: str, seconds: float = PATIENCE_SECONDS) -> None
 
 @contextmanager
 def held(name: str, holder: str, seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Within, no other process of this user holds the lock of that name."""
+    """Inside this context, no other process of this user holds the lock `name`."""
     lock = FileLock(file(name))
     take(lock, holder, seconds)
     try:

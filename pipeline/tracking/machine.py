@@ -1,4 +1,4 @@
-"""What to do about a machine that has no more room, or has lost what a run keeps there."""
+"""Advice for errors of the machine: no disk space, no memory, or a lost state folder."""
 
 import errno
 import os
@@ -12,32 +12,32 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def advice(error: BaseException, run_id: str) -> str | None:
-    """What a person can do about an error of the machine, in one line; None for any other error."""
+    """Advice about an error of the machine, in one line; None for any other error."""
     reason = store.first_line(error)
-    go_on = f"what was kept before is whole; then go on with resume={run_id}"
+    resume = f"then continue with resume={run_id}; everything saved before is intact"
     if is_full(error):
-        return f"no room to keep the run ({reason}): make room in {disk.run_folder(run_id)}{_unfinished()}; {go_on}"
+        return f"the disk is full ({reason}): free space in {disk.run_folder(run_id)}{_unfinished()}; {resume}"
     if device.is_out_of_memory(error):
-        return f"out of memory ({reason}): give it more; {go_on}"
-    if _is_of_the_state_folder(error):
-        what = f"what the run keeps on this disk is gone, or cannot be written ({reason})"
-        return f"{what}; what MLflow has stays, go on with resume={run_id}"
+        return f"out of memory ({reason}): free some, or take a machine with more; {resume}"
+    if _is_about_state_folder(error):
+        what = f"the run's files on this disk are missing or cannot be written ({reason})"
+        return f"{what}: continue with resume={run_id}; everything in MLflow is intact"
     return None
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk has no more room."""
+    """Whether the error says that a disk is full."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def _unfinished() -> str:
-    """Where files are that nobody has finished, if there are such; those of dead processes went at the start."""
+    """The unfinished files and their size, if any. The start has removed the files of dead processes."""
     if not (files := disk.unfinished(disk.runs_folder())):
         return ""
     size = sum(file.stat().st_size for file in files) / 2**20
     return f", where unfinished files take {size:.1f} MiB: {', '.join(map(str, files))}"
 
 
-def _is_of_the_state_folder(error: BaseException) -> bool:
+def _is_about_state_folder(error: BaseException) -> bool:
     name = error.filename if isinstance(error, OSError) else None
     return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(disk.runs_folder().parent)

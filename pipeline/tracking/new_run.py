@@ -1,4 +1,4 @@
-"""A new run of the store, made once though its answer is lost on the way and it is asked for again."""
+"""Creates a run exactly once, even if the store's answer is lost and the request is repeated."""
 
 import uuid
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.tracking import processes
 
-REQUEST = f"{processes.UNSEEN}request"  # tag: an id of what was asked, by which a run is found whose answer was lost
+REQUEST = f"{processes.HIDDEN_PREFIX}request"  # tag: the id of the request, to find the run if the answer was lost
 
 
 class Request:
-    """Asks for a run; called again after an error, it first looks for the run that it has asked for."""
+    """A request for a run. If it is called again after an error, it first looks for the run of the first call."""
 
     def __init__(self, client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> None:
         self._client = client
@@ -25,17 +25,17 @@ class Request:
         self._is_sent = False
 
     def __call__(self) -> StoredRun:
-        """The run, as the store has it."""
-        found = self._found() if self._is_sent else []
+        """The run, as stored."""
+        found = self._search() if self._is_sent else []
         self._is_sent = True
         if not found:
             made = self._client.create_run(self._experiment_id, run_name=self._name, tags=self._tags)
-            found = self._found() or [made]
+            found = self._search() or [made]
         run, *copies = found
-        for copy in copies:  # MLflow's own client has asked again
+        for copy in copies:  # MLflow's own client has repeated the request
             with suppress(MlflowException):
                 self._client.delete_run(copy.info.run_id)
         return run
 
-    def _found(self) -> list[StoredRun]:
+    def _search(self) -> list[StoredRun]:
         return list(self._client.search_runs([self._experiment_id], f"tags.`{REQUEST}` = '{self._id}'"))

@@ -1,4 +1,4 @@
-"""The entries of a journal's folder, sent one by one, and a list of those that could not be sent."""
+"""Sends the entries in a journal's folder one by one, and keeps a list of the refused ones."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -10,38 +10,38 @@ from pipeline.tracking.entries import Damaged, Entry, entry_of, sealed, unsealed
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError and Transient ask to be tried again
+Send = Callable[[Path, Entry], None]  # (the journal's folder, entry); OSError and Transient mean: try again
 
 ENTRIES, SENT, CLOSED, REFUSED = "entries.jsonl", "sent", "closed", "refused.jsonl"
 
 
 class Transient(Exception):
-    """What was sent may succeed later; the message says why it did not."""
+    """Sending failed, but may succeed later; the message says why it failed."""
 
 
 class Outbox:
-    """The entries of a journal's folder, sent one by one from the first that was not acknowledged.
+    """Sends the entries of a journal's folder one by one, from the first that the store has not acknowledged.
 
-    An entry that the store refuses, or that is damaged, is listed in refused.jsonl of the folder; the next one follows.
+    An entry that the store refuses, or that is damaged, is listed in the folder's refused.jsonl and skipped.
     """
 
     def __init__(self, folder: Path, send: Send, unwanted: Collection[str] = ()) -> None:
-        self.refused: list[str] = []  # why, of those that this process could not send
-        self.num_sent = 0  # by this process
+        self.refused: list[str] = []  # one reason for each entry that this process could not send
+        self.num_sent = 0  # entries that this process has sent
         self._unwanted = unwanted
         self._folder = folder
         self._send = send
         self._number, self._offset = _position(folder)  # of the next entry
 
     def has_more(self) -> bool:
-        """Whether an entry waits: the file alone knows, since an interrupt may come between writing and counting."""
+        """Whether an entry waits. Only the file knows: an interrupt may come between writing and counting."""
         try:
             return bool(self._next())
-        except OSError:  # then sending is tried until that is known
+        except OSError:  # not known yet: `send_next` tries again until the file can be read
             return True
 
     def send_next(self) -> bool:
-        """Sends an entry. Returns whether there was one. Raises Transient or OSError where it may succeed later."""
+        """Sends the next entry. Returns whether there was one. Raises Transient or OSError if it may succeed later."""
         if not (line := self._next()):
             return False
         number, is_sent = self._number, False
@@ -55,18 +55,18 @@ class Outbox:
             if is_worth_another_try(error):
                 raise
             self._refuse(" ".join(str(error).split()) or type(error).__name__, line)
-        self.expect(number)
+        self.list_lost(number)
         self._go_to(number + 1, self._offset + len(line))
         self.num_sent += is_sent
         return True
 
-    def expect(self, number: int) -> None:
-        """Lists as refused what the journal has lost of the entries before that number."""
+    def list_lost(self, number: int) -> None:
+        """Lists as refused the entries before `number` that are missing from the journal."""
         if (num_lost := number - self._number) > 0:
             self._refuse(f"{num_lost} entries of the journal are lost")
 
     def go_back(self) -> None:
-        """Goes back to the first entry that is listed as refused: what follows it is sent again too, in its order."""
+        """Returns to the first entry that is listed as refused. It and all later entries are sent again, in order."""
         if listed := _listed(self._folder):
             self._go_to(*min((each["number"], each["offset"]) for each in listed))
             (self._folder / REFUSED).unlink()
@@ -87,26 +87,26 @@ class Outbox:
         with (self._folder / ENTRIES).open("rb") as file:
             file.seek(self._offset)
             line = file.readline()
-        return line if line.endswith(b"\n") else b""  # nothing, or what a killed process was writing
+        return line if line.endswith(b"\n") else b""  # the end, or the unfinished line of a killed process
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    """Whether what could not be sent may be taken later."""
+    """Whether an entry that could not be sent may be accepted later."""
     return isinstance(error, Transient | OSError)
 
 
 def refusals(folder: Path) -> list[str]:
-    """Why each entry was refused that a journal's folder lists so."""
+    """The reason for each refused entry that a journal's folder lists."""
     return [each["reason"] for each in _listed(folder)]
 
 
 def close(folder: Path, count: int) -> None:
-    """Notes that nobody writes the journal any more, and how many entries it has."""
+    """Records that no process writes the journal any more, and how many entries it has."""
     (folder / CLOSED).write_text(sealed({"count": count}), encoding="ascii")
 
 
 def count(folder: Path) -> int:
-    """How many entries a closed journal was left with; 0 where that is not known."""
+    """The number of entries that a closed journal had; 0 if that is not known."""
     with suppress(OSError, Damaged):
         return _number(unsealed((folder / CLOSED).read_bytes()), "count")
     return 0
@@ -125,11 +125,11 @@ def _refusal(line: bytes) -> dict[str, Any]:
         listed = unsealed(line)
         return {**{name: _number(listed, name) for name in ("number", "offset")}, "reason": str(listed["reason"])}
     except (Damaged, KeyError):
-        return {"number": 0, "offset": 0, "reason": "what is listed as refused is damaged"}
+        return {"number": 0, "offset": 0, "reason": "the list of refused entries is damaged"}
 
 
 def _position(folder: Path) -> tuple[int, int]:
-    """(number, offset in bytes) of the next entry to send: the first where the folder does not say."""
+    """(number, offset in bytes) of the next entry to send; (0, 0) if the folder does not record it."""
     try:
         written, entries = (folder / SENT).read_bytes(), (folder / ENTRIES).read_bytes()
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def _sealed_position(written: bytes) -> tuple[int, int]:
 
 
 def _earlier_position(written: bytes, entries: bytes) -> tuple[int, int]:
-    """The position that an earlier version wrote. Raises ValueError where the entries do not have it."""
+    """The position that an earlier version wrote. Raises ValueError if no entry begins there."""
     number, offset = map(int, written.split())
     before = entries[:offset]
     if len(before) != offset or before.count(b"\n") != number or not before.endswith(b"\n" * (number > 0)):
@@ -158,5 +158,5 @@ def _earlier_position(written: bytes, entries: bytes) -> tuple[int, int]:
 def _number(content: dict[str, Any], name: str) -> int:
     number = content.get(name)
     if type(number) is not int or number < 0:
-        raise Damaged(f"its {name} is no number")
+        raise Damaged(f"its {name} is not a number from 0 up")
     return number

@@ -1,13 +1,12 @@
-"""Whose a run is: what a person did not start may lead them to read and send what is theirs alone.
+"""Who owns a run. A run of somebody else could make this user read and send their own private files.
 
-`latest` and `auto` take own runs only. A run is own where a seal among its tags was made with the key in this user's
-state folder: names of user and host are tags too, but whoever can write to the store can write those. A second seal is
-of the parameters, so that another's hand in params.json shows. Nobody else can write to a local database that only this
-user may write to: there every run is own, also one of an earlier version, which has no seal.
+`latest` and `auto` take only the user's own runs. A run is the user's own if a seal among its tags was made with the
+key in this user's state folder. The names of user and host are tags too, but anybody who can write to the store can
+write them. A second seal covers the parameters, so that changes by others in params.json are noticed. If only this user
+can write to the local database, every run in it is their own, also a run of an earlier version without a seal.
 
-Another machine, and a job of a CI service that begins with an empty state folder, have keys of their own, and so name
-runs by their ids. Where `owner.key` is copied to the other machine, or the state folder is kept between jobs, all of
-them are the same owner.
+Another machine has a key of its own, and so has a CI job that starts with an empty state folder. They must name runs by
+their ids. To be the same owner everywhere, copy `owner.key` to the other machine, or keep the state folder across jobs.
 """
 
 import hashlib
@@ -28,17 +27,17 @@ from pipeline.text import all_without_passwords
 from pipeline.tracking import database, processes, store
 
 KEY = "owner.key"
-SEAL, PARAMS_SEAL = f"{processes.UNSEEN}owner.seal", f"{processes.UNSEEN}params.seal"
+SEAL, PARAMS_SEAL = f"{processes.HIDDEN_PREFIX}owner.seal", f"{processes.HIDDEN_PREFIX}params.seal"
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def seal(run_id: str) -> dict[str, str]:
-    """The tag that shows that this user started a run."""
+    """The tag that proves that this user started a run."""
     return {SEAL: _seal(_key(), run_id, "")}
 
 
 def seal_of_params(run_id: str, params: Mapping[str, Any]) -> dict[str, str]:
-    """The tag that shows that this user wrote the run's params.json."""
+    """The tag that proves that this user wrote the run's params.json."""
     return {PARAMS_SEAL: _seal(_key(), run_id, _canonical(params))}
 
 
@@ -47,20 +46,20 @@ def is_own(run: StoredRun) -> bool:
     return is_private() or _is_sealed(run, SEAL, "")
 
 
-def wrote(run: StoredRun, params: Mapping[str, Any]) -> bool:
-    """Whether `params`, read from the run's params.json, are as this user wrote them."""
+def wrote_params(run: StoredRun, params: Mapping[str, Any]) -> bool:
+    """Whether this user wrote `params`, which were read from the run's params.json."""
     return is_private() or _is_sealed(run, PARAMS_SEAL, _canonical(params))
 
 
 def name(run: StoredRun) -> str:
-    """Whose the run says that it is, in words."""
+    """The user and host that the run's tags name, in words. The tags may be wrong."""
     tags = processes.of_tags(run.data.tags)
     user, host = tags.get("user") or "an unknown user", tags.get("process.host")
     return f"{user} on {host}" if host else user
 
 
 def is_private() -> bool:
-    """Whether nobody but this user can write to the store: a file of theirs, in a folder of theirs."""
+    """Whether only this user can write to the store: both the file and its folder are theirs."""
     file = database.file(store.uri())
     if file is None:
         return False
@@ -74,7 +73,7 @@ def is_private() -> bool:
 def _is_sealed(run: StoredRun, tag: str, text: str) -> bool:
     try:
         key = _key_file().read_bytes()
-    except OSError:  # who has no key has sealed nothing
+    except OSError:  # a user without a key has sealed nothing
         return False
     return hmac.compare_digest(run.data.tags.get(tag, "").encode(), _seal(key, str(run.info.run_id), text).encode())
 
@@ -92,13 +91,13 @@ def _key_file() -> Path:
 
 
 def _key() -> bytes:
-    """32 bytes that only this user can read, made when they are first needed."""
+    """32 bytes that only this user can read, created when they are first needed."""
     path = _key_file()
     if not path.exists():
         made = path.with_name(f".{KEY}.{os.getpid()}")
         made.touch(mode=0o600)
         made.write_bytes(secrets.token_bytes(32))
-        with suppress(FileExistsError):  # another process was faster, and its key is everybody's
+        with suppress(FileExistsError):  # another process was faster: all processes use its key
             os.link(made, path)
         made.unlink()
     return path.read_bytes()

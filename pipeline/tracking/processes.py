@@ -1,4 +1,4 @@
-"""Which process does something, recorded so that a later one can see whether it still lives."""
+"""Describes a process, so that a later process can find out whether it is still alive."""
 
 import socket
 import time
@@ -8,17 +8,17 @@ from pathlib import Path
 import psutil
 
 NAMESPACE = "process.namespace"
-NAMES = "process.host", "process.pid", NAMESPACE  # what tells one living process from another
+NAMES = "process.host", "process.pid", NAMESPACE  # together, they identify a living process
 SIGN_SECONDS, SILENT_SECONDS = 60, 300
-UNSEEN = "mlflow."  # MLflow's UI shows no tag that begins so
-PROGRESS = f"{UNSEEN}progress"  # tag of a run of several steps or trials: how many are done, of how many
-REOPENED = f"{UNSEEN}reopened"  # tag: when a run was gone on with, in ns since 1970
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux alone
-OWN_NAMESPACE = Path("/proc/self/ns/pid")  # of Linux alone: a container has one of its own
+HIDDEN_PREFIX = "mlflow."  # MLflow's UI hides tags that begin like this
+PROGRESS = f"{HIDDEN_PREFIX}progress"  # tag of a run of several steps or trials: "done/total"
+REOPENED = f"{HIDDEN_PREFIX}reopened"  # tag: when a run was resumed, in ns since 1970
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # only on Linux
+OWN_NAMESPACE = Path("/proc/self/ns/pid")  # only on Linux; each container has its own
 
 
 def this() -> dict[str, str]:
-    """This process by host, number and start; by its start as well, since process numbers are used again."""
+    """This process: its host, number and start time. The start time is needed because numbers are reused."""
     process = psutil.Process()
     started = f"{boot} {_after_boot(process):.2f}" if (boot := _boot()) else str(process.create_time())
     described = {"process.host": socket.gethostname(), "process.pid": str(process.pid), "process.started": started}
@@ -26,25 +26,25 @@ def this() -> dict[str, str]:
 
 
 def sign_of_life() -> dict[str, str]:
-    """What a process says from time to time, for other hosts, which cannot see whether it lives."""
+    """The time now. A process writes it from time to time, for other hosts, which cannot see whether it is alive."""
     return {"process.seen": f"{time.time():.0f}"}
 
 
 def as_tags(process: Mapping[str, str]) -> dict[str, str]:
-    """What `this` or `sign_of_life` tells, as tags that programs read and people need not."""
-    return {f"{UNSEEN}{name}": value for name, value in process.items()}
+    """The values of `this` or `sign_of_life` as tags that MLflow's UI hides."""
+    return {f"{HIDDEN_PREFIX}{name}": value for name, value in process.items()}
 
 
 def of_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """A run's tags with those of its process as `this` names them."""
-    return {name.removeprefix(UNSEEN): value for name, value in tags.items()}
+    """A run's tags, with the tags of its process under the names that `this` uses."""
+    return {name.removeprefix(HIDDEN_PREFIX): value for name, value in tags.items()}
 
 
 def is_here(process: Mapping[str, str]) -> bool:
-    """Whether the number of a process, described by `this`, is one of those that this process sees.
+    """Whether this process can look up the number of a process that `this` has described.
 
-    Only numbers of one start of one machine are, and of one container: two may have one host name. What an earlier
-    version has not described counts as equal.
+    It can if both have the same host name, the same start of the machine and the same container: two containers may
+    have one host name. A value that an earlier version did not record counts as equal.
     """
     boot, _, _ = process.get("process.started", "").rpartition(" ")
     return (
@@ -55,7 +55,10 @@ def is_here(process: Mapping[str, str]) -> bool:
 
 
 def is_dead(process: Mapping[str, str]) -> bool:
-    """Whether a process, described by `this` or by tags, has ended; of one not here, after five silent minutes."""
+    """Whether a process, described by `this` or by tags, has ended.
+
+    If it cannot be looked up here, it counts as dead after SILENT_SECONDS without a sign of life.
+    """
     process = of_tags(process)
     if not is_here(process):
         seen = process.get("process.seen", "")
@@ -65,26 +68,28 @@ def is_dead(process: Mapping[str, str]) -> bool:
         if now.status() == psutil.STATUS_ZOMBIE:
             return True
         boot, _, started = process["process.started"].rpartition(" ")
-        began = _after_boot(now) if boot else now.create_time()  # of an earlier version, or where boots have no ids
+        # Without a boot id, the process was described by an earlier version, or not on Linux.
+        began = _after_boot(now) if boot else now.create_time()
         return abs(began - float(started)) >= 1
-    except psutil.AccessDenied:  # of another user, where one may not look
+    except psutil.AccessDenied:  # it belongs to another user: it exists, so it is alive
         return False
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return True
 
 
 def in_words(tags: Mapping[str, str]) -> str:
-    """Which process has the run with these tags, and when that would count as dead where it cannot be seen."""
+    """The process that works on the run with these tags. If it cannot be looked up here: when it was last seen."""
     process = of_tags(tags)
     named = f"process {process.get('process.pid')} on {process.get('process.host')}"
     seen = process.get("process.seen", "")
     if is_here(process) or not seen.isdecimal():
         return named
-    return f"{named}, seen {max(0.0, time.time() - int(seen)):.0f} s ago; {SILENT_SECONDS} s without a sign end it"
+    age = max(0.0, time.time() - int(seen))
+    return f"{named}, seen {age:.0f} s ago; it counts as dead after {SILENT_SECONDS} s without a sign of life"
 
 
 def _boot() -> str:
-    """The id of this start of the machine; empty where starts have none."""
+    """The id of this start of the machine; empty if the system has no such id."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -92,7 +97,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """The id of the process numbers that this process sees; empty where there is one set of them alone."""
+    """The id of the namespace of process numbers; empty if the system has no namespaces."""
     try:
         return str(OWN_NAMESPACE.readlink())
     except OSError:
@@ -100,5 +105,5 @@ def _namespace() -> str:
 
 
 def _after_boot(process: psutil.Process) -> float:
-    """When a process started (s); unlike the time since 1970, no step of the clock moves it."""
+    """When a process started, in s after boot. Unlike the time since 1970, it does not change with the clock."""
     return process.create_time() - psutil.boot_time()

@@ -1,4 +1,4 @@
-"""What processes that are gone have left: runs that nobody closed, and what is still to be sent."""
+"""Cleans up after dead processes: closes their runs, and sends the entries in their journals."""
 
 import logging
 import shutil
@@ -22,26 +22,26 @@ log = logging.getLogger(__name__)
 
 
 def close_dead_runs(experiment_id: str) -> None:
-    """Closes the experiment's runs whose processes ended without a word."""
+    """Closes the experiment's runs whose processes have died without closing them."""
     for stored in store.Client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         if processes.is_dead(stored.data.tags):
             try:
                 _close_dead_run(stored.info.run_id)
-            except ValueError as error:  # what waits of one run is nothing to another
-                say(f"run {stored.info.run_id} is left as it is: {error}")
+            except ValueError as error:  # a problem with one run must not stop the others
+                say(f"run {stored.info.run_id} stays open: {error}")
 
 
 def _close_dead_run(run_id: str) -> None:
-    with claims.alone(run_id):  # another process may go on with it at this moment
+    with claims.exclusive(run_id):  # another process may resume it at this moment
         tags = store.stored_run(run_id).data.tags
         if processes.is_dead(tags):
             fail(run_id, _ended(tags))
 
 
 def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
-    """Closes a run whose process no longer can, once what it left unsent is sent, unless that has closed it.
+    """Sends what a dead process left unsent of its run, and then closes the run as FAILED if it is still open.
 
-    Raises ValueError where the store does not take that.
+    Raises ValueError if the store does not accept this.
     """
     send(run_id)
     client = store.Client()
@@ -56,10 +56,10 @@ def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> No
 
 
 def send(run_id: str = "") -> None:
-    """Sends what processes that are gone have left unsent, of one run or all, to the store in use.
+    """Sends the entries that dead processes left unsent to the current store, for one run or for all.
 
-    What is of a run that it does not hold stays. Raises ValueError where what is of `run_id` is not taken; what is not
-    of the others stays too.
+    Entries are kept if the store does not know their run, or does not accept them. Raises ValueError if it does not
+    accept the entries of `run_id`.
     """
     for folder, header in abandoned_journals(run_id):
         is_done = outbox.refusals(folder) and is_sent(folder)
@@ -71,22 +71,22 @@ def send(run_id: str = "") -> None:
         except ValueError as error:
             if run_id:
                 raise
-            say(f"not sent, it stays in {folder}: {error}")
+            say(f"not sent, kept in {folder}: {error}")
 
 
 def complete(folder: Path, header: Mapping[str, str]) -> int:
-    """Sends what is left of a journal to its own store, and closes its run where no process will.
+    """Sends the rest of a journal to its own store, and closes its run if its process is dead.
 
-    Returns how many entries were sent. Raises ValueError when the store is away, where it would refuse them all, as it
-    does not hold the run, or holds it as deleted, and where it has refused some, or some are damaged: those stay.
+    Returns the number of entries sent. Raises ValueError if the store cannot be reached, if the run is missing or
+    deleted there, or if entries were refused or are damaged. Entries that were not sent are kept.
     """
     run_id = header["run_id"]
     _use_store_of(header)
     is_there = store.is_there(run_id)
     if not is_there and not (is_sent(folder) and not outbox.refusals(folder)):
         raise ValueError(
-            f"run {run_id} is not in {header['uri']}, or deleted there: `mlflow runs restore --run-id {run_id}` brings "
-            f"it back; whoever has no use for it any more may remove {folder}"
+            f"run {run_id} is missing or deleted in {header['uri']}: restore a deleted run with `mlflow runs restore "
+            f"--run-id {run_id}`, or remove {folder} if you no longer need it"
         )
     num_sent = _replay(folder, header, refused_too=True)
     if is_there:
@@ -94,20 +94,20 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     disk.remove_if_empty(run_id)
     if reasons := outbox.refusals(folder):
         raise ValueError(
-            f"run {run_id}: entries that were not taken stay in {folder}, which whoever has no use for them may remove "
-            f"({len(reasons)}, the first: {reasons[0]})"
+            f"run {run_id}: refused entries are kept in {folder} ({len(reasons)}, the first: {reasons[0]}); remove it "
+            "if you no longer need them"
         )
     return num_sent
 
 
 def _use_store_of(header: Mapping[str, str]) -> None:
-    """Uses the store that a journal is for; the environment has its password, as no file on this disk does."""
+    """Uses the store that a journal is for. The environment must give its password: no file on this disk has it."""
     if header["uri"] == without_passwords(store.uri()):
         return
     if HIDDEN in header["uri"]:
         raise ValueError(
-            f"tracking store {header['uri']}: its password is kept nowhere; set MLFLOW_TRACKING_URI to that address "
-            "with its password, and send it again"
+            f"tracking store {header['uri']}: its password is not stored on this disk; set MLFLOW_TRACKING_URI to that "
+            "address with its password, and run this again"
         )
     store.use(header["uri"])
 
@@ -115,11 +115,11 @@ def _use_store_of(header: Mapping[str, str]) -> None:
 def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) -> int:
     unwanted: Collection[str] = ()
     stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
-    if stored is not None and _is_gone_on_with(stored, since=_start_time(folder)):
+    if stored is not None and _was_reopened(stored, since=_start_time(folder)):
         if stored.info.status == "RUNNING":
-            return 0  # until it has ended, nobody knows what is still wanted
+            return 0  # until it has ended, nobody knows which entries are still needed
         if stored.info.status == "FINISHED":
-            # A training that continued logged all again. A sweep logged only how it ended, as its trials went on.
+            # A resumed training has logged everything again. A resumed sweep has logged only its new status.
             unwanted = {"status"} if stored.data.tags.get("step") == "sweep" else SEND.keys()
     try:
         return replay(folder, Sender(header["run_id"], store.uri()), unwanted, refused_too)
@@ -127,8 +127,8 @@ def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) 
         raise ValueError(f"tracking store {header['uri']}: {store.first_line(error)}") from None
 
 
-def _is_gone_on_with(stored: StoredRun, since: int) -> bool:
-    """Whether another process reopened the run after that time (ns), when everything logged until then had arrived."""
+def _was_reopened(stored: StoredRun, since: int) -> bool:
+    """Whether another process reopened the run after that time (ns), with everything logged before already stored."""
     reopened = stored.data.tags.get(processes.REOPENED, "")
     return reopened.isdecimal() and int(reopened) > since
 
@@ -138,77 +138,78 @@ def _ended(tags: Mapping[str, str]) -> str:
 
 
 def abandoned_journals(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """(folder, header) of each journal that nobody writes any more and that holds what was not sent, oldest first."""
+    """(folder, header) of each journal whose process has ended and that may hold unsent entries, oldest first."""
     found = disk.run_folder(run_id).glob("journal-*") if run_id else disk.runs_folder().glob("*/journal-*")
     for folder in sorted(found, key=lambda folder: folder.name):
-        with suppress(FileNotFoundError, Damaged):  # another process has sent it meanwhile; `damaged_journals` has it
+        # FileNotFoundError: another process has just sent it. Damaged: `damaged_journals` lists it.
+        with suppress(FileNotFoundError, Damaged):
             header = _header(folder)
             if not ((folder / outbox.CLOSED).exists() or processes.is_dead(_with_sign(folder, header))):
                 continue
             if _leads_elsewhere(folder, header):
-                log.warning("%s is no journal of this project: left as it is", folder)
+                log.warning("%s is not a journal of this project: skipped", folder)
             else:
                 yield folder, header
 
 
 def damaged_journals() -> Iterator[Path]:
-    """The folder of each journal that holds entries, and no header that says where they are to go."""
+    """The folder of each journal with entries but without a readable header, which would name their run and store."""
     for folder in sorted(disk.runs_folder().glob("*/journal-*")):
         if (folder / outbox.ENTRIES).exists():
             try:
                 _header(folder)
             except (FileNotFoundError, Damaged):
-                if folder.exists():  # else another process has sent it meanwhile
+                if folder.exists():  # if not, another process has just sent it
                     yield folder
 
 
 def replay(folder: Path, send: Send, unwanted: Collection[str] = (), refused_too: bool = False) -> int:
-    """Sends what is left in a journal, but for the `unwanted` kinds, and removes it. Returns how many entries it was.
+    """Sends the rest of a journal, except `unwanted` kinds of entries, and removes it. Returns how many were sent.
 
-    With `refused_too`, what was refused before is tried again. What is refused now, or damaged, is logged, and the
-    journal stays with a list of that. Of several processes of a user that try to, one does, and the others wait.
-    Raises Transient or OSError where the rest may be sent later; what was sent is not sent again.
+    With `refused_too`, entries that were refused before are tried again. Entries that are refused now, or damaged, are
+    logged and listed, and the journal is kept. If several processes of a user try this, one does it and the others
+    wait. Raises Transient or OSError if the rest may be sent later; the entries sent so far are not sent again.
     """
-    with locks.held(folder.name, "another process, which sends the same"):
+    with locks.held(folder.name, "another process that sends the same journal"):
         if not folder.exists():
             return 0
-        (folder / outbox.ENTRIES).touch()  # one that is gone is as good as one that has lost all
+        (folder / outbox.ENTRIES).touch()  # a missing file of entries is treated as an empty one
         end_last_line(folder / outbox.ENTRIES)
         entries = Outbox(folder, send, unwanted)
         if refused_too:
             entries.go_back()
         while entries.send_next():
             pass
-        entries.expect(outbox.count(folder))
+        entries.list_lost(outbox.count(folder))
         if not outbox.refusals(folder):
             shutil.rmtree(folder)
         return entries.num_sent
 
 
 def is_sent(folder: Path) -> bool:
-    """Whether nothing that a journal holds is left to send."""
+    """Whether every entry of a journal has been sent."""
     return not Outbox(folder, lambda *_: None).has_more()
 
 
 def _start_time(folder: Path) -> int:
-    """When a journal was begun, in ns since 1970; of one with another name, now."""
+    """When a journal was started, in ns since 1970; the time now if its name does not say."""
     stamp = folder.name.split("-")[1]
     return int(stamp) if stamp.isdecimal() else time.time_ns()
 
 
 def _leads_elsewhere(folder: Path, header: Mapping[str, str]) -> bool:
-    """Whether sending or removing the journal would touch what is not its own: it has no links, and one run."""
+    """Whether sending or removing the journal could touch files outside it: it has links, or names another run."""
     links = (path.is_symlink() for path in (folder.parent, folder, *folder.rglob("*")))
     return header["run_id"] != folder.parent.name or any(links)
 
 
 def _with_sign(folder: Path, header: Mapping[str, str]) -> Mapping[str, str]:
-    """The header, and when its process was seen last, for one of another host."""
+    """The header, with the last sign of life of its process, for a process of another host."""
     return {**header, "process.seen": f"{(folder / journal.HEADER).stat().st_mtime:.0f}"}
 
 
 def _header(folder: Path) -> Mapping[str, str]:
-    """What a journal's header says. Raises FileNotFoundError where there is none, Damaged where it says nothing."""
+    """The content of a journal's header. Raises FileNotFoundError if there is none, Damaged if it is not valid."""
     try:
         header = unsealed((folder / journal.HEADER).read_bytes())
     except FileNotFoundError:
@@ -216,5 +217,5 @@ def _header(folder: Path) -> Mapping[str, str]:
     except OSError as error:
         raise Damaged(str(error)) from None
     if not all(isinstance(value, str) for value in header.values()) or not {"run_id", "uri"} <= header.keys():
-        raise Damaged(f"{folder / journal.HEADER}: it names no run and store")
+        raise Damaged(f"{folder / journal.HEADER} does not name a run and a store")
     return header

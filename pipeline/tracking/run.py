@@ -1,4 +1,4 @@
-"""One MLflow run: parameters, events, figures, tables and models, on this disk at once and in MLflow soon."""
+"""One MLflow run. Parameters, numbers, figures, tables and models are on this disk at once and in MLflow soon after."""
 
 import json
 import shutil
@@ -21,43 +21,44 @@ from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import NOTE, Sender
 from pipeline.training.events import EpochEnd, Failure
 
-QUIET_SECONDS = 5  # of waiting for the store before a message says so
+QUIET_SECONDS = 5  # waiting for the store before a message says so
 
 
 class Run:
-    """One MLflow run by its id; several can be written to at a time, from any thread.
+    """One MLflow run, to write to. Several can be open at the same time, and any thread may write.
 
-    What is logged is on this disk when a method returns, and in MLflow soon: at the latest after `flush`. A run that is
-    not this process's `own` gets no signs of life.
+    When a method returns, its content is on this disk; after `flush` it is in MLflow too. A process gives signs of life
+    only for runs of its own (`is_own`).
     """
 
     def __init__(self, run_id: str, experiment_id: str, is_own: bool = True) -> None:
         self.id = run_id
         self._experiment_id = experiment_id
-        self.status = "FINISHED"  # with which it ends, unless by an exception
+        self.status = "FINISHED"  # the status at the end, unless an exception ends the run
         self._states_end = False
         self._sender = Sender(run_id, store.uri())
         self._journal = Journal(run_id, store.uri(), self._sender, signs=is_own)
 
     @property
     def messages(self) -> list[str]:
-        """What the store made of the entries sent, where people should know."""
+        """Results of sent entries that users should see."""
         return list(self._sender.messages)
 
     def record(self, event: EpochEnd, beside: Mapping[str, float] | None = None) -> None:
-        """Logs an epoch's numbers, and others beside them, as one batch at step = epoch."""
+        """Logs the numbers of an epoch, and those in `beside`, as one batch at step = epoch."""
         self.metrics({**measured(event), **(beside or {})}, step=event.epoch)
 
     def metrics(self, values: Mapping[str, float], step: int = 0, model_of: str = "") -> None:
-        """Logs numbers, all at one step, in one call.
+        """Logs several numbers at one step.
 
-        With `model_of`, the id of a training's run, they are its model's too, measured on the images of this run.
+        `model_of` is the id of a training's run. The numbers are then logged for its model too, as measured on the
+        images of this run.
         """
         numbers = {name: float(value) for name, value in values.items()}
         self._journal.append("metrics", values=numbers, step=step, model_of=model_of)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Logs the typed truth as params.json, and as MLflow params those that its launcher has not logged as text."""
+        """Logs the typed values as params.json, and as MLflow params those that its launcher has not logged yet."""
         self._journal.append("params", values={name: limits.param(as_text(value)) for name, value in values.items()})
         self.tags(owners.seal_of_params(self.id, values))
         self.json("params.json", dict(values))
@@ -67,7 +68,7 @@ class Run:
         self._journal.append("tags", values={name: limits.tag(str(value)) for name, value in values.items()})
 
     def progress(self, done: int, total: int) -> None:
-        """Says how many are done of what the run consists of, for who asks how it goes."""
+        """Logs how many of the run's steps or trials are done, for `status`."""
         self.tags({processes.PROGRESS: f"{done}/{total}"})
 
     def describe(self, name: str, markdown: str) -> None:
@@ -84,7 +85,7 @@ class Run:
         return f"[{text}]({views.link(self._experiment_id, name)})"
 
     def keep_view(self, view: str) -> None:
-        """Keeps a view with the experiment, under this run's id."""
+        """Saves a view with the experiment, under this run's id."""
         self._journal.append("view", view=view)
 
     def figure(self, path: str, figure: Any) -> None:
@@ -98,19 +99,19 @@ class Run:
             file.write_text(without_passwords(content), encoding="utf-8")
 
     def bytes(self, path: str, content: bytes) -> None:
-        """Logs a file with that content."""
+        """Logs a file with this content."""
         with self._file(path) as file:
             file.write_bytes(content)
 
     def table(self, path: str, table: pd.DataFrame) -> None:
-        """Logs a table as CSV, its texts as `cell` writes them: one text is the same in every table."""
+        """Logs a table as CSV. `cell` writes its texts, so that a text looks the same in every table."""
         self.bytes(path, _harmless(table).to_csv(index=False).encode())
 
     @contextmanager
     def growing_table(self, path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
-        """A CSV table as `table` logs one, of the rows given within, so that it may be larger than memory.
+        """A function that adds rows to a CSV table, written as by `table`. The table may be larger than memory.
 
-        It is logged at the end, also at that of an exception, with the rows there are.
+        The table is logged when the context ends. If an exception ends it, the rows added so far are logged.
         """
         file = self._journal.file(Path(path).name)
         with file.open("w", encoding="utf-8", newline="") as rows:
@@ -126,7 +127,7 @@ class Run:
                 self._journal.append("file", file=self._journal.relative(file), path=path)
 
     def array(self, path: str, values: np.ndarray) -> None:
-        """Logs an array as an .npy file, which holds numbers alone."""
+        """Logs an array as an .npy file, without pickle."""
         with self._file(path) as file:
             np.save(file, values, allow_pickle=False)
 
@@ -140,13 +141,14 @@ class Run:
             shutil.copyfile(source, file)
 
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Logs the images that went in, under our own digest of all of them."""
+        """Logs which images the run used, with this project's own digest of all of them."""
         self._journal.append("dataset", name=name, digest=digest, source=json.dumps({"uri": source}), context=context)
 
     def model(self, weights: Path, example: np.ndarray, epoch: int) -> str:
         """Logs a pyfunc model, built from code and a weights file, without pickle. Returns its URI.
 
-        `example` is a batch of images (N, 3, H, W) uint8; the numbers logged at step = `epoch` become the model's too.
+        `example` is a batch of images (N, 3, H, W) uint8. The numbers logged at step = `epoch` are logged for the model
+        too.
         """
         copied, images = self._journal.file("classifier.safetensors"), self._journal.file("example.npy")
         shutil.copyfile(weights, copied)
@@ -158,29 +160,29 @@ class Run:
         return f"runs:/{self.id}/model"
 
     def register(self, name: str, train_run_id: str, test_digest: str) -> None:
-        """Makes the model of a training, which this run has evaluated, a version of `name` in MLflow's registry.
+        """Registers the model of a training, which this run has evaluated, as a version of `name` in MLflow's registry.
 
-        It becomes champion as `registry.register` decides; the run's description, which is to be set before, and the
-        terminal tell what came of it, once the store has taken it.
+        `registry.register` decides whether it becomes champion. Once the store has accepted it, the result is printed
+        and added to the run's description, which must be set before.
         """
         self._journal.append("register", name=name, train_run_id=train_run_id, test_digest=test_digest)
 
     def state(self, tree: Any, step: int) -> None:
-        """Keeps the state of a training after `step` updates: on this disk now, as an artifact soon."""
+        """Saves the state of a training after `step` updates: on this disk now, as an artifact soon."""
         self._journal.append("state", slot=states.save(self.id, tree, step), step=step)
 
     def no_states(self) -> None:
-        """Has the states removed that were kept, here and among the artifacts."""
+        """Removes the saved states, on this disk and among the artifacts."""
         self._journal.append("no_states")
 
     def no_states_once_finished(self) -> None:
-        """Has the states removed after MLflow knows that the run is FINISHED: until then it can go on from them."""
+        """Removes the states after MLflow knows that the run is FINISHED. Until then it can be resumed from them."""
         self._states_end = True
 
     def flush(self, seconds: float = store.PATIENCE_SECONDS) -> bool:
-        """Waits until MLflow has what was logged, at most so long. Returns whether it has.
+        """Waits at most `seconds` until everything logged is in MLflow. Returns whether it is.
 
-        Raises Failure when it refused something.
+        Raises Failure if MLflow refused something.
         """
         is_sent = self._journal.flush(min(seconds, QUIET_SECONDS))
         if not is_sent and seconds > QUIET_SECONDS:
@@ -191,8 +193,8 @@ class Run:
         return is_sent
 
     def end(self, status: str, seconds: float) -> None:
-        """Closes the run; what MLflow has not taken within so long stays in the journal."""
-        with suppress(FileNotFoundError):  # of a journal that was removed, and now is back in its place
+        """Closes the run. Entries that MLflow has not accepted within `seconds` stay in the journal."""
+        with suppress(FileNotFoundError):  # the journal was removed, and is now written again
             self._journal.append("status", status=status)
         if self._states_end and status == "FINISHED":
             self.no_states()
@@ -200,7 +202,7 @@ class Run:
         self.release()
 
     def release(self) -> None:
-        """Writes to the run no more, and leaves it open."""
+        """Stops writing to the run, and leaves it open."""
         if self._journal.close():
             disk.remove_if_empty(self.id)
 
@@ -223,7 +225,7 @@ def _cell(value: Any) -> Any:
 
 
 def measured(event: EpochEnd) -> dict[str, float]:
-    """An epoch's numbers by the names of their metrics."""
+    """The numbers of an epoch, by metric name."""
     values = {
         "train/loss": event.train_loss,
         "train/accuracy": event.train_accuracy,

@@ -1,4 +1,4 @@
-"""Entries of a journal -> MLflow, so that sending one twice changes nothing."""
+"""Sends the entries of a journal to MLflow. Sending an entry twice changes nothing."""
 
 import base64
 import logging
@@ -28,11 +28,11 @@ from pipeline.tracking.outbox import Transient
 
 log = logging.getLogger(__name__)
 
-NOTE = "mlflow.note.content"  # the tag that the UI shows as a run's description
+NOTE = "mlflow.note.content"  # the UI shows this tag as a run's description
 PACKAGE = Path(__file__).resolve().parent.parent
-OF_MODELS = ("train/", "valid/")  # metrics of an epoch that its weights are known by
+MODEL_METRICS = ("train/", "valid/")  # metrics of an epoch that are logged for the model of that epoch too
 SERVING = PACKAGE / "model_files" / "serving.py"
-# What a served model needs, at the versions it was logged with.
+# A served model needs these packages, in the versions it was logged with.
 SERVING_PACKAGES = (
     "mlflow",
     "numpy",
@@ -50,19 +50,21 @@ SERVING_PACKAGES = (
 
 
 class Sender:
-    """Sends the entries of one run. Raises Transient for what the store may take later."""
+    """Sends the entries of one run. Raises Transient if the store may accept an entry later."""
 
     def __init__(self, run_id: str, uri: str) -> None:
         self._run_id = run_id
         self._client = MlflowClient(uri)
-        self.messages: list[str] = []  # what the store made of entries, for people
+        self.messages: list[str] = []  # results of entries, for users
 
     def __call__(self, folder: Path, entry: Entry) -> None:
         """Sends one entry of the journal in `folder`."""
         try:
             message = SEND[entry["kind"]](self._client, self._run_id, folder, entry)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{entry['kind']} of run {self._run_id}: no entry of this version ({error})") from error
+            raise ValueError(
+                f"{entry['kind']} of run {self._run_id}: not an entry of this version ({error})"
+            ) from error
         except Exception as error:
             if isinstance(error, OSError | ValueError) and not isinstance(error, requests.RequestException):
                 raise
@@ -75,7 +77,7 @@ class Sender:
 
 
 def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
-    # A point is the same one, and stored once, when time, step and value are.
+    # MLflow stores a point once if time, step and value are the same.
     points = [Metric(name, value, entry["at"], entry["step"]) for name, value in entry["values"].items()]
     if (model_of := entry.get("model_of")) and (model_id := registry.served_model(client, client.get_run(model_of))):
         points = _of_model(points, model_id, client.get_run(run_id))
@@ -83,7 +85,7 @@ def _metrics(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
 
 
 def _params(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
-    # MLflow's launcher may have logged some as text, and a parameter cannot be logged as another text.
+    # MLflow's launcher may have logged some already, and MLflow refuses another text for the same parameter.
     present = client.get_run(run_id).data.params
     missing = [Param(name, value) for name, value in entry["values"].items() if name not in present]
     client.log_batch(run_id, params=missing)
@@ -108,7 +110,7 @@ def _dataset(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
 
 def _file(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
     file = _own(folder, entry["file"])
-    if not file.exists():  # sent before, and its answer lost
+    if not file.exists():  # it was sent before, but the answer was lost
         return
     within = PurePosixPath(entry["path"]).parent.as_posix()
     client.log_artifact(run_id, str(file), None if within == "." else within)
@@ -117,7 +119,7 @@ def _file(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None
 
 def _state(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
     path = states.slot(run_id, entry["slot"])
-    if states.step_of(path) != entry["step"]:  # written again since: that has an entry of its own
+    if states.step_of(path) != entry["step"]:  # a newer state has replaced it, and has an entry of its own
         return
     client.log_artifact(run_id, str(path), states.ARTIFACTS)
     client.set_tag(run_id, states.STEP_TAG, str(entry["step"]))
@@ -128,7 +130,7 @@ def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None
     run = client.get_run(run_id)
     try:
         store.delete_artifacts(run, states.ARTIFACTS)
-    except Exception as error:  # not everybody may delete, and whose storage it is says so in its own way
+    except Exception as error:  # the user may have no right to delete; each storage library raises its own error
         if errors.is_transient(error):
             raise
         log.warning("the states of run %s stay among its artifacts: %s", run_id, store.first_line(error))
@@ -136,12 +138,12 @@ def _no_states(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None
 
 
 def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> None:
-    """Logs a pyfunc model, unless the run has a whole one, and links the numbers of its epoch to it."""
+    """Logs a pyfunc model, unless the run has a complete one, and links the numbers of its epoch to it."""
     weights, example = _own(folder, entry["weights"]), np.load(_own(folder, entry["example"]), allow_pickle=False)
     run = client.get_run(run_id)
     model_id = registry.served_model(client, run) or _log_model(run_id, weights, example)
-    # The same points once more, which changes nothing but whose they are.
-    names = [name for name in run.data.metrics if name.startswith(OF_MODELS)]
+    # The same points are logged again; this only adds the link to the model.
+    names = [name for name in run.data.metrics if name.startswith(MODEL_METRICS)]
     points = [point for name in names for point in client.get_metric_history(run_id, name)]
     client.log_batch(
         run_id, metrics=_of_model([point for point in points if point.step == entry.get("epoch")], model_id, run)
@@ -161,7 +163,7 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
         artifacts={"weights": str(weights)},
         code_paths=[str(PACKAGE)],
         pip_requirements=[f"{package}=={version(package)}" for package in packages],
-        # No schema of MLflow's holds both arrays and tables: what is sent is checked by the model's own code.
+        # The model's own code checks its input, as no MLflow schema allows both arrays and tables.
         signature=mlflow.models.ModelSignature(outputs=answer),
         input_example=_as_sent(example),
     )
@@ -169,7 +171,7 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
 
 
 def _of_model(points: list[Metric], model_id: str, run: StoredRun) -> list[Metric]:
-    """The points as a model's, measured on the images that went into `run`."""
+    """The points, logged for a model and as measured on the images of `run`."""
     inputs = run.inputs.dataset_inputs if run.inputs is not None else []
     name, digest = (inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else (None, None)
     return [
@@ -183,12 +185,12 @@ def _view(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> None:
 
 
 def _as_sent(images: np.ndarray) -> pd.DataFrame:
-    """Images (N, 3, H, W) uint8 as a served model takes files: a column of base64 text."""
+    """Images (N, 3, H, W) uint8 as a request to a served model has them: a column of base64 text."""
     return pd.DataFrame({"image": [base64.b64encode(to_png(image)).decode("ascii") for image in images]})
 
 
 def _register(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> str:
-    """Registers what the run has evaluated. Returns what came of it, which the run's description tells too."""
+    """Registers the model that the run has evaluated. Returns the result, which is also added to the description."""
     verdict = registry.register(client, entry["name"], entry["train_run_id"], run_id, entry["test_digest"])
     described, paragraph = client.get_run(run_id).data.tags.get(NOTE, ""), note(f"\n\n{unmarked(verdict)}")
     client.set_tag(run_id, "registered", verdict)
@@ -197,10 +199,10 @@ def _register(client: MlflowClient, run_id: str, _: Path, entry: Entry) -> str:
 
 
 def _own(folder: Path, name: str) -> Path:
-    """The journal's own file of that name. Raises ValueError for a path that leads elsewhere."""
+    """The journal's own file `name`. Raises ValueError for a path outside the journal."""
     path = (folder / name).resolve()
     if not path.is_relative_to((folder / FILES).resolve()):
-        raise ValueError(f"{name} is no file of the journal")
+        raise ValueError(f"{name} is not a file of the journal")
     return path
 
 

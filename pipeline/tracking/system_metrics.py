@@ -1,7 +1,7 @@
-"""What the machine does while a training runs, as MLflow measures it: processor, memory, graphics cards.
+"""Measures processor, memory and graphics cards during a training, with MLflow's functions.
 
-MLflow's own monitor asks and writes to the store from a thread of its own, and ends where the store is away. So only
-its measurements are taken, between two updates, and they go the way of all that is logged.
+MLflow's own monitor writes to the store from its own thread, and ends if the store is away. So this module uses only
+its measurements, takes them between two updates, and logs them like everything else.
 """
 
 import logging
@@ -13,31 +13,31 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
-# A card that cannot tell its power would say so at every look.
+# Without this, a card that cannot measure its power would cause a message at every measurement.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 
-LOOK_SECONDS = 5
-GROUP = "system/"  # which MLflow's UI shows on a page of its own
+MEASURE_SECONDS = 5
+GROUP = "system/"  # MLflow's UI shows these metrics on a page of their own
 
 
 class SystemMetrics:
-    """Averages of what was seen since they were last asked for."""
+    """Averages of the measurements since the last call of `averages`."""
 
     def __init__(self) -> None:
         self._monitors: list[BaseMetricsMonitor] = []
         for kind in (CPUMonitor, GPUMonitor, ROCMMonitor):
-            with suppress(Exception):  # what is not there, or may not be seen
+            with suppress(Exception):  # the device does not exist, or cannot be read
                 self._monitors.append(kind())
-        self._see()
-        self.averages()  # the processor's load is since the look before, and the first has none
+        self._measure()
+        self.averages()  # drops the first measurement: the processor's load is measured since the one before
 
-    def look(self) -> None:
-        """Measures, where the last time was 5 s ago or more."""
-        if time.monotonic() - self._seen > LOOK_SECONDS:
-            self._see()
+    def measure_if_due(self) -> None:
+        """Measures, if the last measurement is more than MEASURE_SECONDS old."""
+        if time.monotonic() - self._measured_at > MEASURE_SECONDS:
+            self._measure()
 
     def averages(self) -> dict[str, float]:
-        """The means of what was measured, and forgets it; empty where nothing was."""
+        """The means of the measurements, which are then dropped; empty if there are none."""
         values = {
             f"{GROUP}{name}": value for each in self._monitors for name, value in each.aggregate_metrics().items()
         }
@@ -45,8 +45,8 @@ class SystemMetrics:
             monitor.clear_metrics()
         return values
 
-    def _see(self) -> None:
-        self._seen = time.monotonic()
+    def _measure(self) -> None:
+        self._measured_at = time.monotonic()
         for monitor in self._monitors:
-            with suppress(Exception):  # a training does not end because a card cannot be read
+            with suppress(Exception):  # an unreadable card must not end a training
                 monitor.collect_metrics()

@@ -1,7 +1,7 @@
-"""What MLflow's UI shows of an experiment: its kind, its description, and views of its runs to open by a link.
+"""Sets up how MLflow's UI shows an experiment: its kind, its description, and views of its runs that links open.
 
-A view is what the UI itself keeps when a person shares one: a tag with filter, columns and charts as JSON. Without one,
-a chart has one metric, and the charts are in the order of the alphabet.
+A view is a tag with filter, columns and charts as JSON; the UI itself writes such a tag when a user shares a view.
+Without a view, each chart shows one metric, and the charts are in alphabetical order.
 """
 
 import json
@@ -11,16 +11,16 @@ from typing import Any
 from mlflow.entities import Experiment
 
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
-LAYOUT = "workflowType=machine_learning"  # else the UI takes what its reader chose last, at first that of GenAI
+LAYOUT = "workflowType=machine_learning"  # without it, the UI uses the layout its user chose last, by default GenAI
 VIEW = "mlflow.sharedViewState."
 RESULTS, CURVES = "results", "curves"
 
-# One line, as the UI folds away the others.
+# One line, because the UI hides all others.
 DESCRIPTION = "Image classifiers: [results]({results}), best first; [curves]({curves}) of all trainings"
 
 
 def missing_tags(experiment: Experiment) -> dict[str, str]:
-    """The tags that the experiment lacks; a kind and a description that somebody chose stay."""
+    """The tags that the experiment lacks. A kind and a description that somebody has set are kept."""
     tags = experiment.tags
     links = {name: link(experiment.experiment_id, name) for name in (RESULTS, CURVES)}
     once = {KIND: TRAINING, "mlflow.note.content": DESCRIPTION.format(**links)}
@@ -32,23 +32,23 @@ def missing_tags(experiment: Experiment) -> dict[str, str]:
 
 
 def tag(name: str) -> str:
-    """The experiment's tag that keeps a view."""
+    """The name of the experiment's tag that holds a view."""
     return f"{VIEW}{name}"
 
 
 def link(experiment_id: str, name: str) -> str:
-    """Where the UI opens a view."""
+    """The link that opens a view in the UI."""
     mode = "TABLE" if name == RESULTS else "CHART"
     return f"#/experiments/{experiment_id}/runs?{LAYOUT}&viewStateShareKey={name}&compareRunsMode={mode}"
 
 
 def run_link(experiment_id: str, run_id: str) -> str:
-    """Where the UI opens a run."""
+    """The link that opens a run in the UI."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{LAYOUT}"
 
 
 def of_study(run_id: str, params: Sequence[str], objective: str) -> str:
-    """The view of a study's trials: what they tried against what it brought, and their curves."""
+    """The view of a study's trials: their parameters against the objective, and their curves."""
     section = "Trials"
     parallel = {
         "type": "PARALLEL",
@@ -105,7 +105,7 @@ def _view(condition: str, order: str, columns: Sequence[str], charts: Sequence[M
             "compareRunSections": [
                 {"uuid": name, "name": name, "display": True, "isReordered": True} for name in sections
             ],
-            "isAccordionReordered": True,  # ours stay above those that the UI adds
+            "isAccordionReordered": True,  # keeps our charts above those that the UI adds
         }
     return json.dumps(state)
 

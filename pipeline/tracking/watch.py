@@ -1,15 +1,15 @@
-"""Where a network looks as it learns: Grad-CAM maps of the same validation images after every epoch.
+"""Shows where a network looks while it learns: Grad-CAM maps of the same validation images after every epoch.
 
-They lie among the artifacts of the training, in the folder `watch`, N images of S by S pixels (S at most 112):
+The training's artifact folder `watch` has N images of S by S pixels (S at most 112):
 
-    index.json      {"images": [{"name", "class"}, N of them], "method": "gradcam", "side": S}
+    index.json      {"images": [{"name", "class"}, ... (N)], "method": "gradcam", "side": S}
     images.npy      (N, 3, S, S) uint8, RGB
-    maps/0001.npy   after epoch 1: (N, S, S) uint8, what speaks for the true class, 255 where most does
-    watch.gif       the epochs one after the other, 60 at most
-    images.webp, images.csv, maps.webp, maps.csv    the same epochs in small, and where each image and map lies: for
-                    the slider of the report
+    maps/0001.npy   after epoch 1: (N, S, S) uint8, the evidence for the true class; 255 is the strongest
+    watch.gif       the epochs as an animation, at most 60
+    images.webp, images.csv, maps.webp, maps.csv    the same epochs as small pictures, and the position of each image
+                    and map, for the slider of the report
 
-Each map is scaled by itself, so that the strengths of two maps cannot be compared; one that is 0 throughout is blank.
+Each map has its own scale, so the strengths of two maps cannot be compared. A map of zeros is blank.
 """
 
 import logging
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 
 FOLDER, METHOD = "watch", "gradcam"
 LARGEST_SIDE = 112  # px
-MAX_FRAMES = 60  # of animation and slider, for which the epochs are thinned out evenly
+MAX_FRAMES = 60  # of animation and slider; if there are more epochs, they are thinned out evenly
 FRAME_SECONDS = 0.4
 
 
 class Watch:
-    """Looks at the network of a training after each epoch, and leaves it as it was."""
+    """Makes maps of the network of a training after each epoch, without changing the network."""
 
     def __init__(self, run: Run, recipe: Recipe, training: Training) -> None:
-        """Begins with the maps that `run` has kept, where the training goes on."""
+        """If the training is resumed, it starts with the maps that `run` has stored."""
         params, splits = recipe.params, recipe.splits
         assert isinstance(params, TrainParams)
         assert splits.valid is not None
@@ -53,7 +53,7 @@ class Watch:
         self._where = models.cam_target(params.model, self._model)
         self._inputs = augmentation.normalise(torch.from_numpy(images).to(recipe.device), splits.mean, splits.std)
         self._targets = torch.from_numpy(labels)
-        self._step = -(-images.shape[-1] // LARGEST_SIDE)  # px of an image to one that is kept
+        self._step = -(-images.shape[-1] // LARGEST_SIDE)  # every how many px one px is kept
         self._images = images[..., :: self._step, :: self._step]
         self._epochs = params.epochs
         self._seconds = 0.0
@@ -67,11 +67,11 @@ class Watch:
             run.json(f"{FOLDER}/index.json", {"images": self._named, "method": METHOD, "side": self._images.shape[-1]})
 
     def __call__(self, epoch: int) -> None:
-        """Keeps the maps of the network as it is now, after `epoch`; of one whose weights are no numbers none."""
+        """Stores the maps of the network after `epoch`. If its logits are not finite, it stores none."""
         started = time.perf_counter()
         try:
             maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, METHOD)
-        except attribution.NotFinite as error:  # the training itself says where it diverged
+        except attribution.NotFinite as error:  # the training itself reports where it diverged
             say(f"no maps of epoch {epoch}: {error}")
             return
         self._maps[epoch] = np.rint(255 * maps[:, :: self._step, :: self._step]).astype(np.uint8)
@@ -79,7 +79,7 @@ class Watch:
         self._seconds += time.perf_counter() - started
 
     def conclude(self, folder: Path, train_seconds: float) -> None:
-        """Logs animation, made in `folder`, and slider; says what watching cost beside so many seconds of training."""
+        """Logs the animation, made in `folder`, and the slider. Prints the time spent relative to `train_seconds`."""
         if not self._maps:
             return
         started = time.perf_counter()
@@ -100,20 +100,20 @@ class Watch:
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Positions (`count`,), or all where there are fewer, spread evenly over the classes."""
+    """Positions (`count`,), spread evenly over the classes; all positions if there are fewer."""
     order = np.argsort(labels, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
 
 
 def _kept(run_id: str, num_epochs: int, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """The maps of a run's first epochs, of this shape; what is damaged is left out, and said to be."""
+    """The stored maps of a run's first epochs, by epoch. Damaged maps are skipped with a warning."""
     if not num_epochs:
         return {}
     with store.scratch() as folder:
         try:
             files = sorted(store.artifact(run_id, f"{FOLDER}/maps", folder).glob("*.npy"))
         except ValueError as error:
-            log.warning("no maps of the epochs before: %s", error)
+            log.warning("the maps of the earlier epochs are missing: %s", error)
             return {}
         found = {int(path.stem): _read(path, shape) for path in files if path.stem.isdecimal()}
     return {epoch: maps for epoch, maps in found.items() if maps is not None and 0 < epoch <= num_epochs}
@@ -127,5 +127,5 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         reason = f"of shape {maps.shape}"
     except (OSError, ValueError, EOFError) as error:
         reason = store.first_line(error)
-    log.warning("%s of the maps is damaged (%s) and left out", path.name, reason)
+    log.warning("the maps in %s are damaged (%s) and left out", path.name, reason)
     return None

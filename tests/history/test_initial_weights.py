@@ -1,4 +1,4 @@
-"""Fine-tuning as a user does it: from an earlier run, from a file, with a part frozen."""
+"""Fine-tuning from an earlier run, from a file, and with frozen stages."""
 
 import pickle
 import re
@@ -31,7 +31,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(place):
-    """The run of a training, and its weights file."""
+    """(id of a finished training, its weights file)."""
     assert place.run("train", **TRAIN) == 0
     run_id = place.runs("train")[0].info.run_id
     return run_id, weights(place, run_id)
@@ -49,12 +49,12 @@ def kept(source, tmp_path):
     return Path(shutil.copy(source[1], tmp_path / "kept.safetensors"))
 
 
-def test_a_run_s_weights_are_gone_on_with_and_what_is_frozen_stays(place, source, capsys):
+def test_training_starts_from_a_runs_weights_and_frozen_ones_do_not_change(place, source, capsys):
     run_id, path = source
     assert place.run("train", **TRAIN, weights=f"run:{run_id}", freeze="backbone", seed=1) == 0
-    told = capsys.readouterr().err
-    assert f"starting from weights=run:{run_id}: its head is kept" in told
-    assert "frozen: stem, layer1, layer2, layer3 (" in told
+    err = capsys.readouterr().err
+    assert f"starting from weights=run:{run_id}: its head is kept" in err
+    assert "frozen: stem, layer1, layer2, layer3 (" in err
     tuned = place.runs("train")[0]
     (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights(place, tuned.info.run_id, "last"))
     assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"head"}
@@ -120,7 +120,7 @@ def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, s
     assert place.run("train", **TRAIN, weights=f"run:{run_id}") == 0
     assert "has learned from" not in capsys.readouterr().err
     assert place.run("train", **TRAIN, weights=f"run:{run_id}", valid_fraction=0.3) == 0
-    found = re.search(r"has learned from (\d+) of (\d+) validation images, going by", capsys.readouterr().err)
+    found = re.search(r"has learned from (\d+) of (\d+) validation images, by their", capsys.readouterr().err)
     divided = {}
     for training in (source[0], place.runs("train")[0].info.run_id):
         path = place.client.download_artifacts(training, "splits.csv", str(place.folder / "downloads" / training))
@@ -133,16 +133,16 @@ def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, s
     ]
 
 
-def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept, capsys):
+def test_images_are_normalised_as_the_weights_need_it_in_training_and_later(place, kept, capsys):
     state, described = checkpoint.load(kept)
     theirs = {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "image_size": 24, "classes": ["a", "b"] * 5}
     checkpoint.save(kept, state, {**described, **theirs})
     assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
-    told = capsys.readouterr().err
-    assert "its head, of 10 other classes, is replaced by a fresh one" in told
-    assert "normalised as these weights need it: mean 0.1 0.2 0.3" in told
-    assert "images scaled as these weights need it: bilinear" in told
-    assert "image_size=32 differs from the 24 px these weights were made for" in told
+    err = capsys.readouterr().err
+    assert "its head, of 10 other classes, is replaced by a fresh one" in err
+    assert "normalised as these weights need it: mean 0.1 0.2 0.3" in err
+    assert "images scaled as these weights need it: bilinear" in err
+    assert "image_size=32 differs from the 24 px these weights were made for" in err
     run = place.runs("train")[0]
     now = checkpoint.describe(weights(place, run.info.run_id))
     assert (now["mean"], now["interpolation"]) == ([0.1, 0.2, 0.3], "bilinear")
@@ -154,7 +154,7 @@ def test_images_are_normalised_as_the_weights_need_it_then_and_later(place, kept
     assert later.splits.test.digest() == bilinear.test.digest() != bicubic.test.digest()
 
 
-def test_images_smaller_than_the_weights_are_made_for_are_warned_of_in_any_case(place, kept, capsys):
+def test_a_quiet_training_still_warns_of_images_that_are_too_small_for_the_weights(place, kept, capsys):
     assert place.run("train", "--quiet", **{**TRAIN, "epochs": 1}, weights=kept, image_size=16) == 0
     warning, result = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: image_size=16: these weights were made for 32 px")
@@ -162,7 +162,7 @@ def test_images_smaller_than_the_weights_are_made_for_are_warned_of_in_any_case(
     assert result.startswith("training: ")
 
 
-def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys, tmp_path):
+def test_a_range_test_applies_to_the_same_weights_only(place, source, capsys, tmp_path):
     recipe = {**TINY, "weights": source[1], "freeze": "backbone"}
     assert place.run("lr_range", **recipe, ladder_steps=20, num_repeats=1) == 0
     assert "frozen: stem" in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_the_range_test_is_of_the_weights_the_rate_is_for(place, source, capsys,
         assert (recipe_here.fingerprint() == test.data.tags["recipe"]) == is_same
 
 
-def test_a_rate_measured_with_a_part_frozen_is_said_to_be_one(place, source, capsys):
+def test_a_training_says_if_its_rate_was_measured_with_frozen_stages(place, source, capsys):
     recipe = {**TINY, "weights": source[1], "freeze": 2, "unfreeze_epoch": 2}
     assert place.run("lr_range", **recipe, ladder_steps=60, num_repeats=1) == 0
     assert place.run("train", **recipe, epochs=2) == 0
@@ -182,7 +182,7 @@ def test_a_rate_measured_with_a_part_frozen_is_said_to_be_one(place, source, cap
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """Tensors of torchvision's names alone, as safetensors and as `torch.save` writes them, and the network."""
+    """(folder with a torchvision network's bare tensors, as safetensors and from `torch.save`; the network)."""
     model = models.build("squeezenet1_1", num_classes=1000, image_size=32)
     folder = tmp_path_factory.mktemp("bare")
     save_file(model.state_dict(), folder / "w.safetensors")
@@ -191,7 +191,7 @@ def bare(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_tensors_of_torchvision_s_names_alone_will_do(bare, name, capsys):
+def test_bare_tensors_with_torchvisions_names_are_enough(bare, name, capsys):
     folder, model = bare
     ours = prepare(TrainParams(**{**TINY, "model": "squeezenet1_1", "weights": str(folder / name)})).model(seed=0)
     assert "its head of 1000 classes is replaced by a fresh one of 10" in capsys.readouterr().err
@@ -209,20 +209,20 @@ class Payload:
 
 
 def planted(folder, marker):
-    """Files that are no weights, and what is said of each."""
+    """(name of a file that holds no weights, the message about it) for each kind of such a file."""
     hostile = pickle.dumps(Payload(marker))
     (folder / "pickle.safetensors").write_bytes(hostile)
-    yield "pickle.safetensors", "no safetensors file"
+    yield "pickle.safetensors", "not a safetensors file"
     (folder / "pickle.pth").write_bytes(hostile)
     yield "pickle.pth", "holds more than tensors"
     torch.save({"stem.0.weight": Payload(marker)}, folder / "saved.pth")
     yield "saved.pth", "holds more than tensors"
     torch.save([1, 2], folder / "list.pth")
-    yield "list.pth", "is no mapping of names to tensors"
+    yield "list.pth", "is not a state_dict"
     yield "nowhere.safetensors", "No such file"
 
 
-def test_files_that_are_no_weights_are_refused_and_nothing_in_them_is_done(tmp_path):
+def test_files_without_weights_are_refused_and_no_code_in_them_runs(tmp_path):
     for name, message in planted(tmp_path, tmp_path / "executed"):
         with pytest.raises(ValueError, match=message) as error:
             prepare(TrainParams(**TINY, weights=str(tmp_path / name)))
@@ -238,7 +238,7 @@ def test_weights_of_another_network_are_refused(kept):
             prepare(TrainParams(**{**TINY, "weights": str(kept), **changes}))
         return str(error.value)
 
-    assert "are weights of model=resnet9, and model=resnet18 here" in refusal(model="resnet18")
+    assert "the weights are for model=resnet9, not for model=resnet18" in refusal(model="resnet18")
     assert "tensors differ" in refusal(width=8)
     assert "freeze=9: the network has 4 stages before its head" in refusal(freeze=9)
     state, described = checkpoint.load(kept)
@@ -249,7 +249,7 @@ def test_weights_of_another_network_are_refused(kept):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"weights": "default"}, "torchvision has none for resnet9, which is this project's own"),
+        ({"weights": "default"}, "torchvision has no weights for resnet9, which is this project's own"),
         ({"model": "resnet50", "weights": "IMAGENET1K_V7"}, "torchvision has none of that name for resnet50"),
         ({"model": "alexnet"}, "image_size=32 is none that alexnet takes: the next is 63"),
         ({"model": "resnet5O"}, "did you mean resnet50?"),
@@ -265,7 +265,7 @@ def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message
     assert message in line
 
 
-def test_a_fine_tuning_goes_on_with_the_same_weights_alone(place, kept, capsys):
+def test_a_fine_tuning_is_resumed_only_with_the_same_weights(place, kept, capsys):
     assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, keep_checkpoints=True) == 0
     run_id = place.runs("train")[0].info.run_id
     place.client.set_terminated(run_id, "KILLED")

@@ -1,4 +1,4 @@
-"""A run is found by the start of its id, however it was typed, if that is the start of one id only."""
+"""A run is found by the start of its id, in any case and with blanks around it, if only one id begins with it."""
 
 import sqlite3
 from contextlib import closing
@@ -32,14 +32,14 @@ def store_uri(place, monkeypatch):
 
 
 @pytest.mark.parametrize("typed", ["{start}", " {START} ", "{ID}\n"])
-def test_the_start_of_an_id_is_taken_in_any_case_and_without_its_blanks(place, trained, typed):
+def test_the_start_of_an_id_may_be_in_upper_case_and_have_blanks(place, trained, typed):
     asked = typed.format(start=trained[:8], START=trained[:8].upper(), ID=trained.upper())
     assert place.run("evaluate", run_id=asked) == 0
     evaluation = place.runs("evaluate")[0]
     assert evaluation.data.tags["train.run_id"] == evaluation.data.params["run_id"] == trained
 
 
-def test_parameters_name_runs_in_full_wherever_they_lie(store_uri, place, trained):
+def test_every_parameter_gets_complete_ids_of_runs_in_any_experiment(store_uri, place, trained):
     elsewhere = place.client.create_run(place.client.create_experiment("elsewhere")).info.run_id
     compared = lookup.in_full(CompareParams(runs=f" {trained[:8]}, {elsewhere[:8].upper()}"))
     assert compared.runs == (trained, elsewhere)
@@ -51,7 +51,7 @@ def test_parameters_name_runs_in_full_wherever_they_lie(store_uri, place, traine
 
 
 @pytest.mark.parametrize("step", ["evaluate", "explain", "export", "report", "predict"])
-def test_a_start_of_no_id_is_one_line(place, capsys, step):
+def test_an_unknown_id_is_one_line(place, capsys, step):
     assert place.run(step, run_id="0000") == 2
     assert capsys.readouterr().err == f"error: run_id=0000: no such run in {place.uri}\n"
 
@@ -62,14 +62,16 @@ def test_the_start_of_several_ids_is_refused(store_uri, place, trained):
         database.execute("CREATE TEMP TABLE other AS SELECT * FROM runs WHERE run_uuid = ?", [trained])
         database.execute("UPDATE other SET run_uuid = ?", [other])
         database.execute("INSERT INTO runs SELECT * FROM other")
-    with pytest.raises(ValueError, match=f"^run_id={trained[:12]}: the ids of several runs begin so; give more of it$"):
+    with pytest.raises(
+        ValueError, match=f"^run_id={trained[:12]}: several run ids begin with this; give more characters$"
+    ):
         lookup.full_id(trained[:12], "run_id")
     assert lookup.full_id(trained[:13], "run_id") == trained
     place.client.delete_run(other)
     assert lookup.full_id(trained[:12], "run_id") == trained
 
 
-def test_an_interrupted_run_is_named_by_the_start_of_its_id(place, trained, capsys):
+def test_an_interrupted_run_is_resumed_by_the_start_of_its_id(place, trained, capsys):
     weights = f"run:{trained[:8]}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.tracking.run.Run.model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

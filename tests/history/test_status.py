@@ -1,4 +1,4 @@
-"""A run's status is true, whatever ended it."""
+"""A run has the right status, whatever ended it."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def test_an_interrupted_training_is_killed_and_keeps_its_epochs(workplace):
     process = workplace.start("train", experiment="none", **LONG)
     run_id = wait_for_an_epoch(workplace, process)
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)  # as MLflow's launcher adds at once
+    process.send_signal(signal.SIGTERM)  # MLflow's launcher sends it at once, too
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
@@ -50,7 +50,7 @@ def test_an_interrupted_training_is_killed_and_keeps_its_epochs(workplace):
     assert {"weights/best.safetensors", "weights/last.safetensors", "curves.png"} <= workplace.artifacts(run_id)
 
 
-def test_a_start_marks_the_run_of_a_dead_process(workplace):
+def test_the_next_start_closes_the_run_of_a_dead_process(workplace):
     process = workplace.start("train", experiment="none", **LONG)
     run_id = wait_for_an_epoch(workplace, process)
     process.kill()
@@ -62,7 +62,7 @@ def test_a_start_marks_the_run_of_a_dead_process(workplace):
     assert "ended without closing the run" in dead.data.tags["error"]
 
 
-def test_a_diverging_rate_fails_naming_step_and_lr(workplace, capsys):
+def test_a_diverging_training_fails_and_names_step_and_rate(workplace, capsys):
     assert workplace.run("train", experiment="none", **{**LONG, "epochs": 3, "max_lr": 1000, "div_factor": 1}) == 1
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith("error: the loss became")
@@ -84,7 +84,7 @@ def test_a_diverging_rate_fails_naming_step_and_lr(workplace, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, step, params, part):
-    assert workplace.runs() == []  # makes the store, so that its own first lines are out of the way
+    assert workplace.runs() == []  # creates the store, so that messages about that come before
     capsys.readouterr()
     assert workplace.run(step, **params) == 2
     err = capsys.readouterr().err
@@ -93,22 +93,22 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, step, params,
     assert workplace.runs() == []
 
 
-@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="of Linux")
-def test_a_step_of_the_clock_or_an_earlier_version_makes_no_live_process_dead(tmp_path, monkeypatch):
-    told = processes.this()
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="needs Linux")
+def test_a_live_process_stays_alive_after_a_clock_change_and_with_tags_of_an_earlier_version(tmp_path, monkeypatch):
+    tags = processes.this()
     started = psutil.Process().create_time()
-    earlier = {**{name: told[name] for name in ("process.host", "process.pid")}, "process.started": str(started)}
+    earlier = {**{name: tags[name] for name in ("process.host", "process.pid")}, "process.started": str(started)}
     assert not processes.is_dead(earlier)
     assert processes.is_dead({**earlier, "process.started": str(started - 5)})
-    # What Linux tells once the clock was set: another moment of boot.
+    # After a clock change, Linux reports another time of boot.
     (tmp_path / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
     stat = Path("/proc/stat").read_text()
     (tmp_path / "stat").write_text(re.sub(r"(?<=btime )\d+", lambda found: str(int(found[0]) + 3600), stat))
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     assert psutil.Process().create_time() == pytest.approx(started + 3600)
-    assert processes.this() == told
-    assert not processes.is_dead(processes.as_tags(told))
-    seconds = told["process.started"].split()[-1]
-    before = {**told, "process.started": f"an-earlier-boot {seconds}"}  # it may be another machine of the same name
+    assert processes.this() == tags
+    assert not processes.is_dead(processes.as_tags(tags))
+    seconds = tags["process.started"].split()[-1]
+    before = {**tags, "process.started": f"an-earlier-boot {seconds}"}  # it may be another machine of the same name
     assert processes.is_dead({**before, **{"process.seen": "0"}})
     assert not processes.is_dead({**before, **processes.sign_of_life()})

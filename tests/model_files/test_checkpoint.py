@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.model_files import checkpoint
 
 
-def test_round_trip(tmp_path):
+def test_a_saved_state_is_loaded_unchanged(tmp_path):
     state = {
         "weight": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
         "count": torch.tensor(3),
@@ -21,7 +21,7 @@ def test_round_trip(tmp_path):
         assert torch.equal(loaded[name], tensor)
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_save_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "w.safetensors"
     checkpoint.save(path, {"a": torch.ones(2)}, {})
     with pytest.raises(TypeError):
@@ -45,7 +45,7 @@ def test_a_safetensors_file_without_description_is_refused(tmp_path):
         checkpoint.load(tmp_path / "w.safetensors")
 
 
-def test_a_tree_comes_back_as_it_was(tmp_path):
+def test_a_saved_tree_is_loaded_unchanged(tmp_path):
     kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     tree = {"state": {0: {"step": torch.tensor(3.0), "mean": kernel}}, "groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]}
     checkpoint.save_tree(tmp_path / "state", tree, {"step": 7})
@@ -69,7 +69,7 @@ def written(tmp_path_factory):
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(data=st.data())
-def test_any_part_of_its_bytes_and_any_change_in_them_is_refused_or_loads_equal(written, tmp_path_factory, data):
+def test_a_cut_or_changed_file_is_refused_or_loads_equal(written, tmp_path_factory, data):
     kept = data.draw(st.slices(len(written)))
     changed = bytearray(written[kept])
     for place in data.draw(st.lists(st.integers(0, max(len(changed) - 1, 0)), max_size=3)) if changed else []:

@@ -1,4 +1,4 @@
-"""Every network as a file that other programs run: the same probabilities, for any number of images."""
+"""Every exported network gives the same probabilities in other programs, for any number of images."""
 
 import json
 
@@ -27,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, SIZE, SIZE), dtype=np
 
 
 def classifier(name, seed=0):
-    """A network whose weights are far from fresh ones, of which some say the same to every image."""
+    """A classifier with changed weights: some fresh networks give the same probabilities for every image."""
     torch.manual_seed(seed)
     model = models.build(name, num_classes=len(CLASSES), image_size=SIZE, **OPTIONS[name]).eval()
     with torch.no_grad():
@@ -53,29 +53,29 @@ def test_onnx_runtime_gives_the_probabilities_of_every_network_from_plain_images
     assert (sent.name, sent.type, sent.shape) == ("images", "tensor(uint8)", ["batch", 3, SIZE, SIZE])
     assert (answered.name, answered.shape) == ("probabilities", ["batch", len(CLASSES)])
     expected = trained.probabilities(IMAGES)
-    assert expected.std(axis=0).max() > 0.005  # else any file would do
+    assert expected.std(axis=0).max() > 0.005  # otherwise any file would pass
     for number in (64, 1, 3):
         (found,) = session.run(None, {"images": IMAGES[:number]})
         np.testing.assert_allclose(found, expected[:number], atol=1e-5)
-    told = session.get_modelmeta().custom_metadata_map
-    assert json.loads(told["classes"]) == CLASSES
-    assert (told["image_size"], told["run_id"]) == (str(SIZE), "abc")
-    assert (told["resize"], told["interpolation"], told["margin"]) == ("crop", "bicubic", "3")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == CLASSES
+    assert (metadata["image_size"], metadata["run_id"]) == (str(SIZE), "abc")
+    assert (metadata["resize"], metadata["interpolation"], metadata["margin"]) == ("crop", "bicubic", "3")
     assert version == "opset 20"
     assert export.difference(trained, "onnx", tmp_path / "model.onnx", IMAGES) < 1e-5
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]  # nothing beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]  # no other file
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_torch_alone_loads_what_torch_exports(name, tmp_path):
+def test_an_exported_program_needs_only_torch(name, tmp_path):
     trained = classifier(name)
     version = export.write(trained, "torch_export", tmp_path / "model.pt2", {})
-    told = {"classes": "", "image_size": ""}
-    model = torch.export.load(tmp_path / "model.pt2", extra_files=told).module()
+    metadata = {"classes": "", "image_size": ""}
+    model = torch.export.load(tmp_path / "model.pt2", extra_files=metadata).module()
     expected = trained.probabilities(IMAGES)
     for number in (64, 1, 3):
         np.testing.assert_allclose(model(torch.from_numpy(IMAGES[:number])).detach(), expected[:number], atol=1e-5)
-    assert json.loads(told["classes"]) == CLASSES and told["image_size"] == str(SIZE)
+    assert json.loads(metadata["classes"]) == CLASSES and metadata["image_size"] == str(SIZE)
     assert version == f"torch {torch.__version__}"
 
 
@@ -84,30 +84,30 @@ def test_torch_alone_loads_what_torch_exports(name, tmp_path):
 def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_path):
     torch.manual_seed(0)
     model = models.build(name, num_classes=len(CLASSES), image_size=size)
-    nn.init.normal_(head(model)[1].weight, std=0.1)  # that of a vision transformer starts at zero
+    nn.init.normal_(head(model)[1].weight, std=0.1)  # the head of a vision transformer starts at zero
     images = np.random.default_rng(0).integers(0, 256, (8, 3, size, size), dtype=np.uint8)
     described = {"network": {"name": name, "options": {}}, "image_size": size, "classes": CLASSES}
     trained = Classifier(model, parse({**described, "mean": [0.5] * 3, "std": [0.25] * 3}))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # statistics of these images: fresh ones would make all alike
+            module.momentum = 1.0  # takes the statistics of these images; fresh ones would give equal outputs
     with torch.no_grad():
         model.train()(trained.normalise(torch.from_numpy(images)))
     model.eval()
-    assert trained.probabilities(images).std(axis=0).max() > export.TOLERANCE  # else any file would do
+    assert trained.probabilities(images).std(axis=0).max() > export.TOLERANCE  # otherwise any file would pass
     for form, suffix in (("onnx", "onnx"), ("torch_export", "pt2")):
         export.write(trained, form, tmp_path / f"model.{suffix}", {})
         assert export.difference(trained, form, tmp_path / f"model.{suffix}", images) <= export.TOLERANCE
 
 
-def test_a_file_of_other_weights_is_found_out(tmp_path):
+def test_a_file_with_other_weights_is_detected(tmp_path):
     file = tmp_path / "model.pt2"
     export.write(classifier("ultimus"), "torch_export", file, {})
     assert export.difference(classifier("ultimus"), "torch_export", file, IMAGES) < 1e-5
     assert export.difference(classifier("ultimus", seed=1), "torch_export", file, IMAGES) > export.TOLERANCE
 
 
-def test_weights_that_no_onnx_file_holds_are_refused_in_one_line(tmp_path, monkeypatch):
+def test_weights_too_large_for_onnx_are_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "MAX_ONNX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"weights of 0\.0 GB do not fit in one file: use torch_export"):
         export.write(classifier("ultimus"), "onnx", tmp_path / "model.onnx", {})

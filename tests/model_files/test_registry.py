@@ -1,4 +1,4 @@
-"""Champions chosen by a paired test, on a real registry; the trainings and what they predict are written by hand."""
+"""A paired test chooses champions in a real registry. The trainings and their predictions are written by hand."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ DIGEST = "d" * 32
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = Workplace(tmp_path_factory.mktemp("workplace"))
-    # A registry that is a database looks for models in the store that the process uses, as a step's always is.
+    # A registry in a database looks for models in the store that the process uses, as in a step.
     mlflow.set_tracking_uri(place.uri)
     yield place
     mlflow.set_tracking_uri(None)
@@ -35,7 +35,10 @@ class Contest:
         self.training = self.evaluation = ""
 
     def enter(self, wrong=(), digest=DIGEST, names=None):
-        """A training, and its evaluation, which has all but some images right. Returns what its registration says."""
+        """Adds a training and an evaluation with all images right except `wrong`, and registers it.
+
+        Returns the message of the registration.
+        """
         self.train()
         return self.evaluate(wrong, digest, names)
 
@@ -48,9 +51,9 @@ class Contest:
 
     def evaluate(self, wrong=(), digest=DIGEST, names=None):
         self.predict(wrong, digest, names)
-        told = self.register(digest)
+        message = self.register(digest)
         self.client.set_terminated(self.evaluation)
-        return told
+        return message
 
     def predict(self, wrong=(), digest=DIGEST, names=None):
         self.evaluation = self.started("evaluate", {"train.run_id": self.training, "test.digest": digest})
@@ -77,44 +80,44 @@ def contest(place):
     return Contest(place, f"contest {len(place.client.search_registered_models())}")
 
 
-def test_the_first_is_champion_and_a_better_one_takes_its_place(contest):
-    assert contest.enter(wrong=range(10)).endswith("version 1, champion: the first of that name")
-    # 9 images to 1: of all ways that fair coins fall, 22 of 1024 are as uneven.
-    told = contest.enter(wrong=[0, 20])
-    assert "version 2, champion: 9 test images are right here alone, 1 in version 1 alone" in told
-    assert "p = 0.021" in told
+def test_the_first_version_is_champion_and_a_better_one_replaces_it(contest):
+    assert contest.enter(wrong=range(10)).endswith("version 1, champion: the first version of this name")
+    # 9 images against 1: of the 1024 results of 10 fair coins, 22 are as uneven.
+    message = contest.enter(wrong=[0, 20])
+    assert "version 2, champion: only this version is right on 9 test images, only version 1 on 1 " in message
+    assert "p = 0.021" in message
     assert contest.champion == "2"
 
 
 @pytest.mark.parametrize(
     ("wrong", "counts"),
     [
-        (range(10), "0 test images are right here alone, 0 in version 1 alone (McNemar's exact test, p = 1)"),
-        (range(5), "5 test images are right here alone, 0 in version 1 alone (McNemar's exact test, p = 0.062)"),
-        (range(30), "0 test images are right here alone, 20 in version 1 alone (McNemar's exact test, p = 1.9e-06)"),
+        (range(10), "0 test images, only version 1 on 0 (McNemar's exact test, p = 1)"),
+        (range(5), "5 test images, only version 1 on 0 (McNemar's exact test, p = 0.062)"),
+        (range(30), "0 test images, only version 1 on 20 (McNemar's exact test, p = 1.9e-06)"),
     ],
     ids=["the same", "hardly better", "worse"],
 )
-def test_the_champion_stays_where_another_is_not_surely_better(contest, wrong, counts):
+def test_the_champion_stays_if_another_version_is_not_significantly_better(contest, wrong, counts):
     contest.enter(wrong=range(10))
-    told = contest.enter(wrong=wrong)
-    assert f"version 2, version 1 stays champion: {counts}" in told
+    message = contest.enter(wrong=wrong)
+    assert f"version 2, version 1 stays champion: only this version is right on {counts}" in message
     assert contest.champion == "1"
 
 
-def test_on_other_test_images_nothing_is_compared_until_the_champion_is_evaluated_on_them(contest):
+def test_versions_are_compared_only_if_the_champion_was_evaluated_on_the_same_images(contest):
     contest.enter(wrong=range(10))
     first = contest.training
-    told = contest.enter(digest="e" * 32)
-    assert f"has no evaluation on the same test images. `python -m pipeline evaluate --run_id {first}`" in told
+    message = contest.enter(digest="e" * 32)
+    assert f"has no evaluation on the same test images. `python -m pipeline evaluate --run_id {first}`" in message
     assert contest.champion == "1"
     newer, contest.training = contest.training, first
     contest.evaluate(wrong=range(10), digest="e" * 32)
     contest.training = newer
-    assert "version 2, champion: 10 test images are right here alone" in contest.evaluate(digest="e" * 32)
+    assert "version 2, champion: only this version is right on 10 test" in contest.evaluate(digest="e" * 32)
 
 
-def test_a_champion_whose_training_is_gone_from_the_store_is_not_compared(place, contest):
+def test_a_champion_without_its_training_in_the_store_is_not_compared(place, contest):
     contest.enter(wrong=range(10))
     for run_id in (contest.evaluation, contest.training):
         place.client.delete_run(run_id)
@@ -124,22 +127,22 @@ def test_a_champion_whose_training_is_gone_from_the_store_is_not_compared(place,
     assert contest.champion == "1"
 
 
-def test_doing_it_again_changes_nothing_and_says_the_same(contest):
+def test_a_second_registration_changes_nothing_and_has_the_same_message(contest):
     contest.enter(wrong=range(10))
-    told = contest.enter()
-    assert contest.register() == told
-    assert contest.evaluate() == told
+    message = contest.enter()
+    assert contest.register() == message
+    assert contest.evaluate() == message
     assert len(contest.client.search_model_versions(f"name = '{contest.name}'")) == 2
 
 
-def test_images_in_another_order_are_no_pairs(contest):
+def test_images_in_another_order_are_refused(contest):
     contest.enter()
     with pytest.raises(ValueError, match="are not of the same images"):
         contest.enter(names=[f"test/{i}.png" for i in reversed(range(NUM_IMAGES))])
     assert contest.champion == "1"
 
 
-def test_a_training_whose_served_model_was_deleted_is_no_version(contest):
+def test_a_training_whose_served_model_was_deleted_cannot_be_registered(contest):
     contest.training = contest.started("train", {})
     contest.evaluation = contest.started("evaluate", {})
     model = contest.client.create_logged_model("0", "model", source_run_id=contest.training)
@@ -150,7 +153,7 @@ def test_a_training_whose_served_model_was_deleted_is_no_version(contest):
         contest.register()
 
 
-def test_a_training_without_a_served_model_is_no_version(contest):
+def test_a_training_without_a_served_model_cannot_be_registered(contest):
     contest.training = contest.started("train", {})
     contest.evaluation = contest.started("evaluate", {})
     with pytest.raises(ValueError, match="has no served model to register"):
@@ -167,7 +170,7 @@ def test_predictions_that_cannot_be_read_are_refused_with_a_reason(contest, cont
         contest.enter()
 
 
-def test_a_champion_made_by_hand_of_something_else_is_not_compared(contest):
+def test_a_champion_that_a_user_registered_by_hand_is_not_compared(contest):
     contest.client.create_registered_model(contest.name)
     by_hand = contest.client.create_model_version(contest.name, str(contest.folder), await_creation_for=0)
     contest.client.set_registered_model_alias(contest.name, "champion", by_hand.version)
@@ -175,7 +178,7 @@ def test_a_champion_made_by_hand_of_something_else_is_not_compared(contest):
     assert contest.champion == "1"
 
 
-def test_the_run_that_evaluated_tells_it_and_once(place, contest):
+def test_the_evaluations_description_has_the_result_once(place, contest):
     contest.enter()
     run_id = contest.evaluation
     contest.client.log_batch(run_id, tags=[RunTag("mlflow.note.content", "**Evaluation**")])
@@ -193,7 +196,7 @@ ROUNDS = 6
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of the name", "after a champion"])
 @pytest.mark.parametrize("num_rivals", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_of_several_that_register_at_once_the_best_is_champion(place, num_rivals, is_first):
+def test_the_best_of_several_simultaneous_registrations_is_champion(place, num_rivals, is_first):
     for number in range(ROUNDS):
         name = f"race {num_rivals} {is_first} {number}"
         if not is_first:
@@ -207,13 +210,13 @@ def test_of_several_that_register_at_once_the_best_is_champion(place, num_rivals
         def register(rival, start=start):
             rival.client = MlflowClient(place.uri)
             start.wait()
-            rival.told = rival.register()
+            rival.message = rival.register()
 
         with ThreadPoolExecutor(num_rivals) as threads:
             list(threads.map(register, rivals))
         (best,) = (rival for order, rival in enumerate(rivals) if (order + number) % num_rivals == 0)
         champion = place.client.get_model_version_by_alias(name, "champion")
-        assert champion.run_id == best.training, [rival.told for rival in rivals]
-        assert ", champion: " in best.told
-        # Whoever asks again hears the same champion.
+        assert champion.run_id == best.training, [rival.message for rival in rivals]
+        assert ", champion: " in best.message
+        # A second registration names the same champion.
         assert all((", champion: " in rival.register()) == (rival is best) for rival in rivals)

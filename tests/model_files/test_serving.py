@@ -1,4 +1,4 @@
-"""The model behind MLflow's own server: whatever body comes, it answers with a reason and goes on."""
+"""The model in MLflow's own server: it answers every bad request with a reason and continues."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, SIZE, SIZE)).tolist()
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A small classifier as a training leaves it in MLflow."""
+    """A small classifier, logged in MLflow as by a training."""
     folder = tmp_path_factory.mktemp("served")
     torch.manual_seed(0)
     described = {
@@ -63,7 +63,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(saved, tmp_path_factory):
-    """`mlflow models serve` of it, under way: its address."""
+    """The address of a running `mlflow models serve` of the classifier."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -104,7 +104,7 @@ def post(server, body, content_type="application/json"):
 
 
 def is_answered(server):
-    """Whether a good body is, and with a row per image."""
+    """Whether the server answers a good request, with one row per image."""
     answer = post(server, json.dumps({"inputs": IMAGES}))
     rows = answer.json()["predictions"]
     return answer.status_code == 200 and len(rows) == 2 and all(row["class"] in "abc" for row in rows)
@@ -115,7 +115,7 @@ def of(images):
 
 
 def with_pixel(value):
-    """Good images but for one pixel."""
+    """Good images, except for one pixel."""
     images = json.loads(json.dumps(IMAGES))
     images[0][0][0][0] = value
     return of(images)
@@ -152,7 +152,7 @@ def bomb():
 
 
 def blank(side):
-    """A PNG file of some KB that is grey throughout."""
+    """A grey PNG file of a few KB."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -173,10 +173,10 @@ BODIES = {
     "two keys": (json.dumps({"inputs": IMAGES, "instances": IMAGES}), "exactly one of the input fields"),
     "a key of chats": (json.dumps({"input": "hello"}), "send images (N, 3, H, W) as numbers, or a table"),
     "no images": (of([]), "send images (N, 3, H, W) as numbers, or a table"),
-    "another size": (of(np.ones((1, 3, 4, 4), dtype=int).tolist()), "(N, 3, 8, 8) are wanted, not (1, 3, 4, 4)"),
-    "one image alone": (of(IMAGES[0]), "(N, 3, 8, 8) are wanted, not (3, 8, 8)"),
-    "a number": (of(3), "(N, 3, 8, 8) are wanted, not ()"),
-    "text": (of("abc"), "(N, 3, 8, 8) are wanted, not ()"),
+    "another size": (of(np.ones((1, 3, 4, 4), dtype=int).tolist()), "(N, 3, 8, 8), not (1, 3, 4, 4)"),
+    "one image alone": (of(IMAGES[0]), "(N, 3, 8, 8), not (3, 8, 8)"),
+    "a number": (of(3), "(N, 3, 8, 8), not ()"),
+    "text": (of("abc"), "(N, 3, 8, 8), not ()"),
     "a mapping": (of({"a": IMAGES}), "send images (N, 3, H, W) as numbers, or a table"),
     "ragged": (of([[[[1, 2], [3]]]]), "inhomogeneous"),
     "nested 900 deep": ('{"inputs": ' + 900 * "[" + 900 * "]" + "}", "JSON"),
@@ -189,23 +189,23 @@ BODIES = {
     "a word": (with_pixel("x"), "whole numbers from 0 to 255, not <U"),
     "none": (with_pixel(None), "whole numbers from 0 to 255, not object"),
     "fractions": (of((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
-    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "no fractions"),
+    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "not fractions"),
     "too many images": (of(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()), f"send at most {MAX_IMAGES}"),
-    "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "not columns [a]"),
-    "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "not columns [image, x]"),
+    "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "found columns [a]"),
+    "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "found columns [image, x]"),
     "a column twice": (
         json.dumps({"dataframe_split": {"columns": ["image", "image"], "data": [["", ""]]}}),
-        "not columns [image, image]",
+        "found columns [image, image]",
     ),
-    "a column of commands": (json.dumps({"dataframe_records": [{"\x1b[2J": ""}]}), r"not columns [\x1b[2J]"),
-    "a table without rows": (json.dumps({"dataframe_split": {"columns": ["image"], "data": []}}), "a row or more"),
-    "records of nothing": (records(), "a row or more"),
+    "a column of commands": (json.dumps({"dataframe_records": [{"\x1b[2J": ""}]}), r"found columns [\x1b[2J]"),
+    "a table without rows": (json.dumps({"dataframe_split": {"columns": ["image"], "data": []}}), "at least one row"),
+    "records of nothing": (records(), "at least one row"),
     "too many rows": (records(*[""] * (MAX_IMAGES + 1)), f"send at most {MAX_IMAGES}"),
     "no base64": (records(text(photo()), "{no!}"), "image 2 of 2: not base64"),
     "half a byte": (records("abcde"), "image 1 of 1: not base64"),
     "letters of elsewhere": (records("ééé"), "image 1 of 1: not base64"),
-    "a number as file": (records(3), "base64 text is wanted, not int"),
-    "no file": (records(None), "base64 text is wanted, not"),
+    "a number as file": (records(3), "send base64 text, not int"),
+    "no file": (records(None), "send base64 text, not"),
     "an empty file": (records(""), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
     "no image": (records(text(b"<script>")), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
     "another format": (records(text(photo("ppm"))), "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
@@ -220,7 +220,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_bad_body_is_refused_with_a_reason_and_the_next_one_answered(server, name):
+def test_a_bad_request_is_refused_with_a_reason_and_the_next_one_is_answered(server, name):
     body, reason = BODIES[name]
     answer = post(server, body)
     assert 400 <= answer.status_code < 500
@@ -230,7 +230,7 @@ def test_a_bad_body_is_refused_with_a_reason_and_the_next_one_answered(server, n
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/json; charset=latin1", "application/x-pickle"])
-def test_another_type_is_refused_with_a_reason(server, content_type):
+def test_another_content_type_is_refused_with_a_reason(server, content_type):
     answer = post(server, of(IMAGES), content_type)
     assert answer.status_code == 415
     assert "supports" in answer.text
@@ -246,13 +246,13 @@ def test_another_type_is_refused_with_a_reason(server, content_type):
         (b"PAR1", "application/vnd.apache.parquet"),
     ],
 )
-def test_what_a_proxy_is_to_keep_out_leaves_the_server_alive(server, body, content_type):
+def test_the_server_survives_requests_that_a_proxy_should_block(server, body, content_type):
     assert post(server, body, content_type).status_code in (400, 500)
     assert is_answered(server)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff", "avif", "mpo", "heic"])
-def test_photos_of_any_size_are_answered_as_their_pixels_are(server, suffix, tmp_path):
+def test_photos_of_any_size_give_the_same_answer_as_their_pixels(server, suffix, tmp_path):
     telephones = [heics.PLAIN, heics.TURNED]
     contents = telephones if suffix == "heic" else [photo(suffix, 30, 40), photo(suffix, 100, 50)]
     pixels = [decode(io.BytesIO(content), SIZE + 2, "squash", "bilinear")[:, 1:-1, 1:-1] for content in contents]
@@ -274,27 +274,27 @@ def test_a_photo_sent_by_curl_is_answered(server, tmp_path):
     assert row["class"] in "abc" and sum(row[f"p/{name}"] for name in "abc") == pytest.approx(1)
 
 
-def test_base64_in_lines_of_76_letters_is_read(server):
+def test_base64_with_line_breaks_is_read(server):
     assert post(server, records(base64.encodebytes(photo()).decode())).status_code == 200
 
 
-def test_a_black_image_and_whole_numbers_with_a_point_are_answered(server):
+def test_a_black_image_and_whole_numbers_as_floats_are_answered(server):
     assert post(server, of(np.zeros((1, 3, SIZE, SIZE), dtype=int).tolist())).status_code == 200
     floats = post(server, of(np.array(IMAGES, dtype=float).tolist()))
     assert floats.json() == post(server, of(IMAGES)).json()
 
 
-def test_the_example_beside_the_model_is_what_a_server_takes(server, saved):
+def test_the_server_answers_the_models_example(server, saved):
     answer = post(server, (saved / "serving_input_example.json").read_text())
     assert len(answer.json()["predictions"]) == len(IMAGES)
 
 
-def test_as_many_images_as_are_allowed_are_answered(server):
+def test_the_largest_allowed_number_of_images_is_answered(server):
     answer = post(server, of(np.full((MAX_IMAGES, 3, SIZE, SIZE), 9).tolist()))
     assert len(answer.json()["predictions"]) == MAX_IMAGES
 
 
-def test_a_photo_is_answered_while_another_request_still_decodes_its_own(server):
+def test_a_photo_is_answered_while_another_request_decodes_many(server):
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(post, server, records(*[text(jpeg(8000, 40))] * 8))
         time.sleep(0.5)
@@ -303,10 +303,10 @@ def test_a_photo_is_answered_while_another_request_still_decodes_its_own(server)
         assert slow.result().status_code == 200
 
 
-def test_in_python_any_number_is_taken_and_any_brightness_and_files_as_they_are(saved):
+def test_in_python_any_number_of_images_any_brightness_and_plain_bytes_are_accepted(saved):
     loaded = mlflow.pyfunc.load_model(str(saved))
     assert len(loaded.predict(np.zeros((MAX_IMAGES + 1, 3, SIZE, SIZE), dtype=np.uint8))) == MAX_IMAGES + 1
-    with pytest.raises(mlflow.exceptions.MlflowException, match="no fractions"):
+    with pytest.raises(mlflow.exceptions.MlflowException, match="not fractions"):
         loaded.predict(np.zeros((1, 3, SIZE, SIZE)))
     as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), text(photo())))
     assert as_bytes.equals(as_text)

@@ -1,4 +1,4 @@
-"""What a killed process was writing takes no room: it goes as soon as another writes, goes on or ends."""
+"""Unfinished files of a killed process are removed as soon as another run saves a state, starts or ends."""
 
 import errno
 import subprocess
@@ -26,7 +26,7 @@ with disk.replacing(disk.run_folder(sys.argv[1]) / "state-a.safetensors") as par
 
 @pytest.fixture
 def writing(place):
-    """Starts a process that is writing a state of a run."""
+    """A function that starts a process which is writing a state of a run."""
     started = []
 
     def start(run_id=RUN):
@@ -51,10 +51,10 @@ def kill(process):
     process.wait()
 
 
-def test_a_state_that_is_saved_takes_the_place_of_what_a_killed_process_was_writing(writing):
+def test_saving_a_state_removes_the_unfinished_file_of_a_killed_process(writing):
     process = writing()
     states.save(RUN, {"a": torch.ones(2)}, 1)
-    assert len(unfinished()) == 1  # of a process that lives
+    assert len(unfinished()) == 1  # of the living process
     kill(process)
     states.save(RUN, {"a": torch.ones(2)}, 2)
     assert unfinished() == []
@@ -62,7 +62,7 @@ def test_a_state_that_is_saved_takes_the_place_of_what_a_killed_process_was_writ
 
 
 @pytest.mark.parametrize("act", [states.remove, disk.remove_if_empty, lambda _: start_and_end()])
-def test_it_goes_too_when_a_run_goes_on_or_ends(writing, act):
+def test_starting_or_ending_a_run_removes_the_unfinished_file_too(writing, act):
     kill(writing())
     assert len(unfinished()) == 1
     act(RUN)
@@ -74,7 +74,7 @@ def start_and_end():
         pass
 
 
-def test_a_killed_process_of_this_number_is_gone(place):
+def test_the_unfinished_file_of_a_dead_process_with_this_number_is_removed(place):
     states.save(RUN, {"a": torch.ones(2)}, 1)
     with disk.replacing(states.slot(RUN, "state-a.safetensors")) as own:
         name = own.name
@@ -87,7 +87,7 @@ def test_a_killed_process_of_this_number_is_gone(place):
     assert not left.exists()
 
 
-def test_a_full_disk_names_what_others_have_not_finished(place, writing):
+def test_the_message_about_a_full_disk_names_unfinished_files_of_others(place, writing):
     writing()
     with pytest.raises(Failure) as raised, lifecycle.start("train", "roomless"):
         raise OSError(errno.ENOSPC, "No space left on device")

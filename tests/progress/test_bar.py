@@ -1,4 +1,4 @@
-"""A whole experiment in a real terminal: one bar, and a table at its end."""
+"""A whole experiment in a real terminal: one bar, and a table at the end."""
 
 import re
 
@@ -22,7 +22,7 @@ EXPERIMENT = {
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """The terminal of an experiment that has come to its end, and where it ran."""
+    """(terminal of a finished experiment, its workplace)."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     environment = {**place.environment, "PYTHONPATH": str(PROJECT)}
     with Terminal(place.command("main", **EXPERIMENT), cwd=place.folder, env=environment) as terminal:
@@ -36,26 +36,26 @@ def bars(ended):
     return [line for line in ended[1].drawn if re.match(r"\d/4 .*\|.*left", line)]
 
 
-def test_one_bar_counts_all_steps_in_their_order(bars):
+def test_one_bar_counts_all_steps_in_order(bars):
     seen = list(dict.fromkeys(bar.split("|")[0].strip() for bar in bars))
     assert seen == ["1/4 lr_range", "2/4 train", "3/4 evaluate", "4/4 explain"]
 
 
-def test_it_is_as_wide_as_the_terminal(bars):
+def test_the_bar_is_as_wide_as_the_terminal(bars):
     assert {len(bar) for bar in bars} <= {COLUMNS - 1, COLUMNS}
 
 
-def test_the_time_left_is_that_of_the_training_too_and_unknown_steps_are_counted(bars):
+def test_the_time_left_includes_the_training_and_unknown_steps_are_counted(bars):
     assert "4 steps left" in bars[0]
     of_training = [re.search(r"(\d+):(\d\d) \+ 2 steps left  epoch (\S+)/3", bar) for bar in bars]
-    told = [(60 * int(found[1]) + int(found[2]), float(found[3])) for found in of_training if found]
-    assert told
-    assert [epoch for _, epoch in told] == sorted(epoch for _, epoch in told)
-    assert told[-1][0] < 60
+    shown = [(60 * int(found[1]) + int(found[2]), float(found[3])) for found in of_training if found]
+    assert shown
+    assert [epoch for _, epoch in shown] == sorted(epoch for _, epoch in shown)
+    assert shown[-1][0] < 60
     assert "1 step left" in bars[-1]
 
 
-def test_at_the_end_there_is_a_table_of_steps_and_no_bar(ended):
+def test_the_end_shows_a_table_of_steps_and_no_bar(ended):
     place, terminal = ended
     end = terminal.text.rpartition("step      seconds")[2]
     assert "|" not in end.partition("Report:")[0]
@@ -67,6 +67,6 @@ def test_at_the_end_there_is_a_table_of_steps_and_no_bar(ended):
     assert f"run {place.runs('main')[0].info.run_id}. Look at it with: mlflow ui --backend-store-uri {place.uri}" in end
 
 
-def test_mlflow_says_nothing_of_its_own_doings(ended):
+def test_mlflow_prints_no_messages_of_its_own(ended):
     assert " INFO " not in ended[1].text
     assert "WARNING" not in ended[1].text

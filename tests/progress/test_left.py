@@ -1,4 +1,4 @@
-"""What the bar says is left, of steps in order, on a terminal that is not there."""
+"""The time left in the bar, for steps in order, on a fake terminal."""
 
 import contextlib
 import io
@@ -16,13 +16,13 @@ class Screen(io.StringIO):
         return True
 
     def last(self):
-        """What the bar shows now."""
+        """The current text of the bar."""
         return [line.strip() for line in re.split("[\r\n]", self.getvalue()) if "|" in line][-1]
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """All is drawn, and rates are believed early."""
+    """Every update is drawn, and a pace is used at once."""
     monkeypatch.setattr(time_left, "MEASURED_SECONDS", 0.05)
     monkeypatch.setattr(bar, "REFRESH_SECONDS", 0)
 
@@ -34,26 +34,26 @@ def on_screen():
 def go(meter, units, seconds=0.02):
     for _ in range(units):
         time.sleep(seconds)
-        meter.advance(lambda: "told")
+        meter.advance(lambda: "text")
 
 
 TRAININGS = [Part("lr_range", "lr_range"), *(Part(f"train, seed {seed}", "train", epochs=100) for seed in range(2))]
 
 
-def test_a_range_test_tells_what_trainings_will_take():
+def test_a_range_test_predicts_the_time_of_trainings():
     with on_screen() as screen, progress.steps([*TRAININGS, Part("evaluate", "evaluate")]) as whole:
         assert screen.last().endswith("| 4 steps left")
         with whole.step(0), progress.meter("lr_range", 20, per_epoch=10) as meter:
             go(meter, 1)
-            assert screen.last().endswith("| 4 steps left  told")
+            assert screen.last().endswith("| 4 steps left  text")
             go(meter, 9)
-            found = re.search(r"(\d+):(\d+) \+ 1 step left  told$", screen.last())
+            found = re.search(r"(\d+):(\d+) \+ 1 step left  text$", screen.last())
             # Two trainings of 1,000 updates of at least 0.02 s.
             assert 40 <= 60 * int(found[1]) + int(found[2]) < 400
             assert screen.last().startswith("1/4 lr_range")
 
 
-def test_a_second_training_takes_what_the_first_took():
+def test_a_second_training_is_expected_to_take_as_long_as_the_first():
     with on_screen() as screen, progress.steps(TRAININGS) as whole:
         whole.ended(0, 3.0)
         whole.ended(1, 90.0)
@@ -61,15 +61,15 @@ def test_a_second_training_takes_what_the_first_took():
             assert re.search(r"^3/3 train, seed 1 \|.*\| 1:(29|30) left$", screen.last())
 
 
-def test_one_step_alone_counts_no_steps():
+def test_a_single_step_shows_no_number_of_steps():
     with on_screen() as screen, progress.meter("train", 100) as meter:
         go(meter, 1)
-        assert re.fullmatch(r"train \|.*\| told", screen.last())
+        assert re.fullmatch(r"train \|.*\| text", screen.last())
         go(meter, 9)
-        assert re.search(r"\| 0:\d\d left  told$", screen.last())
+        assert re.search(r"\| 0:\d\d left  text$", screen.last())
 
 
-def test_what_a_step_needs_first_moves_no_bar_and_leaves_the_step():
+def test_work_before_a_step_does_not_move_the_bar():
     with on_screen() as screen, progress.alone(Part("train", "train", epochs=50)):
         with progress.aside(), progress.meter("lr_range", 10, per_epoch=10) as meter:
             go(meter, 1)
@@ -81,17 +81,17 @@ def test_what_a_step_needs_first_moves_no_bar_and_leaves_the_step():
         with progress.meter("train", 10) as meter:
             go(meter, 10)
             assert "#" in screen.last()
-    assert re.search(r"\r +\r+$", screen.getvalue())  # it is wiped away
+    assert re.search(r"\r +\r+$", screen.getvalue())  # the bar is erased
 
 
-def test_lines_stand_above_the_bar():
+def test_lines_are_printed_above_the_bar():
     with on_screen() as screen, progress.alone(Part("train", "train")):
         progress.say("a line")
         assert screen.last().startswith("train |")
     assert "\r\x1b[Ka line\n" in screen.getvalue()
 
 
-def test_what_follows_the_bar_begins_a_line(monkeypatch):
+def test_text_after_the_bar_starts_a_new_line(monkeypatch):
     monkeypatch.setattr(bar, "REFRESH_SECONDS", 0.5)
     with on_screen() as screen:
         with progress.alone(Part("train", "train")):
@@ -110,7 +110,7 @@ def test_quiet_on_a_terminal_draws_nothing_and_knows_its_width():
     assert screen.getvalue() == "the end\n"
 
 
-def test_in_quiet_the_end_of_a_part_is_not_said(capsys):
+def test_quiet_hides_the_result_of_a_part(capsys):
     with progress.quiet():
         with progress.steps(TRAININGS) as whole, whole.step(0):
             progress.conclude("of a step")

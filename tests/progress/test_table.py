@@ -8,7 +8,7 @@ HEAD = ["run", "left"]
 
 
 class Narrow(io.StringIO):
-    """A terminal as wide as COLUMNS says."""
+    """A fake terminal with the width in COLUMNS."""
 
     def isatty(self):
         return True
@@ -20,7 +20,7 @@ def narrow(monkeypatch):
     return Narrow()
 
 
-def test_in_a_pipe_each_row_is_a_line_of_any_length():
+def test_in_a_pipe_each_row_is_one_line_of_any_length():
     long = "word " * 100
     lines = table(HEAD, [[f"{long}\nand more", "1:20"], ["b", ""]], io.StringIO(), wraps="run").splitlines()
     assert len(lines) == 3
@@ -48,7 +48,7 @@ def test_on_a_terminal_one_column_wraps(narrow):
         ("gpj\u202egnp", "gpj\\u202egnp"),
     ],
 )
-def test_names_are_text(name, shown):
+def test_names_are_shown_literally(name, shown):
     assert table(HEAD, [[name, "x"]], io.StringIO(), wraps="run").splitlines()[1] == f"{shown}  x"
 
 

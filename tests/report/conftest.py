@@ -1,4 +1,4 @@
-"""One real experiment with hostile names, which all tests of the report look at."""
+"""One real experiment with hostile names, which all tests of the report use."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(photos, tmp_path_factory):
-    """The workplace where the experiment was run, and its run's id."""
+    """(workplace of the experiment, id of its run)."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     assert workplace.run("main", **ALL, data_dir=photos) == 0
     (run,) = workplace.runs("main")
@@ -64,7 +64,7 @@ def experiment(photos, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def renamed(experiment):
-    """The file of the report of that experiment, made again once its run had the most hostile of names."""
+    """The experiment's report, made again after its run got a very hostile name."""
     workplace, run_id = experiment
     workplace.client.update_run(run_id, name=RUN_NAME)
     assert workplace.run("report", run_id=run_id) == 0

@@ -1,4 +1,4 @@
-"""Reads a report as a program does: its numbers with where they come from, its tables, what is embedded."""
+"""Reads a report as a program does: its numbers with their sources, its tables, and embedded data."""
 
 import json
 from dataclasses import dataclass, field

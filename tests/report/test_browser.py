@@ -1,4 +1,4 @@
-"""The report as a person meets it, in a real browser."""
+"""The report in a real browser, as a person uses it."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 
 @pytest.fixture(scope="module")
 def browser():
-    # Chromium's own sandbox refuses to run as root, as containers do.
+    # Chromium's own sandbox refuses to run as root, which is usual in containers.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -28,7 +28,7 @@ def browser():
 
 
 class Opened:
-    """A tab that keeps what went wrong in it."""
+    """A tab that records its errors."""
 
     def __init__(self, browser, **options):
         self.context = browser.new_context(
@@ -66,7 +66,7 @@ def test_every_chart_is_drawn(opened):
         assert chart.locator("svg[role=img]").first.get_attribute("aria-label")
 
 
-def test_names_stay_text(opened):
+def test_names_are_shown_literally(opened):
     assert opened.page.locator("h1").inner_text() == RUN_NAME
     assert opened.page.title().startswith(RUN_NAME)
     headings = opened.page.locator(".matrix tbody th").all_text_contents()
@@ -84,7 +84,7 @@ def test_a_click_on_a_cell_shows_its_images(opened):
     assert images.count() == min(count, 24)
     label = images.first.get_attribute("aria-label")
     assert label.endswith(button.get_attribute("aria-label").rpartition(":")[0])
-    # The picture is there, and no empty frame: its pixels differ.
+    # The picture is not an empty frame, because its pixels differ.
     assert len({*base64.b64encode(images.first.screenshot())}) > 30
 
 
@@ -109,7 +109,7 @@ def test_the_slider_fades_the_maps(opened):
     assert opened.page.locator("#opacity-shown").inner_text() == "0 %"
 
 
-def test_a_slider_goes_through_the_maps_of_the_epochs(opened):
+def test_a_slider_shows_the_maps_of_each_epoch(opened):
     slider, shown = opened.page.get_by_role("slider", name="After epoch"), opened.page.locator("#watched-shown")
     maps = opened.page.locator("#watched .map svg")
     assert maps.count() == opened.page.locator("#watched figure").count() == 3
@@ -141,7 +141,7 @@ def test_one_cursor_reads_all_curves_by_keyboard_and_pointer(opened):
     assert output.inner_text().startswith("2: ")
 
 
-def test_filters_choose_among_the_trials(opened):
+def test_filters_select_trials(opened):
     trials = opened.page.locator('table[data-source="sweep/study.csv"] tbody tr:visible')
     assert trials.count() == 3
     box = opened.page.locator("#filters fieldset", has_text="patch_size").locator("input").first
@@ -152,7 +152,7 @@ def test_filters_choose_among_the_trials(opened):
     assert trials.count() == 3
 
 
-def test_on_paper_charts_take_its_width_and_nothing_is_cut(browser, renamed):
+def test_on_paper_charts_have_its_width_and_nothing_is_cut(browser, renamed):
     tab = Opened(browser)
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
@@ -171,7 +171,7 @@ def test_on_paper_charts_take_its_width_and_nothing_is_cut(browser, renamed):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_fault_of_accessibility(browser, renamed, scheme):
+def test_the_page_has_no_serious_accessibility_fault(browser, renamed, scheme):
     tab = Opened(browser, color_scheme=scheme)
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
@@ -189,7 +189,7 @@ def test_no_serious_fault_of_accessibility(browser, renamed, scheme):
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
-def test_it_fits_any_screen(browser, renamed, width):
+def test_the_page_fits_any_screen(browser, renamed, width):
     tab = Opened(browser, viewport={"width": width, "height": 900})
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
@@ -197,8 +197,8 @@ def test_it_fits_any_screen(browser, renamed, width):
     tab.context.close()
 
 
-def test_it_works_in_the_frame_that_mlflow_shows_it_in(browser, renamed, tmp_path):
-    """A blob in an iframe that allows scripts alone: no storage, no origin."""
+def test_the_page_works_in_the_frame_of_mlflows_ui(browser, renamed, tmp_path):
+    """The frame is an iframe with a blob that allows only scripts: no storage, no origin."""
     content = base64.b64encode(renamed.read_bytes()).decode()
     (tmp_path / "viewer.html").write_text(
         "<!doctype html><iframe sandbox='allow-scripts' style='width:1200px;height:800px'></iframe><script>"

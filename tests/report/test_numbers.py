@@ -1,4 +1,4 @@
-"""Every number on the page is one that the runs hold."""
+"""Every number on the page is stored in the runs."""
 
 import csv
 import math
@@ -14,9 +14,9 @@ STEPS = ("lr_range", "sweep", "train", "evaluate", "explain")
 
 @pytest.fixture(scope="module")
 def stored(experiment):
-    """What the store holds of each step: its run, and `read(path)`, an artifact's text."""
+    """For each step, its stored run, and a function that reads an artifact's text."""
     workplace, _ = experiment
-    # The first range test is the experiment's own step, a sweep starts none here.
+    # The first range test is the experiment's own step; the sweep starts none here.
     return {step: workplace.runs(step)[-1] for step in STEPS}
 
 
@@ -43,7 +43,7 @@ def rows(content):
 
 
 def stored_value(source, stored, read):
-    """The number that the page says it has from `source`."""
+    """The stored number that the page names as its `source`."""
     place, *rest = source.split(" ")
     step, _, path = place.partition("/")
     if rest == ["seconds"]:
@@ -58,7 +58,7 @@ def stored_value(source, stored, read):
     return stored[step].data.metrics[path]
 
 
-def test_each_number_is_the_stored_one_and_is_shown_rightly(page, stored, read):
+def test_each_number_is_the_stored_one_and_is_shown_correctly(page, stored, read):
     seen = set()
     for source, value, text in page.numbers:
         assert float(value) == stored_value(source, stored, read), source
@@ -115,7 +115,7 @@ def epochs(workplace, stored, names):
     return [(point.step, *(each[i].value for each in histories)) for i, point in enumerate(histories[0])]
 
 
-def test_what_charts_draw_is_what_is_stored(page, stored, read, experiment):
+def test_charts_draw_the_stored_data(page, stored, read, experiment):
     tables = page.charted["tables"]
     assert {"lr_range/lr_range.csv", "train/steps.csv", "train/watch/maps.csv", "sweep/study.csv"} <= tables.keys()
     assert "evaluate/thumbnails.csv" in tables
@@ -152,13 +152,13 @@ def test_no_name_becomes_markup_and_nothing_is_fetched(page, renamed):
     assert sum(tag == "button" for tag, _ in page.tags) > len(CLASSES)
 
 
-def test_the_page_is_small_and_says_how_to_repeat_it(page, renamed, photos):
+def test_the_page_is_small_and_has_the_command_that_repeats_the_run(page, renamed, photos):
     assert renamed.stat().st_size < 3e6
     assert "mlflow run . -P experiment=none -P " in page.text and "-P model=vit" in page.text
     assert "cores of" in page.text
 
 
-def test_an_experiment_has_its_report_at_its_end(experiment):
+def test_an_experiment_ends_with_a_report(experiment):
     workplace, run_id = experiment
     html = report_of(workplace, run_id).read_text(encoding="utf-8")
     assert "images right (95 % interval" in Page(html).text
@@ -173,7 +173,7 @@ def test_an_experiment_has_its_report_at_its_end(experiment):
         ("sweep", {"sweep"}, {"training", "watched", "confusion", "range-test"}),
     ],
 )
-def test_any_finished_run_has_a_report_without_what_it_lacks(experiment, stored, step, there, absent):
+def test_any_finished_run_has_a_report_without_missing_sections(experiment, stored, step, there, absent):
     workplace, _ = experiment
     run_id = stored[step].info.run_id
     assert workplace.run("report", run_id=run_id) == 0
@@ -186,13 +186,13 @@ def test_any_finished_run_has_a_report_without_what_it_lacks(experiment, stored,
     assert math.isfinite(float(page.numbers[0][1]))
 
 
-def test_what_is_no_finished_experiment_or_step_is_refused(experiment, stored, capsys):
+def test_a_report_of_an_unfinished_run_or_a_trial_is_refused(experiment, stored, capsys):
     workplace, _ = experiment
     trial = workplace.runs("trial")[0].info.run_id
     assert workplace.run("report", run_id="0" * 32) == 2
     assert "no such run" in capsys.readouterr().err
     assert workplace.run("report", run_id=trial) == 2
-    assert "is trial, and reports are of main, seeds, lr_range" in capsys.readouterr().err
+    assert "is a run of trial; a report needs a run of main, seeds, lr_range" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_is_no_finished_experiment_or_step_is_refused(experiment, stored, c
         ("train", "params.json", b"[" * 100_000),
     ],
 )
-def test_what_others_have_put_there_is_refused_in_one_line(experiment, stored, capsys, step, path, content):
+def test_artifacts_changed_by_others_are_refused_in_one_line(experiment, stored, capsys, step, path, content):
     workplace, run_id = experiment
     file = Path(stored[step].info.artifact_uri.removeprefix("file://")) / path
     before = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Pages from plain values: what is not there, and what is too much."""
+"""Pages from plain values: missing content, and the largest content."""
 
 from dataclasses import replace
 
@@ -20,37 +20,37 @@ def step(kind, **more):
     return StepRecord(kind=kind, run_id="0" * 32, **{**given, **more})
 
 
-def test_of_a_run_that_left_nothing_the_page_says_so():
+def test_the_page_of_an_empty_run_says_that_it_has_no_result():
     html = page.build(Record(step("main"), {}))
     page_read = Page(html)
     assert HOSTILE in page_read.text and HOSTILE not in html
-    assert "no result was kept" in page_read.text
+    assert "no result was stored" in page_read.text
     assert [attributes["id"] for tag, attributes in page_read.tags if tag == "section"] == ["recipe", "source"]
 
 
-def test_maps_over_the_epochs_are_shown_where_they_were_kept_whole():
+def test_maps_over_the_epochs_are_shown_if_all_their_files_exist():
     places = {"left": [0.0, 8.0], "top": [0.0, 0.0], "side": [8.0, 8.0]}
     images = pd.DataFrame({"name": [HOSTILE, "b"], "class": ["x", "y"], **places})
     maps = pd.DataFrame({"image": [0.0, 7.0], "epoch": [3.0, 3.0], "blank": ["True", "False"], **places})
     watch = {"watch/images.csv": images, "watch/maps.csv": maps}
     pictures = dict.fromkeys(("watch/images.webp", "watch/maps.webp"), b"RIFF    WEBP")
 
-    def told(**left):
+    def page_with(**content):
         epochs = pd.DataFrame({"epoch": [1], "train/loss": [0.5]})
-        return Page(page.build(Record(step("main"), {"train": step("train", epochs=epochs, **left)})))
+        return Page(page.build(Record(step("main"), {"train": step("train", epochs=epochs, **content)})))
 
     def sections(read):
         return {attributes["id"] for tag, attributes in read.tags if tag == "section"}
 
-    whole = told(tables=watch, pictures=pictures)
+    whole = page_with(tables=watch, pictures=pictures)
     assert "watched" in sections(whole) and "x: nothing stands out" in whole.text
     (shown,) = [attributes["data-name"] for _, attributes in whole.tags if "data-name" in attributes]
-    assert shown == f"{HOSTILE}, true x"  # the other has no map
+    assert shown == f"{HOSTILE}, true x"  # the other image has no map
     for lacking in ({}, {"tables": watch}, {"pictures": pictures}):
-        assert "training" in sections(told(**lacking)) and "watched" not in sections(told(**lacking))
+        assert "training" in sections(page_with(**lacking)) and "watched" not in sections(page_with(**lacking))
 
 
-def test_the_cursor_begins_at_the_epoch_whose_weights_were_kept():
+def test_the_cursor_starts_at_the_best_epoch():
     train = step("train", epochs=pd.DataFrame({"epoch": [1, 2, 3], "lr": 0.1}), metrics={"weights/best_epoch": 2.0})
     html = Page(page.build(Record(step("main"), {"train": train})))
     (slider,) = [attributes for _, attributes in html.tags if attributes.get("id") == "epoch"]
@@ -106,12 +106,12 @@ def test_the_largest_page_can_be_mailed():
 
 
 @pytest.mark.parametrize(("checkpoint", "is_last"), [("best", False), ("last", True)])
-def test_an_evaluation_of_the_last_weights_is_told_as_such(checkpoint, is_last):
+def test_the_page_says_if_an_evaluation_uses_the_last_weights(checkpoint, is_last):
     numbers = {"test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}
     evaluate = step("evaluate", params={"checkpoint": checkpoint}, metrics=numbers)
     train = step("train", metrics={"weights/best_epoch": 2.0})
     shown = Page(page.build(Record(step("main"), {"train": train, "evaluate": evaluate}))).text
-    assert ("The evaluation is of the weights of the last epoch" in shown) == is_last
+    assert ("The evaluation uses the weights of the last epoch" in shown) == is_last
     assert ("best epoch" in shown) != is_last
 
 
@@ -166,19 +166,19 @@ def test_a_probe_alone_or_tested_alone_has_no_other_beside_it():
     )
 
 
-def test_a_number_that_is_none_leaves_the_charts_whole():
+def test_a_number_that_is_not_finite_does_not_break_the_charts():
     whole = Page(page.build(Record(step("main"), {"train": step("train", metrics={"valid/loss": float("nan")})})))
     assert whole.charted["metrics"]["train"] == {"valid/loss": None}
 
 
-def test_numbers_are_written_as_people_read_them():
+def test_numbers_are_written_for_people():
     assert page.shown(0.98333, "percent") == "98.33 %"
     assert page.shown(float("nan"), "percent") == "–"
     assert page.shown(12345.0, "count") == "12,345"
     assert [page.duration(seconds) for seconds in (75.25, 754, 7300)] == ["75.2 s", "12 min 34 s", "2 h 1 min"]
 
 
-def test_the_vendored_scripts_end_no_script_element():
+def test_the_vendored_scripts_do_not_close_the_script_element():
     for name in (*page.VENDORED, *page.SCRIPTS):
         folder = "vendor" if name in page.VENDORED else "templates"
         assert "</script" not in (page.HERE / folder / name).read_text(encoding="utf-8").lower()

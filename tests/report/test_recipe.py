@@ -15,7 +15,7 @@ def step(kind, **params):
 
 
 def asked_again(record, best_of=None):
-    """The parameters that the command stands for, as the command line would read them."""
+    """The parameters that the command line reads from the command."""
     words = shlex.split(recipe.command(record))
     assert words[:3] == ["mlflow", "run", "."]
     flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
@@ -23,7 +23,7 @@ def asked_again(record, best_of=None):
     return resolve(entry, flags, best_of)
 
 
-def test_the_command_asks_for_the_same_parameters_again():
+def test_the_command_repeats_the_same_parameters():
     given = {"epochs": 3, "max_lr": 0.1, "data_dir": "a folder; rm -rf 'x'", "space": {"patch_size": [2, 4]}}
     of = step("main", **given, steps="train,evaluate")
     again = asked_again(Record(of, {}))
@@ -33,11 +33,11 @@ def test_the_command_asks_for_the_same_parameters_again():
 
 
 @pytest.mark.parametrize("kind", ["main", "lr_range", "sweep", "train"])
-def test_of_the_defaults_alone_the_command_takes_no_experiment_file(kind):
+def test_the_command_for_defaults_uses_no_experiment_file(kind):
     assert asked_again(Record(step(kind), {})) == STEPS[kind](experiment="none")
 
 
-def test_the_command_asks_for_the_values_that_a_study_had_and_not_for_those_it_has():
+def test_the_command_has_the_values_that_a_study_had_then_and_not_its_name():
     of = step("train", from_study="a study", max_lr=0.3)  # its best width was the default
     again = asked_again(Record(of, {"train": of}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
     assert again == STEPS["train"](experiment="none", max_lr=0.3)
@@ -48,13 +48,13 @@ def test_an_evaluation_is_repeated_on_the_same_training():
     assert recipe.command(Record(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
 
 
-def test_no_tag_puts_a_command_into_the_line_to_be_copied():
+def test_no_tag_can_inject_a_command_into_the_line():
     of = step("evaluate")
     of.tags["train.run_id"] = "x; rm -rf ~"
     assert shlex.split(recipe.command(Record(of, {})))[-1] == "run_id=x; rm -rf ~"
 
 
-def test_what_is_not_as_by_default_is_marked():
+def test_parameters_that_differ_from_the_default_are_marked():
     listed = {each.name: each for each in recipe.parameters(step("train", width=16, checkpoint_minutes=10))}
     assert set(listed) == set(STEPS["train"].model_fields)
     assert {name for name, each in listed.items() if each.differs} == {"experiment", "width"}
@@ -62,7 +62,7 @@ def test_what_is_not_as_by_default_is_marked():
     assert listed["width"].meaning
 
 
-def test_parameters_of_another_version_are_shown_and_not_asked_for():
+def test_parameters_of_another_version_are_shown_but_not_in_the_command():
     of = step("train")
     record = Record(StepRecord(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
     assert [each.default for each in recipe.parameters(record.run)] == ["", "64"]
@@ -81,7 +81,7 @@ def test_parameters_of_another_version_are_shown_and_not_asked_for():
         ("storage", "postgresql://me:hunter2@host/studies", "postgresql://me:***@host/studies"),
     ],
 )
-def test_a_page_that_may_be_mailed_names_no_place_on_the_own_disk(name, value, mailed):
+def test_a_page_names_no_folder_of_this_disk(name, value, mailed):
     of = step("train")
     record = Record(StepRecord(**{**vars(of), "params": {name: value}}), {})
     (listed,) = recipe.parameters(record.run)

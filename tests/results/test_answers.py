@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy
 
-from pipeline.results.answers import Answers, Tally, lines, table, to_doubt_first
+from pipeline.results.answers import Answers, Tally, lines, most_doubtful, table
 
 CLASSES = ["cat", "dog", "=emu"]
 LIMIT = 6.0
@@ -45,7 +45,7 @@ def test_a_certain_answer_has_no_entropy():
     assert table(sure, CLASSES, 3)["entropy"].tolist() == [0]
 
 
-def test_lines_read_as_a_person_would_say_it():
+def test_lines_name_the_likeliest_classes_and_warn_of_unlike_images():
     given = Answers(
         np.array(["photo.jpg", "noise.png"], dtype=object),
         np.zeros((2, 3, 4, 4), np.uint8),
@@ -57,7 +57,7 @@ def test_lines_read_as_a_person_would_say_it():
     assert list(lines(given, CLASSES, LIMIT)) == [
         "photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %",
         "noise.png: =emu 70.0 % (calibrated 61.0 %), then dog 20.0 %; "
-        "unlike the training images: 51.7 from them, up to 6 is usual",
+        "unlike the training images: distance 51.7, usual up to 6",
     ]
     bare = Answers(given.paths, given.images, given.probabilities, None, None, None)
     assert next(lines(bare, CLASSES, 0.0)) == "photo.jpg: cat 93.1 %, then dog 4.0 %"
@@ -66,7 +66,7 @@ def test_lines_read_as_a_person_would_say_it():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_tally_of_batches_is_that_of_all_at_once(known):
+def test_a_tally_over_batches_equals_one_over_all_images(known):
     batches = [answers(seed=seed, known=known) for seed in range(5)]
     tally = Tally(3, num_shown=7)
     for batch in batches:
@@ -84,5 +84,5 @@ def test_a_tally_of_batches_is_that_of_all_at_once(known):
         assert np.array_equal(image, batch.images[batch.paths.tolist().index(path)])
 
 
-def test_none_to_show_is_none():
-    assert len(to_doubt_first(answers(), 0)) == 0
+def test_a_tally_may_show_no_images():
+    assert len(most_doubtful(answers(), 0)) == 0

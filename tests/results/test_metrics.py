@@ -23,7 +23,7 @@ def answers(num_images=200, num_classes=5, seed=0):
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (7, 10), (10, 10), (8857, 10_000), (1, 1)])
-def test_the_interval_is_wilson_s(correct, total):
+def test_the_interval_is_wilsons(correct, total):
     z, p = 1.959963984540054, correct / total
     middle = (p + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * np.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
@@ -50,7 +50,7 @@ def test_top_k_is_bounded_by_the_classes():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_certainty_absent_classes_and_one_image_stay_finite_without_a_warning(dtype):
+def test_certain_predictions_absent_classes_and_a_single_image_give_finite_numbers(dtype):
     sure = np.eye(4, dtype=dtype)[[0, 1, 0]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -63,12 +63,12 @@ def test_certainty_absent_classes_and_one_image_stay_finite_without_a_warning(dt
     absent = table.set_index("class").loc["c"]
     assert absent["support"] == 0
     assert absent[["precision", "recall", "f1", "average_precision"]].isna().all()
-    assert np.isnan(table.set_index("class").loc["b", "recall"])  # predicted, and not there
+    assert np.isnan(table.set_index("class").loc["b", "recall"])  # predicted, but without images
     assert absent[["precision_low", "precision_high", "recall_low", "recall_high"]].tolist() == [0, 1, 0, 1]
     assert curves["class"].unique().tolist() == ["a"]
 
 
-def test_the_loss_is_the_same_whatever_the_precision_of_the_probabilities():
+def test_the_loss_does_not_depend_on_the_precision_of_the_probabilities():
     labels, sure = np.array([0, 0]), np.eye(3)[[0, 1]]
     single, double = (metrics.summary(labels, sure.astype(dtype))["test/loss"] for dtype in (np.float32, np.float64))
     assert single == double
@@ -97,7 +97,7 @@ def test_per_class_agrees_with_scikit_learn():
         assert row.average_precision == average_precision_score(labels == label, probabilities[:, label])
 
 
-def test_intervals_of_a_class_are_of_its_own_images():
+def test_intervals_of_a_class_use_only_its_own_images():
     labels, sure = np.array([0] * 8 + [1] * 2), np.eye(2)[[0] * 7 + [1] * 3]
     first, second = metrics.per_class(labels, sure, ["many", "few"]).itertuples()
     assert (first.recall_low, first.recall_high) == metrics.accuracy_interval(7, 8)
@@ -107,13 +107,13 @@ def test_intervals_of_a_class_are_of_its_own_images():
     assert second.recall_high - second.recall_low > first.recall_high - first.recall_low
 
 
-def test_balanced_accuracy_counts_each_class_the_same():
+def test_balanced_accuracy_gives_each_class_the_same_weight():
     labels, sure = np.array([0] * 8 + [1] * 2), np.eye(3)[[0] * 8 + [0, 2]]
     assert metrics.summary(labels, sure)["test/accuracy"] == 0.8
     assert metrics.summary(labels, sure)["test/balanced_accuracy"] == 0.5
 
 
-def test_curves_are_scikit_learn_s_thinned_out():
+def test_curves_are_those_of_scikit_learn_thinned_out():
     labels, probabilities = answers(num_images=1000)
     curves = metrics.precision_recall(labels, probabilities, list("abcde"))
     assert curves.groupby("class").size().tolist() == [200] * 5
@@ -133,7 +133,7 @@ def test_confusion_has_true_rows_and_predicted_columns():
     assert matrix.tolist() == [[0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
-def test_most_confused_lists_errors_alone_commonest_first():
+def test_most_confused_lists_only_errors_most_frequent_first():
     matrix = np.array([[5, 2, 0], [0, 7, 3], [0, 0, 4]])
     table = metrics.most_confused(matrix, ["cat", "dog", "emu"])
     assert table.to_dict("list") == {
@@ -151,7 +151,7 @@ def test_most_confused_breaks_ties_in_order_of_class_and_stops_at_num_pairs():
     assert list(zip(table["true"], table["predicted"], strict=True)) == [("c", "b"), ("a", "b"), ("a", "c")]
 
 
-def test_all_correct_is_certain_of_nothing_but_its_sample():
+def test_a_perfect_accuracy_on_three_images_has_a_wide_interval():
     numbers = metrics.summary(np.array([0, 1, 2]), np.eye(3))
     assert numbers["test/accuracy"] == numbers["test/macro_f1"] == numbers["test/top2_accuracy"] == 1
     assert numbers["test/ece"] == 0
@@ -175,7 +175,7 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
     assert bins["high"].tolist() == [0.25, 0.5, 0.75, 1]
 
 
-def test_calibration_by_hand():
+def test_calibration_equals_a_result_computed_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [1.0, 0.0]])
     labels = np.array([0, 1, 0, 0])
     error, bins = metrics.calibration(labels, probabilities, num_bins=10)

@@ -23,7 +23,7 @@ def test_distances_are_mahalanobis_to_the_nearest_class():
     assert known.distances(new) == pytest.approx(expected, rel=0.02)  # the covariance is shrunk a little
 
 
-def test_one_in_a_hundred_validation_images_is_beyond_the_limit_and_what_is_far_off_is_too():
+def test_one_percent_of_validation_images_and_all_distant_images_are_beyond_the_limit():
     features, labels = clouds(1000, 8, seed=0)
     valid, _ = clouds(500, 8, seed=1)
     known = novelty.fit(features, labels, valid)
@@ -35,27 +35,27 @@ def test_one_in_a_hundred_validation_images_is_beyond_the_limit_and_what_is_far_
 
 
 @pytest.mark.parametrize("num_images", [4, 20])
-def test_fewer_images_than_features_and_features_that_never_vary_will_do(num_images):
+def test_fewer_images_than_features_and_constant_features_are_enough(num_images):
     features, labels = clouds(num_images, 40, seed=0)
     valid, _ = clouds(20, 40, seed=1)
     features[:, :3] = valid[:, :3] = 0
     known = novelty.fit(features, labels, valid)
     assert np.isfinite(known.distances(valid)).all() and 0 < known.limit < np.inf
     lit = valid.copy()
-    lit[:, 0] = 50  # what was always dark
+    lit[:, 0] = 50  # this feature was constant in training
     assert known.unlike(known.distances(lit)).all()
 
 
-def test_all_features_alike_are_no_error():
+def test_equal_features_for_all_images_are_no_error():
     same = np.ones((10, 3), np.float32)
     known = novelty.fit(same, np.arange(10) % 2, same)
     assert not known.unlike(known.distances(same)).any()
     assert known.unlike(known.distances(same + 1)).all()
 
 
-def test_features_that_are_no_number_are_unlike_and_those_of_another_network_are_refused():
+def test_nan_features_are_unlike_and_features_of_another_network_are_refused():
     features, labels = clouds(100, 4, seed=0)
     known = novelty.fit(features, labels, features)
     assert known.unlike(known.distances(np.full((1, 4), np.nan, np.float32))).all()
-    with pytest.raises(ValueError, match="5 features, not the 4"):
+    with pytest.raises(ValueError, match="5 features, but the calibration has 4"):
         known.distances(np.ones((1, 5), np.float32))

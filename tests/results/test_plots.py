@@ -17,7 +17,7 @@ HOSTILE = ["$x_{", "a$b$c", "ünï", "_", "x" * 200, "tab\there\nline", "$$", "�
 
 
 def render(figure):
-    """The figure's pixels (H, W, 4), drawn as strictly as can be."""
+    """The figure's pixels (H, W, 4); any warning while drawing is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(buffer := io.BytesIO(), format="png")
@@ -67,7 +67,7 @@ def test_precision_recall_names_the_lowest_classes_and_draws_all():
     assert len(axes.lines) == 10
 
 
-def test_precision_recall_takes_any_class_names():
+def test_precision_recall_accepts_any_class_names():
     values = dict.fromkeys(HOSTILE, 0.5)
     figure = plots.precision_recall(precisions(values), values, "$x_{")
     assert render(figure).std() > 10
@@ -101,7 +101,7 @@ def test_curves_mark_the_best_epoch_and_ties_go_to_the_lower_loss():
 @pytest.mark.parametrize(
     "table", [epochs(2, valid=False), epochs(2).assign(**{"valid/loss": None, "valid/accuracy": None})]
 )
-def test_curves_without_validation_show_training_alone(table):
+def test_curves_without_validation_show_only_training(table):
     figure = plots.curves(table, STEPS, "digits")
     assert not {"valid", "best epoch"} & {label for axes in figure.axes for label in lines(axes)}
     assert title(figure) == "digits: 50.00% train accuracy at epoch 2"
@@ -125,7 +125,7 @@ def ladder(repeat=0, num_rates=30):
 RATES = {"valley": 1e-3, "steepest": 1e-2, "minimum/10": 1e-1}
 
 
-def test_lr_range_marks_every_rule_and_the_suggestion_most():
+def test_lr_range_marks_every_rule_and_highlights_the_suggestion():
     figure = plots.lr_range(ladder(), RATES, "steepest", 1e-2, "digits")
     (axes,) = figure.axes
     marked = {label: line for label, line in lines(axes).items() if ":" in label}
@@ -144,7 +144,7 @@ def test_lr_range_shows_each_repeat_faint_and_its_smoothed_curve_strong():
     assert [line.get_alpha() for line in axes.lines] == [0.2, None, 0.2, None]
 
 
-def test_lr_range_leaves_divergence_out_of_view_and_the_whole_fall_in():
+def test_lr_range_hides_divergence_and_shows_the_whole_fall_of_the_loss():
     table = ladder()
     table.loc[29, ["loss", "smoothed"]] = 1e6
     low, high = plots.lr_range(table, RATES, "steepest", 1e-2, "digits").axes[0].get_ylim()
@@ -174,12 +174,12 @@ def test_confusion_shows_counts_or_shares_with_true_classes_as_rows(normalised):
     render(figure)
 
 
-def test_a_share_is_called_none_or_all_only_where_it_is():
+def test_only_an_exact_share_is_shown_as_0_or_1():
     figure = plots.confusion_matrix(np.array([[996, 4], [0, 1000]]), ["a", "b"], normalised=True)
     assert [text.get_text() for text in figure.axes[0].texts] == [">.99", "<.01", "1.00"]
 
 
-def test_a_class_without_images_is_blank_in_the_normalised_matrix_alone():
+def test_a_class_without_images_is_blank_only_in_the_normalised_matrix():
     matrix = np.array([[3, 1], [0, 0]])
     shares, counts = (
         plots.confusion_matrix(matrix, ["a", "b"], n).axes[0].images[0].get_array() for n in (True, False)
@@ -221,7 +221,7 @@ def test_reliability_shows_accuracy_gap_and_counts_and_survives_empty_bins():
     render(figure)
 
 
-def test_reliability_tells_underconfidence_and_perfection():
+def test_reliability_names_underconfidence_and_perfect_calibration():
     sure, unsure = (np.array([[p, 1 - p]] * 2) for p in (1.0, 0.6))
     for probabilities, ending in ((sure, "0.0000"), (unsure, "0.4000, underconfident")):
         ece, bins = metrics.calibration(np.array([0, 0]), probabilities)
@@ -229,7 +229,7 @@ def test_reliability_tells_underconfidence_and_perfection():
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
-def test_gallery_shows_images_upright_and_as_they_are(count):
+def test_gallery_shows_images_upright_and_unchanged(count):
     images, captions = pictures(count), [f"cat → dog 0.{i:02}" for i in range(count)]
     figure = plots.gallery(images, captions, f"{count} misclassified")
     shown = [axes for axes in figure.axes if axes.images]
@@ -305,7 +305,7 @@ def test_explanations_fit_a_screen(count, across):
     assert sum(len(axes.images) == 2 for axes in figure.axes) == 2 * count
 
 
-def test_heat_hides_the_picture_nowhere_and_is_clear_where_there_is_none():
+def test_heat_never_hides_the_image_and_is_transparent_at_zero():
     opacity = explained(np.ones((2, 8, 6))).axes[1].images[1].get_cmap()(np.linspace(0, 1, 11))[:, 3]
     assert opacity[0] == 0
     assert np.all(np.diff(opacity) > 0)
@@ -313,7 +313,7 @@ def test_heat_hides_the_picture_nowhere_and_is_clear_where_there_is_none():
 
 
 @pytest.mark.parametrize("blank", [[True, False], [True, True]])
-def test_a_blank_map_is_said_to_be_so_and_not_painted(blank):
+def test_a_blank_map_has_a_remark_and_is_not_drawn(blank):
     maps = np.zeros((2, 8, 6))
     maps[~np.array(blank), 2, 3] = 1
     figure = explained(maps)
@@ -324,7 +324,7 @@ def test_a_blank_map_is_said_to_be_so_and_not_painted(blank):
     render(figure)
 
 
-def test_attention_matrices_share_one_scale():
+def test_attention_matrices_have_the_same_colour_scale():
     matrices = np.random.default_rng(0).random((2, 4, 8, 8))
     figure = plots.attention_matrices(pictures(2), matrices, ["a", "b"], "digits")
     grid = np.array(figure.axes[:10]).reshape(2, 5)
@@ -373,7 +373,7 @@ def beside(name):
     return pd.concat([epochs(2).assign(arm=f"A: {name}", run="1"), epochs(3, valid=False).assign(arm="B", run="2")])
 
 
-def test_curves_beside_each_other_are_a_line_per_run_and_split():
+def test_curves_of_several_arms_have_one_line_per_run_and_split():
     figure = plots.curves_beside(beside("x"), "digits")
     for axes, quantity in zip(figure.axes, ("loss", "accuracy"), strict=True):
         drawn = [line for line in axes.lines if len(line.get_xdata())]
@@ -384,7 +384,7 @@ def test_curves_beside_each_other_are_a_line_per_run_and_split():
     render(figure)
 
 
-def test_calibrations_are_drawn_over_each_other_without_their_empty_bins():
+def test_calibrations_are_drawn_in_one_plot_without_empty_bins():
     ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), num_bins=10)
     figure = plots.calibrations({"A": bins, "B": bins.assign(accuracy=1.0)}, f"Calibration: A {ece:.4f}")
     drawn = lines(figure.axes[0])
@@ -394,7 +394,7 @@ def test_calibrations_are_drawn_over_each_other_without_their_empty_bins():
     render(figure)
 
 
-def test_a_watched_image_stands_over_its_map():
+def test_a_watched_image_is_above_its_map():
     images, maps = pictures(3, 8, 8), np.zeros((3, 8, 8))
     maps[1, 0, 0] = 1
     sheet = plots.watched(images, maps)
@@ -407,7 +407,7 @@ def test_a_watched_image_stands_over_its_map():
 
 
 def all_figures(name):
-    """Every figure, with `name` wherever a user's text can come to stand."""
+    """Every figure, with `name` in each place for a user's text."""
     ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
     maps = np.ones((1, 8, 6))
     return [
@@ -426,7 +426,7 @@ def all_figures(name):
 
 
 @pytest.mark.parametrize("name", ["$x_{", "猫 a$b$", "x" * 300])
-def test_users_texts_are_drawn_as_text_in_every_figure(name):
+def test_users_texts_are_drawn_literally_in_every_figure(name):
     for figure in all_figures(name):
         assert render(figure).shape[1] == round(figure.get_figwidth() * 100)
 
@@ -448,7 +448,7 @@ def test_every_hostile_class_name_is_drawn():
         ("0123456789abcdef", "01234…cdef"),
     ],
 )
-def test_fit_keeps_text_as_it_is_and_both_of_its_ends(text, fitted):
+def test_fit_changes_no_short_text_and_keeps_both_ends_of_a_long_one(text, fitted):
     assert style.fit(text, 10) == fitted
 
 
@@ -459,7 +459,7 @@ def test_fit_keeps_to_its_lines_and_width(text):
     assert all(len(row) <= 10 for row in rows)
 
 
-def test_drawing_never_touches_matplotlib_s_settings(monkeypatch):
+def test_drawing_never_changes_matplotlibs_settings(monkeypatch):
     def refuse(self, key, value):
         raise AssertionError(f"{key} is set for the whole process")
 
@@ -468,7 +468,7 @@ def test_drawing_never_touches_matplotlib_s_settings(monkeypatch):
         assert figure.axes
 
 
-def test_threads_draw_what_one_thread_draws():
+def test_several_threads_draw_the_same_as_one_thread():
     def pixels(_=None):
         return render(plots.curves(epochs(2), STEPS, "digits"))
 
@@ -477,7 +477,7 @@ def test_threads_draw_what_one_thread_draws():
         assert all(np.array_equal(alone, drawn) for drawn in pool.map(pixels, range(4)))
 
 
-def test_pyplot_is_imported_for_other_libraries_only():
+def test_pyplot_is_imported_only_for_other_libraries():
     for path in set(Path(plots.__file__).parent.glob("*.py")) - {Path(plots.__file__).with_name("style.py")}:
         names = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if "Import" in type(node).__name__]
         assert not any("pyplot" in name or "pylab" in name for name in names)

@@ -9,28 +9,28 @@ from pipeline.results import seeds
 
 
 @pytest.mark.parametrize(("num", "effect"), [(26, 0.8), (64, 0.5), (17, 1.0)])
-def test_the_effect_that_can_be_found_is_cohen_s(num, effect):
-    """Cohen 1992, doi:10.1037/0033-2909.112.1.155, table 2: n for power 0.8 at 0.05, to the next whole one.
+def test_the_detectable_effect_agrees_with_cohen(num, effect):
+    """Cohen 1992, doi:10.1037/0033-2909.112.1.155, table 2: n for power 0.8 at 0.05, rounded up.
 
-    Of so many Welch's test finds what Student's does.
+    With so many seeds, Welch's test agrees with Student's.
     """
     assert seeds.effect_size(num, num) <= effect <= seeds.effect_size(num - 1, num - 1)
 
 
 @pytest.mark.parametrize("nums", [(2, 2), (3, 3), (2, 5)])
-def test_such_a_difference_is_found_four_times_in_five(nums):
+def test_a_detectable_difference_is_found_in_80_percent_of_trials(nums):
     draw = np.random.default_rng(1)
     a, b = (draw.normal(mean, 1, (4000, num)) for mean, num in zip((0, seeds.effect_size(*nums)), nums, strict=True))
     assert (ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
 
 
-def test_what_can_be_found_is_in_points_of_the_seeds_spread():
+def test_the_detectable_difference_is_in_units_of_the_seeds_spread():
     a, b = np.array([0.90, 0.92, 0.94]), np.array([0.80, 0.82, 0.84])
     assert seeds.detectable(a, b) == pytest.approx(0.02 * seeds.effect_size(3, 3))
     assert seeds.detectable(a, b, alpha=0.01) > seeds.detectable(a, b)
 
 
-def test_the_interval_of_a_difference_is_welch_s():
+def test_the_interval_of_a_difference_is_welchs():
     a, b = np.array([0.90, 0.92, 0.94]), np.array([0.80, 0.85])
     found = seeds.difference(a, b)
     assert found.value == pytest.approx(-0.095)
@@ -46,7 +46,7 @@ def t_critical(freedom):
     return t.isf(0.025, freedom)
 
 
-def test_seeds_that_all_end_alike_have_no_interval():
+def test_seeds_with_equal_results_have_no_interval():
     assert np.isnan(seeds.difference(np.array([0.9, 0.9]), np.array([0.8, 0.8]))[1:]).all()
 
 

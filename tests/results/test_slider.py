@@ -4,7 +4,7 @@ from pipeline.report import sections
 from pipeline.results import sprite
 
 
-def test_the_most_that_can_be_watched_keeps_to_the_size():
+def test_the_largest_slider_stays_within_its_size_limit():
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (64, 3, 112, 112), dtype=np.uint8)
     maps = {epoch: draw.integers(0, 256, (64, 112, 112), dtype=np.uint8) for epoch in range(1, 61)}
@@ -13,7 +13,7 @@ def test_the_most_that_can_be_watched_keeps_to_the_size():
     assert len(found["maps"][1]) == 60 * 64 <= sections.WATCHED_MAPS
 
 
-def test_a_map_that_is_blank_but_for_a_point_is_not_blank_however_small_it_is_shown():
+def test_a_map_with_a_single_point_is_not_blank_even_if_it_is_shrunk():
     maps = {epoch: np.zeros((2, 112, 112), dtype=np.uint8) for epoch in range(1, 200)}
     maps[5][1, 111, 111] = 255
     _, table = sprite.slider_files(np.zeros((2, 3, 112, 112), np.uint8), [{"name": "x", "class": "y"}] * 2, maps)[

@@ -16,7 +16,7 @@ def cut(file, place):
     return sheet[place.top : place.top + place.side, place.left : place.left + place.side]
 
 
-def test_each_image_lies_where_the_table_says():
+def test_the_table_has_the_position_of_each_image():
     draw = np.random.default_rng(0)
     colours = draw.integers(0, 256, (50, 3))
     file, places = sprite.sprite(flat(colours, 16), 64)
@@ -33,13 +33,13 @@ def test_opacity_is_kept_and_large_images_are_shrunk():
     assert clear[..., 3].max() < 10 and full[..., 3].min() > 245
 
 
-def test_noise_too_keeps_to_the_size():
+def test_even_noise_stays_within_the_size_limit():
     noise = np.random.default_rng(0).integers(0, 256, (400, 3, 64, 64), dtype=np.uint8)
     file, _ = sprite.sprite(noise, 64)
     assert 2**18 < len(file) <= sprite.MAX_BYTES
 
 
-def test_the_chosen_stand_for_every_cell_errors_before_hits_and_the_surest_first():
+def test_chosen_images_represent_every_cell_errors_first_and_most_confident_first():
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"true": draw.integers(0, 3, 900), "predicted": draw.integers(0, 3, 900)})
     table["correct"] = table["true"] == table["predicted"]

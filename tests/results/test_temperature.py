@@ -7,7 +7,7 @@ from pipeline.results import metrics, temperature
 
 
 def answers(sharpness, num_images=2000, num_classes=5, seed=0):
-    """Logits `sharpness` times too large, and labels drawn as the logits would say without it."""
+    """(logits, labels): labels drawn from the logits' probabilities, and the logits multiplied by `sharpness`."""
     draw = np.random.default_rng(seed)
     logits = draw.normal(size=(num_images, num_classes)) * 2
     labels = np.array([draw.choice(num_classes, p=p) for p in softmax(logits, axis=1)])
@@ -26,7 +26,7 @@ def test_no_other_temperature_has_a_lower_loss(sharpness):
     assert fitted.value == pytest.approx(sharpness, rel=0.1)
 
 
-def test_its_numbers_are_those_of_the_metrics_before_and_after():
+def test_the_numbers_of_a_temperature_agree_with_the_metrics():
     logits, labels = answers(4)
     fitted = temperature.fit(logits, labels)
     before, after = (softmax(logits.astype(float) / each, axis=1) for each in (1, fitted.value))
@@ -38,7 +38,7 @@ def test_its_numbers_are_those_of_the_metrics_before_and_after():
     assert np.allclose(temperature.confidence(logits, fitted.value), after.max(axis=1))
 
 
-def test_images_without_an_error_tell_no_temperature_and_one_error_does():
+def test_a_temperature_needs_at_least_one_error():
     labels = np.arange(40) % 4
     logits = 5 * np.eye(4)[labels]
     assert temperature.fit(logits, labels) is None
@@ -46,7 +46,7 @@ def test_images_without_an_error_tell_no_temperature_and_one_error_does():
     assert 0.5 < temperature.fit(logits, wrong).value < 5
 
 
-def test_worse_than_chance_ends_at_the_bound():
+def test_the_temperature_for_predictions_worse_than_chance_is_the_highest():
     labels = np.zeros(20, dtype=np.int64)
     fitted = temperature.fit(np.tile([0.0, 3.0], (20, 1)), labels)
     assert fitted.value == pytest.approx(temperature.HIGHEST, rel=1e-3)

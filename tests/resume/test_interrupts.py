@@ -1,4 +1,4 @@
-"""An interrupt is never lost: it comes at once, between two updates, or as what held it ends."""
+"""An interrupt is never lost: it is raised at once, between two updates, or at the end of the context that held it."""
 
 import signal
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def updates() -> Iterator[int]:
             interrupts.pause()
 
 
-def test_it_waits_for_the_end_of_an_update(handled):
+def test_an_interrupt_waits_for_the_end_of_an_update(handled):
     seen = []
     with pytest.raises(Terminated):
         for number in updates():
@@ -36,15 +36,15 @@ def test_it_waits_for_the_end_of_an_update(handled):
     assert not interrupts.waiting()
 
 
-def test_it_comes_where_the_updates_are_left_before_their_end(handled):
+def test_an_interrupt_is_raised_if_the_updates_are_closed_early(handled):
     running = updates()
     next(running)
     signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Terminated):
-        running.close()  # as a trial that is pruned
+        running.close()  # as for a pruned trial
 
 
-def test_it_comes_in_place_of_an_error(handled):
+def test_an_interrupt_replaces_an_error(handled):
     with pytest.raises(Terminated), interrupts.held():
         signal.raise_signal(signal.SIGTERM)
         raise ArithmeticError("the loss became nan")

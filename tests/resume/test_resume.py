@@ -1,4 +1,4 @@
-"""An interrupted run goes on where it was, as the same run, and ends as if nothing had happened."""
+"""An interrupted run continues where it stopped, as the same run, and ends as if nothing had happened."""
 
 import io
 import signal
@@ -26,17 +26,17 @@ def workplace(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What the same training leaves when nothing interrupts it."""
+    """The results of the same training without an interruption, as `results` returns them."""
     place = Workplace(tmp_path_factory.mktemp("whole"))
     assert place.run("train", **TRAIN) == 0
     (run,) = place.runs("train")
-    found = left(place, run.info.run_id)
+    found = results(place, run.info.run_id)
     assert pd.read_csv(io.StringIO(found[1]))["step"].tolist() == list(range(12 * 9))
     return found
 
 
-def left(workplace, run_id):
-    """Digests of the weights, every update, every point of every curve but the clock's."""
+def results(workplace, run_id):
+    """(digests of the weights, steps.csv, every point of every metric except measured times)."""
     fetched = {
         name: Path(workplace.client.download_artifacts(run_id, name, str(workplace.folder)))
         for name in ("weights/best.safetensors", "weights/last.safetensors", "steps.csv")
@@ -54,12 +54,12 @@ def state_folder(workplace, run_id):
     return workplace.folder / "state" / "classifier-pipeline" / "runs" / run_id
 
 
-def steps_behind(slot):
+def steps_of(slot):
     return checkpoint.describe(slot)["step"]
 
 
 def wait_for_epochs(workplace, process, number, step="train"):
-    """The id of the run of `step` once it shows so many epochs."""
+    """The id of the run of `step`, as soon as it has logged `number` epochs."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
@@ -71,7 +71,10 @@ def wait_for_epochs(workplace, process, number, step="train"):
 
 
 def interrupt(workplace, number, step="train", **params):
-    """Starts a training, interrupts it after some epochs. Returns its run, its exit status and how long it took."""
+    """Starts a training and sends signal `number` after three epochs.
+
+    Returns (run id, exit status, seconds from the signal to the end, standard error).
+    """
     process = workplace.start(step, **params)
     run_id = wait_for_epochs(workplace, process, 3)
     sent = time.monotonic()
@@ -81,10 +84,10 @@ def interrupt(workplace, number, step="train", **params):
 
 
 @pytest.mark.slow
-def test_a_scheduler_s_sigterm_saves_and_ends_with_143_and_mlflow_run_goes_on_in_the_same_run(workplace, whole):
+def test_sigterm_saves_the_state_and_ends_with_143_and_mlflow_run_continues_the_same_run(workplace, whole):
     run_id, status, seconds, err = interrupt(workplace, signal.SIGTERM, **TRAIN)
     assert (status, err.splitlines()[-1]) == (143, "terminated")
-    assert seconds < 30  # of what schedulers grant; docs/resume.md has what was measured
+    assert seconds < 30  # schedulers wait about so long
     assert workplace.client.get_run(run_id).info.status == "KILLED"
     assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
 
@@ -96,14 +99,14 @@ def test_a_scheduler_s_sigterm_saves_and_ends_with_143_and_mlflow_run_goes_on_in
     assert run.info.status == "FINISHED"
     assert "error" not in run.data.tags
     assert run.data.params == before.params
-    assert left(workplace, run_id) == whole
+    assert results(workplace, run_id) == whole
     assert not state_folder(workplace, run_id).exists()
     assert not {path for path in workplace.artifacts(run_id) if path.startswith("states")}
     (launched,) = (run for run in workplace.runs() if "step" not in run.data.tags)
-    assert launched.data.tags["mlflow.parentRunId"] == run_id  # what `mlflow run` made points to it
+    assert launched.data.tags["mlflow.parentRunId"] == run_id  # the run that `mlflow run` created points to it
 
 
-def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(workplace, whole, capsys):
+def test_a_training_killed_within_an_epoch_continues_even_from_the_older_state(workplace, whole, capsys):
     often = {**TRAIN, "checkpoint_minutes": 1e-6}
     run_id, *_ = interrupt(workplace, signal.SIGKILL, **often)
     assert workplace.client.get_run(run_id).info.status == "RUNNING"
@@ -111,23 +114,23 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_even_from_the_older_state(w
         state_folder(workplace, run_id).glob("state-?.safetensors"), key=lambda p: checkpoint.describe(p)["step"]
     )
     assert len(slots) == 2
-    assert any(steps_behind(slot) % 9 for slot in slots)
+    assert any(steps_of(slot) % 9 for slot in slots)
     newest = bytearray(slots[-1].read_bytes())
     newest[-100] ^= 1
     slots[-1].write_bytes(newest)
     assert workplace.run("train", **often, resume="auto") == 0
-    assert "a kept state is damaged" in capsys.readouterr().err
-    assert left(workplace, run_id) == whole
+    assert "a saved state is damaged" in capsys.readouterr().err
+    assert results(workplace, run_id) == whole
 
 
 @pytest.mark.slow
-def test_epochs_that_no_state_holds_are_trained_again_and_logged_once(workplace, whole):
+def test_epochs_after_the_last_state_are_trained_again_but_logged_once(workplace, whole):
     run_id, *_ = interrupt(workplace, signal.SIGKILL, **TRAIN)
     (state,) = state_folder(workplace, run_id).glob("state-?.safetensors")
-    assert steps_behind(state) == 9  # after the first of three epochs or more
+    assert steps_of(state) == 9  # after the first of three epochs or more
     assert workplace.run("train", **TRAIN, resume="auto") == 0
     assert workplace.runs("train")[0].info.run_id == run_id
-    assert left(workplace, run_id) == whole
+    assert results(workplace, run_id) == whole
 
 
 @pytest.mark.parametrize(
@@ -138,9 +141,7 @@ def test_epochs_that_no_state_holds_are_trained_again_and_logged_once(workplace,
         ({}, 1e-6, list(range(1, 37))),
     ],
 )
-def test_states_are_kept_after_the_first_epoch_and_the_last_and_when_due(
-    workplace, monkeypatch, changed, minutes, steps
-):
+def test_states_are_saved_after_the_first_and_last_epoch_and_when_due(workplace, monkeypatch, changed, minutes, steps):
     kept, save = [], states.save
     monkeypatch.setattr(states, "save", lambda run_id, tree, step: kept.append(step) or save(run_id, tree, step))
     for name, value in changed.items():
@@ -151,27 +152,27 @@ def test_states_are_kept_after_the_first_epoch_and_the_last_and_when_due(
     assert run.data.metrics[training_state.STATE_SECONDS] >= 0
 
 
-def test_interrupted_after_its_last_update_it_goes_on_to_its_end(workplace, whole, monkeypatch):
+def test_a_training_interrupted_after_its_last_update_can_finish(workplace, whole, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(train.Step, "conclude", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         assert workplace.run("train", **TRAIN) == 143
     assert workplace.run("train", resume="latest") == 0
     (run,) = workplace.runs("train")
     assert run.info.status == "FINISHED"
-    digests, steps, points = left(workplace, run.info.run_id)
+    digests, steps, points = results(workplace, run.info.run_id)
     logged_once = {
         name: curve for name, curve in points.items() if not name.startswith("weights/")
-    }  # the rest is the end
+    }  # `weights/` metrics are logged twice, at each end
     assert (digests, steps) == whole[:2]
     assert logged_once.items() <= whole[2].items()
     assert not state_folder(workplace, run.info.run_id).exists()
 
 
-def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_from_the_artifacts(
+def test_changed_parameters_are_refused_by_name_and_a_run_continues_elsewhere_from_its_artifacts(
     workplace, whole, capsys
 ):
     assert workplace.run("train", resume="latest") == 2
-    assert "no train that was interrupted and can go on in this MLflow experiment" in capsys.readouterr().err
+    assert "no interrupted train run that can be resumed in this MLflow experiment" in capsys.readouterr().err
     run_id, *_ = interrupt(workplace, signal.SIGINT, **TRAIN)
     for name, value in {"epochs": 20, "optimizer": "adamw", "seed": 3}.items():
         capsys.readouterr()
@@ -186,14 +187,14 @@ def test_what_may_not_differ_is_refused_by_name_and_the_rest_goes_on_elsewhere_f
     state_folder(workplace, run_id).rename(workplace.folder / "gone")  # as on another machine
     assert workplace.run("train", resume="latest", device="cpu", keep_checkpoints="true") == 0
     assert workplace.client.get_run(run_id).info.status == "FINISHED"
-    assert left(workplace, run_id) == whole
+    assert results(workplace, run_id) == whole
     assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
     assert workplace.run("train", resume=run_id) == 2
-    assert "it is FINISHED" in capsys.readouterr().err
+    assert "the run is FINISHED" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_an_experiment_goes_on_with_the_step_it_was_in(workplace, capsys):
+def test_an_experiment_continues_with_the_interrupted_step(workplace, capsys):
     steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "ladder_steps": 100, "num_repeats": 2, "num_images": 2}
     train_id, status, *_ = interrupt(workplace, signal.SIGTERM, step="main", **steps)
     assert status == 143
@@ -211,20 +212,20 @@ def test_an_experiment_goes_on_with_the_step_it_was_in(workplace, capsys):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_loses_nothing_that_was_kept(workplace, whole):
+def test_a_full_disk_loses_nothing_that_was_saved(workplace, whole):
     process = workplace.start("train", **TRAIN)
     run_id = wait_for_epochs(workplace, process, 2)
-    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (30_000, 30_000))  # no file may grow any more
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (30_000, 30_000))  # no file may grow beyond this
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     message = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(message) == 1
-    assert "no room to keep the run" in message[0]
+    assert "the disk is full" in message[0]
     assert f"resume={run_id}" in message[0]
     assert "Traceback" not in err
     assert not list(state_folder(workplace, run_id).glob(".*partial"))
     assert workplace.run("train", resume=run_id) == 0
-    assert left(workplace, run_id) == whole
+    assert results(workplace, run_id) == whole
 
 
 @pytest.mark.slow

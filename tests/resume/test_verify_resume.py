@@ -1,4 +1,4 @@
-"""The trial of resuming: what it compares, and that it comes to its verdict."""
+"""The benchmark of resuming compares everything, and reports its result."""
 
 import signal
 import time
@@ -28,12 +28,12 @@ EXPECTED = Left({"weights": "a", "steps.csv": "b"}, {"loss": [(1, 0.5), (2, 0.25
         (Left(EXPECTED.digests, {**EXPECTED.curves, "more": [(1, 1.0)]}), ["more"]),
     ],
 )
-def test_whatever_differs_is_named(found, names):
+def test_every_difference_is_named(found, names):
     assert differences(EXPECTED, found) == names
 
 
 @pytest.mark.slow
-def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_where_they_lie(tmp_path, monkeypatch):
+def test_trainings_run_in_a_place_of_their_own_and_read_images_where_they_are(tmp_path, monkeypatch):
     for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "RUN_ID"):
         monkeypatch.setenv(f"MLFLOW_{name}", "7")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -50,7 +50,7 @@ def test_trainings_are_tried_in_their_place_whatever_is_exported_and_images_lie_
 
 
 @pytest.mark.slow
-def test_its_training_ends_with_it(workplace):
+def test_the_training_ends_with_the_benchmark(workplace):
     process = workplace.start("verify_resume", module="benchmarks.verify_resume", **TINY)
     deadline = time.monotonic() + 120
     while not (trainings := psutil.Process(process.pid).children()):
@@ -69,13 +69,13 @@ def words(**params):
     return [word for name, value in params.items() for word in (f"--{name}", str(value))]
 
 
-def test_weights_of_a_run_are_refused_first(capsys):
+def test_weights_of_a_run_are_refused_at_once(capsys):
     assert main(words(**TINY, weights=f"run:{'0' * 32}")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "a store of their own, which holds no other run; give a file of its weights" in line
 
 
-def test_another_device_than_the_cpu_is_refused_first(capsys):
+def test_any_device_but_the_cpu_is_refused_at_once(capsys):
     assert main(words(**TINY, device="cuda")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "agree to the bit on the CPU alone" in line

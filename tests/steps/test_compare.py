@@ -184,8 +184,8 @@ def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, t
     ignorant, learned = workplace.runs("main")[:2]
     assert workplace.compare(learned.info.run_id, ignorant.info.run_id) == 0
     err = capsys.readouterr().err
-    assert f"no sheet of disagreements: the images in {tmp_path} are not those" in err
-    assert "on 20 test images" in err and "of these two networks A is better" in err
+    assert f"no sheet of disagreements: the images in {tmp_path} are not the images" in err
+    assert "on 20 test images" in err and "network A is better" in err
 
 
 def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, parents):
@@ -209,14 +209,14 @@ def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair
     assert workplace.run("train", **{**TINY, "limit_test": 40, "epochs": 1}) == 0
     other = workplace.runs("train")[0].info.run_id
     assert message(workplace, capsys, first, other) == (
-        f"error: training {other} has no evaluation; make one: python -m pipeline evaluate --run_id {other}"
+        f"error: training {other} has no evaluation; create one with: python -m pipeline evaluate --run_id {other}"
     )
     assert workplace.run("evaluate") == 0
     assert "are of different test images" in message(workplace, capsys, first, other)
     assert "is named more than once" in message(workplace, capsys, first, pair[0].data.tags["train.run_id"])
     assert "nothing to compare it with" in message(workplace, capsys, first)
     assert "no such run" in message(workplace, capsys, first, "0" * 32)
-    assert "should be the id of a run, or its first characters" in message(workplace, capsys, first, "../../x")
+    assert "should be the id of a run, or at least its first 4 char" in message(workplace, capsys, first, "../../x")
     table = Path(workplace.client.download_artifacts(first, "predictions.csv", str(tmp_path)))
     for content in (
         "name,true\n",

@@ -92,7 +92,7 @@ def test_an_unknown_format_is_refused_in_one_line(place, capsys):
 def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(place, trainings, capsys):
     older, newer = trainings
     assert place.run("evaluate", run_id=older, register_as="my digits") == 0
-    assert "registered as my digits version 1, champion: the first of that name" in capsys.readouterr().err
+    assert "registered as my digits version 1, champion: the first version of this name" in capsys.readouterr().err
     champion = served(place, "models:/my digits@champion")
     assert champion.predict(IMAGES).equals(served_of(place, older).predict(IMAGES))
 
@@ -119,7 +119,7 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
     [
         ("evaluate", {"register_as": "a/b"}, "register_as=a/b"),
         ("evaluate", {"register_as": "a'b"}, "register_as=a'b"),
-        ("evaluate", {"register_as": "x", "checkpoint": "last"}, "what is served is checkpoint=best, not last"),
+        ("evaluate", {"register_as": "x", "checkpoint": "last"}, "the served model is checkpoint=best, not last"),
         ("main", {"register_as": "x", "steps": "train"}, "evaluate is not among the steps train"),
     ],
 )

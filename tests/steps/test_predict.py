@@ -248,7 +248,7 @@ def test_a_calibration_that_cannot_be_used_is_computed_again(workplace, tracked,
         for path, content in kept.items():
             path.write_bytes(content)
     err = capsys.readouterr().err
-    assert "not used, so it is computed again" in err and "calibrating training" in err
+    assert "cannot be used and is computed again" in err and "calibrating training" in err
     newest = workplace.runs("predict")[0]
     assert newest.data.tags["calibration"] == "here"
     again, first = (run.data.metrics["calibration/temperature"] for run in (newest, tracked))

@@ -201,7 +201,7 @@ def test_evaluation_refuses_images_that_have_changed_since_the_training(workplac
     (photos / "a cat" / "0.jpg").unlink()
     capsys.readouterr()
     assert workplace.run("evaluate") == 2
-    assert "are not those run" in capsys.readouterr().err
+    assert "are not the images that run" in capsys.readouterr().err
     assert workplace.runs("evaluate") == []
 
 
@@ -209,10 +209,10 @@ def test_evaluation_wants_a_finished_training(workplace, capsys):
     assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
     parent, training = workplace.runs("main")[0].info.run_id, workplace.runs("train")[0].info.run_id
     assert workplace.run("evaluate", run_id=parent) == 2
-    assert "is no training but main" in capsys.readouterr().err
+    assert "is a run of main; give the id of a finished training" in capsys.readouterr().err
     workplace.client.set_terminated(training, "KILLED")
     assert workplace.run("explain", run_id=training) == 2
-    assert "is not FINISHED but KILLED" in capsys.readouterr().err
+    assert "is KILLED, not FINISHED" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -342,7 +342,7 @@ def test_the_report_gives_no_time_of_a_run_that_was_resumed_after_a_pause(workpl
     assert workplace.run("main", resume="latest") == 0
     page = report_of(workplace, *workplace.runs("main"))
     assert not [source for source, *_ in page.numbers if source.endswith(" seconds")]
-    assert "train not known, as it was gone on with after a pause" in page.text
+    assert "train unknown, because the run was resumed after a pause" in page.text
 
 
 @pytest.mark.slow

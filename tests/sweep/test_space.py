@@ -1,4 +1,4 @@
-"""What a sweep may vary is checked before the first trial, and drawn as declared."""
+"""The space of a sweep is checked before the first trial, and values are drawn as declared."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def draw(declared, **fixed):
     return declared.suggest(optuna.trial.FixedTrial(fixed))
 
 
-def test_values_are_of_their_parameter_s_type():
+def test_values_have_the_type_of_their_parameter():
     declared = space({"max_lr": ["1e-3", 1], "epochs": {"low": 2, "high": 6, "step": 2}})
     assert declared.entries["max_lr"].choices == (1e-3, 1.0)
     assert all(isinstance(rate, float) for rate in declared.entries["max_lr"].choices)
@@ -46,7 +46,7 @@ def test_ranges_are_drawn_within_their_bounds_on_their_scale():
     assert {each["dim"] for each in draws} == {48, 72, 96}
 
 
-def test_a_range_says_what_lies_in_it():
+def test_a_range_knows_which_values_are_in_it():
     declared = space({"max_lr": {"low": 1e-4, "high": 3e-2, "log": True}})
     assert [declared.allows("max_lr", rate) for rate in (1e-4, 1e-2, 3e-2, 8e-2)] == [True, True, True, False]
     stepped = space({"max_lr": {"low": 0.1, "high": 0.5, "step": 0.1}})
@@ -75,13 +75,13 @@ STEPPED = [
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("name", "entry", "values", "said"), STEPPED)
+@pytest.mark.parametrize(("name", "entry", "values", "message"), STEPPED)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_step_has_the_values_that_a_person_would_write(name, entry, values, said, sampler, capsys):
+def test_a_stepped_range_has_values_without_rounding_errors(name, entry, values, message, sampler, capsys):
     declared = space({name: entry}, model="resnet9")
     assert declared.grid() == {name: values}
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == bool(said)
+    assert message in err and err.count("\n") == bool(message)
     study = optuna.create_study(sampler=OnGrid(SAMPLERS[sampler](0, declared)))
     drawn = []
 
@@ -95,14 +95,14 @@ def test_a_step_has_the_values_that_a_person_would_write(name, entry, values, sa
     assert tried == set(values) if sampler in ("grid", "random") else tried <= set(values)
 
 
-def test_a_stepped_range_that_is_narrowed_keeps_its_values():
+def test_a_narrowed_stepped_range_keeps_its_values():
     declared = space({"max_lr": {"low": 0.1, "high": 0.9, "step": 0.2}})
     assert declared.narrowed("max_lr", 0.23, 0.8).grid() == {"max_lr": [0.3, 0.5, 0.7]}
     assert declared.narrowed("max_lr", 0.31, 0.39).grid() == declared.grid()
 
 
 @pytest.mark.parametrize("is_on", [True, "on"])
-def test_what_yaml_takes_for_true_and_false_is_the_parameter_s_word_in_choices_and_conditions(is_on):
+def test_true_and_false_from_yaml_become_on_and_off_in_choices_and_conditions(is_on):
     given = {
         "optimizer": ["sgd", "muon"],
         "normalise_weights": {"choices": [is_on, False], "when": {"optimizer": "muon"}},
@@ -129,7 +129,7 @@ def test_a_condition_decides_whether_a_parameter_is_drawn():
     assert len(list(declared.combinations("model", "patch_size", "width"))) == 2 + 3
 
 
-def test_a_patch_size_that_does_not_divide_is_allowed_where_it_is_never_used():
+def test_a_patch_size_that_does_not_divide_is_allowed_if_it_is_never_used():
     given = {**CONDITIONAL, "model": ["resnet18", "resnet9"]}
     with pytest.raises(ValueError, match=r"^space\.patch_size\.when: model is never vit"):
         space(given)
@@ -143,7 +143,7 @@ def test_a_patch_size_that_does_not_divide_is_allowed_where_it_is_never_used():
         {"model": ["vit", "resnet18"], "first_size": {"choices": [16], "when": {"model": "resnet18"}}},
     ],
 )
-def test_what_no_trial_would_refuse_is_allowed(given):
+def test_a_space_that_no_trial_would_refuse_is_allowed(given):
     assert list(space(given).entries) == list(given)
 
 
@@ -159,24 +159,24 @@ def test_what_no_trial_would_refuse_is_allowed(given):
         ({"max_lr": [0.1, -1]}, "space: max_lr=-1.0: should be greater than 0"),
         ({"max_lr": {"low": 1e-3, "high": 5000}}, "space: max_lr=5000.0: should be less than or equal to 1000"),
         ({"max_lr": {"low": 1e-3, "high": 1e-3}}, "low 0.001 must be below high 0.001"),
-        ({"max_lr": {"low": 0, "high": 1, "log": True}}, "starts above 0"),
-        ({"max_lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "log and step exclude each other"),
+        ({"max_lr": {"low": 0, "high": 1, "log": True}}, "must start above 0"),
+        ({"max_lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "give log or step, not both"),
         ({"max_lr": {"low": 0.1}}, "space.max_lr.high: Field required"),
         ({"max_lr": {"low": 0.1, "hihg": 1}}, "space.max_lr"),
         ({"max_lr": 0.1}, "space.max_lr: expected a list of choices, or low and high, found 0.1"),
         ({"max_lr": []}, "space.max_lr.choices"),
-        ({"max_lr": ["fast"]}, "space.max_lr: fast is no number"),
+        ({"max_lr": ["fast"]}, "space.max_lr: fast is not a number"),
         ({"epochs": {"low": 1.5, "high": 4}}, "space.epochs: is a whole number"),
-        ({"optimizer": {"low": 1, "high": 2}}, "space.optimizer: is no number; give a list of choices"),
+        ({"optimizer": {"low": 1, "high": 2}}, "space.optimizer: is not a number; give a list of choices"),
         ({"optimizer": ["sgd", "adam"]}, "space: optimizer=adam"),
         ({"maxlr": [1]}, "no parameter of training is called maxlr; did you mean max_lr?"),
-        ({"dataset": ["digits", "mnist"]}, "dataset is the same for all trials"),
-        ({"precision": ["fp32", "bf16"]}, "precision is the same for all trials"),
+        ({"dataset": ["digits", "mnist"]}, "dataset must be the same for all trials"),
+        ({"precision": ["fp32", "bf16"]}, "precision must be the same for all trials"),
         (
             {"optimizer": ["muon", "sgd"], "normalise_weights": ["off", "on"]},
-            "normalise_weights=on is of optimizer=muon, not of sgd",
+            "normalise_weights=on needs optimizer=muon, not sgd",
         ),
-        ({"model": ["resnet18", "vit"], "first_size": [16]}, "first_size: a vit takes images of one size only"),
+        ({"model": ["resnet18", "vit"], "first_size": [16]}, "first_size: a vit takes images of only one size"),
         (
             {"weights": ["run:" + 32 * "0"], "freeze": [1], "epochs": [4, 12], "unfreeze_epoch": [2, 8]},
             "unfreeze_epoch=8 must be at most epochs=4",
@@ -187,36 +187,36 @@ def test_what_no_trial_would_refuse_is_allowed(given):
         ),
         (
             {"dim": {"choices": [96], "when": {"epochs": 1}}, "epochs": [1, 2]},
-            "space.dim.when: epochs must stand before dim",
+            "space.dim.when: epochs must come before dim",
         ),
-        ({"seed": [1, 2]}, "space: seed makes no recipe better; num_seeds trains one with several"),
-        ({"seed": {"low": 0, "high": 9}}, "space: seed makes no recipe better"),
+        ({"seed": [1, 2]}, "space: seed cannot be varied, as no seed is better; num_seeds trains with several seeds"),
+        ({"seed": {"low": 0, "high": 9}}, "space: seed cannot be varied"),
         ({"momentum": {"low": 0.9, "high": 0.96, "step": 0.02}}, "momentum=0.96: should be less than or equal to 0.94"),
-        ({"mixup": {"low": 0, "high": 1, "step": 1e-9}}, "1e-09 makes more than 10,000 steps"),
-        ({"max_lr": [True]}, "space.max_lr: True is no number"),
+        ({"mixup": {"low": 0, "high": 1, "step": 1e-9}}, "step 1e-09 gives more than 10,000 values"),
+        ({"max_lr": [True]}, "space.max_lr: True is not a number"),
         ({"flip": [True, "of"]}, "flip=of: should be 'auto', 'on', 'off' or 'alternate'"),
     ],
 )
-def test_what_a_trial_would_refuse_is_refused_by_name(given, message):
+def test_a_space_that_a_trial_would_refuse_is_refused_by_name(given, message):
     with pytest.raises(ValueError, match=r"^space") as error:
         space(given)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_space_that_is_advised_where_there_is_none_will_do():
+def test_the_space_that_the_message_suggests_is_valid():
     with pytest.raises(ValueError, match="nothing to vary") as error:
         space({})
     advised = re.search(r"such as space='(.*)'", str(error.value))[1]
     assert list(space(json.loads(advised), model="resnet18", max_lr="auto").entries) == ["max_lr"]
 
 
-def test_a_rate_must_come_from_somewhere():
+def test_a_space_or_the_base_must_give_a_rate():
     with pytest.raises(ValueError, match="max_lr=auto: in a sweep, give max_lr or put it into the space"):
         space({"patch_size": [4]}, max_lr="auto")
 
 
-def test_a_rate_must_come_from_somewhere_for_every_trial():
+def test_every_trial_must_get_a_rate():
     conditional = {**CONDITIONAL, "max_lr": {"choices": [0.1], "when": {"model": "vit"}}}
     with pytest.raises(ValueError, match=r"^max_lr=auto: .* put it into the space for model=resnet18$"):
         space(conditional, max_lr="auto")
@@ -227,6 +227,6 @@ def test_a_rate_must_come_from_somewhere_for_every_trial():
     "given",
     [{"max_lr": {"low": 1e-3, "high": 1, "log": True}}, {"depth": [1], "dim": {"choices": [96], "when": {"depth": 1}}}],
 )
-def test_a_grid_knows_neither_endless_ranges_nor_conditions(given):
+def test_a_grid_supports_neither_continuous_ranges_nor_conditions(given):
     with pytest.raises(ValueError, match=r"^sampler=grid: "):
         space(given).grid()

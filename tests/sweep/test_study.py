@@ -1,4 +1,4 @@
-"""The study: what counts as tried, what a restart finds, what is taken over, what is refused."""
+"""The study: which trials count as finished, what a restart finds, what is taken over and what is refused."""
 
 import multiprocessing
 import re
@@ -48,7 +48,7 @@ def fail(a_study, **attributes):
     return trial
 
 
-def test_a_trial_counts_once_it_was_tried_to_its_end(storage):
+def test_a_trial_counts_once_it_is_finished(storage):
     mine = opened(storage)
     mine.tell(suggest(mine), 0.5)
     mine.tell(suggest(mine), state=TrialState.PRUNED)
@@ -58,7 +58,7 @@ def test_a_trial_counts_once_it_was_tried_to_its_end(storage):
     assert workers.count(mine) == workers.Count(finished=3, running=1)
 
 
-def test_a_trial_too_many_is_the_one_asked_for_last(storage):
+def test_the_last_of_too_many_trials_is_the_surplus_one(storage):
     mine = opened(storage)
     mine.tell(suggest(mine), 0.5)
     first, second = suggest(mine), suggest(mine)
@@ -73,12 +73,12 @@ def diverge():
 @pytest.mark.parametrize(
     "do", [diverge, lambda: TrainParams(model="vit", patch_size=0), lambda: torch.empty(2**55, dtype=torch.uint8)]
 )
-def test_values_are_blamed_for_what_they_bring_about(do):
+def test_a_trial_fails_if_its_values_cause_an_error(do):
     with pytest.raises(trials.TrialFailed), trials.blamed_on_values():
         do()
 
 
-def test_values_are_not_blamed_for_a_full_disk_nor_a_store_that_is_away(monkeypatch):
+def test_a_trial_does_not_fail_because_of_a_full_disk_or_a_store_that_is_away(monkeypatch):
     with pytest.raises(OSError, match="No space left"), trials.blamed_on_values():
         Path("/dev/full").write_text("x")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
@@ -92,7 +92,7 @@ def _ask_and_die(storage):
     trial.set_user_attr("process", processes.this())
 
 
-def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storage):
+def test_the_trial_of_a_dead_process_fails_and_its_values_are_tried_again(storage):
     worker = multiprocessing.get_context("fork").Process(target=_ask_and_die, args=(storage,))
     worker.start()
     worker.join()
@@ -110,19 +110,19 @@ def test_the_trial_of_a_dead_process_is_failed_and_its_values_tried_again(storag
     assert workers.count(mine) == workers.Count(finished=0, running=2)
 
 
-def test_a_trial_whose_worker_died_before_it_said_its_name_is_tried_again(tmp_path, storage):
+def test_a_trial_whose_worker_died_before_it_named_its_process_is_tried_again(tmp_path, storage):
     mine = opened(storage)
     dead = suggest(mine)
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
         database.execute("UPDATE trials SET datetime_start = datetime('now', 'localtime', '-6 minutes')")
-    suggest(mine)  # about to say its name
+    suggest(mine)  # about to name its process
     workers.reclaim(mine)
     assert [trial.state for trial in mine.trials] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     assert mine.trials[-1].params == dead.params
     assert workers.count(mine) == workers.Count(finished=0, running=1)
 
 
-def test_a_heartbeat_that_cannot_be_recorded_is_left_to_the_next(tmp_path, storage):
+def test_a_heartbeat_that_cannot_be_recorded_raises_no_error(tmp_path, storage):
     connected = study.connect(storage)
     trial = connected.create_new_trial(connected.create_new_study([optuna.study.StudyDirection.MAXIMIZE]))
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
@@ -133,7 +133,7 @@ def test_a_heartbeat_that_cannot_be_recorded_is_left_to_the_next(tmp_path, stora
         assert database.execute("SELECT trial_id FROM trial_heartbeats").fetchall() == [(trial,)]
 
 
-def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_lives_here(tmp_path, storage):
+def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_is_alive_here(tmp_path, storage):
     mine = opened(storage)
     for process in (processes.this(), {**processes.this(), "process.host": "elsewhere"}):
         trial = suggest(mine)
@@ -152,7 +152,7 @@ def _take_over(storage, store_uri):
     workers.take_over(mine, mine.trials[0])
 
 
-def test_values_are_queued_before_a_tracking_store_is_waited_for(storage):
+def test_values_are_queued_before_waiting_for_the_tracking_store(storage):
     mine = opened(storage)
     dead = fail(mine, **{"mlflow.run_id": "a" * 32})
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -168,7 +168,7 @@ def test_values_are_queued_before_a_tracking_store_is_waited_for(storage):
     assert waiting.params == dead.params
 
 
-def test_values_whose_workers_keep_dying_are_given_up(storage):
+def test_values_are_given_up_if_their_workers_keep_dying(storage):
     mine = opened(storage)
     suggest(mine)
     for _ in range(workers.MAX_RETRIES + 2):
@@ -181,7 +181,7 @@ def test_values_whose_workers_keep_dying_are_given_up(storage):
     assert len(mine.trials) == 1 + workers.MAX_RETRIES
 
 
-def test_a_study_that_goes_on_is_given_fresh_suggestions(storage):
+def test_a_continued_study_gets_new_suggestions(storage):
     rates = []
     for _ in range(4):
         mine = opened(storage, sampler="random")
@@ -191,7 +191,7 @@ def test_a_study_that_goes_on_is_given_fresh_suggestions(storage):
     assert len(set(rates)) == 4
 
 
-def test_workers_that_begin_later_suggest_something_else(storage):
+def test_workers_that_start_later_get_other_suggestions(storage):
     params = SweepParams(storage=storage, study_name="mine", model="vit", sampler="random")
     declared = parse(SPACE, TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields}))
     rates = [suggest(study.open_or_create(params, declared, "digest", "fp32", worker)).params for worker in (1, 0)]
@@ -199,7 +199,7 @@ def test_workers_that_begin_later_suggest_something_else(storage):
     assert len({each["max_lr"] for each in rates}) == 3
 
 
-def test_each_worker_is_given_a_gpu_of_its_own_and_the_study_stays_as_it_was_asked_for(storage, monkeypatch):
+def test_each_worker_gets_its_own_gpu_and_the_study_keeps_its_declared_device(storage, monkeypatch):
     monkeypatch.setattr(device, "available", lambda: ["cuda", "cuda:0", "cuda:1", "cpu"])
     declared = parse(SPACE, TrainParams(model="vit"))
     given = sweep._spaces(declared, 3)
@@ -210,7 +210,7 @@ def test_each_worker_is_given_a_gpu_of_its_own_and_the_study_stays_as_it_was_ask
 
 
 @pytest.mark.parametrize("sampler", sorted(samplers.SAMPLERS.keys() - {"grid"}))
-def test_every_sampler_suggests_what_the_space_holds(storage, sampler):
+def test_every_sampler_suggests_values_in_the_space(storage, sampler):
     for number in range(3):
         mine = opened(storage, sampler=sampler)
         trial = mine.ask()
@@ -219,7 +219,7 @@ def test_every_sampler_suggests_what_the_space_holds(storage, sampler):
         mine.tell(trial, number)
 
 
-def test_a_study_no_trial_of_which_has_ended_has_its_table(storage):
+def test_a_study_without_a_finished_trial_has_a_table(storage):
     mine = opened(storage)
     assert figures.trials(mine).empty
     mine.enqueue_trial({"max_lr": 0.1, "patch_size": 4})
@@ -241,10 +241,10 @@ def test_the_same_seed_suggests_the_same(tmp_path):
         (SPACE, {"objectives": "valid/accuracy,flops"}, "objectives ['valid/accuracy'] there"),
     ],
 )
-def test_another_declaration_under_the_same_name_is_refused_with_the_difference(storage, space, knobs, difference):
+def test_other_settings_under_the_same_name_are_refused_with_the_difference(storage, space, knobs, difference):
     opened(storage)
     opened(storage, num_trials=99, sampler="random", pruner="none", sweep_workers=3, device="cpu")  # may change
-    with pytest.raises(ValueError, match=r"study_name=mine was declared otherwise") as error:
+    with pytest.raises(ValueError, match=r"study_name=mine: the study has other settings") as error:
         opened(storage, space, **knobs)
     assert difference in str(error.value)
     assert "choose another study_name" in str(error.value)
@@ -253,22 +253,22 @@ def test_another_declaration_under_the_same_name_is_refused_with_the_difference(
 @pytest.mark.parametrize(
     ("directions", "num_trials"), [(["minimize"], 0), (["maximize", "minimize"], 0), (["maximize"], 1)]
 )
-def test_a_study_of_something_else_under_the_same_name_is_refused_and_left_as_it_is(storage, directions, num_trials):
+def test_a_study_of_another_program_is_refused_and_not_changed(storage, directions, num_trials):
     theirs = optuna.create_study(study_name="mine", storage=storage, directions=directions)
     for _ in range(num_trials):
         theirs.tell(suggest(theirs), 0.5)
-    with pytest.raises(ValueError, match=r"^study_name=mine: .* did not make: choose another study_name"):
+    with pytest.raises(ValueError, match=r"^study_name=mine: .* did not create it: choose another study_name"):
         opened(storage)
     assert (len(theirs.trials), theirs.user_attrs) == (num_trials, {})
 
 
-def test_a_study_that_another_worker_has_only_just_created_is_shared(storage):
-    optuna.create_study(study_name="mine", storage=storage, direction="maximize")  # it has yet to note what it declares
+def test_a_study_that_another_worker_has_just_created_is_shared(storage):
+    optuna.create_study(study_name="mine", storage=storage, direction="maximize")  # without its notes yet
     opened(storage).tell(suggest(opened(storage)), 0.5)
     assert len(opened(storage).trials) == 1
 
 
-def test_the_best_is_a_complete_trial_with_all_it_was_trained_with(storage):
+def test_the_best_trial_comes_with_all_parameters_of_its_training(storage):
     mine = opened(storage, epochs=5)
     for rate, patch_size, value in [(0.1, 2, 0.7), (0.2, 4, 0.9), (0.3, 2, 0.8)]:
         mine.enqueue_trial({"max_lr": rate, "patch_size": patch_size})
@@ -280,7 +280,7 @@ def test_the_best_is_a_complete_trial_with_all_it_was_trained_with(storage):
     assert TrainParams(**best).batch_size == 128
 
 
-def test_the_best_comes_with_the_number_format_that_was_asked_for(storage):
+def test_the_best_trial_comes_with_the_declared_precision(storage):
     mine = opened(storage, precision="fp32")
     mine.tell(suggest(mine), 0.5)
     assert study.best("mine", storage)["precision"] == "fp32"
@@ -291,7 +291,7 @@ def test_the_best_comes_with_the_number_format_that_was_asked_for(storage):
 
 def test_a_study_without_a_complete_trial_has_no_best(storage):
     fail(opened(storage), error="x")
-    with pytest.raises(ValueError, match=r"from_study=mine: no trial of it is complete"):
+    with pytest.raises(ValueError, match=r"from_study=mine: the study has no COMPLETE trial"):
         study.best("mine", storage)
     with pytest.raises(ValueError, match=r"from_study=yours: no such study .*\(studies: mine\)"):
         study.best("yours", storage)
@@ -301,26 +301,26 @@ def test_a_study_without_a_complete_trial_has_no_best(storage):
     ("url", "part"),
     [
         ("optuna.db", "storage=optuna.db"),
-        ("sqlite:////nowhere/at/all/optuna.db", "cannot be made in /nowhere/at/all"),
+        ("sqlite:////nowhere/at/all/optuna.db", "cannot be created in /nowhere/at/all"),
         ("nosuch://host/db", "nosuch"),
         ("postgresql+psycopg://me:secret@127.0.0.1:1/db", "storage=postgresql+psycopg://me:***@"),
     ],
 )
-def test_a_storage_that_cannot_be_had_is_one_line_without_its_password(url, part):
+def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, part):
     with pytest.raises(ValueError, match=re.escape(part)) as error:
         study.connect(url)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
 
 
-def test_a_storage_that_may_only_be_read_is_refused_in_one_line(tmp_path, storage):
+def test_a_read_only_storage_is_refused_in_one_line(tmp_path, storage):
     opened(storage)
     with pytest.raises(ValueError, match="readonly database") as error:
         opened(f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true")
     assert "\n" not in str(error.value)
 
 
-def test_a_study_that_cannot_be_read_has_no_best_in_one_line(tmp_path, storage):
+def test_a_damaged_study_gives_one_line(tmp_path, storage):
     opened(storage)
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
         database.execute("ALTER TABLE trials RENAME COLUMN state TO gone")
@@ -329,7 +329,7 @@ def test_a_study_that_cannot_be_read_has_no_best_in_one_line(tmp_path, storage):
     assert "\n" not in str(error.value)
 
 
-def test_only_trials_of_one_schedule_and_one_objective_are_pruned(storage):
+def test_trials_with_one_schedule_and_one_objective_are_pruned(storage):
     assert isinstance(opened(storage).pruner, optuna.pruners.HyperbandPruner)
 
 
@@ -337,7 +337,7 @@ def test_only_trials_of_one_schedule_and_one_objective_are_pruned(storage):
     ("space", "knobs", "reason"),
     [
         ({**SPACE, "epochs": [3, 6]}, {}, "the space varies epochs"),
-        (SPACE, {"objectives": "valid/accuracy,flops"}, "one objective only"),
+        (SPACE, {"objectives": "valid/accuracy,flops"}, "only studies with one objective"),
     ],
 )
 def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, knobs, reason):
@@ -348,7 +348,7 @@ def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, knobs, re
 
 @pytest.mark.parametrize("pruner", ["hyperband", "median"])
 @pytest.mark.parametrize(("pct_start", "first"), [(0.3, 6), (0.7, 7)])
-def test_nothing_is_pruned_before_most_of_the_cycle_is_done(storage, pruner, pct_start, first):
+def test_no_trial_is_pruned_before_most_of_its_cycle_is_done(storage, pruner, pct_start, first):
     mine = opened(storage, epochs=10, pct_start=pct_start, pruner=pruner, sampler="random")
     first_pruned = []
     for number in range(30):
@@ -364,7 +364,7 @@ def test_nothing_is_pruned_before_most_of_the_cycle_is_done(storage, pruner, pct
     assert min(first_pruned) == first
 
 
-def test_a_grid_ends_with_its_last_point(storage):
+def test_a_grid_study_ends_after_its_last_point(storage):
     space = {"max_lr": [0.1, 0.2], "patch_size": [2, 4]}
     params = SweepParams(storage=storage, study_name="grid", model="vit", sampler="grid", num_trials=50)
     declared = parse(space, TrainParams(model="vit"))

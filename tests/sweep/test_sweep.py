@@ -1,4 +1,4 @@
-"""Studies as a user runs them: what they leave in MLflow and Optuna, whatever ends a trial or a worker."""
+"""Studies as a user runs them: their results in MLflow and Optuna, whatever ends a trial or a worker."""
 
 import gc
 import itertools
@@ -30,7 +30,7 @@ from pipeline.training.recipe import Recipe
 from tests.conftest import PROJECT, Workplace
 
 QUICK = {"experiment": "none", "limit_train": 200, "limit_test": 40, "batch_size": 32, "epochs": 3}
-# A grid, so that any number of workers tries the same; the highest rate diverges.
+# A grid, so that any number of workers tries the same values. The highest rate diverges.
 GRID = {
     **QUICK,
     "optimizer": "sgd",
@@ -59,7 +59,7 @@ def trials_of(workplace, name, storage=None):
 
 
 def finished(workplace, name, **options):
-    """Values and state of every trial that was tried to its end."""
+    """How often each (values, state) of a finished trial occurs."""
     ended = [
         each
         for each in trials_of(workplace, name, **options)
@@ -81,14 +81,14 @@ def wait_for(condition, process=None, seconds=120):
         try:
             if condition():
                 return
-        except Exception:  # the database is not there yet
+        except Exception:  # the database does not exist yet
             pass
         time.sleep(0.2)
     raise AssertionError("waited in vain")
 
 
-def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
-    # Six rates at which nothing is learned, which shows when 60 % of the cycle is done.
+def test_every_trial_is_a_child_run_with_the_right_state(workplace, capsys):
+    # Six of the rates are too low to learn. Their trials are pruned after 60 % of the cycle.
     rates = [0.05, 1e-7, 2e-7, 3e-7, 4e-7, 5e-7, 6e-7, 1000]
     space = json.dumps({"max_lr": rates})
     sweep = {
@@ -132,7 +132,7 @@ def test_every_trial_is_a_child_with_its_true_state(workplace, capsys):
 
 
 @pytest.mark.slow
-def test_patch_size_is_seen_as_accuracy_against_cost_and_the_best_is_trained(workplace, tmp_path):
+def test_patch_size_trades_accuracy_against_cost_and_the_best_can_be_trained(workplace, tmp_path):
     space = json.dumps({"max_lr": {"low": 1e-4, "high": 0.5, "log": True}, "patch_size": [16, 32]})
     sweep = {
         **QUICK,
@@ -172,7 +172,7 @@ def test_patch_size_is_seen_as_accuracy_against_cost_and_the_best_is_trained(wor
     assert (training.data.params["dim"], training.data.params["epochs"]) == ("24", "1")
 
 
-def test_sweep_and_training_are_one_pipeline(workplace):
+def test_an_experiment_trains_with_the_best_of_its_sweep(workplace):
     space = json.dumps({"max_lr": [0.001, 0.01], "patch_size": [16]})
     steps = {"steps": "sweep,train,evaluate", "num_trials": 2, "sampler": "grid", "epochs": 1}
     assert workplace.run("main", **{**QUICK, **VIT, **steps}, space=space) == 0
@@ -181,34 +181,36 @@ def test_sweep_and_training_are_one_pipeline(workplace):
     assert "test/accuracy" in workplace.runs("evaluate")[0].data.metrics
 
 
-def test_an_experiment_s_run_keeps_no_password_of_the_study_s_database(workplace, tmp_path):
+def test_an_experiments_run_does_not_store_the_password_of_the_studys_database(workplace, tmp_path):
     storage = "postgresql+psycopg://optuna:secret@127.0.0.1:1/optuna"
     space = json.dumps({"max_lr": [0.01, 0.05]})
     assert workplace.run("main", **QUICK, steps="sweep,train", space=space, storage=storage) == 2
     (run,) = workplace.runs("main")
-    told = Path(workplace.client.download_artifacts(run.info.run_id, "params.json", str(tmp_path))).read_text()
-    assert "optuna:***@127.0.0.1" in told
-    assert "secret" not in told + str(run.data.params) + str(run.data.tags)
+    content = Path(workplace.client.download_artifacts(run.info.run_id, "params.json", str(tmp_path))).read_text()
+    assert "optuna:***@127.0.0.1" in content
+    assert "secret" not in content + str(run.data.params) + str(run.data.tags)
 
 
-def test_no_run_keeps_the_password_of_a_database_that_parameters_came_from(workplace, tmp_path):
+def test_no_run_stores_the_password_of_a_database_that_its_parameters_name(workplace, tmp_path):
     asked = {**QUICK, "width": 4, "max_lr": 0.01, "storage": "postgresql+psycopg://optuna:secret@database/optuna"}
     assert workplace.run("main", **asked | {"epochs": 1}, steps="train") == 0
-    assert workplace.run("train", **asked, num_seeds=2, device="cuda") == 2  # a series, which keeps them at its start
+    assert (
+        workplace.run("train", **asked, num_seeds=2, device="cuda") == 2
+    )  # a series stores its parameters at the start
     (series,), (experiment,), (training,) = map(workplace.runs, ("seeds", "main", "train"))
     kept = [(run, "params.json") for run in (series, experiment, training)]
     for run, name in [*kept, (experiment, "report.html")]:
-        told = Path(workplace.client.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
-        assert "optuna:***@database" in told
-        assert "secret" not in told + str(run.data.params) + str(run.data.tags)
+        content = Path(workplace.client.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
+        assert "optuna:***@database" in content
+        assert "secret" not in content + str(run.data.params) + str(run.data.tags)
 
 
 @pytest.mark.parametrize("resume", ["auto", "latest"])
-def test_an_experiment_that_does_not_run_the_sweep_of_its_file_goes_on(workplace, resume):
+def test_an_experiment_that_leaves_out_the_sweep_of_its_file_can_be_resumed(workplace, resume):
     file = str(PROJECT / "experiments/sweep_vit.yaml")
     short = {**QUICK, **VIT, "experiment": file, "steps": "train", "patch_size": 16, "max_lr": 0.01, "epochs": 1}
     asked = {**short, "storage": "postgresql+psycopg://optuna:secret@database/optuna"}
-    assert workplace.run("main", **asked, device="cuda") == 2  # which is not there
+    assert workplace.run("main", **asked, device="cuda") == 2  # this machine has none
     assert workplace.run("main", **asked, device="cpu", resume=resume) == 0
     (run,) = workplace.runs("main")
     assert run.info.status == "FINISHED"
@@ -229,7 +231,7 @@ def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys)
         ([2.3, 2.4], "pruner=none in a new study lets every trial end"),
     ],
 )
-def test_a_study_whose_trials_were_all_pruned_says_why_in_one_line(workplace, capsys, reports, reason):
+def test_a_study_with_only_pruned_trials_says_why_in_one_line(workplace, capsys, reports, reason):
     command = {**QUICK, "study_name": "mine", "space": json.dumps({"max_lr": {"low": 0.01, "high": 0.1}}), "width": 4}
     command |= {"epochs": 1, "objectives": "valid/loss"}
     assert workplace.run("sweep", **command, num_trials=1) == 0
@@ -250,9 +252,9 @@ def test_a_study_whose_trials_were_all_pruned_says_why_in_one_line(workplace, ca
 
 
 @pytest.mark.slow
-def test_a_trial_whose_objective_is_no_number_has_failed_and_counts(workplace):
+def test_a_trial_whose_objective_is_not_finite_fails_and_counts(workplace):
     weights = models.build("resnet18", num_classes=10, image_size=32, width=4).state_dict()
-    # Training takes the variances of its own batches, and validation these, of which there is no root.
+    # Validation uses these negative variances, which have no square root. Training uses the variances of its batches.
     weights |= {name: -1e9 * value for name, value in weights.items() if name.endswith("running_var")}
     save_file(weights, workplace.folder / "broken.safetensors")
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
@@ -272,7 +274,7 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
         return network
 
     monkeypatch.setattr(Recipe, "model", model)
-    monkeypatch.setattr(gc, "enable", lambda: None)  # of the command itself
+    monkeypatch.setattr(gc, "enable", lambda: None)  # the command would call it
     space = json.dumps({"max_lr": [0.01, 1000], "width": [4, 5]})  # with the higher rate, every other trial fails
     gc.disable()
     try:
@@ -293,12 +295,15 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
         ({"space": json.dumps({"max_lr": [0.1], "batch_size": [32, 500]})}, "batch_size=500 is more than"),
         ({"space": json.dumps({"max_lr": [0.1]}), "sampler": "tbe"}, "did you mean tpe?"),
         ({"space": json.dumps({"max_lr": [0.1]}), "objectives": "test/accuracy"}, "objectives"),
-        ({"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"}, "cannot be made in /nowhere"),
+        (
+            {"space": json.dumps({"max_lr": [0.1]}), "storage": "sqlite:////nowhere/o.db"},
+            "cannot be created in /nowhere",
+        ),
         ({}, "nothing to vary"),
-        ({"experiment": "auto", "model": "resnet9"}, "nothing to vary; give one, such as space="),
+        ({"experiment": "auto", "model": "resnet9"}, "nothing to vary; give a space, such as space="),
     ],
 )
-def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part):
+def test_bad_input_is_one_line_and_creates_no_run(workplace, capsys, params, part):
     assert workplace.runs() == []
     capsys.readouterr()
     assert workplace.run("sweep", **{**QUICK, **params}) == 2
@@ -309,7 +314,7 @@ def test_bad_input_is_one_line_and_makes_no_run(workplace, capsys, params, part)
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
+def test_a_killed_study_is_finished_by_two_workers(workplace):
     command = {**GRID, "sweep_workers": 2, "epochs": 6}
     killed = workplace.start("sweep", **{**command, "sweep_workers": 1})
     wait_for(lambda: sum(finished(workplace, "grid").values()) >= 1 and is_training(workplace, "grid"))
@@ -327,14 +332,14 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
     assert before <= after
     (parent,) = workplace.runs("sweep")
     assert parent.info.status == "FINISHED"
-    (second,) = (run for run in workplace.runs() if "step" not in run.data.tags)  # that `mlflow run` made again
+    (second,) = (run for run in workplace.runs() if "step" not in run.data.tags)  # the new run of `mlflow run`
     assert parent.info.run_id in second.data.tags["mlflow.note.content"]
     runs = {run.info.run_id: run for run in workplace.runs("trial")}
     assert "RUNNING" not in {run.info.status for run in runs.values()}
     epochs = {}
     for trial in trials_of(workplace, "grid"):
         if run_id := trial.user_attrs.get("goes_on_with"):
-            assert trial.user_attrs["mlflow.run_id"] == run_id  # the same run, from where its dead worker was
+            assert trial.user_attrs["mlflow.run_id"] == run_id  # it continues the run of its dead worker
             epochs[run_id] = [point.step for point in workplace.client.get_metric_history(run_id, "valid/accuracy")]
             assert runs[run_id].data.tags["optuna.trial"] == str(trial.number)
     assert epochs
@@ -342,7 +347,7 @@ def test_a_killed_study_goes_on_to_its_total_with_two_workers(workplace):
 
 
 @pytest.mark.slow
-def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_it_is_back(workplace):
+def test_a_failing_storage_is_one_line_and_the_study_continues_once_it_is_back(workplace):
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
     command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 1}
     assert workplace.run("sweep", **command) == 0
@@ -362,7 +367,7 @@ def test_a_storage_that_fails_on_the_way_is_one_line_and_the_study_goes_on_once_
     assert sum(state == "COMPLETE" for _, state in finished(workplace, "mine").elements()) == 2
 
 
-def test_what_no_values_are_to_blame_for_ends_the_sweep_and_counts_for_no_trial(workplace, capsys):
+def test_an_error_not_caused_by_values_ends_the_sweep_and_its_trial_does_not_count(workplace, capsys):
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
     command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 1, "num_trials": 2}
     with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
@@ -370,7 +375,7 @@ def test_what_no_values_are_to_blame_for_ends_the_sweep_and_counts_for_no_trial(
         database.execute(f"CREATE TRIGGER full BEFORE INSERT ON runs WHEN NEW.name LIKE 'trial %' {refuse}")
     assert workplace.run("sweep", **command) == 1
     err = capsys.readouterr().err
-    assert "its disk is full (trial 0 does not count: the same command tries it again)" in err.splitlines()[-1]
+    assert "its disk is full (trial 0 does not count; the same command tries it again)" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not finished(workplace, "mine")
     with closing(sqlite3.connect(workplace.folder / "mlflow.db")) as database:
@@ -381,16 +386,16 @@ def test_what_no_values_are_to_blame_for_ends_the_sweep_and_counts_for_no_trial(
     assert again.params == refused.params
 
 
-def test_a_trial_that_another_worker_gave_up_ends_and_the_next_begins(workplace, capsys):
+def test_a_trial_that_another_worker_took_over_ends_and_the_next_begins(workplace, capsys):
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
     command = {**QUICK, "study_name": "mine", "space": space, "width": 4, "epochs": 2, "num_trials": 1}
-    study.connect(f"sqlite:///{workplace.folder}/optuna.db").engine.dispose()  # makes its tables
+    study.connect(f"sqlite:///{workplace.folder}/optuna.db").engine.dispose()  # creates its tables
     with closing(sqlite3.connect(workplace.folder / "optuna.db")) as database:
         is_first = "(SELECT number FROM trials WHERE trial_id = NEW.trial_id) = 0"
         give_up = "BEGIN UPDATE trials SET state = 'FAIL' WHERE trial_id = NEW.trial_id; END"
         database.execute(f"CREATE TRIGGER g AFTER INSERT ON trial_intermediate_values WHEN {is_first} {give_up}")
     assert workplace.run("sweep", **command) == 0
-    assert "trial 0 was given up: another worker took this one for dead" in capsys.readouterr().err
+    assert "trial 0 was stopped: another worker considered this one dead" in capsys.readouterr().err
     first, second = trials_of(workplace, "mine")
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
     assert "error" not in first.user_attrs
@@ -398,7 +403,7 @@ def test_a_trial_that_another_worker_gave_up_ends_and_the_next_begins(workplace,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep_workers", [1, 2])
-def test_ctrl_c_marks_the_running_trials_and_leaves_the_study_whole(workplace, sweep_workers):
+def test_ctrl_c_closes_the_running_trials_and_the_study_can_continue(workplace, sweep_workers):
     command = {**GRID, "sweep_workers": sweep_workers, "epochs": 30}
     process = workplace.start("sweep", **command)
     wait_for(lambda: is_training(workplace, "grid"), process)
@@ -423,7 +428,7 @@ def test_ctrl_c_while_workers_import_is_one_line(workplace, seconds):
     wait_for(lambda: fork_servers(process), process)
     servers = fork_servers(process)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process that was started
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal, to every process of the group
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.split() == ["interrupted"]
@@ -438,7 +443,7 @@ def fork_servers(process):
 
 @pytest.fixture
 def postgresql():
-    """The URL of a database on a server of its own, on loopback."""
+    """The URL of a database on a PostgreSQL server that only this test uses, on loopback."""
     pytest.importorskip("psycopg", reason="no driver: pip install 'psycopg[binary]'")
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [shutil.which("initdb")]
     if programs[-1] is None:
@@ -457,7 +462,7 @@ def postgresql():
     try:
         subprocess.run([binaries / "initdb", "-D", data, "--auth=trust", "-U", name], **run)
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        # Its output goes to a file, or the server would hold the pipe that we wait on.
+        # Its output goes to a file: otherwise the server would keep open the pipe that this call waits for.
         subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], **run)
         yield f"postgresql+psycopg://{name}@127.0.0.1:{port}/postgres"
     finally:
@@ -468,7 +473,7 @@ def postgresql():
 @pytest.mark.slow
 def test_two_machines_share_a_study_on_postgresql(workplace, postgresql):
     command = {**GRID, "storage": postgresql, "epochs": 10}
-    # A temporary folder of its own hides the other's lock, as another machine does.
+    # With another temporary folder, a worker does not see the other's lock, as on another machine.
     workplace.environment["TMPDIR"] = str(workplace.folder)
     elsewhere = workplace.start("sweep", **command)
     wait_for(lambda: is_training(workplace, "grid", storage=postgresql), elsewhere)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own on loopback, where PostgreSQL is installed."""
+"""A PostgreSQL server for the tests, on loopback, if PostgreSQL is installed."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: pat
 
 
 class Postgres:
-    """A server with its data below a folder; a context that ends it."""
+    """A context with a running server, which has its data in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         found = shutil.which("initdb") or (str(FOLDERS[-1] / "initdb") if FOLDERS else "")
@@ -39,7 +39,7 @@ class Postgres:
         self._command("pg_ctl", "-D", self._folder / "data", "-m", "immediate", "stop")
 
     def new_database(self) -> str:
-        """The address of a database that is empty."""
+        """The address of an empty database."""
         self._num_databases += 1
         name = f"runs_{self._num_databases}"
         self._command("createdb", "-h", "127.0.0.1", "-p", self._port, "-U", "me", name)

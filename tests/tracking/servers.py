@@ -1,4 +1,4 @@
-"""A real tracking server on loopback that can be stopped, frozen and started again, and a door to it that can fail."""
+"""A real tracking server on loopback that a test can stop, freeze and start again, and a proxy to it that can fail."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 class Server:
-    """`mlflow server` with its database and artifacts below a folder; a context that ends it."""
+    """A context with a running `mlflow server`, which has its database and artifacts in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -67,12 +67,12 @@ class Server:
         raise AssertionError((self.folder / "log").read_text())
 
     def stop(self) -> None:
-        """Ends it as a power cut would."""
+        """Kills the server, as a power cut would."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
     def freeze(self) -> None:
-        """Lets it hang: connections open, no answer comes."""
+        """Lets the server hang: it takes connections but does not answer."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -86,7 +86,7 @@ class Server:
 
 
 class Door:
-    """A proxy before a server, which can fail; a context that ends it."""
+    """A context with a proxy to a server. The proxy can fail."""
 
     def __init__(self, server: Server) -> None:
         self.recover()
@@ -105,14 +105,11 @@ class Door:
         self.fails_with, self.fails_at, self.says, self.loses_answers = 0, "", b"", None
 
     def fail(self, status: int = 500, says: str = "", to: str = "") -> None:
-        """Answers so, in those words, to everything whose path ends in `to`."""
+        """Answers with this status and text to every request whose path ends in `to`."""
         self.fails_with, self.says, self.fails_at = status, says.encode(), to
 
     def lose_answers(self, to: str = "") -> None:
-        """Does what is asked and answers 500 all the same: the case in which a sender sends twice.
-
-        With `to`, where the path ends in that.
-        """
+        """Passes on every request whose path ends in `to`, but answers 500, so that a sender sends it again."""
         self.loses_answers = to
 
 
@@ -145,7 +142,7 @@ def _handler(door: Door, uri: str) -> type[BaseHTTPRequestHandler]:
 
 
 class ServedPlace(Workplace):
-    """A folder where a user stands whose runs go to an experiment of its own on a server."""
+    """A workplace whose runs go to an experiment of its own on a server."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         super().__init__(folder)

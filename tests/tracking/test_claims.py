@@ -1,4 +1,4 @@
-"""Of several processes that want to go on with one run at the same moment, one does."""
+"""If several processes try to resume a run at the same moment, exactly one succeeds."""
 
 import contextlib
 import multiprocessing
@@ -13,8 +13,8 @@ from pipeline.tracking import claims, lifecycle, processes, recovery, store
 NUM_PROCESSES = 4
 
 
-def go_on(folder, uri, step, run_id, number, is_elsewhere, barrier, answers):
-    """Goes on with a run at the moment when the others do, for a while, and says how that went."""
+def resume_run(folder, uri, step, run_id, number, is_elsewhere, barrier, answers):
+    """Tries to resume a run at the same moment as the other processes. Puts the error message, or "", in `answers`."""
     os.environ["XDG_STATE_HOME"] = str(folder / (f"state-{number}" if is_elsewhere else "state"))
     with contextlib.chdir(folder):
         store.use(uri)
@@ -33,11 +33,11 @@ def go_on(folder, uri, step, run_id, number, is_elsewhere, barrier, answers):
 
 def answers_of(place, step, run_id, is_elsewhere):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tracking.test_claims"])  # imported once, and not by each
+    context.set_forkserver_preload(["tests.tracking.test_claims"])  # imported once, not by each process
     barrier, answers = context.Barrier(NUM_PROCESSES), context.Queue()
     args = (place.folder, place.uri, step, run_id)
     started = [
-        context.Process(target=go_on, args=(*args, number, is_elsewhere, barrier, answers))
+        context.Process(target=resume_run, args=(*args, number, is_elsewhere, barrier, answers))
         for number in range(NUM_PROCESSES)
     ]
     for process in started:
@@ -51,7 +51,7 @@ def answers_of(place, step, run_id, is_elsewhere):
 @pytest.mark.parametrize(
     ("is_elsewhere", "was"), [pytest.param(False, "killed", marks=pytest.mark.slow), (True, "interrupted")]
 )
-def test_one_of_several_processes_goes_on_with_a_run(place, is_elsewhere, was):
+def test_one_of_several_processes_resumes_a_run(place, is_elsewhere, was):
     gone = processes.as_tags({**processes.this(), "process.pid": "0"})
     run_id = place.client.create_run("0", tags={"step": "train", **gone}).info.run_id
     if was == "interrupted":
@@ -64,7 +64,7 @@ def test_one_of_several_processes_goes_on_with_a_run(place, is_elsewhere, was):
     assert len(place.client.get_metric_history(run_id, "number")) == 1
 
 
-def test_a_run_that_another_process_has_taken_since_is_not_closed_as_dead(place):
+def test_a_run_that_another_process_has_resumed_is_not_closed_as_dead(place):
     gone = processes.as_tags({**processes.this(), "process.pid": "0"})
     run_id = place.client.create_run("0", tags={"step": "train", **gone}).info.run_id
     with lifecycle.start("train", "continued", reopen=run_id):
@@ -72,24 +72,24 @@ def test_a_run_that_another_process_has_taken_since_is_not_closed_as_dead(place)
         assert place.client.get_run(run_id).info.status == "RUNNING"
 
 
-def test_who_waits_for_a_lock_says_so_and_gives_up(place, monkeypatch, capsys):
+def test_a_process_that_waits_for_a_lock_says_so_and_gives_up(place, monkeypatch, capsys):
     monkeypatch.setattr(claims, "SILENT_SECONDS", 0.1)
     monkeypatch.setattr(claims, "LOCK_SECONDS", 0.3)
     begun, ended = threading.Event(), threading.Event()
 
     def hold():
-        with claims.alone("1" * 32):
+        with claims.exclusive("1" * 32):
             begun.set()
             ended.wait()
 
     holder = threading.Thread(target=hold)
     holder.start()
     begun.wait()
-    with pytest.raises(ValueError, match="another process has held"), claims.alone("1" * 32):
+    with pytest.raises(ValueError, match="another process has held"), claims.exclusive("1" * 32):
         pass
     assert "waiting up to 0.3 s for another process" in capsys.readouterr().err
     ended.set()
     holder.join()
     started = time.monotonic()
-    with claims.alone("1" * 32):
+    with claims.exclusive("1" * 32):
         assert time.monotonic() - started < 1

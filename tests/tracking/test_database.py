@@ -1,4 +1,4 @@
-"""A database is found by its address, made once, and refused within seconds where it cannot be used."""
+"""A database is found by its address, created once, and refused within seconds if it cannot be used."""
 
 import contextlib
 import multiprocessing
@@ -47,7 +47,7 @@ def open_together(kind, uri, barrier):
 @pytest.mark.parametrize("num_processes", [3, 6])
 @pytest.mark.parametrize("kind", OPEN)
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
-def test_processes_that_start_at_once_make_the_tables_once(where, kind, num_processes, tmp_path, request):
+def test_processes_that_start_together_create_the_tables_once(where, kind, num_processes, tmp_path, request):
     server = where == "postgres" and request.getfixturevalue("postgres")
     uri = server.new_database() if server else f"sqlite:///{tmp_path}/a.db"
     spawn = multiprocessing.get_context("spawn")
@@ -64,7 +64,7 @@ def test_processes_that_start_at_once_make_the_tables_once(where, kind, num_proc
     assert [path.name for path in tmp_path.iterdir()] == ([] if server else ["a.db"])
 
 
-def test_a_process_killed_while_it_makes_the_store_leaves_no_half_of_one(tmp_path):
+def test_a_process_killed_while_it_creates_the_store_leaves_no_incomplete_store(tmp_path):
     uri = f"sqlite:///{tmp_path}/a.db"
     program = f"from pipeline.tracking import store; store.use({uri!r}); store.Client()"
     process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(PROJECT)})
@@ -79,7 +79,7 @@ def test_a_process_killed_while_it_makes_the_store_leaves_no_half_of_one(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
-def test_a_store_that_another_program_makes_is_waited_for(tmp_path):
+def test_a_process_waits_for_a_store_that_another_program_creates(tmp_path):
     uri = f"sqlite:///{tmp_path}/a.db"
     program = f"import mlflow; mlflow.MlflowClient({uri!r}).search_experiments()"
     process = subprocess.Popen([sys.executable, "-c", program])
@@ -94,7 +94,7 @@ FOLDERS = ["my work", "größe", "50% off", "a%20b", "what?", "#1", "猫", "a+b&
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_default_store_of_a_folder_is_found_whatever_its_name(name, tmp_path, monkeypatch):
+def test_the_default_store_is_found_in_a_folder_of_any_name(name, tmp_path, monkeypatch):
     folder = tmp_path / name
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -105,7 +105,7 @@ def test_the_default_store_of_a_folder_is_found_whatever_its_name(name, tmp_path
         assert lifecycle.where_to_look(run.id).endswith("with: make ui")
         study.connect(study.storage_url("auto"))
     assert {path.name for path in folder.iterdir()} >= {"mlflow.db", "optuna.db"}
-    if store.uri() == f"sqlite:///{folder}/mlflow.db":  # else MLflow makes a folder of the encoded name as well
+    if store.uri() == f"sqlite:///{folder}/mlflow.db":  # otherwise MLflow also creates a folder with the encoded name
         assert {path.name for path in tmp_path.iterdir()} == {name, "state"}
 
 
@@ -139,7 +139,7 @@ def test_the_address_of_a_file_leads_to_it(name):
 
 @contextlib.contextmanager
 def silent_server():
-    """The port of a server that takes connections and says nothing."""
+    """The port of a server that takes connections but does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -152,7 +152,7 @@ def silent_server():
         ("sqlite:///cut.db", "malformed|not a database|disk I/O error"),
         ("sqlite:///folder", "unable to open database file"),
         ("sqlite:///text.db/x.db", "Not a directory|File exists"),
-        ("sqlite:////proc/x.db", "cannot be made in"),
+        ("sqlite:////proc/x.db", "cannot be created in"),
         ("sqlite:////proc/nope/x.db", r"No such file or directory"),
         ("postgresql+psycopg://me@127.0.0.1:1/runs", "Connection refused"),
         ("postgresql+psycopg://me@127.0.0.1:{silent}/runs", "timeout|timed out"),
@@ -174,7 +174,7 @@ def test_a_database_that_cannot_be_used_is_refused_within_seconds(kind, uri, rea
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_database_that_is_busy_is_waited_for_with_a_word(tmp_path, capsys):
+def test_a_process_waits_for_a_busy_database_with_a_message(tmp_path, capsys):
     uri = f"sqlite:///{tmp_path}/a.db"
     open_store(uri)
     with contextlib.closing(sqlite3.connect(tmp_path / "a.db", check_same_thread=False)) as other:
@@ -183,4 +183,4 @@ def test_a_database_that_is_busy_is_waited_for_with_a_word(tmp_path, capsys):
         ends.start()
         open_store(f"{uri}?timeout=0.2")
         ends.join()
-    assert capsys.readouterr().err == "database is locked; trying for up to 120 s\n"
+    assert capsys.readouterr().err == "database is locked; trying again for up to 120 s\n"

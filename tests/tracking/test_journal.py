@@ -1,4 +1,4 @@
-"""What waits to be sent is not lost unseen: not to damage, not to a refusal, not to a folder that somebody removes."""
+"""Unsent entries are never lost silently: not by damage, not by a refusal, and not if somebody removes the folder."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from pipeline.training.events import Failure
 from tests.resume.test_resume import TRAIN, state_folder, wait_for_epochs
 
 NUM_ENTRIES, NUM_SENT = 8, 3
-GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}  # tags of a process that is not
+GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}  # tags of a dead process
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def place(place, monkeypatch):
 
 
 def left_behind(run_id, uri, num_sent=0, is_closed=True):
-    """A journal of NUM_ENTRIES points, some of them sent, that its process has left so."""
+    """The folder of a journal of NUM_ENTRIES points that its process has left, with the first `num_sent` sent."""
     sent = []
 
     def send(folder, entry):
@@ -50,7 +50,7 @@ def flipped(path, place, bits):
 
 
 def replayed(folder):
-    """The steps that are sent of a journal, each as it was logged, and whether the journal is gone."""
+    """(steps that are sent from a journal, whether the journal is then removed). Each point must be as logged."""
     steps = []
 
     def send(_, entry):
@@ -67,7 +67,7 @@ def flips(number, of, seed):
 
 
 @pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "killed"])
-def test_a_flipped_byte_of_an_entry_costs_that_one_and_is_said(place, is_closed):
+def test_a_flipped_byte_loses_at_most_its_entry_and_is_reported(place, is_closed):
     original = left_behind("1" * 32, place.uri, NUM_SENT, is_closed)
     content = (original / "entries.jsonl").read_bytes()
     for where, bits in flips(300, content, seed=0):
@@ -102,7 +102,7 @@ def test_a_wrong_position_of_an_earlier_version_loses_nothing(place, position):
     assert replayed(folder) == (set(range(8)), True)
 
 
-def test_a_journal_of_an_earlier_version_goes_on_where_it_was(place):
+def test_a_journal_of_an_earlier_version_continues_at_its_position(place):
     folder = place.folder / "journal-1-0"
     folder.mkdir()
     lines = [json.dumps({"kind": "metrics", "values": {"loss": 0.5 + step}, "step": step}) for step in range(8)]
@@ -113,7 +113,7 @@ def test_a_journal_of_an_earlier_version_goes_on_where_it_was(place):
 
 
 @pytest.mark.parametrize("kept", [None, 0, 2, 7])
-def test_entries_that_are_missing_at_the_end_are_said(place, kept):
+def test_entries_missing_at_the_end_are_reported(place, kept):
     folder = left_behind("1" * 32, place.uri)
     lines = (folder / "entries.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "entries.jsonl").write_bytes(b"".join(lines[:kept]))
@@ -124,7 +124,7 @@ def test_entries_that_are_missing_at_the_end_are_said(place, kept):
     assert outbox.refusals(folder) == [f"{8 - kept} entries of the journal are lost"]
 
 
-def test_what_a_killed_process_was_writing_is_no_damage(place):
+def test_the_unfinished_line_of_a_killed_process_is_no_damage(place):
     original = left_behind("1" * 32, place.uri, is_closed=False)
     content = (original / "entries.jsonl").read_bytes()
     begin = content.rindex(b"\n", 0, -1) + 1
@@ -136,7 +136,7 @@ def test_what_a_killed_process_was_writing_is_no_damage(place):
 
 
 @pytest.mark.parametrize("name", ["entries.jsonl", "header.json"])
-def test_sync_sends_what_is_whole_of_a_damaged_journal_and_keeps_it(place, capsys, name):
+def test_sync_sends_the_intact_entries_of_a_damaged_journal_and_keeps_it(place, capsys, name):
     run_id = place.client.create_run("0", tags=GONE).info.run_id
     folder = left_behind(run_id, place.uri)
     flipped(folder / name, (folder / name).read_bytes().index(b"0.5" if name == "entries.jsonl" else b"mlflow"), 1)
@@ -151,7 +151,7 @@ def test_sync_sends_what_is_whole_of_a_damaged_journal_and_keeps_it(place, capsy
     assert place.run("sync") == 0
 
 
-def test_what_the_store_refuses_stays_until_it_takes_it(place, capsys):
+def test_a_refused_entry_is_kept_until_the_store_accepts_it(place, capsys):
     with pytest.raises(Failure, match="not tracked: metrics of run"), lifecycle.start("train", "refused") as run:
         run.metrics({"loss": 1.0}, step=1)
         assert run.flush()
@@ -169,7 +169,7 @@ def test_what_the_store_refuses_stays_until_it_takes_it(place, capsys):
     assert not folder.exists()
 
 
-def test_what_the_store_will_never_take_is_said_at_every_sync(place, capsys):
+def test_every_sync_reports_an_entry_that_the_store_never_accepts(place, capsys):
     run_id = place.client.create_run("0", tags=GONE).info.run_id
     folder = left_behind(run_id, place.uri)
     with (folder / "entries.jsonl").open("a") as file:
@@ -177,7 +177,7 @@ def test_what_the_store_will_never_take_is_said_at_every_sync(place, capsys):
     for _ in range(2):
         assert place.run("sync") == 1
         error = capsys.readouterr().err.splitlines()[-1]
-        assert f"run {run_id}: entries that were not taken stay in {folder}" in error
+        assert f"run {run_id}: refused entries are kept in {folder} (1, the first: " in error
     with lifecycle.start("evaluate", "another"):
         pass
     assert "not tracked" not in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_what_the_store_will_never_take_is_said_at_every_sync(place, capsys):
 @pytest.mark.parametrize(
     "part", ["", pytest.param("classifier-pipeline/runs/{run_id}", marks=pytest.mark.slow)], ids=["all", "of the run"]
 )
-def test_a_state_folder_that_is_removed_ends_a_training_in_one_line(place, part):
+def test_a_training_whose_state_folder_is_removed_ends_with_one_line(place, part):
     process = place.start("train", **{**TRAIN, "epochs": 1000})
     run_id = wait_for_epochs(place, process, 2)
     shutil.rmtree(place.folder / "state" / part.format(run_id=run_id), ignore_errors=True)
@@ -197,26 +197,26 @@ def test_a_state_folder_that_is_removed_ends_a_training_in_one_line(place, part)
     assert process.returncode == 1, err
     assert "Traceback" not in err
     (message,) = (line for line in err.splitlines() if line.startswith("error: "))
-    assert "what the run keeps on this disk is gone" in message
+    assert "the run's files on this disk are missing" in message
     run = place.client.get_run(run_id)
     assert run.info.status == "FAILED"
-    assert "removed while the run went on" in run.data.tags["error"]
+    assert "removed during the run" in run.data.tags["error"]
     steps = [point.step for point in place.client.get_metric_history(run_id, "lr")]
     assert steps == list(range(1, len(steps) + 1))
     assert {"weights/best.safetensors", "weights/last.safetensors", "steps.csv"} <= place.artifacts(run_id)
     assert not list(state_folder(place, run_id).glob("journal-*"))
 
 
-def test_a_state_folder_that_is_removed_at_the_end_costs_nothing(place):
+def test_nothing_is_lost_if_the_state_folder_is_removed_at_the_end(place):
     with lifecycle.start("train", "test") as run:
         run.metrics({"loss": 1.0}, step=1)
         assert run.flush()
-        with pytest.raises(FileNotFoundError, match="removed while the run went on"):
+        with pytest.raises(FileNotFoundError, match="removed during the run"):
             shutil.rmtree(place.folder / "state")
             run.metrics({"loss": 0.5}, step=2)
         shutil.rmtree(place.folder / "state")
-        run.text("words.txt", "whole")
+        run.text("notes.txt", "whole")
         shutil.rmtree(place.folder / "state" / "nothing", ignore_errors=True)
     assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2]
-    assert place.artifacts(run.id) == {"words.txt"}
+    assert place.artifacts(run.id) == {"notes.txt"}
     assert place.client.get_run(run.id).info.status == "FINISHED"

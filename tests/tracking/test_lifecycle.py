@@ -1,4 +1,4 @@
-"""What is logged is in the store, once and harmless, whoever else writes there and whoever chose the names."""
+"""Everything logged is stored once and is harmless, whoever else writes to the store and whoever chose the names."""
 
 import contextlib
 import json
@@ -36,12 +36,12 @@ def write(folder: Path, uri: str, number: int) -> str:
             for epoch in range(1, EPOCHS + 1):
                 run.metrics({"loss": number + epoch, "accuracy": epoch}, step=epoch)
                 run.tags({f"epoch.{epoch}": number})
-            run.text("told.txt", str(number))
+            run.text("note.txt", str(number))
             return run.id
 
 
 @pytest.mark.parametrize("num_writers", [pytest.param(each, marks=pytest.mark.slow) for each in (2, 8)])
-def test_processes_that_write_to_one_sqlite_store_at_a_time_lose_nothing(place, num_writers):
+def test_processes_that_write_to_one_sqlite_store_together_lose_nothing(place, num_writers):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_writers, mp_context=spawn) as pool:
         ids = list(pool.map(write, [place.folder] * num_writers, [place.uri] * num_writers, range(num_writers)))
@@ -51,29 +51,29 @@ def test_processes_that_write_to_one_sqlite_store_at_a_time_lose_nothing(place, 
         assert {f"epoch.{epoch}" for epoch in range(1, EPOCHS + 1)} <= run.data.tags.keys()
         points = place.client.get_metric_history(run_id, "loss")
         assert [(point.step, point.value) for point in points] == [(e, number + e) for e in range(1, EPOCHS + 1)]
-        assert place.artifacts(run_id) == {"told.txt"}
+        assert place.artifacts(run_id) == {"note.txt"}
 
 
-def test_an_entry_sent_twice_is_there_once(place):
+def test_an_entry_sent_twice_is_stored_once(place):
     with lifecycle.start("train", "twice") as run:
         run.metrics({"loss": 1.0}, step=1)
         run.params({"epochs": 3})
         run.dataset("digits", "0" * 32, "data", "training")
-        run.text("folder/told.txt", "once")
+        run.text("folder/note.txt", "once")
         run.flush()
         (journal,) = place.folder.glob("state/classifier-pipeline/runs/*/journal-*")
         again = Path(shutil.copytree(journal, place.folder / "again"))
-    (again / "sent").unlink()  # as if it had been killed before it could note what was taken
-    assert replay(again, Sender(run.id, place.uri)) == 7  # with the seals of the run and of its parameters
+    (again / "sent").unlink()  # as if the process had been killed before it recorded its position
+    assert replay(again, Sender(run.id, place.uri)) == 7  # the seals of the run and of its parameters are entries too
     assert replay(again, Sender(run.id, place.uri)) == 0  # another process was faster
     stored = place.client.get_run(run.id)
     assert len(place.client.get_metric_history(run.id, "loss")) == 1
     assert stored.data.params == {"epochs": "3"}
     assert len(stored.inputs.dataset_inputs) == 1
-    assert place.artifacts(run.id) == {"folder/told.txt", "params.json"}
+    assert place.artifacts(run.id) == {"folder/note.txt", "params.json"}
 
 
-def test_of_several_that_send_one_journal_one_does(place):
+def test_one_of_several_senders_sends_a_journal(place):
     sent = []
 
     def send(folder, entry):
@@ -113,7 +113,7 @@ def test_a_description_holds_no_html(place):
     assert note == "**Sweep** of &lt;script&gt;alert(1)&lt;/script&gt;\n\nsecond \\x1b&#91;31mline"
 
 
-def test_an_interrupt_while_something_is_logged_leaves_it_and_a_true_status(place, monkeypatch):
+def test_an_interrupt_during_logging_loses_nothing_and_sets_the_right_status(place, monkeypatch):
     sync = journal.sync
 
     def interrupted(path):
@@ -130,7 +130,7 @@ def test_an_interrupt_while_something_is_logged_leaves_it_and_a_true_status(plac
 
 
 @pytest.mark.parametrize("step", ["train", "main"])
-def test_a_run_under_way_is_not_gone_on_with(place, step):
+def test_a_run_under_way_cannot_be_resumed(place, step):
     with lifecycle.start(step, "first") as first:
         with (
             pytest.raises(ValueError, match=f"run {first.id} is still running"),
@@ -140,7 +140,7 @@ def test_a_run_under_way_is_not_gone_on_with(place, step):
         assert place.client.get_run(first.id).info.status == "RUNNING"
 
 
-def test_a_sweep_that_was_joined_ends_well_though_who_began_it_was_interrupted(place):
+def test_a_joined_sweep_finishes_although_its_first_process_was_interrupted(place):
     first = contextlib.ExitStack()
     run = first.enter_context(lifecycle.start("sweep", "first"))
     with lifecycle.start("sweep", "second", reopen=run.id):
@@ -152,7 +152,7 @@ def test_a_sweep_that_was_joined_ends_well_though_who_began_it_was_interrupted(p
     assert "error" not in stored.data.tags
 
 
-def test_a_sweep_under_way_is_joined_and_left_for_its_own_process_to_end(place):
+def test_a_process_joins_a_sweep_under_way_and_does_not_end_it(place):
     with lifecycle.start("sweep", "first") as first:
         with pytest.raises(KeyboardInterrupt), lifecycle.start("sweep", "second", reopen=first.id) as second:
             assert second.id == first.id
@@ -167,7 +167,7 @@ def test_a_sweep_under_way_is_joined_and_left_for_its_own_process_to_end(place):
     assert "error" not in stored.data.tags
 
 
-def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_since(place):
+def test_unsent_entries_of_one_machine_do_not_overwrite_newer_ones_of_another(place):
     def epochs(numbers):
         for epoch in numbers:
             run.metrics({"loss": 1 / epoch}, step=epoch)
@@ -176,7 +176,7 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
         epochs((1, 2))
         run.flush()
         (kept,) = place.folder.glob("state/classifier-pipeline/runs/*/journal-*")
-        while not recovery.is_sent(kept):  # the place it has got to is written after what was sent has arrived
+        while not recovery.is_sent(kept):  # the position is written after an entry has arrived
             time.sleep(0.01)
         left = Path(shutil.copytree(kept, place.folder / kept.name))
         raise KeyboardInterrupt
@@ -197,7 +197,7 @@ def test_what_a_machine_left_unsent_does_not_come_over_what_another_has_told_sin
 
 
 def left_behind(place, run_id, uri, *entries):
-    """A journal that a process which is gone has left so."""
+    """The folder of a journal with these entries, left by a dead process."""
     folder = place.folder / "state" / "classifier-pipeline" / "runs" / run_id / "journal-1-0"
     folder.mkdir(parents=True)
     (folder / "header.json").write_text(json.dumps({"run_id": run_id, "uri": uri}))
@@ -206,10 +206,10 @@ def left_behind(place, run_id, uri, *entries):
     return folder
 
 
-GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}  # tags of a process that is not
+GONE = {"step": "train", **processes.as_tags({**processes.this(), "process.pid": "0"})}  # tags of a dead process
 
 
-def test_a_run_whose_end_alone_was_unsent_ends_as_it_said(place):
+def test_a_run_with_only_its_status_unsent_gets_that_status(place):
     run_id = place.client.create_run("0", tags=GONE).info.run_id
     left_behind(place, run_id, place.uri, {"kind": "status", "at": 1, "status": "FINISHED"})
     with lifecycle.start("evaluate", "the next start"):
@@ -219,29 +219,29 @@ def test_a_run_whose_end_alone_was_unsent_ends_as_it_said(place):
     assert "error" not in stored.data.tags
 
 
-def test_what_is_not_taken_of_one_run_holds_up_no_other(place, capsys):
+def test_refused_entries_of_one_run_do_not_block_another(place, capsys):
     gone = [place.client.create_run("0", tags=GONE).info.run_id for _ in range(2)]
-    # A place that is a file takes no files.
+    # A file in the folder's place prevents storing artifacts.
     blocked = Path(place.client.get_run(gone[0]).info.artifact_uri.removeprefix("file://"))
     blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.touch()
     folder = left_behind(
-        place, gone[0], place.uri, {"kind": "file", "at": 1, "file": "files/told.txt", "path": "told.txt"}
+        place, gone[0], place.uri, {"kind": "file", "at": 1, "file": "files/note.txt", "path": "note.txt"}
     )
     (folder / "files").mkdir()
-    (folder / "files/told.txt").write_text("whole")
+    (folder / "files/note.txt").write_text("whole")
     with lifecycle.start("evaluate", "the next start"):
         pass
-    assert f"run {gone[0]} is left as it is: tracking store" in capsys.readouterr().err
+    assert f"run {gone[0]} stays open: tracking store" in capsys.readouterr().err
     assert [place.client.get_run(run_id).info.status for run_id in gone] == ["RUNNING", "FAILED"]
     blocked.unlink()
     with lifecycle.start("evaluate", "the one after"):
         pass
     assert place.client.get_run(gone[0]).info.status == "FAILED"
-    assert place.artifacts(gone[0]) == {"told.txt"}
+    assert place.artifacts(gone[0]) == {"note.txt"}
 
 
-def test_a_journal_of_another_host_is_sent_once_that_is_silent(place):
+def test_a_journal_of_another_host_is_sent_once_the_host_is_silent(place):
     run_id = place.client.create_run("0", tags=GONE).info.run_id
     folder = left_behind(place, run_id, place.uri)
     (folder / "closed").unlink()
@@ -253,20 +253,20 @@ def test_a_journal_of_another_host_is_sent_once_that_is_silent(place):
     assert [found for found, _ in recovery.abandoned_journals()] == [folder]
 
 
-def test_a_process_that_nobody_waits_for_is_dead():
+def test_a_zombie_process_is_dead():
     process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    told = {**processes.this(), "process.pid": str(process.pid)}
-    told["process.started"] = f"{told['process.started'].split()[0]} {process.create_time() - psutil.boot_time():.2f}"
-    assert not processes.is_dead(told)
+    tags = {**processes.this(), "process.pid": str(process.pid)}
+    tags["process.started"] = f"{tags['process.started'].split()[0]} {process.create_time() - psutil.boot_time():.2f}"
+    assert not processes.is_dead(tags)
     os.kill(process.pid, signal.SIGKILL)
     while process.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert processes.is_dead(told)
+    assert processes.is_dead(tags)
     process.wait()
 
 
 @pytest.mark.parametrize("is_interrupted", [False, True])
-def test_states_go_once_the_run_has_ended_well(place, is_interrupted):
+def test_states_are_removed_once_the_run_has_finished(place, is_interrupted):
     with contextlib.suppress(KeyboardInterrupt), lifecycle.start("train", "test") as run:
         run.state({"weights": torch.ones(2)}, step=7)
         run.no_states_once_finished()
@@ -274,17 +274,17 @@ def test_states_go_once_the_run_has_ended_well(place, is_interrupted):
             raise KeyboardInterrupt
     stored = place.client.get_run(run.id)
     assert stored.info.status == ("KILLED" if is_interrupted else "FINISHED")
-    assert training_state.is_there(run.id, stored.data.tags) == is_interrupted
+    assert training_state.has_state(run.id, stored.data.tags) == is_interrupted
     assert bool(place.artifacts(run.id)) == is_interrupted
 
 
-def test_a_served_model_whose_files_were_lost_on_the_way_is_sent_again(place):
+def test_a_served_model_is_sent_again_if_its_files_were_lost(place):
     described = {"network": {"name": "resnet9", "options": {"width": 4}}, "image_size": 8, "classes": ["a", "b"]}
     weights = models.build("resnet9", num_classes=2, image_size=8, width=4).state_dict()
     checkpoint.save(place.folder / "w.safetensors", weights, {**described, "mean": [0.5] * 3, "std": [0.25] * 3})
     blocked = Path(place.client.get_experiment("0").artifact_location.removeprefix("file://")) / "models"
     blocked.parent.mkdir(parents=True, exist_ok=True)
-    blocked.touch()  # where a file is, no folder can be made
+    blocked.touch()  # this file has the folder's place, so the folder cannot be created
     with lifecycle.start("train", "test") as run:
         run.model(place.folder / "w.safetensors", np.zeros((1, 3, 8, 8), dtype=np.uint8), epoch=1)
         deadline = time.monotonic() + 60
@@ -297,28 +297,28 @@ def test_a_served_model_whose_files_were_lost_on_the_way_is_sent_again(place):
     assert [path.name for path in location.rglob("*.safetensors")] == ["classifier.safetensors"]
 
 
-def test_what_is_unsent_outlives_a_database_that_does_not_know_its_run(place, capsys):
+def test_unsent_entries_are_kept_if_the_database_does_not_know_their_run(place, capsys):
     (place.folder / "elsewhere").mkdir()
     elsewhere = Workplace(place.folder / "elsewhere")
     run_id = elsewhere.client.create_run("0", tags={"step": "train"}).info.run_id
     journal = left_behind(place, run_id, place.uri, {"kind": "metrics", "at": 1, "values": {"loss": 0.5}, "step": 1})
     assert place.run("train", resume="latest") == 2
     assert place.run("sync") == 1
-    assert f"run {run_id} is not in {place.uri}" in capsys.readouterr().err.splitlines()[-1]
+    assert f"run {run_id} is missing or deleted in {place.uri}" in capsys.readouterr().err.splitlines()[-1]
     journal.joinpath("header.json").write_text(json.dumps({"run_id": run_id, "uri": elsewhere.uri}))
     assert place.run("sync") == 0
     assert elsewhere.client.get_run(run_id).data.metrics == {"loss": 0.5}
     assert not journal.exists()
 
 
-def test_what_is_unsent_of_a_deleted_run_waits_until_it_is_restored(place, capsys):
+def test_unsent_entries_of_a_deleted_run_wait_until_it_is_restored(place, capsys):
     run_id, other_id = (place.client.create_run("0", tags=GONE).info.run_id for _ in range(2))
     left_behind(place, run_id, place.uri, {"kind": "metrics", "at": 1, "values": {"loss": 0.5}, "step": 1})
     nothing_left = left_behind(place, other_id, place.uri)
     for deleted in (run_id, other_id):
         place.client.delete_run(deleted)
     assert place.run("sync") == 1
-    assert f"`mlflow runs restore --run-id {run_id}` brings it back" in capsys.readouterr().err.splitlines()[-1]
+    assert f"with `mlflow runs restore --run-id {run_id}`" in capsys.readouterr().err.splitlines()[-1]
     assert not nothing_left.exists()
     place.client.restore_run(run_id)
     assert place.run("sync") == 0
@@ -326,18 +326,18 @@ def test_what_is_unsent_of_a_deleted_run_waits_until_it_is_restored(place, capsy
     assert (stored.info.status, stored.data.metrics) == ("FAILED", {"loss": 0.5})
 
 
-def test_no_place_for_what_waits_to_be_sent_is_one_line_and_a_failed_run(place, monkeypatch):
+def test_a_journal_that_cannot_be_written_is_one_line_and_a_failed_run(place, monkeypatch):
     (place.folder / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(place.folder / "file"))
     with (
-        pytest.raises(ValueError, match=r"^what a run logs cannot be kept in .*file/classifier-pipeline/runs"),
+        pytest.raises(ValueError, match=r"^the run's journal cannot be written to .*file/classifier-pipeline/runs"),
         lifecycle.start("train", "roomless"),
     ):
         pass
     assert [run.info.status for run in place.runs("train")] == ["FAILED"]
 
 
-def test_what_belongs_to_a_run_is_found_from_another_experiment(place, monkeypatch):
+def test_related_runs_are_found_from_another_experiment(place, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "photos")
     with lifecycle.start("main", "photos") as parent, lifecycle.start("train", "photos", parent) as training:
         pass

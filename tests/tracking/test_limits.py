@@ -1,4 +1,4 @@
-"""Names, tags and parameters are cut to what every store takes, and a store's own reason is shown."""
+"""Names, tags and parameters are cut to what every store accepts, and errors show the store's own reason."""
 
 import mlflow
 import pytest
@@ -18,7 +18,7 @@ from pipeline.tracking.errors import first_line
         (limits.param, models.SqlParam.value, limits.PARAM),
     ],
 )
-def test_a_text_is_cut_to_its_column(cut, column, most):
+def test_a_text_is_cut_to_the_width_of_its_column(cut, column, most):
     assert most <= column.type.length
     assert cut("a" * most) == "a" * most
     assert len(cut("a" * (most + 1))) == most
@@ -26,12 +26,12 @@ def test_a_text_is_cut_to_its_column(cut, column, most):
     assert cut("größe 猫\n\t") == "größe 猫\n\t"
 
 
-def test_a_long_name_keeps_its_result():
+def test_a_long_name_keeps_the_result_at_its_end():
     assert limits.name("trial 3  " + "x" * 300 + "  valid/accuracy 0.91").endswith("xx  valid/accuracy 0.91")
 
 
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
-def test_every_store_takes_long_texts(where, tmp_path, monkeypatch, request):
+def test_every_store_accepts_long_texts(where, tmp_path, monkeypatch, request):
     server = where == "postgres" and request.getfixturevalue("postgres")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -54,7 +54,7 @@ def test_every_store_takes_long_texts(where, tmp_path, monkeypatch, request):
         mlflow.set_tracking_uri(None)
 
 
-def test_of_a_server_too_the_reason_is_the_databases_own():
+def test_the_reason_from_a_server_is_the_databases_own_message():
     text = (
         "BAD_REQUEST: (raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block if "
         "this flush is occurring prematurely)\n(psycopg.errors.StringDataRightTruncation) value too long\n[SQL: ...]"

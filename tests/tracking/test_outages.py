@@ -1,4 +1,4 @@
-"""A tracking server that is away, hangs or fails costs a training nothing, and afterwards has every point once."""
+"""A training loses nothing if the tracking server is away, hangs or fails: later, it has every point exactly once."""
 
 import contextlib
 import itertools
@@ -45,8 +45,8 @@ def journals(place):
     return sorted((place.folder / "state" / "classifier-pipeline" / "runs").glob("*/journal-*"))
 
 
-def epochs_told(place):
-    """Epochs that the training has put into its journal so far."""
+def logged_epochs(place):
+    """The epochs that the training has written to its journal so far."""
     files = [journal / "entries.jsonl" for journal in journals(place)]
     lines = [line for file in files if file.exists() for line in file.read_text().splitlines(keepends=True)]
     entries = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -61,12 +61,12 @@ def wait_until(condition, seconds=120):
 
 
 def wait_for_epochs(place, process, number):
-    wait_until(lambda: process.poll() is not None or len(epochs_told(place)) >= number)
+    wait_until(lambda: process.poll() is not None or len(logged_epochs(place)) >= number)
     assert process.poll() is None, process.communicate()[1]
 
 
-def everything(place, run_id):
-    """Every point of every curve of a run."""
+def all_points(place, run_id):
+    """Every point of every metric of a run."""
     names = place.client.get_run(run_id).data.metrics
     return {
         name: [(point.step, point.value, point.timestamp) for point in place.client.get_metric_history(run_id, name)]
@@ -75,7 +75,7 @@ def everything(place, run_id):
 
 
 def assert_whole(place, epochs, status="FINISHED"):
-    """The one run there is has ended so with every point of every epoch once, in order, and all its files."""
+    """Asserts that the only run has `status`, all its files, and every point of every epoch once and in order."""
     (run,) = place.runs("train")
     assert run.info.status == status
     for name in ("lr", "train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "images_per_second"):
@@ -87,13 +87,13 @@ def assert_whole(place, epochs, status="FINISHED"):
 
 
 def num_points(place):
-    """Epochs that the server knows."""
+    """The number of epochs that the server knows."""
     (run,) = place.runs("train")
     return len(place.client.get_metric_history(run.info.run_id, "lr"))
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_there_once(tmp_path, server, door):
+def test_a_training_continues_through_every_kind_of_outage_and_every_point_is_stored_once(tmp_path, server, door):
     place = ServedPlace(tmp_path, door.uri)
     outages = {
         "stopped": (server.stop, server.start),
@@ -105,10 +105,10 @@ def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_ther
     wait_for_epochs(place, process, 3)
     for begins, ends in outages.values():
         begins()
-        wait_for_epochs(place, process, len(epochs_told(place)) + 5)
+        wait_for_epochs(place, process, len(logged_epochs(place)) + 5)
         ends()
-        told = len(epochs_told(place))
-        wait_until(lambda told=told: num_points(place) >= told)
+        logged = len(logged_epochs(place))
+        wait_until(lambda logged=logged: num_points(place) >= logged)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
@@ -116,12 +116,12 @@ def test_a_training_goes_on_through_every_kind_of_outage_and_every_point_is_ther
     assert_whole(place, num_points(place), "KILLED")
 
 
-def test_a_run_is_made_once_though_the_answer_is_lost(tmp_path, server, door):
+def test_a_run_is_created_once_although_the_answer_is_lost(tmp_path, server, door):
     place = ServedPlace(tmp_path, door.uri)
     store.use(door.uri)
     try:
         client = store.Client()
-        client.search_runs([place.experiment_id])  # a store that has answered is waited for
+        client.search_runs([place.experiment_id])  # the client waits only for a store that has answered before
         door.lose_answers(to="runs/create")
         run = client.create_run(place.experiment_id, run_name="test", tags={"step": "train"})
         assert [each.info.run_id for each in place.runs()] == [run.info.run_id]
@@ -142,7 +142,7 @@ def test_a_server_that_forbids_new_experiments_gives_its_reason(server, door, mo
         store.use(None)
 
 
-def test_a_version_is_registered_once_though_every_answer_is_lost(server, door):
+def test_a_version_is_registered_once_although_every_answer_is_lost(server, door):
     client = MlflowClient(door.uri)
     training, evaluation = (client.create_run("0").info.run_id for _ in range(2))
     model = client.create_logged_model("0", "model", source_run_id=training)
@@ -160,41 +160,41 @@ def test_a_version_is_registered_once_though_every_answer_is_lost(server, door):
 
 @pytest.mark.parametrize(
     "status", [pytest.param(each, marks=pytest.mark.slow) for each in (401, 404)]
-)  # 500 is tried above
-def test_what_a_server_did_not_take_is_sent_by_sync_and_twice_changes_nothing(tmp_path, server, door, capsys, status):
+)  # 500 is tested above
+def test_sync_sends_what_a_server_refused_and_a_second_sync_changes_nothing(tmp_path, server, door, capsys, status):
     place = ServedPlace(tmp_path, door.uri)
     process = place.start("train", **TRAIN, epochs=10_000)
     wait_for_epochs(place, process, 3)
     door.fail(status)
-    wait_for_epochs(place, process, len(epochs_told(place)) + 5)
+    wait_for_epochs(place, process, len(logged_epochs(place)) + 5)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     (journal,) = journals(place)
     assert "python -m pipeline sync" in err.splitlines()[-1]
     assert str(journal) in err.splitlines()[-1]
-    num_epochs = len(epochs_told(place))
+    num_epochs = len(logged_epochs(place))
 
     assert place.run("sync") == 1
-    assert f"not sent, it stays in {journal}" in capsys.readouterr().err
+    assert f"not sent, kept in {journal}" in capsys.readouterr().err
     door.recover()
     assert place.run("sync") == 0
     (run,) = place.runs("train")
-    stored = everything(place, run.info.run_id)
+    stored = all_points(place, run.info.run_id)
     assert run.info.status == "KILLED"
     assert [step for step, _, _ in stored["lr"]] == list(range(1, num_epochs + 1))
     assert place.artifacts(run.info.run_id) >= {"weights/last.safetensors", "curves.png", "steps.csv"}
     capsys.readouterr()
     assert place.run("sync") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "nothing to send"
-    assert everything(place, run.info.run_id) == stored
+    assert all_points(place, run.info.run_id) == stored
 
 
 @pytest.mark.parametrize(
     "says", ["<html>Bad Request</html>", "try later", "", '{"message": "no"}', '{"error_code": 409}', "[1]"]
 )
 @pytest.mark.parametrize("status", [400, 405, 409, 410, 422, 499, 502])
-def test_an_answer_that_is_not_the_store_s_own_refuses_nothing(server, door, tmp_path, status, says):
+def test_an_answer_that_does_not_come_from_the_store_is_no_refusal(server, door, tmp_path, status, says):
     client = MlflowClient(door.uri)
     run_id = client.create_run("0").info.run_id
     (tmp_path / "file").touch()
@@ -209,7 +209,7 @@ def test_an_answer_that_is_not_the_store_s_own_refuses_nothing(server, door, tmp
     door.recover()
 
 
-def test_what_a_proxy_answers_for_a_while_costs_a_run_nothing(tmp_path, monkeypatch, server, door):
+def test_a_run_loses_nothing_while_a_proxy_answers_with_errors(tmp_path, monkeypatch, server, door):
     place = ServedPlace(tmp_path, door.uri)
     for name in ("MLFLOW_EXPERIMENT_ID", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, place.environment[name])
@@ -232,9 +232,9 @@ def test_what_a_proxy_answers_for_a_while_costs_a_run_nothing(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_training_has_its_rate_though_the_store_goes_as_its_range_test_ends(tmp_path, monkeypatch):
+def test_a_training_gets_its_rate_although_the_store_fails_at_the_end_of_the_range_test(tmp_path, monkeypatch):
     place = Workplace(tmp_path)
-    # Two minutes of patience are not what is tested, nor what other tests have left unsent.
+    # The test need not wait two minutes, and must not send what other tests have left unsent.
     monkeypatch.setattr(store, "PATIENCE_SECONDS", 1)
     monkeypatch.setattr(Run.flush, "__defaults__", (1,))
     monkeypatch.setattr(journal, "left_behind", [])
@@ -270,11 +270,11 @@ def test_an_outage_of_a_minute_does_not_slow_a_training(tmp_path, server, outage
         for start, end in itertools.pairwise(moments)
     )
     log.info("images/s before the outage %.0f, during it %.0f", before, during)
-    assert during > 0.8 * before  # one request of 20 s without an answer would leave less
+    assert during > 0.8 * before  # waiting 20 s for one request would make it slower
 
 
 @pytest.mark.slow
-def test_a_server_that_never_comes_back_lets_the_training_end_well(tmp_path, server):
+def test_a_training_finishes_although_the_server_never_comes_back(tmp_path, server):
     place = ServedPlace(tmp_path, server.uri)
     process = place.start("train", **TRAIN, epochs=40)
     wait_for_epochs(place, process, 3)

@@ -1,4 +1,4 @@
-"""A store that others can write to: nobody is led by what another has put there."""
+"""In a store that others can write to, nobody is misled by runs of other users."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ TRAIN = {**TINY, "epochs": 1, "max_lr": 0.01}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A database that everybody can write to, with a training of this user's."""
+    """A database that everybody can write to, with a training of this user."""
     place = Workplace(tmp_path_factory.mktemp("shared"))
     for path in (place.folder, place.folder / "mlflow.db"):
         path.chmod(0o777)
@@ -37,7 +37,7 @@ def other(shared):
 
 
 def plant(place, mine, status="FINISHED", **params):
-    """A copy of a run with other parameters, which says that it is of the same user. Returns its id."""
+    """Copies a run and changes its parameters; the copy claims to be from the same user. Returns its id."""
     theirs = place.client.get_run(mine)
     run_id = place.client.create_run("0", run_name="planted").info.run_id
     place.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in theirs.data.tags.items()])
@@ -50,48 +50,49 @@ def plant(place, mine, status="FINISHED", **params):
     return run_id
 
 
-def said(place, capsys, status, step, **params):
+def printed(place, capsys, status, step, **params):
+    """Runs a step, which must end with `status`. Returns its standard error."""
     capsys.readouterr()
     assert place.run(step, **params) == status
     return capsys.readouterr().err
 
 
-def test_latest_is_one_s_own_and_another_s_is_named_with_its_owner(shared, mine, other, capsys):
+def test_latest_takes_the_users_own_run_and_names_the_owner_of_another(shared, mine, other, capsys):
     planted = plant(shared, mine, data_dir="/home/me/Pictures")
     assert f"of `{mine}`" in note_of(shared, capsys, run_id="latest")
-    refused = said(other, capsys, 2, "evaluate")
-    assert f"the newest is of {shared.client.get_run(mine).data.tags['mlflow.user']} on " in refused
-    assert f"run_id={planted} takes it" in refused
-    assert f"run {mine} is of " in said(other, capsys, 0, "evaluate", run_id=mine)
+    refused = printed(other, capsys, 2, "evaluate")
+    assert f"the newest belongs to {shared.client.get_run(mine).data.tags['mlflow.user']} on " in refused
+    assert f"give run_id={planted} to use it" in refused
+    assert f"run {mine} belongs to " in printed(other, capsys, 0, "evaluate", run_id=mine)
     shared.client.delete_run(planted)
 
 
 def note_of(place, capsys, **params):
-    """Which training an evaluation is of."""
-    said(place, capsys, 0, "evaluate", **params)
+    """Runs an evaluation. Returns a part of its description: the training that it is of."""
+    printed(place, capsys, 0, "evaluate", **params)
     run = place.runs("evaluate")[0]
     return f"of `{run.data.tags['train.run_id']}`"
 
 
 @pytest.mark.parametrize("step", ["evaluate", "explain", "export"])
 @pytest.mark.parametrize("place_of", [{"data_dir": "/home/me/Pictures"}, {"dataset": "folder", "labels": "~/.pgpass"}])
-def test_where_images_lie_is_taken_from_no_other_s_run(shared, mine, capsys, step, place_of):
+def test_paths_of_images_are_never_taken_from_a_run_of_another_user(shared, mine, capsys, step, place_of):
     planted = plant(shared, mine, **place_of)
-    refused = said(shared, capsys, 2, step, run_id=planted)
-    assert f"error: run {planted} is of " in refused
-    assert f"{[*place_of][-1]}={[*place_of.values()][-1]} is taken from no other's run" in refused
+    refused = printed(shared, capsys, 2, step, run_id=planted)
+    assert f"error: run {planted} belongs to " in refused
+    assert f"{[*place_of][-1]}={[*place_of.values()][-1]} is not taken from a run of another user" in refused
     shared.client.delete_run(planted)
 
 
-def test_parameters_that_another_has_changed_in_one_s_own_run_are_as_another_s(shared, mine, capsys):
+def test_changed_parameters_make_an_own_run_that_of_another_user(shared, mine, capsys):
     (original,) = (shared.folder / "mlruns").rglob(f"{mine}/artifacts/params.json")
     content = original.read_text()
     try:
         original.write_text(json.dumps({**json.loads(content), "data_dir": "/home/me/Pictures"}))
-        assert "is of somebody who changed its params.json" in said(shared, capsys, 2, "evaluate", run_id=mine)
+        assert "belongs to somebody who changed its params.json" in printed(shared, capsys, 2, "evaluate", run_id=mine)
     finally:
         original.write_text(content)
-    said(shared, capsys, 0, "evaluate", run_id=mine)
+    printed(shared, capsys, 0, "evaluate", run_id=mine)
 
 
 @pytest.mark.parametrize(
@@ -103,33 +104,31 @@ def test_parameters_that_another_has_changed_in_one_s_own_run_are_as_another_s(s
         ("main", {"register_as": "ours"}),
     ],
 )
-def test_an_interrupted_run_of_another_is_gone_on_with_only_where_all_that_leads_away_is_given(
-    shared, mine, capsys, step, params
-):
+def test_resuming_a_run_of_another_user_needs_every_path_and_address_from_this_user(shared, mine, capsys, step, params):
     planted = plant(shared, mine, "FAILED", **params)
     shared.client.set_tag(planted, "step", step)
-    assert "resume=latest: no " in said(shared, capsys, 2, step, resume="latest")
-    refused = said(shared, capsys, 2, step, resume=planted)
+    assert "resume=latest: no " in printed(shared, capsys, 2, step, resume="latest")
+    refused = printed(shared, capsys, 2, step, resume=planted)
     name, value = next(iter(params.items()))
-    assert f"{name}={value} is taken from no other's run; give it yourself with --{name}" in refused
+    assert f"{name}={value} is not taken from a run of another user; give it yourself with --{name}" in refused
     shared.client.delete_run(planted)
 
 
-def test_auto_begins_anew_rather_than_with_another_s(shared, mine, capsys):
+def test_auto_starts_a_new_run_rather_than_resuming_one_of_another_user(shared, mine, capsys):
     planted = plant(shared, mine, "FAILED")
-    said(shared, capsys, 0, "train", **TRAIN, keep_checkpoints="true", resume="auto")
+    printed(shared, capsys, 0, "train", **TRAIN, keep_checkpoints="true", resume="auto")
     assert shared.client.get_run(planted).info.status == "FAILED"
     shared.client.delete_run(planted)
 
 
-def test_a_store_that_only_this_user_may_write_to_has_no_others(tmp_path, capsys):
+def test_every_run_is_own_in_a_store_that_only_this_user_can_write_to(tmp_path, capsys):
     place = Workplace(tmp_path)
     assert place.run("train", **TRAIN) == 0
-    place.environment["XDG_STATE_HOME"] = str(tmp_path / "moved")  # as on another machine, or of an earlier version
-    said(place, capsys, 0, "evaluate")
+    place.environment["XDG_STATE_HOME"] = str(tmp_path / "moved")  # as on another machine
+    printed(place, capsys, 0, "evaluate")
 
 
-def test_what_is_kept_on_this_disk_is_this_user_s_alone(shared):
+def test_only_this_user_can_read_the_state_folder(shared):
     folder = shared.folder / "state" / "classifier-pipeline"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "owner.key").stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""Whether a process lives is seen where its number means it; of others their signs of life decide."""
+"""A process is looked up by its number if that is possible here; otherwise its signs of life decide if it is dead."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-p
 
 
 def described(seen, **changes):
-    """This process, seen so many seconds ago, with something about it as another would have it."""
+    """This process, last seen `seen` seconds ago, with some values from another process."""
     return {**processes.this(), "process.seen": f"{time.time() - seen:.0f}", **changes}
 
 
@@ -31,7 +31,7 @@ def of_another_boot(process):
     [{"process.host": "elsewhere"}, of_another_boot(processes.this()), {processes.NAMESPACE: OTHER}],
     ids=["host", "boot", "namespace"],
 )
-def test_a_process_that_is_not_here_is_dead_once_it_is_silent(changes, pid):
+def test_a_process_elsewhere_is_dead_once_it_is_silent(changes, pid):
     changes = changes | ({"process.pid": pid} if pid != "own" else {})
     assert not processes.is_here(described(0, **changes))
     assert not processes.is_dead(described(0, **changes))
@@ -40,7 +40,7 @@ def test_a_process_that_is_not_here_is_dead_once_it_is_silent(changes, pid):
 
 
 @pytest.mark.parametrize("name", [processes.NAMESPACE, "process.boot of started"])
-def test_a_process_that_an_earlier_version_has_described_is_judged_as_one_here(name):
+def test_a_process_described_by_an_earlier_version_counts_as_one_here(name):
     process = described(processes.SILENT_SECONDS + 1)
     if name == processes.NAMESPACE:
         process.pop(processes.NAMESPACE, None)
@@ -51,12 +51,12 @@ def test_a_process_that_an_earlier_version_has_described_is_judged_as_one_here(n
     assert processes.is_dead({**process, "process.pid": "0"})
 
 
-def test_a_process_is_not_taken_for_dead_from_within_a_container():
+def test_a_container_does_not_take_a_process_outside_for_dead():
     if (
         shutil.which("unshare") is None
         or subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode
     ):
-        pytest.skip("this machine lets nobody make namespaces of process numbers")
+        pytest.skip("this machine does not allow new namespaces of process numbers")
     look = "import json, sys; from pipeline.tracking import processes; process = json.loads(sys.argv[1]); "
     look += "print(processes.is_here(process), processes.is_dead(process), processes.is_dead(processes.this()))"
 

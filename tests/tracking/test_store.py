@@ -1,4 +1,4 @@
-"""A store that cannot be used, and what is deleted there, is one line and exit status 2."""
+"""A store that cannot be used, or a deleted run or experiment, gives one line and exit status 2."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ def workplace(tmp_path):
 
 
 def refusal(workplace, step="train", environment=None, **params):
-    """What a command says that is refused."""
+    """The only line that a refused command prints."""
     done = subprocess.run(
         workplace.command(step, **params),
         cwd=workplace.folder,
@@ -70,16 +70,17 @@ def test_a_deleted_experiment(workplace):
     experiment_id = workplace.client.create_experiment("photos")
     workplace.client.delete_experiment(experiment_id)
     line = refusal(workplace, environment={"MLFLOW_EXPERIMENT_NAME": "photos"}, **TRAIN)
-    assert f"experiment photos is deleted: `mlflow experiments restore --experiment-id {experiment_id}`" in line
+    assert "experiment photos is deleted: restore it with" in line
+    assert f"`mlflow experiments restore --experiment-id {experiment_id}`" in line
 
 
-def test_a_deleted_run_is_not_gone_on_with(workplace, monkeypatch):
+def test_a_deleted_run_cannot_be_resumed(workplace, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", workplace.environment["XDG_STATE_HOME"])
     run_id = workplace.client.create_run("0", tags={"step": "train"}).info.run_id
     workplace.client.delete_run(run_id)
     mlflow.set_tracking_uri(workplace.uri)
     try:
-        with pytest.raises(ValueError, match=f"^resume={run_id}: it is deleted$"):
+        with pytest.raises(ValueError, match=f"^resume={run_id}: the run is deleted$"):
             candidates.find("train", run_id)
     finally:
         mlflow.set_tracking_uri(None)
@@ -94,7 +95,7 @@ AWAY = [
 
 @pytest.mark.parametrize("uri", AWAY)
 @pytest.mark.parametrize("step", ["status", "train"])
-def test_what_a_store_that_is_away_is_called_has_no_password(workplace, monkeypatch, capsys, uri, step):
+def test_messages_about_a_store_that_is_away_have_no_password(workplace, monkeypatch, capsys, uri, step):
     workplace.uri = uri
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     workplace.run(step, **(TRAIN if step == "train" else {}))
@@ -103,7 +104,7 @@ def test_what_a_store_that_is_away_is_called_has_no_password(workplace, monkeypa
     assert "hunter2" not in said
 
 
-def test_no_password_is_kept_or_said_and_sync_has_it_from_the_environment(workplace, monkeypatch, capsys):
+def test_no_password_is_stored_or_printed_and_sync_takes_it_from_the_environment(workplace, monkeypatch, capsys):
     plain, workplace.uri = workplace.uri, WITH_PASSWORD.format(workplace.folder)
 
     def fail(*_):
@@ -120,7 +121,7 @@ def test_no_password_is_kept_or_said_and_sync_has_it_from_the_environment(workpl
     capsys.readouterr()
     workplace.uri = plain
     assert workplace.run("sync") == 1
-    assert "its password is kept nowhere; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
+    assert "its password is not stored on this disk; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
     assert b"entries.jsonl" in contents(workplace)
     assert b"hunter2" not in contents(workplace)
     workplace.uri = WITH_PASSWORD.format(workplace.folder)
@@ -136,13 +137,13 @@ def test_no_password_is_kept_or_said_and_sync_has_it_from_the_environment(workpl
 
 
 def contents(workplace):
-    """Names and bytes of all files of a workplace but the decoded images."""
+    """Names and bytes of all files in a workplace except decoded images."""
     files = [path for path in workplace.folder.rglob("*") if path.is_file() and path.suffix != ".npy"]
     return b"".join(str(path).encode() + path.read_bytes() for path in files)
 
 
 class Drip(BaseHTTPRequestHandler):
-    """Answers a byte at a time, each sooner than anybody stops waiting for it."""
+    """A handler that answers one byte at a time, so fast that no socket timeout ends the connection."""
 
     def do_POST(self):
         self.send_response(200)
@@ -160,7 +161,7 @@ class Drip(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("step", ["status", "train"])
-def test_a_server_that_drips_is_given_up(workplace, monkeypatch, capsys, step):
+def test_a_server_that_sends_single_bytes_is_given_up(workplace, monkeypatch, capsys, step):
     monkeypatch.setattr(deadline, "SECONDS", 1.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Drip) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -169,12 +170,12 @@ def test_a_server_that_drips_is_given_up(workplace, monkeypatch, capsys, step):
         assert workplace.run(step, **(TRAIN if step == "train" else {})) == 2
         assert time.monotonic() - begun < 10
         http.shutdown()
-    assert f"error: tracking store {workplace.uri}: no whole answer within 1 s" in capsys.readouterr().err
+    assert f"error: tracking store {workplace.uri}: no complete answer within 1 s" in capsys.readouterr().err
 
 
 @pytest.fixture
 def standing(workplace, monkeypatch):
-    """Who stands in the workplace, in this process."""
+    """The workplace, with this process in its folder."""
     monkeypatch.chdir(workplace.folder)
     monkeypatch.setenv("XDG_STATE_HOME", workplace.environment["XDG_STATE_HOME"])
     mlflow.set_tracking_uri(workplace.uri)
@@ -195,7 +196,7 @@ def test_an_empty_variable_counts_as_unset(standing, variable, monkeypatch):
     ("name", "reason"),
     [("x" * 600, "'name' exceeds the maximum length of 500 characters"), ("#1", "")],
 )
-def test_a_new_experiment_is_made_or_refused_with_the_reason(standing, name, reason, monkeypatch):
+def test_a_new_experiment_is_created_or_refused_with_the_reason(standing, name, reason, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     if reason:
         with pytest.raises(ValueError, match=f"^tracking store {standing.uri}: {reason}$"):
@@ -204,7 +205,7 @@ def test_a_new_experiment_is_made_or_refused_with_the_reason(standing, name, rea
         assert standing.client.get_experiment(store.experiment_id()).name == name
 
 
-def test_a_store_that_was_moved_says_where_it_looks_and_what_to_do(tmp_path, monkeypatch, capsys):
+def test_messages_about_a_moved_store_say_where_it_looks_and_what_to_do(tmp_path, monkeypatch, capsys):
     before, now = tmp_path / "my work", tmp_path / "moved here"
     before.mkdir()
     monkeypatch.chdir(before)
@@ -219,11 +220,11 @@ def test_a_store_that_was_moved_says_where_it_looks_and_what_to_do(tmp_path, mon
     try:
         with pytest.raises(ValueError, match="if the store was moved, move it back, or type `mkdir") as refused:
             store.read_json(run.id, "params.json", tmp_path)
-        assert f"records them in {before}/mlruns/0, which is not there" in str(refused.value)
+        assert f"expects them in {before}/mlruns/0, which does not exist" in str(refused.value)
         with lifecycle.start("train", "again") as again:
             again.params({"epochs": 3})
-        assert f"in {before}/mlruns/0, which is not there: " in capsys.readouterr().err
-        for _ in range(2):  # by the advice where the old folder was made anew, and then by that where it was not
+        assert f"in {before}/mlruns/0, which does not exist: " in capsys.readouterr().err
+        for _ in range(2):  # first with the advice if the old folder was created again, then with the one if it was not
             with pytest.raises(ValueError, match="has no artifact params") as refused:
                 store.read_json(run.id, "params.json", tmp_path)
             advice = str(refused.value).split("`")[1]

@@ -1,4 +1,4 @@
-"""Maps after every epoch are of the network as it was then, change nothing in it, and survive an interruption."""
+"""The maps after an epoch show the network of that epoch, do not change it, and survive an interruption."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def digests(workplace, run_id):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """Where the same training was run twice, the newer one watched."""
+    """A workplace in which the same training has run twice; the newer run was watched."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     assert place.run("train", **TRAIN) == 0
     assert place.run("train", **TRAIN, watch_images=3) == 0
@@ -53,13 +53,13 @@ def maps(folder):
     return {path.name: np.load(path) for path in sorted((folder / "maps").iterdir())}
 
 
-def test_watching_moves_no_bit_of_the_training(workplace):
+def test_watching_changes_no_bit_of_the_training(workplace):
     newer, older = (run.info.run_id for run in workplace.runs("train"))
     assert digests(workplace, newer) == digests(workplace, older)
     assert "watch" not in {item.path for item in workplace.client.list_artifacts(older)}
 
 
-def test_the_maps_of_the_last_epoch_are_those_of_the_network_that_was_kept(workplace, watched, monkeypatch):
+def test_the_maps_of_the_last_epoch_show_the_stored_network(workplace, watched, monkeypatch):
     folder = fetched(workplace, watched)
     index, images = json.loads((folder / "index.json").read_text()), np.load(folder / "images.npy")
     assert images.shape == (3, 3, index["side"], index["side"]) == (3, 3, 32, 32)
@@ -97,13 +97,13 @@ def test_the_slider_has_each_map_where_its_table_says(workplace, watched):
         pixels = np.asarray(sheet.convert("RGBA"))
     for row, expected in zip(table.itertuples(), plots.heat(np.stack(kept)), strict=True):
         there = pixels[row.top : row.top + row.side, row.left : row.left + row.side, 3]
-        assert np.abs(there.astype(int) - expected[3]).mean() < 8  # of 255: opacity alone tells one map from another
+        assert np.abs(there.astype(int) - expected[3]).mean() < 8  # of 255; only the opacity differs between maps
     images = pd.read_csv(folder / "images.csv")
     named = json.loads((folder / "index.json").read_text())["images"]
     assert images[["name", "class"]].astype(str).to_dict("records") == named
 
 
-def test_an_interrupted_training_goes_on_with_the_maps_it_had(workplace, watched, monkeypatch):
+def test_a_resumed_training_keeps_the_maps_it_had(workplace, watched, monkeypatch):
     def stop(self, event, beside=None, record=Run.record):
         record(self, event, beside)
         if event.epoch == 2:
@@ -129,10 +129,10 @@ def test_without_a_validation_split_there_is_nothing_to_watch(workplace, capsys)
 
 
 def test_a_watched_training_that_diverges_says_where(workplace, capsys):
-    # One update an epoch, and no norms: after the first the network's answers are no numbers.
+    # With one update per epoch and no normalisation layers, the logits are not finite after the first epoch.
     diverging = {"model": "squeezenet1_1", "batch_size": 180, "max_lr": 1000, "div_factor": 1}
     diverging |= {"optimizer": "adamw", "ema_decay": 0, "mixup": 0}
     assert workplace.run("train", **{**TRAIN, **diverging}, watch_images=3) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert "no maps of epoch 1: the model's logits are not finite" in told
-    assert told[-1].startswith("error: the loss became nan at step 1 with lr")
+    lines = capsys.readouterr().err.splitlines()
+    assert "no maps of epoch 1: the model's logits are not finite" in lines
+    assert lines[-1].startswith("error: the loss became nan at step 1 with lr")

@@ -1,4 +1,4 @@
-"""What a person is told to type shows the store, and finds the project, that the run was of."""
+"""The commands that the program prints open the right store, and the command line accepts them."""
 
 import shlex
 
@@ -14,7 +14,7 @@ OF_MAKE_UI = f"sqlite:///{PROJECT}/mlflow.db"
 
 
 @pytest.mark.parametrize(
-    ("uri", "stands_in", "told"),
+    ("uri", "folder", "end"),
     [
         (OF_MAKE_UI, PROJECT, f"Tracked in {OF_MAKE_UI}, run 1. Look at it with: make ui"),
         ("", PROJECT, f"Tracked in {OF_MAKE_UI}, run 1. Look at it with: make ui"),
@@ -27,16 +27,16 @@ OF_MAKE_UI = f"sqlite:///{PROJECT}/mlflow.db"
         ("postgresql://host/runs?user=me&password=secret", PROJECT, "'postgresql://host/runs?user=me&password=***'"),
     ],
 )
-def test_a_person_is_led_to_the_store_that_has_the_run(uri, stands_in, told, monkeypatch):
-    mlflow.set_tracking_uri(None)  # whatever other tests have left
+def test_the_line_about_a_run_names_its_store(uri, folder, end, monkeypatch):
+    mlflow.set_tracking_uri(None)  # other tests may have set it
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.chdir(stands_in)
+    monkeypatch.chdir(folder)
     line = lifecycle.where_to_look("1")
-    assert line.endswith(told)
+    assert line.endswith(end)
     assert "secret" not in line
 
 
-def test_a_command_is_one_that_the_command_line_takes():
+def test_the_command_line_accepts_a_printed_command():
     words = shlex.split(command("train", from_study="a study; rm -rf ~"))
     assert words[:3] == ["python", "-m", "pipeline"]
     taken = command_line().commands[words[3]].make_context(words[3], words[4:])

@@ -1,16 +1,16 @@
 "use strict";
-// What all charts share: the tables they draw, colours, and redrawing where the page changes its width.
+// Common code of all charts: reading tables, colours, and redrawing when the width of the page changes.
 const report = (() => {
   const { tables, metrics } = JSON.parse(document.getElementById("data").textContent);
 
-  // The rows of a table, as objects; none where the page has no such table.
+  // The rows of a table, as objects; empty if the page has no such table.
   const rows = (source) => {
     const columns = tables[source] ?? {};
     const names = Object.keys(columns);
     return names.length ? columns[names[0]].map((_, i) => Object.fromEntries(names.map((n) => [n, columns[n][i]]))) : [];
   };
 
-  // Okabe and Ito's colours, as the style sheet has them for light and dark.
+  // Okabe and Ito's colours, from the style sheet, for light and dark.
   const colours = ["blue", "orange", "green", "purple", "yellow", "sky"].map((name) => `var(--${name})`);
 
   const format = (value) => {
@@ -18,9 +18,9 @@ const report = (() => {
     return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
   };
 
-  const PAPER = 680; // px, what A4 and Letter hold: drawn for the screen and shrunk, text would be too small to read
+  const PAPER = 680; // px, the width of A4 and Letter: charts drawn for the screen and shrunk would have text that is too small
 
-  // Draws into the holder of that id, where there is one, and again at each new width and for paper. `draw` takes Plot's options.
+  // Draws into the element with this id, if there is one, and again for each new width and for paper. `draw` takes Plot's options.
   const chart = (id, draw) => {
     const holder = document.getElementById(id);
     if (!holder) return () => {};
@@ -30,7 +30,7 @@ const report = (() => {
       holder.replaceChildren(drawn);
       const svg = drawn.matches("svg") ? drawn : drawn.querySelector(":scope > svg");
       drawn.querySelectorAll("[class*=swatches] svg").forEach((swatch) => swatch.setAttribute("aria-hidden", "true"));
-      // One image under one name: names of its parts, which Plot gives, belong to no role.
+      // The chart is one image with one name. Plot also names its parts, but they have no role.
       svg.querySelectorAll("[aria-label]").forEach((part) => part.removeAttribute("aria-label"));
       svg.setAttribute("role", "img");
       holder.dispatchEvent(new Event("drawn"));
@@ -54,7 +54,7 @@ const report = (() => {
     return () => width && redraw();
   };
 
-  // Where the page is shown in a sandbox, as MLflow does, a link to a place in it may count as leaving it.
+  // In a sandbox, as in MLflow's UI, a link within the page may count as leaving it.
   for (const link of document.querySelectorAll("nav a")) {
     link.addEventListener("click", (event) => {
       event.preventDefault();

@@ -1,5 +1,5 @@
 "use strict";
-// An evaluation and an explanation: images of a cell, calibration, the slider of the maps, faithfulness.
+// Evaluation and explanation: images of a cell, calibration, the slider of the maps, faithfulness.
 (() => {
   const { rows, colours, format, chart } = report;
   const [blue, orange] = colours;

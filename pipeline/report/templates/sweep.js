@@ -1,5 +1,5 @@
 "use strict";
-// A sweep: results over costs, importances, and a line per trial that filters choose among.
+// A sweep: results over costs, importances, and one line per trial, with filters.
 (() => {
   const { rows, metrics, colours, format, chart } = report;
   const trials = rows("sweep/study.csv");
@@ -58,7 +58,7 @@
     });
   });
 
-  // A dimension a place from 0 to 1 for each of its values: of numbers by size, logarithmic where they span decades.
+  // A dimension's place from 0 to 1 for each of its values: for numbers by size, logarithmic if they span decades.
   const dimensions = [...parameters, result].map((name) => {
     const values = distinct(name);
     const isNumber = typeof values[0] === "number";

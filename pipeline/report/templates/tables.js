@@ -1,5 +1,5 @@
 "use strict";
-// Tables that sort by the heading that is chosen: numbers by size, and again the other way round.
+// Tables that sort by the chosen heading, numbers by size. A second click reverses the order.
 (() => {
   const key = (cell) => {
     if (cell.dataset.value === undefined) return cell.textContent.trim();

@@ -1,5 +1,5 @@
 "use strict";
-// The slider over the epochs: of each watched image, the map that was kept after that epoch.
+// The slider over the epochs: it shows each watched image's map after that epoch.
 (() => {
   const { rows } = report;
   const slider = document.getElementById("watched-epoch");

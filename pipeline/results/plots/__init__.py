@@ -1,4 +1,4 @@
-"""Plain data in, matplotlib Figure out; nothing global, so that threads can draw at a time."""
+"""Functions from plain data to a matplotlib Figure, without global state, so that several threads can draw at once."""
 
 from pipeline.results.plots.comparison import calibrations, curves_beside
 from pipeline.results.plots.curves import curves, lr_range

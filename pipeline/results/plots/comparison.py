@@ -1,4 +1,4 @@
-"""Figures of a comparison: calibration and curves of several trainings over each other."""
+"""Figures of a comparison: calibration and curves of several trainings in one plot."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ STYLES = {"valid": ("-", 1.6), "train": (":", 1.0)}
 
 
 def calibrations(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Accuracy against confidence of each arm, up to 6 by name, and how its images spread over the bins.
+    """Accuracy against confidence for up to 6 arms, and the number of images in each bin.
 
-    `bins` have `low`, `high`, `confidence`, `accuracy` (NaN where empty), in [0, 1], and `count`.
+    `bins` maps an arm's name to a table of `low`, `high`, `confidence`, `accuracy` (NaN if empty), in [0, 1], `count`.
     """
     figure = sheet(6, 6.5, title)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -35,10 +35,10 @@ def calibrations(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
 
 
 def curves_beside(epochs: pd.DataFrame, title: str) -> Figure:
-    """Loss and accuracy over the epochs of each arm, up to 6, a line per run: validation solid, training dotted.
+    """Loss and accuracy over the epochs for up to 6 arms, with one line per run: validation solid, training dotted.
 
-    `epochs` has `arm`, `run`, `epoch`, `train/loss` (nats), `train/accuracy` in [0, 1] and, where there is a validation
-    split, `valid/loss` and `valid/accuracy`.
+    `epochs` has `arm`, `run`, `epoch`, `train/loss` (nats), `train/accuracy` in [0, 1] and, with a validation split,
+    `valid/loss` and `valid/accuracy`.
     """
     figure = sheet(7, 6.5, title)
     loss, accuracy = figure.subplots(2, 1, sharex=True)

@@ -1,4 +1,4 @@
-"""Curves of a training and of a range test."""
+"""Figures with the curves of a training and of a range test."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,11 +8,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from pipeline.results.plots.style import BLUE, COLOURS, GREY, ORANGE, SMALL, dress, sheet
 
 SPLITS = {"train": BLUE, "valid": ORANGE}
-SMOOTHED_SHARE = 0.01  # of a training: the updates whose mean loss makes a point of its curve
+SMOOTHED_SHARE = 0.01  # each point of the loss curve is the mean over this share of the updates
 
 
 def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str) -> Figure:
-    """Loss, accuracy and the cycle of the learning rate over the epochs.
+    """Loss, accuracy and learning rate over the epochs.
 
     `epochs` has `epoch` (from 1), `train/loss` (nats), `train/accuracy` in [0, 1] and, with a validation split,
     `valid/loss` and `valid/accuracy`; `steps` has `epoch` (fractional), `lr` and `loss`.
@@ -43,10 +43,10 @@ def lr_range(
     title: str,
     reason: str = "",
 ) -> Figure:
-    """Loss over the ladder of rates, with the rate of each rule; where there is no suggestion, the reason.
+    """Loss over the ladder of rates, with the rate of each rule. If there is no suggestion, the title says why.
 
-    `curves` has `repeat`, `lr`, `loss` and `smoothed` (nats); `suggestions` maps a rule to its rate, or to None
-    where the curves allow none; `chosen` names the rule that `suggestion` comes from.
+    `curves` has `repeat`, `lr`, `loss` and `smoothed` (nats); `suggestions` maps each rule to its rate, or to None if
+    the curves allow none; `chosen` names the rule that gave `suggestion`.
     """
     finding = f"no suggestion, {reason}" if suggestion is None else f"{suggestion:.2e} suggested"
     figure = sheet(7.5, 5, f"{title}: {finding}")
@@ -70,11 +70,11 @@ def lr_range(
 
 
 def _best(epochs: pd.DataFrame) -> dict[str, float | str]:
-    """Split, epoch and accuracy of the best epoch in validation, or without one of the last in training."""
+    """Split, epoch and accuracy of the best epoch in validation; without validation, of the last epoch in training."""
     if not _has(epochs, "valid/accuracy"):
         last = epochs.iloc[-1]
         return {"split": "train", "epoch": last["epoch"], "accuracy": last["train/accuracy"]}
-    # Ties in accuracy go to the lower loss, as they do for the weights that are kept.
+    # With equal accuracy, the lower loss wins, as for the best weights of a training.
     best = epochs.sort_values(["valid/accuracy", "valid/loss"], ascending=[False, True], kind="stable").iloc[0]
     return {"split": "valid", "epoch": best["epoch"], "accuracy": best["valid/accuracy"]}
 
@@ -102,7 +102,7 @@ def _draw_splits(axes: Axes, epochs: pd.DataFrame, quantity: str) -> None:
 
 
 def _leave_out_divergence(axes: Axes, curves: pd.DataFrame) -> None:
-    """Limits by where the losses start and how far they fall: a diverged one may be a million times higher."""
+    """Sets the limits by the first and lowest losses, because a diverged loss may be a million times higher."""
     start, lowest = curves.groupby("repeat")["smoothed"].first().max(), curves["loss"].min()
     margin = max(start - lowest, start / 4) / 2
     axes.set_ylim(lowest - margin / 5, start + margin)

@@ -9,16 +9,17 @@ from matplotlib.figure import Figure
 
 from pipeline.results.plots.style import BLUE, COLOURS, GREY, ORANGE, SMALL, colour_bar, dress, fit, sheet
 
-NUMBERED_CLASSES = 20  # classes up to which cells carry their number
-NAMED_CLASSES = 40  # classes up to which every one is named
+NUMBERED_CLASSES = 20  # with more classes, cells have no number
+NAMED_CLASSES = 40  # with more classes, not every class is named
 NAME_CHARACTERS = 18
 ORDERS = {"most relevant first": "-", "least relevant first": "--"}
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: bool) -> Figure:
-    """`matrix` (C, C) of counts, rows true; `normalised` shows shares of the true class, blank where it has no image.
+    """The confusion matrix of counts `matrix` (C, C), rows true.
 
-    The colours follow the square root, so that a few errors can be seen beside a full diagonal.
+    `normalised` shows shares of the true class, blank for a class without images. The colours follow the square root,
+    so that a few errors are visible beside a full diagonal.
     """
     support = matrix.sum(axis=1, keepdims=True)
     shown = matrix / np.where(support, support, np.nan) if normalised else matrix
@@ -44,12 +45,12 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], normalised: boo
 
 
 def _share(value: float) -> str:
-    """To two places, but for an error 0 and for what is not all 1."""
+    """The share with two decimals. An error never shows as 0, and a share below 1 never as 1."""
     return "<.01" if value < 0.005 else ">.99" if 0.995 <= value < 1 else f"{value:.2f}"
 
 
 def precision_recall(curves: pd.DataFrame, average_precision: Mapping[str, float], title: str) -> Figure:
-    """Precision against recall of every class, those of the lowest average precision by name and colour.
+    """Precision against recall for every class. The classes with the lowest average precision have names and colours.
 
     `curves` has `class`, `precision` and `recall`, in [0, 1]; `average_precision` has a value for each of its classes.
     """
@@ -62,12 +63,12 @@ def precision_recall(curves: pd.DataFrame, average_precision: Mapping[str, float
     for name in lowest_first[len(named) :]:
         axes.plot(by_class[name]["recall"], by_class[name]["precision"], color=GREY, alpha=0.3)
     for name, colour in named.items():
-        # The number first: what starts with an underscore is no label to matplotlib.
+        # The number comes first, because matplotlib ignores labels that start with an underscore.
         label = f"{average_precision[name]:.3f} {fit(name, NAME_CHARACTERS)}"
         axes.plot(by_class[name]["recall"], by_class[name]["precision"], color=colour, label=label)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.01)
-    dress(axes, x="recall: share of the class that is found", y="precision: share of what is found that is right")
+    dress(axes, x="recall: share of the class that is found", y="precision: share of the found images that are right")
     heading = "average precision" + (", the lowest" if len(named) < len(average_precision) else "")
     figure.legend(
         loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL, title=heading, title_fontsize=SMALL
@@ -76,9 +77,9 @@ def precision_recall(curves: pd.DataFrame, average_precision: Mapping[str, float
 
 
 def reliability(bins: pd.DataFrame, ece: float, title: str) -> Figure:
-    """Accuracy against confidence per bin, the gap between the two, and how many images stand behind each bin.
+    """Accuracy against confidence per bin, the gap between the two, and the number of images in each bin.
 
-    `bins` has `low`, `high`, `confidence`, `accuracy` (NaN where empty), all in [0, 1], and `count`; `ece` in [0, 1].
+    `bins` has `low`, `high`, `confidence`, `accuracy` (NaN if empty), all in [0, 1], and `count`; `ece` in [0, 1].
     """
     confidence, accuracy, count = bins["confidence"], bins["accuracy"], bins["count"]
     lean = "overconfident" if ((confidence - accuracy) * count).sum() > 0 else "underconfident"
@@ -101,7 +102,7 @@ def reliability(bins: pd.DataFrame, ece: float, title: str) -> Figure:
 
 
 def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> Figure:
-    """Confidence as pixels are removed, most and least relevant first, for the maps and their controls.
+    """Confidence while pixels are removed, most or least relevant first, for the maps and their controls.
 
     `curves` has `source`, `order` (a key of `ORDERS`), `fraction` and `confidence`, in [0, 1]; `scores` maps each
     source to the mean distance between its two curves.
@@ -126,9 +127,9 @@ def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> 
 
 
 def patch_size_by_rate(table: pd.DataFrame, name: str) -> Figure:
-    """The best value of `name` for each patch size (rows, px) and peak rate (columns, the first of each range).
+    """The best value of `name` for each patch size (rows, px) and range of peak rates (columns, by their lowest rate).
 
-    Blank where nothing was tried to its end. The colours span the values that there are.
+    Blank if no trial is complete. The colours span the values in the table.
     """
     values = table.to_numpy(dtype=float)
     highest_is_best = name.endswith("accuracy")
@@ -150,7 +151,7 @@ def patch_size_by_rate(table: pd.DataFrame, name: str) -> Figure:
 
 
 def class_counts(counts: pd.DataFrame, title: str) -> Figure:
-    """A bar per class, made up of its images in each split: `counts` has `class`, then a column of images per split."""
+    """One bar per class, stacked by split. `counts` has `class`, then one column of image counts per split."""
     classes, splits = counts["class"].tolist(), counts.columns[1:]
     figure = sheet(min(4 + 0.3 * len(classes), 14), 4, title)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Contact sheets: images as a person sees them, with what the model made of them."""
+"""Contact sheets: images with predictions, maps or attention of the model."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from pipeline.results.plots.style import SMALL, colour_bar, fit, sheet
 
 MAX_COLUMNS, MIN_COLUMNS = 8, 4  # of a gallery
-CELL = 1.6  # inches a side of an image
-SCREEN, GAP = 1.5, 0.2  # width by height of what is seen at a time; between images in a row, in cells
-CELL_CHARACTERS = 26  # beside each other in a cell
-WATCHED_SIDE, WATCHED_GAP = 96, 2  # px of a watched image, at least half of it, and between two
+CELL = 1.6  # side of an image (inches)
+SCREEN, GAP = 1.5, 0.2  # width / height of a screen; gap between images in a row (cells)
+CELL_CHARACTERS = 26  # that fit beside each other in a cell
+WATCHED_SIDE, WATCHED_GAP = 96, 2  # a watched image has at most this side, and at least half of it; gap (px)
 
 
 def _heat() -> ListedColormap:
-    """Black to yellow, the more transparent the lower, so that the picture shows wherever there is little to say."""
+    """Colours from black to yellow. Low values are transparent, so that the image is visible where relevance is low."""
     levels = np.linspace(0, 1, 256)
     colours = mpl.colormaps["inferno"](0.25 + 0.7 * levels)
     colours[:, 3] = 0.85 * np.sqrt(levels)
@@ -31,15 +31,15 @@ HEAT = _heat()
 
 
 def heat(maps: np.ndarray) -> np.ndarray:
-    """`maps` (N, H, W) in [0, 1] as colours to lay over an image, (N, 4, H, W) uint8."""
+    """Colours (N, 4, H, W) uint8 of `maps` (N, H, W) in [0, 1], to lay over an image."""
     colours: np.ndarray = HEAT(maps, bytes=True)
     return colours.transpose(0, 3, 1, 2)
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """A sheet of `images` (N, 3, H, W) uint8, each under its caption; without any, it says that none is wrong.
+    """A sheet of `images` (N, 3, H, W) uint8, each with its caption; without images, it says that none are wrong.
 
-    A cell is as much wider as its image is.
+    A cell has the shape of its image.
     """
     wide = images.shape[3] / images.shape[2]
     columns = math.ceil(math.sqrt(len(images) / wide))
@@ -61,9 +61,9 @@ def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
 def explanations(
     images: np.ndarray, panels: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str
 ) -> Figure:
-    """Each image (N, 3, H, W) uint8, and beside it each panel's map (N, H, W) in [0, 1] laid over it.
+    """Each image (N, 3, H, W) uint8, and beside it one copy per panel with the panel's map (N, H, W) in [0, 1] over it.
 
-    A map that is zero throughout is said to be so, over the image alone. N is at least 1.
+    A map of zeros has a remark instead. N is at least 1.
     """
     figure, grid = _groups(images, captions, title, [heading for heading, _ in panels])
     scale = Normalize(0, 1)
@@ -79,9 +79,9 @@ def explanations(
 
 
 def attention_matrices(images: np.ndarray, matrices: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """Each image (N, 3, H, W) uint8, and beside it its K attention matrices, `matrices` (N, K, M, M) >= 0.
+    """Each image (N, 3, H, W) uint8 and beside it its K attention matrices, `matrices` (N, K, M, M) >= 0.
 
-    All share one scale of colours. N is at least 1.
+    All matrices have the same colour scale. N is at least 1.
     """
     headings = [f"block {block + 1}" for block in range(matrices.shape[1])]
     figure, grid = _groups(images, captions, title, headings)
@@ -94,9 +94,9 @@ def attention_matrices(images: np.ndarray, matrices: np.ndarray, captions: Seque
 
 
 def watched(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """One picture (H', W', 3) uint8 of `images` (N, 3, H, W) uint8 in a row, below each its map (N, H, W) in [0, 1].
+    """One picture (H', W', 3) uint8: `images` (N, 3, H, W) uint8 in a row, each with its map (N, H, W) in [0, 1] below.
 
-    A pixel of an image is a block of several, so that a small image can be seen.
+    Small images are enlarged: each pixel becomes a block of pixels.
     """
     heat = HEAT(maps)
     grey = np.stack([_dimmed(image) for image in images]).transpose(0, 2, 3, 1)
@@ -112,9 +112,9 @@ def watched(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
 def _groups(
     images: np.ndarray, captions: Sequence[str], title: str, headings: Sequence[str]
 ) -> tuple[Figure, np.ndarray]:
-    """Axes (N, 1 + M): of each image itself, under its caption, and beside it one, still empty, per heading.
+    """(figure, axes (N, 1 + M)): the image with its caption, and beside it an empty cell per heading.
 
-    So many images stand in a row as make the sheet fit a screen.
+    The number of images per row is chosen so that the sheet has the shape of a screen.
     """
     count, columns = len(images), 1 + len(headings)
     across = min(range(1, count + 1), key=lambda n: abs(math.log(_width(n * columns) / _height(count, n) / SCREEN)))
@@ -150,7 +150,7 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _dimmed(image: np.ndarray) -> np.ndarray:
-    """The grey `image`, neither black nor white anywhere, so that heat stands out from all of it."""
+    """`image` in grey, without black and white, so that heat colours are visible everywhere."""
     grey = 40 + 0.6 * image.mean(axis=0, keepdims=True)
     return np.repeat(grey, 3, axis=0).astype(np.uint8)
 
@@ -161,5 +161,5 @@ def _remark(axes: Axes, text: str) -> None:
 
 
 def _beside(figure: Figure) -> dict[str, float]:
-    """The layout of a colour bar some five inches high."""
+    """The layout of a colour bar about five inches high."""
     return {"shrink": min(1.0, 5 / figure.get_figheight()), "aspect": 20, "pad": 0.02}

@@ -1,4 +1,4 @@
-"""What all figures share: layout, type sizes, colours that the colour-blind can tell apart, and text taken as it is."""
+"""The common style of all figures: layout, type sizes, colours for the colour-blind, and text shown literally."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +15,20 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9")
 
-# Points. Given to each text, not to rcParams: those are one for the whole process, and threads draw at a time.
+# In points. Each text gets its size, because rcParams are global and several threads draw at once.
 TITLE, LABEL, SMALL = 11, 9, 8
 TITLE_CHARACTERS_PER_INCH = 11
 
 
 def sheet(width: float, height: float, title: str) -> Figure:
-    """An empty figure of `width` by `height` inches under its title, which wraps."""
+    """An empty figure of `width` by `height` inches with a title, which may take several lines."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(fit(title, int(width * TITLE_CHARACTERS_PER_INCH), lines=3), size=TITLE)
     return figure
 
 
 def dress(axes: Axes, x: str = "", y: str = "", grid: bool = True) -> None:
-    """Labels `axes` and leaves of their frame what helps to read them."""
+    """Labels `axes`, and removes the parts of their frame that do not help reading."""
     axes.set_xlabel(x, size=LABEL)
     axes.set_ylabel(y, size=LABEL)
     axes.tick_params(which="both", labelsize=SMALL)
@@ -39,7 +39,7 @@ def dress(axes: Axes, x: str = "", y: str = "", grid: bool = True) -> None:
 
 
 def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, **layout: Any) -> None:
-    """A bar beside `axes` that says what the colours of `mappable` mean."""
+    """Adds a bar beside `axes` that explains the colours of `mappable`."""
     bar = figure.colorbar(mappable, ax=axes, **layout)
     bar.set_label(label, size=LABEL)
     bar.ax.tick_params(labelsize=SMALL)
@@ -47,10 +47,10 @@ def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Any, label: str, 
 
 
 def fit(text: str, width: int, lines: int = 1) -> str:
-    """`text` as it is, in at most `lines` lines of `width` characters, its middle cut out where it is longer.
+    """`text` in at most `lines` lines of `width` characters. If it is longer, its middle is cut out.
 
-    The ends stay, since names differ there and numbers stand there. A dollar starts no formula, and what the font
-    cannot draw is given by its code point.
+    Both ends stay, because names differ there and numbers are there. A dollar sign does not start a formula, and a
+    character that the font lacks is replaced by its code point.
     """
     drawable, room = "".join(map(_drawable, text)), width * lines
     if len(drawable) > room:
@@ -71,7 +71,7 @@ def _drawable(character: str) -> str:
 
 @contextmanager
 def offscreen() -> Iterator[None]:
-    """Figures that pyplot makes inside need no screen, and at the end are let go of, and their style with them."""
+    """Inside this context, pyplot draws without a screen. At the end, its figures are closed and its style is reset."""
     pyplot.switch_backend("agg")
     with pyplot.rc_context():
         try:
