@@ -13,8 +13,8 @@ from pipeline.data.decoder import RESIZES
 from pipeline.params import (
     COMMANDS,
     STEPS,
-    CamMethod,
     MainParams,
+    MapMethod,
     Params,
     RecipeParams,
     TrainParams,
@@ -127,10 +127,10 @@ def test_only_what_random_resized_crops_of_centres_need_is_stored_beside(recipe,
     assert TrainParams(**recipe).margin == margin
 
 
-def test_cam_methods_match_the_table():
+def test_methods_of_maps_match_the_table():
     from pipeline.explain import attribution
 
-    assert set(get_args(CamMethod)) == set(attribution.METHODS)
+    assert get_args(MapMethod) == (attribution.AUTO, *attribution.METHODS)
 
 
 def test_the_recipe_is_what_a_rate_depends_on():

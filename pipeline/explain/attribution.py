@@ -48,6 +48,13 @@ def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> st
     return "gradcam"
 
 
+def compared(method: str, model: nn.Module, where: CamTarget, images: Tensor) -> list[str]:
+    """Methods that are worth seeing beside `method`: where a network has several of different kinds, those."""
+    if not attention.weights_per_image(model, where, images[:1]):
+        return []
+    return [other for other in (*attention.METHODS, "gradcam") if other != method]
+
+
 def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
     """What speaks for class `targets[i]` in `images[i]`: (B, H, W) float32 in [0, 1], scaled image by image.
 

@@ -3,11 +3,11 @@
 from pipeline.params.base import Declared, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
-    CamMethod,
     CompareParams,
     EvaluateParams,
     ExplainParams,
     ExportParams,
+    MapMethod,
     PredictParams,
     ReportParams,
     TrainedModelParams,
@@ -34,7 +34,6 @@ __all__ = [
     "RENAMED",
     "STEPS",
     "TOOLS",
-    "CamMethod",
     "CompareParams",
     "DataParams",
     "DatasetName",
@@ -47,6 +46,7 @@ __all__ = [
     "LadderParams",
     "LrRangeParams",
     "MainParams",
+    "MapMethod",
     "ModelName",
     "ModelParams",
     "Params",

@@ -18,7 +18,7 @@ from pipeline.params.base import (
 )
 from pipeline.params.recipe import DeviceParams, SeedParams
 
-CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+MapMethod = Literal["auto", "attention_relevance", "attention_rollout", "gradcam", "gradcam++", "layercam", "hirescam"]
 
 MAX_RUNS = 200
 
@@ -53,7 +53,10 @@ class EvaluationParams(TrainingRunParams):
 
 
 class ExplanationParams(TrainingRunParams):
-    method: CamMethod = Field("gradcam", description="class activation map")
+    method: MapMethod = Field(
+        "auto",
+        description="how maps are made; auto: attention relevance for vision transformers, Grad-CAM for all others",
+    )
     num_images: int = Field(8, ge=1, le=64, description="misclassified images explained, and as many correct ones")
 
 
@@ -93,7 +96,7 @@ class PredictParams(TrainedModelParams):
     )
     top_k: int = Field(5, ge=1, le=100, description="likeliest classes listed for each image")
     num_shown: int = Field(16, ge=0, le=64, description="images on the contact sheet, those to doubt first (0: none)")
-    maps: bool = Field(False, description="on the contact sheet, Grad-CAM maps of what speaks for the predicted class")
+    maps: bool = Field(False, description="on the contact sheet, maps of what speaks for the predicted class")
 
 
 def _not_repeated(runs: tuple[str, ...]) -> tuple[str, ...]:
@@ -110,7 +113,9 @@ class CompareParams(DeviceParams, SeedParams):
     runs: Annotated[tuple[RunId, ...], BeforeValidator(comma_separated), AfterValidator(_not_repeated)] = Field(
         description="trainings, evaluations or experiments, comma-separated; all others are compared with the first"
     )
-    method: CamMethod = Field("gradcam", description="class activation map of the images they disagree on")
+    method: MapMethod = Field(
+        "auto", description="how maps of the images they disagree on are made; auto: as suits each network"
+    )
     num_images: int = Field(
         4, ge=0, le=32, description="images shown that only the one has right, and as many of the other (0: none)"
     )

@@ -76,7 +76,7 @@ class TrainParams(RecipeParams, StudyParams):
         0,
         ge=0,
         le=64,
-        description="validation images whose Grad-CAM maps are kept after each epoch (0: none); of no trial of a sweep",
+        description="validation images whose maps are kept after each epoch (0: none); of no trial of a sweep",
     )
 
     @model_validator(mode="after")
