@@ -25,7 +25,7 @@ def weights_per_image(model: nn.Module, where: CamTarget, image: Tensor) -> int:
     """
     with untouched(model), torch.inference_mode(), _recorded() as attentions:
         output = output_of(where.layer, model, image)
-    tokens = output.shape[1] if output.ndim == 3 else 0
+    tokens = output.shape[1] if output.ndim == 3 and where.to_grid else 0
     *blocks, last = [tuple(each.shape) for each in attentions] or [()]
     is_plain = all(shape[::2] == (1, tokens) and shape[3:] == (tokens,) for shape in blocks) and last[3:] == (tokens,)
     return sum(each.numel() for each in attentions) if is_plain and last[::2] in {(1, tokens), (1, 1)} else 0
@@ -81,7 +81,7 @@ def grids(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, m
         logits.check(answers, targets)
         wanted = answers.gather(1, targets.to(answers.device)[:, None]).sum()
         gradients = torch.autograd.grad(wanted, attentions, materialize_grads=True)
-    tokens = METHODS[method]([each.detach() for each in attentions], list(gradients))
+        tokens = METHODS[method]([each.detach() for each in attentions], list(gradients))
     return where.to_grid(tokens[..., None])
 
 
@@ -92,16 +92,20 @@ def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
 
 
 def _traced(blocks: list[Tensor], read: Tensor) -> Tensor:
-    """The mean of the rows `read` (N,) of (1 + A) ... (1 + A), blocks (B, N, N) in the order of the forward pass.
+    """What the tokens `read` (N,) have gathered of each token, on average, (B, N), through `blocks` (B, N, N).
 
-    From the last block to the first, since rows take less than the whole product. A block of one row gathers all
-    tokens in one, which was none of them before.
+    The mean of those rows of (1 + A) ... (1 + A), without the 1 of what a token is itself: it says nothing of where,
+    and little would be left of small numbers beside it. The blocks come in the order of the forward pass, and are gone
+    through from the last one, since rows take less work than the whole product. A block (B, 1, N) gathers all tokens
+    in one, which is none of them.
     """
-    row = (read / read.sum().clamp_min(1)).expand(len(blocks[0]), 1, -1)
+    itself = (read / read.sum().clamp_min(1)).expand(len(blocks[0]), 1, -1)
+    gathered = torch.zeros_like(itself)
     for block in reversed(blocks):
-        passed = row @ block
-        row = row + passed if block.shape[1] == block.shape[2] else passed
-    return row[:, 0]
+        passed = (itself + gathered) @ block
+        is_one = block.shape[1] < block.shape[2]
+        itself, gathered = (torch.zeros_like(passed), passed) if is_one else (itself, gathered + passed)
+    return gathered[:, 0]
 
 
 def _read(gradient: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def by_hand(attentions, read, logits, prefix, size):
     maps = []
     for i in range(len(logits)):
         tokens = attentions[0].shape[-1]
-        relevance = torch.eye(tokens)
+        relevance = torch.eye(tokens, dtype=attentions[0].dtype)
         for weights, gradient in zip(attentions, gradients, strict=True):
             heads = [(weights[i, j] * gradient[i, j]).clamp(min=0) for j in range(weights.shape[1])]
             relevance = relevance + (sum(heads) / len(heads)) @ relevance
@@ -77,7 +77,7 @@ def test_relevance_of_timm_s_transformers_is_that_of_attention_that_is_not_fused
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
             module.attn_drop.register_forward_hook(lambda *call: attentions.append(call[2]))
-    logits = model(pictures)
+    logits = model.double()(pictures.double())
     prefix = model.num_prefix_tokens
     read = [0] if model.global_pool == "token" else slice(prefix, None)
     np.testing.assert_allclose(maps, by_hand(attentions, read, logits, prefix, 48), atol=1e-4)
@@ -169,6 +169,8 @@ def test_rollout_shines_on_the_patch_that_the_class_token_attends_to(patch_size)
         projection = model.encoder.layers[0].self_attention.in_proj_weight.zero_()
         projection[1, 0] = 50  # the query of the class token asks for feature 1
         projection[8 + 1, 1] = 1  # a token's key is its feature 1
+        projection[16:] = torch.eye(8)  # and its value all of them
+        nn.init.normal_(head(model)[1].weight)
     side = 32 // patch_size
     for row, column in {(0, 0), (0, side - 1), (side // 2, 0), (side - 1, side // 2)}:
         rows, columns = (slice(patch_size * at, patch_size * (at + 1)) for at in (row, column))
