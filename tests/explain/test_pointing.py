@@ -10,7 +10,7 @@ from pipeline.explain import attribution, faithfulness, insertion, randomisation
 
 NETWORKS = {
     "vit": named("vit", 16, 160, 0.01, patch_size=4, dim=32, depth=2, heads=2),
-    "resnet9": named("resnet9", 16, 60, 0.02, width=8),
+    "resnet9": named("resnet9", 32, 60, 0.02, width=8),
 }
 
 
