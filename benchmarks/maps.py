@@ -66,7 +66,7 @@ def _swin_target(model: nn.Module) -> CamTarget:
 
 FAMILIES: dict[str, Family] = {
     "vit, class token": named("vit", 24, 250, 0.005, patch_size=4, dim=64, depth=3, heads=2),
-    "swin": Family(_swin, _swin_target, 24, 150, 0.005),
+    "swin": Family(_swin, _swin_target, 24, 400, 0.005),
     "resnet18": named("resnet18", 24, 80, width=8),
     "resnet9": named("resnet9", 24, 80, width=16),
     "fast": named("fast", 32, 80, width=16),
