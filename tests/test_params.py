@@ -13,8 +13,8 @@ from pipeline.data.decoder import RESIZES
 from pipeline.params import (
     COMMANDS,
     STEPS,
-    CamMethod,
     MainParams,
+    MapMethod,
     Params,
     RecipeParams,
     TrainParams,
@@ -127,10 +127,10 @@ def test_a_margin_is_stored_only_for_random_resized_crops_with_resize_crop(recip
     assert TrainParams(**recipe).margin == margin
 
 
-def test_cam_methods_match_the_table():
+def test_methods_of_maps_match_the_table():
     from pipeline.explain import attribution
 
-    assert set(get_args(CamMethod)) == set(attribution.METHODS)
+    assert get_args(MapMethod) == (attribution.AUTO, *attribution.METHODS)
 
 
 def test_the_recipe_has_the_parameters_that_a_rate_depends_on():

@@ -1,4 +1,4 @@
-"""Where a trained classifier looks: class activation maps, attention rollout, the attention of Ultimus."""
+"""Where a trained classifier looks: by attention in vision transformers, else by class activation maps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,71 +8,97 @@ import numpy as np
 import torch
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.models import VisionTransformer
 
 from pipeline.data.batches import batch_size
+from pipeline.explain import attention, logits
+from pipeline.explain.logits import NotFinite
 from pipeline.models import CamTarget, untouched
-from pipeline.models.ultimus import Ultimus
-from pipeline.models.vit import tokens_to_grid
 
-
-class NotFinite(ValueError):
-    """The logits or the maps of a network are no numbers."""
-
-
-METHODS: dict[str, type[BaseCAM]] = {
+AUTO = "auto"
+CAMS: dict[str, type[BaseCAM]] = {
     "gradcam": GradCAM,  # Selvaraju et al. 2017, arXiv:1610.02391
     "gradcam++": GradCAMPlusPlus,  # Chattopadhay et al. 2018, arXiv:1710.11063
     "layercam": LayerCAM,  # Jiang et al. 2021, doi:10.1109/TIP.2021.3089943
     "hirescam": HiResCAM,  # Draelos & Carin 2020, arXiv:2011.08891
 }
+METHODS = (*attention.METHODS, *CAMS)
+
+
+def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> str:
+    """The one of METHODS that `asked` comes to: where it is `auto`, that of the network's kind.
+
+    Attention relevance where every token attends to every other in every block, else Grad-CAM. `images` (B, 3, H, W)
+    are as the model takes them; one is looked at. Raises ValueError for an unknown method, and for one by attention of
+    another network.
+    """
+    if asked not in (AUTO, *METHODS):
+        raise ValueError(f"no attribution method is called {asked!r} (methods: {', '.join((AUTO, *METHODS))})")
+    if asked in CAMS:
+        return asked
+    if attention.weights_per_image(model, where, images[:1]):
+        return "attention_relevance" if asked == AUTO else asked
+    if asked != AUTO:
+        raise ValueError(
+            f"method={asked}: {type(model).__name__} has no attention from every token to every other in every block, "
+            f"which it needs; choose {AUTO}, {', '.join(CAMS)}"
+        )
+    return "gradcam"
+
+
+def compared(method: str, model: nn.Module, where: CamTarget, images: Tensor) -> list[str]:
+    """Methods that are worth seeing beside `method`: where a network has several of different kinds, those."""
+    if not attention.weights_per_image(model, where, images[:1]):
+        return []
+    return [other for other in (*attention.METHODS, "gradcam") if other != method]
 
 
 def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
     """What speaks for class `targets[i]` in `images[i]`: (B, H, W) float32 in [0, 1], scaled image by image.
 
-    `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64. Strengths
-    of two images cannot be compared. A blank map (see `is_blank`) stays zero. The model is left as it was.
-    Raises ValueError for an unknown method, a target without a logit, a layer that yields no grid, and NotFinite
+    `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64; `method` as `choose`
+    takes it. Strengths of two images cannot be compared. A blank map (see `is_blank`) stays zero. The model is left as
+    it was. Raises ValueError as `choose` does, for a target without a logit, a layer that yields no grid, and NotFinite
     for logits or maps that are not finite.
     """
-    if method not in METHODS:
-        raise ValueError(f"no attribution method is called {method!r} (methods: {', '.join(METHODS)})")
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
-    size = batch_size(images.shape[-1])
+    method = choose(method, model, where, images)
+    if method in CAMS:
+        maps, size = _activation_maps, batch_size(images.shape[-1])
+    else:
+        maps, size = _attention_maps, attention.batch_size(model, where, images[:1])
     parts = zip(images.split(size), targets.split(size), strict=True)
-    return np.concatenate([_class_maps(model, where, some, theirs, method) for some, theirs in parts])
+    found = np.concatenate([maps(model, where, some, theirs, method) for some, theirs in parts])
+    if not np.isfinite(found).all():
+        raise NotFinite(f"{method} gives maps that are not finite for images {tuple(images.shape)}")
+    return found
 
 
-def _class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
+def _attention_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
+    grids = _scaled(attention.grids(model, where, images, targets, method))
+    return _scaled(interpolate(grids, images.shape[2:], mode="bilinear"))[:, 0].cpu().numpy()
+
+
+def _scaled(grids: Tensor) -> Tensor:
+    """`grids` (B, 1, h, w) from 0 to 1 each; those that are the same everywhere are zero."""
+    grids = grids - grids.amin((2, 3), keepdim=True)
+    return grids / grids.amax((2, 3), keepdim=True).clamp_min(torch.finfo(grids.dtype).tiny)
+
+
+def _activation_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
     layer = _name(model, where)
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
-        maps = _run(METHODS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
-    if not np.isfinite(maps).all():
-        raise NotFinite(f"{method} at {layer} gives maps that are not finite for images {tuple(images.shape)}")
-    return maps
+        return _run(CAMS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
 
 
 def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, int]:
-    """Height and width (cells) of the class activation maps of `images` before they are scaled up."""
-    layer = _name(model, where)
-    grids: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        grids.append(_grid(where, layer, output))
-
-    handle = where.layer.register_forward_hook(keep)
-    try:
-        with untouched(model), torch.inference_mode():
-            model(images[:1])
-    finally:
-        handle.remove()
-    height, width = grids[0].shape[2:]
+    """Height and width (cells) of the maps of `images` before they are scaled up."""
+    with untouched(model), torch.inference_mode():
+        output = attention.output_of(where.layer, model, images[:1])
+    height, width = _grid(where, _name(model, where), output).shape[2:]
     return height, width
 
 
@@ -81,47 +107,9 @@ def is_blank(maps: np.ndarray) -> np.ndarray:
     return (maps == 0).all(axis=(1, 2))
 
 
-def attention_rollout(model: VisionTransformer, images: Tensor) -> np.ndarray:
-    """How much of each patch reaches the class token through all blocks: (B, H, W) float32 in [0, 1].
-
-    Attention averaged over the heads, mixed half and half with the shortcut, multiplied through the blocks
-    (Abnar & Zuidema 2020, arXiv:2005.00928); scaled image by image, the same for every class. `images`
-    (B, 3, H, W) float32, as the model takes them.
-    """
-    return np.concatenate([_rollout(model, some) for some in images.split(batch_size(images.shape[-1]))])
-
-
-def _rollout(model: VisionTransformer, images: Tensor) -> np.ndarray:
-    attentions: list[Tensor] = []
-
-    def keep(attention: Any, tokens: tuple[Tensor, ...], _: Any) -> None:
-        # The block itself asks for no weights. `forward`, since a call would run this hook again.
-        attentions.append(attention.forward(*tokens, need_weights=True)[1])
-
-    handles = [block.self_attention.register_forward_hook(keep) for block in model.encoder.layers]
-    try:
-        with untouched(model), torch.inference_mode():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    shortcut = torch.eye(attentions[0].shape[-1], device=images.device)
-    rollout = shortcut
-    for attention in attentions:
-        rollout = (attention + shortcut) / 2 @ rollout
-    grids = tokens_to_grid(rollout[:, :1].transpose(1, 2))
-    return scale_cam_image(interpolate(grids, images.shape[2:], mode="bilinear")[:, 0].cpu().numpy())
-
-
-def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
-    """What each value (row) gives to each result (column) in every block: (B, 4, 8, 8), in [0, 1/sqrt(8)]."""
-    with untouched(model), torch.inference_mode():
-        return model.attention(images).cpu().numpy()
-
-
 @contextmanager
 def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Iterator[None]:
-    """Within it gradients begin at `where`, so that a backward pass ends there, and `_check` sees every forward pass.
+    """Within it gradients begin at `where`, so that a backward pass ends there, and every forward pass is checked.
 
     To be entered before the package places its own hooks, which are then given what it returns.
     """
@@ -132,10 +120,11 @@ def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Ite
         begun: Tensor = output.detach().requires_grad_().clone()
         return begun
 
-    def check(module: nn.Module, inputs: Any, logits: Tensor) -> None:
-        if not logits.requires_grad:
+    def check(module: nn.Module, inputs: Any, answers: Tensor) -> None:
+        # The package would answer with a zero map, a wrong one or a printed line.
+        if not answers.requires_grad:
             raise ValueError(f"there is no map of this network: its layer {layer} has no part in the logits")
-        _check(logits, targets)
+        logits.check(answers, targets)
 
     handles = [where.layer.register_forward_hook(begin_here), model.register_forward_hook(check)]
     try:
@@ -156,15 +145,6 @@ def _grid(where: CamTarget, layer: str, output: Any) -> Tensor:
 
 def _name(model: nn.Module, where: CamTarget) -> str:
     return next(name for name, module in model.named_modules() if module is where.layer)
-
-
-def _check(logits: Tensor, targets: Tensor) -> None:
-    """Refuses what the package would answer with a zero map, a wrong one or a printed line."""
-    if not logits.isfinite().all():
-        raise NotFinite("the model's logits are not finite")
-    classes = logits.shape[1]
-    if wrong := [target for target in targets.tolist() if not 0 <= target < classes]:
-        raise ValueError(f"target {wrong[0]} is no class of a model with {classes} logits")
 
 
 def _run(cam: BaseCAM, inputs: Tensor, targets: Tensor) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Whether attribution maps mean anything: what the model says once the pixels they point at are gone."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +57,7 @@ def measure(
     each = batch_size(images.shape[-1])
     with untouched(model), torch.inference_mode():
         batches = [
-            _confidences(model, images[batch], targets[batch], _ranks(maps[batch], ties), fractions, chance)
+            _confidences(model, images[batch], targets[batch], ranks(maps[batch], ties), fractions, chance)
             for batch in (slice(start, start + each) for start in range(0, len(images), each))
         ]
     most, least = (np.concatenate(curves) for curves in zip(*batches, strict=True))
@@ -66,20 +65,20 @@ def measure(
 
 
 def _confidences(
-    model: nn.Module, images: Tensor, targets: Tensor, ranks: Tensor, fractions: Sequence[float], chance: Generator
+    model: nn.Module, images: Tensor, targets: Tensor, places: Tensor, fractions: Sequence[float], chance: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The two curves (B, 1 + F) of `Faithfulness` for a batch: the most relevant pixels first, and the least."""
-    num_pixels = ranks[0].numel()
+    num_pixels = places[0].numel()
     counts = [round(fraction * num_pixels) for fraction in fractions]
-    ranks, targets = ranks.to(images.device), targets.to(images.device)
+    places, targets = places.to(images.device), targets.to(images.device)
 
     def confidence(removed: Tensor) -> np.ndarray:
         probabilities = model(impute(images, removed, NOISE, chance)).softmax(1)
         return probabilities.gather(1, targets[:, None])[:, 0].cpu().numpy()
 
-    intact = confidence(torch.zeros_like(ranks, dtype=torch.bool))
-    most = [confidence(ranks >= num_pixels - count) for count in counts]
-    least = [confidence(ranks < count) for count in counts]
+    intact = confidence(torch.zeros_like(places, dtype=torch.bool))
+    most = [confidence(places >= num_pixels - count) for count in counts]
+    least = [confidence(places < count) for count in counts]
     return np.stack([intact, *most], axis=1), np.stack([intact, *least], axis=1)
 
 
@@ -90,26 +89,6 @@ def random_maps(shape: tuple[int, int, int], seed: int, grid: tuple[int, int]) -
     """
     noise = torch.rand(shape[0], 1, *grid, generator=torch.Generator().manual_seed(seed))
     return interpolate(noise, shape[1:], mode="bilinear")[:, 0].numpy()
-
-
-def randomised_copy(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of `model` that has learned nothing: weights drawn anew, statistics as at the start.
-
-    Maps of the trained model that look like those of the copy show the image and not what was learned
-    (Adebayo et al. 2018, arXiv:1810.03292). A head that starts at zero is drawn too.
-    """
-    device = next(model.parameters()).device
-    copy = deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
-        for module in copy.modules():
-            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            if reset:
-                reset()
-                continue
-            for parameter in module.parameters(recurse=False):
-                nn.init.normal_(parameter, std=0.02)
-    return copy.to(device)
 
 
 def impute(images: Tensor, removed: Tensor, noise: float, generator: Generator) -> Tensor:
@@ -156,7 +135,7 @@ def _energy(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).mean((2, 3), keepdim=True)
 
 
-def _ranks(maps: np.ndarray, ties: np.random.Generator) -> Tensor:
+def ranks(maps: np.ndarray, ties: np.random.Generator) -> Tensor:
     """Each pixel's place in its map, (B, H, W) int64, the least relevant first and equals in random order."""
     flat = maps.reshape(len(maps), -1)
     order = np.lexsort((ties.random(flat.shape), flat))

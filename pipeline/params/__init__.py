@@ -3,11 +3,11 @@
 from pipeline.params.base import Declared, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
-    CamMethod,
     CompareParams,
     EvaluateParams,
     ExplainParams,
     ExportParams,
+    MapMethod,
     PredictParams,
     ReportParams,
     TrainedModelParams,
@@ -35,7 +35,6 @@ __all__ = [
     "RENAMED",
     "STEPS",
     "TOOLS",
-    "CamMethod",
     "CompareParams",
     "DataParams",
     "DatasetName",
@@ -48,6 +47,7 @@ __all__ = [
     "LadderParams",
     "LrRangeParams",
     "MainParams",
+    "MapMethod",
     "ModelName",
     "ModelParams",
     "ModelsParams",

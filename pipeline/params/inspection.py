@@ -18,7 +18,7 @@ from pipeline.params.base import (
 )
 from pipeline.params.recipe import DeviceParams, SeedParams
 
-CamMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+MapMethod = Literal["auto", "attention_relevance", "attention_rollout", "gradcam", "gradcam++", "layercam", "hirescam"]
 
 MAX_RUNS = 200
 
@@ -53,7 +53,10 @@ class EvaluationParams(TrainingRunParams):
 
 
 class ExplanationParams(TrainingRunParams):
-    method: CamMethod = Field("gradcam", description="kind of class activation map")
+    method: MapMethod = Field(
+        "auto",
+        description="how maps are made; auto: attention relevance for vision transformers, Grad-CAM for all others",
+    )
     num_images: int = Field(8, ge=1, le=64, description="number of misclassified and of correct images to explain")
 
 
@@ -95,7 +98,7 @@ class PredictParams(TrainedModelParams):
     num_shown: int = Field(
         16, ge=0, le=64, description="images on the contact sheet, the most doubtful ones first (0: no sheet)"
     )
-    maps: bool = Field(False, description="show Grad-CAM maps for the predicted class on the contact sheet")
+    maps: bool = Field(False, description="show on the contact sheet what speaks for the predicted class")
 
 
 def _not_repeated(runs: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,7 +115,9 @@ class CompareParams(DeviceParams, SeedParams):
     runs: Annotated[tuple[RunId, ...], BeforeValidator(comma_separated), AfterValidator(_not_repeated)] = Field(
         description="trainings, evaluations or experiments, comma-separated; all others are compared with the first"
     )
-    method: CamMethod = Field("gradcam", description="kind of class activation map, for images they disagree on")
+    method: MapMethod = Field(
+        "auto", description="how maps of the images they disagree on are made; auto: as suits each network"
+    )
     num_images: int = Field(
         4, ge=0, le=32, description="number of images to show that only one of two models has right, for each (0: none)"
     )

@@ -76,7 +76,7 @@ class TrainParams(RecipeParams, StudyParams):
         0,
         ge=0,
         le=64,
-        description="number of validation images with Grad-CAM maps after each epoch (0: none); not in a sweep",
+        description="number of validation images with maps after each epoch (0: none); not in a sweep",
     )
 
     @model_validator(mode="after")

@@ -32,6 +32,8 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "explain/images.csv": ("image", "kind", "true", "predicted"),
         "explain/maps.csv": ("image", "kind", "map", "blank"),
         "explain/faithfulness.csv": ("source", "order"),
+        "explain/scores.csv": ("source",),
+        "explain/randomisation.csv": ("part",),
     },
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -49,6 +51,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "explain/images.csv": ("image", "kind", "true", "predicted", "confidence", "left", "top", "side"),
     "explain/maps.csv": ("image", "kind", "map", "blank"),
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
+    "explain/scores.csv": ("source", "faithfulness", "standard_error", "insertion", "insertion_error"),
+    "explain/randomisation.csv": ("part", "similarity", "standard_error"),
 }
 MATRIX = "confusion_matrix.csv"  # one column per class, with any name, and the true class as last column
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")

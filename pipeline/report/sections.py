@@ -17,7 +17,9 @@ CURVE_POINTS, LADDER_POINTS = 1000, 3000
 WATCHED_MAPS = 4096  # enough for 64 images and 60 epochs
 CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv": MOST_ROWS}
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
-UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "explain/images.csv", "explain/maps.csv"}
+UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv"} | {
+    f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation")
+}
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 RIVALS = {"probe": "probe", "train": "trained network"}
@@ -142,6 +144,12 @@ def of_seeds(record: Record) -> str:
     """The metric of accuracy over several seeds; empty if there is only one seed."""
     table = record.run.tables.get("seeds.csv", pd.DataFrame())
     return next((name for name in ACCURACIES if name in table and f"{name}_sd" in record.run.metrics), "")
+
+
+def method(step: StepRecord) -> str:
+    """How the maps of an explanation were made: the first that was measured, or what was asked for before that."""
+    curves = step.tables.get("explain/faithfulness.csv")
+    return str(step.params.get("method", "the maps") if curves is None or curves.empty else curves["source"].iloc[0])
 
 
 def controls(step: StepRecord) -> list[str]:

@@ -193,13 +193,13 @@ def _show_disagreement(run: Run, first: Compared, other: Compared, params: Compa
         return
     images = found[0].splits.test.take(rows)
     panels = [
-        (f"{letter}, its predicted class", _maps(training, images, each.predictions["predicted"].iloc[rows], params))
+        _panel(letter, training, images, each.predictions["predicted"].iloc[rows], params)
         for training, (letter, each) in zip(found, pair.items(), strict=True)
     ]
     counts = (
         f"{len(some)} of {len(side)} that only {letter}" for some, side, letter in zip(shown, sides, pair, strict=True)
     )
-    title = f"Images that one has right: {', '.join(counts)} has; surest errors first"
+    title = f"Images that one has right: {', '.join(counts)} has; surest errors first; maps of the predicted class"
     captions = [_caption(pair, row) for row in rows]
     run.figure(f"disagreements_{other.arm.letter}.png", plots.explanations(images, panels, captions, title))
 
@@ -217,16 +217,19 @@ def _find(each: Evaluation, params: CompareParams) -> ModelAndImages:
     return trained_model.find(params.to(TrainedModelParams, run_id=each.train_run_id, checkpoint=each.checkpoint))
 
 
-def _maps(trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams) -> np.ndarray:
-    """What speaks for the class that each of `images` was taken for, (B, H, W) in [0, 1]."""
+def _panel(
+    letter: str, trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams
+) -> tuple[str, np.ndarray]:
+    """A heading, and maps (B, H, W) in [0, 1] of what speaks for the class that each of `images` was taken for."""
     places = {name: place for place, name in enumerate(trained.classifier.classes)}
     if unknown := set(predicted) - places.keys():
         raise ValueError(f"predictions of {trained.run_id} name a class that it does not know: {min(unknown)}")
     model = trained.classifier.model
-    where = next(model.parameters()).device
-    inputs = trained.classifier.normalise(torch.from_numpy(images).to(where))
+    inputs = trained.classifier.normalise(torch.from_numpy(images).to(next(model.parameters()).device))
     targets = torch.tensor([places[name] for name in predicted])
-    return attribution.class_maps(model, models.cam_target(trained.params.model, model), inputs, targets, params.method)
+    where = models.cam_target(trained.params.model, model)
+    method = attribution.choose(params.method, model, where, inputs)
+    return f"{letter}, {method}", attribution.class_maps(model, where, inputs, targets, method)
 
 
 def _caption(pair: Mapping[str, Evaluation], row: int) -> str:

@@ -10,8 +10,6 @@ from pipeline.results import plots
 from pipeline.results.answers import Answers
 from pipeline.tracking.run import Run
 
-METHOD = "gradcam"
-
 
 def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> None:
     """Logs `shown` as contact_sheet.png, each with what it was taken for."""
@@ -25,15 +23,18 @@ def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> Non
     ]
     title = f"{len(shown)} predicted images, those to doubt first"
     if with_maps:
-        panels = [(f"{METHOD}, predicted class", _maps(network, shown))]
+        method, maps = _maps(network, shown)
+        panels = [(f"{method}, predicted class", maps)]
         figure = plots.explanations(shown.images, panels, captions, title)
     else:
         figure = plots.gallery(shown.images, captions, title)
     run.figure("contact_sheet.png", figure)
 
 
-def _maps(network: TrainedModel, shown: Answers) -> np.ndarray:
+def _maps(network: TrainedModel, shown: Answers) -> tuple[str, np.ndarray]:
+    """The method that suits the network, and its maps of what speaks for the predicted class."""
     model = network.classifier.model
     where = models.cam_target(network.params.model, model)
     inputs = network.classifier.normalise(torch.from_numpy(shown.images).to(next(model.parameters()).device))
-    return attribution.class_maps(model, where, inputs, torch.from_numpy(shown.predicted), METHOD)
+    method = attribution.choose(attribution.AUTO, model, where, inputs)
+    return method, attribution.class_maps(model, where, inputs, torch.from_numpy(shown.predicted), method)

@@ -1,19 +1,17 @@
 """Explanation as a tracked step: where the trained model looks when it errs and when it is right."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torchvision.models import VisionTransformer
+from torch import Tensor
 
 from pipeline import models
 from pipeline.data.batches import NormalisedBatches, batch_size
-from pipeline.explain import attribution, faithfulness
-from pipeline.explain.faithfulness import Faithfulness
+from pipeline.explain import attention, attribution, judgement
+from pipeline.explain.judgement import Judgement
 from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.ultimus import Ultimus
@@ -25,11 +23,6 @@ from pipeline.training.update import predict
 
 LARGEST_BATCH = 512
 SMALL_SIDE = 160  # px, of the images and maps kept for the report
-
-ATTENTION: dict[type[nn.Module], Callable[..., np.ndarray]] = {
-    VisionTransformer: attribution.attention_rollout,
-    Ultimus: attribution.attention_matrices,
-}
 
 
 @dataclass(frozen=True)
@@ -48,22 +41,31 @@ class Chosen:
 def run(params: ExplainParams, parent: Run | None = None) -> Result:
     """Explains the training that `params` name, on its test images."""
     trained = trained_model.find(params)
-    with about(trained, "explain", params.method, params, "test", parent) as step:
+    methods = _methods(trained, params.method)
+    with about(trained, "explain", methods[0], params, "test", parent) as step:
         run = step.run
         chosen = [each for each in _choose(trained, params.num_images) if each.names]
         _keep_images(run, trained, chosen)
-        maps = _keep_maps(run, [_picture(run, trained, each, params.method) for each in chosen])
+        maps = _keep_maps(run, [_picture(run, trained, each, methods) for each in chosen])
         blank = maps["blank"]
         numbers = {"explain/blank_maps": float(blank.sum())}
-        if (grid := _grid(trained)) == (1, 1):
+        if _grid(trained) == (1, 1):
             size = trained.params.image_size
-            finding = f"{params.method} has one cell for a whole image of {size} px here, which says nothing of where"
+            finding = f"{methods[0]} has one cell for a whole image of {size} px here, which says nothing of where"
         else:
-            finding, measured = _faithfulness(run, step.name, trained, chosen, params, grid)
+            finding, measured = _judge(run, step.name, trained, chosen, methods, params.seed)
             numbers |= measured
         run.metrics(numbers, model_of=trained.model_of)
         of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
         return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank", numbers, of=of)
+
+
+def _methods(trained: ModelAndImages, asked: str) -> list[str]:
+    """The method that is asked for, and those to be seen beside it."""
+    model, image = trained.classifier.model, _blank_image(trained)
+    where = models.cam_target(trained.params.model, model)
+    method = attribution.choose(asked, model, where, image)
+    return [method, *attribution.compared(method, model, where, image)]
 
 
 def _choose(trained: ModelAndImages, num_images: int) -> list[Chosen]:
@@ -125,21 +127,21 @@ def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.
     return table
 
 
-def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, method: str) -> tuple[pd.DataFrame, np.ndarray]:
+def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, methods: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
     """Logs the contact sheet of `chosen`. Returns a row per map (image, class, whether it is blank), and the maps."""
+    method, *others = methods
     title = f"{trained.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
     captions = _captions(trained, chosen)
     model = trained.classifier.model
-    panels = [("for the predicted class", _maps(trained, model, chosen.inputs, chosen.predicted, method))]
+    panels = [("for the predicted class", _maps(trained, chosen.inputs, chosen.predicted, method))]
     if chosen.kind == "misclassified":
-        panels.append(("for the true class", _maps(trained, model, chosen.inputs, chosen.true, method)))
-    if attend := _attention(model):
-        attention = attend(model, chosen.inputs)
-        if attention.ndim == 3:
-            panels.append(("attention rollout", attention))
-        else:
-            figure = plots.attention_matrices(chosen.images, attention, captions, title)
-            run.figure(f"explain/attention_{chosen.kind}.png", figure)
+        panels.append(("for the true class", _maps(trained, chosen.inputs, chosen.true, method)))
+    panels += [(other.replace("_", " "), _maps(trained, chosen.inputs, chosen.predicted, other)) for other in others]
+    if isinstance(model, Ultimus):
+        figure = plots.attention_matrices(
+            chosen.images, attention.attention_matrices(model, chosen.inputs), captions, title
+        )
+        run.figure(f"explain/attention_{chosen.kind}.png", figure)
     run.figure(f"explain/{chosen.kind}.png", plots.explanations(chosen.images, panels, captions, title=title))
     table = pd.concat(
         pd.DataFrame({"image": chosen.names, "kind": chosen.kind, "map": heading, "blank": attribution.is_blank(maps)})
@@ -148,84 +150,64 @@ def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, method: str) -> 
     return table, np.concatenate([maps for _, maps in panels])
 
 
-def _attention(model: nn.Module) -> Callable[..., np.ndarray] | None:
-    """What shows the attention of `model`; None where it has none to show."""
-    return next((show for kind, show in ATTENTION.items() if isinstance(model, kind)), None)
-
-
-def _maps(trained: ModelAndImages, model: nn.Module, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
+def _maps(trained: ModelAndImages, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
+    model = trained.classifier.model
     where = models.cam_target(trained.params.model, model)
     return attribution.class_maps(model, where, inputs, torch.from_numpy(targets), method)
 
 
 def _grid(trained: ModelAndImages) -> tuple[int, int]:
     """Height and width (cells) of a map before it is laid over the image."""
-    model, size = trained.classifier.model, trained.params.image_size
-    image = torch.zeros(1, 3, size, size, device=_device(trained))
-    return attribution.grid_size(model, models.cam_target(trained.params.model, model), image)
-
-
-def _faithfulness(
-    run: Run,
-    name: str,
-    trained: ModelAndImages,
-    chosen: list[Chosen],
-    params: ExplainParams,
-    grid: tuple[int, int],
-) -> tuple[str, dict[str, float]]:
-    """Logs the deletion curves. Returns what they say, in words and as metrics."""
-    curves, scores = _measure(trained, chosen, params, grid)
-    means = {source: float(each.mean()) for source, each in scores.items()}
-    run.table("explain/faithfulness.csv", curves)
-    run.figure("explain/faithfulness.png", plots.faithfulness(curves, means, name))
-    method, *controls = means
-    numbers = {"explain/faithfulness": means[method]}
-    numbers |= {f"explain/faithfulness_{control.replace(' ', '_')}": means[control] for control in controls}
-    give_or_take = ""
-    if (error := _standard_error(scores[method])) is not None:
-        numbers["explain/standard_error"] = error
-        give_or_take = f" ± {error:.3f}"
-    beside = ", ".join(f"{control} {means[control]:.3f}" for control in controls)
-    return f"{method} faithfulness {means[method]:.3f}{give_or_take} ({beside})", numbers
-
-
-def _measure(
-    trained: ModelAndImages, chosen: list[Chosen], params: ExplainParams, grid: tuple[int, int]
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Deletion curves and every image's score of the maps for the predicted class, beside their two controls."""
     model = trained.classifier.model
+    return attribution.grid_size(model, models.cam_target(trained.params.model, model), _blank_image(trained))
+
+
+def _blank_image(trained: ModelAndImages) -> Tensor:
+    size = trained.params.image_size
+    return torch.zeros(1, 3, size, size, device=_device(trained))
+
+
+def _judge(
+    run: Run, name: str, trained: ModelAndImages, chosen: list[Chosen], methods: list[str], seed: int
+) -> tuple[str, dict[str, float]]:
+    """Logs whether the maps for the predicted class mean anything. Returns that in words and as metrics."""
     inputs = torch.cat([each.inputs for each in chosen])
-    predicted = np.concatenate([each.predicted for each in chosen])
-    unlearned = faithfulness.randomised_copy(model, params.seed)
-    maps = {
-        params.method: _maps(trained, model, inputs, predicted, params.method),
-        "random map": faithfulness.random_maps((len(inputs), *inputs.shape[2:]), params.seed, grid),
-        "random weights": _maps(trained, unlearned, inputs, predicted, params.method),
-    }
-    if _attention(model) is attribution.attention_rollout:
-        maps["attention rollout"] = attribution.attention_rollout(model, inputs)
-    targets = torch.from_numpy(predicted)
-    measured = {
-        source: faithfulness.measure(model, inputs, targets, each, seed=params.seed) for source, each in maps.items()
-    }
-    curves = pd.concat(_curves(source, result) for source, result in measured.items())
-    return curves, {source: result.scores for source, result in measured.items()}
+    predicted = torch.from_numpy(np.concatenate([each.predicted for each in chosen]))
+    where = partial(models.cam_target, trained.params.model)
+    judged = judgement.judge(where, trained.classifier.model, inputs, predicted, methods, seed)
+    scores = judged.scores.set_index("source")
+    run.table("explain/faithfulness.csv", judged.curves)
+    run.table("explain/scores.csv", judged.scores)
+    run.table("explain/randomisation.csv", judged.randomisation)
+    means = {str(source): float(mean) for source, mean in scores["faithfulness"].items()}
+    run.figure("explain/faithfulness.png", plots.faithfulness(judged.curves, means, name))
+    run.figure("explain/randomisation.png", plots.randomisation(judged.randomisation, name))
+    return _finding(judged), _numbers(judged)
 
 
-def _standard_error(scores: np.ndarray) -> float | None:
-    """That of the mean over the images; None of one image alone."""
-    return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
+def _numbers(judged: Judgement) -> dict[str, float]:
+    """The metrics: of the method asked about by their plain names, of all beside it with theirs."""
+    numbers = {"explain/agreement": judged.agreement, "explain/agreement_error": judged.agreement_error}
+    for place, row in judged.scores.iterrows():
+        suffix = f"_{row['source'].replace(' ', '_')}" if place else ""
+        for measure in ("faithfulness", "standard_error", "insertion", "insertion_error"):
+            numbers[f"explain/{measure}{suffix}"] = row[measure]
+    numbers["explain/randomised_similarity"] = judged.randomisation["similarity"].iloc[-1]
+    return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
 
-def _curves(source: str, result: Faithfulness) -> pd.DataFrame:
-    orders = {
-        "most relevant first": result.most_relevant_first,
-        "least relevant first": result.least_relevant_first,
-    }
-    return pd.concat(
-        pd.DataFrame({"source": source, "order": order, "fraction": result.fractions, "confidence": each.mean(axis=0)})
-        for order, each in orders.items()
+def _finding(judged: Judgement) -> str:
+    first, *controls = judged.scores.to_dict("records")
+    beside = (f"{each['source']} {_with_error(each['faithfulness'], each['standard_error'])}" for each in controls)
+    return (
+        f"{first['source']} faithfulness {_with_error(first['faithfulness'], first['standard_error'])} "
+        f"({', '.join(beside)}); insertion over deletion {_with_error(first['insertion'], first['insertion_error'])}, "
+        f"of two maps both measures prefer the same in {judged.agreement:.0%} of cases"
     )
+
+
+def _with_error(mean: float, error: float) -> str:
+    return f"{mean:.3f} ± {error:.3f}" if np.isfinite(error) else f"{mean:.3f}"
 
 
 def _captions(trained: ModelAndImages, chosen: Chosen) -> list[str]:

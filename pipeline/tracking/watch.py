@@ -1,8 +1,9 @@
-"""Shows where a network looks while it learns: Grad-CAM maps of the same validation images after every epoch.
+"""Shows where a network looks while it learns: maps of the same validation images after every epoch.
 
 The training's artifact folder `watch` has N images of S by S pixels (S at most 112):
 
-    index.json      {"images": [{"name", "class"}, ... (N)], "method": "gradcam", "side": S}
+    index.json      {"images": [{"name", "class"}, N of them], "method": M, "side": S}; M is what suits
+                    the network: attention_relevance for a vision transformer, else gradcam
     images.npy      (N, 3, S, S) uint8, RGB
     maps/0001.npy   after epoch 1: (N, S, S) uint8, the evidence for the true class; 255 is the strongest
     watch.gif       the epochs as an animation, at most 60
@@ -22,6 +23,7 @@ import torch
 from pipeline import models
 from pipeline.data import augmentation, encoder
 from pipeline.explain import attribution
+from pipeline.explain.logits import NotFinite
 from pipeline.params import TrainParams
 from pipeline.progress import say
 from pipeline.results import plots, sprite
@@ -32,7 +34,7 @@ from pipeline.training.training import Training
 
 log = logging.getLogger(__name__)
 
-FOLDER, METHOD = "watch", "gradcam"
+FOLDER = "watch"
 LARGEST_SIDE = 112  # px
 MAX_FRAMES = 60  # of animation and slider; if there are more epochs, they are thinned out evenly
 FRAME_SECONDS = 0.4
@@ -53,6 +55,7 @@ class Watch:
         self._where = models.cam_target(params.model, self._model)
         self._inputs = augmentation.normalise(torch.from_numpy(images).to(recipe.device), splits.mean, splits.std)
         self._targets = torch.from_numpy(labels)
+        self._method = attribution.choose(attribution.AUTO, self._model, self._where, self._inputs)
         self._step = -(-images.shape[-1] // LARGEST_SIDE)  # every how many px one px is kept
         self._images = images[..., :: self._step, :: self._step]
         self._epochs = params.epochs
@@ -64,14 +67,15 @@ class Watch:
         ]
         if not training.log.epochs:
             run.array(f"{FOLDER}/images.npy", self._images)
-            run.json(f"{FOLDER}/index.json", {"images": self._named, "method": METHOD, "side": self._images.shape[-1]})
+            index = {"images": self._named, "method": self._method, "side": self._images.shape[-1]}
+            run.json(f"{FOLDER}/index.json", index)
 
     def __call__(self, epoch: int) -> None:
         """Stores the maps of the network after `epoch`. If its logits are not finite, it stores none."""
         started = time.perf_counter()
         try:
-            maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, METHOD)
-        except attribution.NotFinite as error:  # the training itself reports where it diverged
+            maps = attribution.class_maps(self._model, self._where, self._inputs, self._targets, self._method)
+        except NotFinite as error:  # the training itself reports where it diverged
             say(f"no maps of epoch {epoch}: {error}")
             return
         self._maps[epoch] = np.rint(255 * maps[:, :: self._step, :: self._step]).astype(np.uint8)

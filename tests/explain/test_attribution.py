@@ -6,12 +6,12 @@ from torch.nn.functional import interpolate
 
 from pipeline import models
 from pipeline.explain import attribution
-from pipeline.explain.attribution import METHODS, class_maps
+from pipeline.explain.attribution import CAMS, class_maps
 from pipeline.models import MODELS, CamTarget
 
 TARGETS = torch.tensor([0, 1, 2])
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", CAMS)
 
 
 class TopLeft(nn.Module):
@@ -162,7 +162,7 @@ def test_fewer_targets_than_images_are_refused():
 
 def test_unknown_method_is_refused_with_those_there_are():
     model, where = small("resnet9")
-    with pytest.raises(ValueError, match=r"called 'cam' \(methods: gradcam, "):
+    with pytest.raises(ValueError, match=r"called 'cam' \(methods: auto, .*gradcam, "):
         class_maps(model, where, images(), TARGETS, "cam")
 
 
@@ -178,7 +178,7 @@ def test_error_within_the_package_comes_out_and_leaves_no_hooks(monkeypatch):
         raise IndexError("the package would print this and go on")
 
     model, where = small("resnet9")
-    monkeypatch.setattr(METHODS["gradcam"], "get_cam_weights", fail)
+    monkeypatch.setattr(CAMS["gradcam"], "get_cam_weights", fail)
     with pytest.raises(IndexError) as caught:  # keeps all that was alive when it was raised
         class_maps(model, where, images(), TARGETS, "gradcam")
     assert hooks(model) == []
@@ -201,7 +201,7 @@ def test_map_that_is_not_finite_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Root(), nn.Flatten(), nn.Linear(4 * 16 * 16, 4))
     model[0].weight.data.zero_()
     model[0].bias.data.zero_()
-    with pytest.raises(ValueError, match="gradcam at 1 gives maps that are not finite for images"):
+    with pytest.raises(ValueError, match="gradcam gives maps that are not finite for images"):
         class_maps(model, CamTarget(model[1]), images(), TARGETS, "gradcam")
 
 
@@ -210,65 +210,3 @@ def test_grid_size_is_that_of_the_map_before_scaling(name, size):
     model, where = small(name)
     assert attribution.grid_size(model, where, images()) == (size, size)
     assert hooks(model) == []
-
-
-@pytest.mark.parametrize("patch_size", [2, 4, 8, 16])
-def test_rollout_shines_on_the_patch_that_the_class_token_attends_to(patch_size):
-    model = models.build("vit", num_classes=2, image_size=32, patch_size=patch_size, dim=8, depth=1, heads=1)
-    with torch.no_grad():
-        for parameter in (model.conv_proj.weight, model.encoder.pos_embedding):
-            parameter.zero_()
-        model.conv_proj.weight[1] = 1  # light shows in feature 1 of its token
-        model.class_token[0, 0, 0] = 1
-        projection = model.encoder.layers[0].self_attention.in_proj_weight.zero_()
-        projection[1, 0] = 50  # the query of the class token asks for feature 1
-        projection[8 + 1, 1] = 1  # a token's key is its feature 1
-    side = 32 // patch_size
-    for row, column in {(0, 0), (0, side - 1), (side // 2, 0), (side - 1, side // 2)}:
-        rows, columns = (slice(patch_size * at, patch_size * (at + 1)) for at in (row, column))
-        lit = torch.zeros(1, 3, 32, 32)
-        lit[:, :, rows, columns] = 1
-        rollout = attribution.attention_rollout(model, lit)[0]
-        assert rollout[rows, columns].mean() > 0.5
-        assert rollout[rows, columns].max() == pytest.approx(1, abs=1e-3)
-        assert {tuple(at) for at in np.argwhere(rollout > 0.9)} <= {
-            (y, x) for y in range(32)[rows] for x in range(32)[columns]
-        }
-
-
-def test_rollout_is_the_product_of_the_blocks_attention():
-    model, _ = small("vit")
-    tokens = []
-    handles = [block.ln_1.register_forward_hook(lambda *call: tokens.append(call[2])) for block in model.encoder.layers]
-    logits = model.eval()(images())
-    for handle in handles:
-        handle.remove()
-    rollout = torch.eye(17)
-    for block, normed in zip(model.encoder.layers, tokens, strict=True):
-        attention = block.self_attention
-        query, key, _ = (normed @ attention.in_proj_weight.T + attention.in_proj_bias).unflatten(2, (3, 3, 4)).unbind(2)
-        weights = torch.einsum("bihd,bjhd->bhij", query, key).div(4**0.5).softmax(-1).mean(1)
-        rollout = (0.5 * weights + 0.5 * torch.eye(17)) @ rollout
-    upscaled = interpolate(rollout[:, 0, 1:].reshape(3, 1, 4, 4).detach(), (16, 16), mode="bilinear")[:, 0]
-    low, high = upscaled.amin((1, 2), keepdim=True), upscaled.amax((1, 2), keepdim=True)
-    expected = (upscaled - low) / (high - low)
-    model.train()
-    np.testing.assert_allclose(attribution.attention_rollout(model, images()), expected, atol=1e-3)
-    assert model.training
-    assert hooks(model) == []
-    assert torch.equal(model.eval()(images()), logits)
-
-
-def test_attention_matrices_are_those_the_blocks_use():
-    model, _ = small("ultimus")
-    model.eval()
-    inputs = []
-    handles = [block.register_forward_hook(lambda *call: inputs.append(call[1][0])) for block in model.blocks]
-    model(images())
-    for handle in handles:
-        handle.remove()
-    matrices = attribution.attention_matrices(model.train(), images())
-    assert model.training
-    assert matrices.shape == (3, 4, 8, 8)
-    for i, (block, x) in enumerate(zip(model.blocks, inputs, strict=True)):
-        np.testing.assert_allclose(matrices[:, i], block.attention(x).detach(), atol=1e-6)

@@ -83,6 +83,8 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
         "evaluate/per_class.csv",
         "evaluate/reliability.csv",
         "explain/explain/faithfulness.csv",
+        "explain/explain/randomisation.csv",
+        "explain/explain/scores.csv",
         "sweep/study.csv",
         "sweep/importances.csv",
     }

@@ -363,6 +363,16 @@ def test_faithfulness_draws_both_orders_of_every_source():
     render(figure)
 
 
+def test_randomisation_draws_how_alike_the_maps_stay_part_by_part():
+    table = pd.DataFrame({"part": ["head", "layer1"], "similarity": [0.8, 0.1], "standard_error": [0.05, 0.02]})
+    figure = plots.randomisation(table, "digits")
+    (axes,) = figure.axes
+    assert axes.lines[0].get_ydata() == pytest.approx([0.8, 0.1])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["head", "layer1"]
+    assert title(figure) == "digits: of random weights, maps are alike by +0.10"
+    render(figure)
+
+
 def test_faithfulness_says_so_when_a_control_does_better():
     figure = plots.faithfulness(removal(), {"gradcam": 0.01, "random map": 0.02}, "digits")
     assert "random map is the most faithful" in title(figure)
@@ -420,6 +430,7 @@ def all_figures(name):
         plots.explanations(pictures(1), [("map", maps)], [f"true {name}\npredicted {name}"], name),
         plots.attention_matrices(pictures(1), np.ones((1, 2, 4, 4)), [name], name),
         plots.faithfulness(removal(), {"gradcam": 0.3, "random map": 0.0}, name),
+        plots.randomisation(pd.DataFrame({"part": [name], "similarity": [0.5], "standard_error": [np.nan]}), name),
         plots.calibrations({name: bins}, name),
         plots.curves_beside(beside(name), name),
     ]

@@ -45,10 +45,17 @@ def test_every_architecture_is_trained_evaluated_and_explained(workplace, model)
     assert ("explain/attention_correct.png" in files or "explain/attention_misclassified.png" in files) == (
         model == "ultimus"
     )
-    assert ("explain/faithfulness_attention_rollout" in explanation.data.metrics) == (model == "vit")
-    error = explanation.data.metrics["explain/standard_error"]
+    metrics, note = explanation.data.metrics, explanation.data.tags["mlflow.note.content"]
+    beside = {"random_map", "random_weights"} | ({"attention_rollout", "gradcam"} if model == "vit" else set())
+    assert {name for name in metrics if name.startswith("explain/standard_error_")} == {
+        f"explain/standard_error_{source}" for source in beside
+    }
+    method = "attention_relevance" if model == "vit" else "gradcam"
+    mean, error = metrics["explain/faithfulness"], metrics["explain/standard_error"]
     assert 0 < error < 1
-    assert f" ± {error:.3f} (random map" in explanation.data.tags["mlflow.note.content"]
+    assert f"{method} faithfulness {mean:.3f} ± {error:.3f} (random map" in note
+    assert {"explain/scores.csv", "explain/randomisation.csv", "explain/randomisation.png"} <= set(files)
+    assert 0 <= metrics["explain/agreement"] <= 1 and abs(metrics["explain/randomised_similarity"]) <= 1
 
 
 @pytest.fixture
@@ -229,7 +236,7 @@ def test_large_images_go_through_the_network_few_at_a_time(workplace):
     assert max(at_once) == 64  # of 70; small ones go 512 at a time
 
 
-def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
+def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path, capsys):
     assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
     curves = {}
     for method in ("gradcam", "layercam"):
@@ -240,6 +247,11 @@ def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path):
         assert method in set(table["source"])
         curves[method] = table[table["source"] == method]["confidence"].to_numpy()
     assert not np.allclose(*curves.values())
+    explanations = len(workplace.runs("explain"))
+    assert workplace.run("explain", method="attention_rollout") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: method=attention_rollout: ResNet18 has no attention from every token to every other")
+    assert len(workplace.runs("explain")) == explanations
 
 
 @pytest.mark.slow

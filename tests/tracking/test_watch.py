@@ -103,6 +103,18 @@ def test_the_slider_has_each_map_where_its_table_says(workplace, watched):
     assert images[["name", "class"]].astype(str).to_dict("records") == named
 
 
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [({}, "gradcam"), ({"model": "vit", "dim": 12, "depth": 1, "heads": 1, "patch_size": 8}, "attention_relevance")],
+)
+def test_the_maps_are_made_as_suits_the_network(tmp_path, given, method):
+    place = Workplace(tmp_path)
+    assert place.run("train", **{**TRAIN, "epochs": 1, **given}, watch_images=2) == 0
+    folder = fetched(place, place.runs("train")[0].info.run_id)
+    assert json.loads((folder / "index.json").read_text())["method"] == method
+    assert maps(folder)["0001.npy"].any()
+
+
 def test_a_resumed_training_keeps_the_maps_it_had(workplace, watched, monkeypatch):
     def stop(self, event, beside=None, record=Run.record):
         record(self, event, beside)

@@ -8,6 +8,7 @@ from pipeline.results.plots.evaluation import (
     faithfulness,
     patch_size_by_rate,
     precision_recall,
+    randomisation,
     reliability,
 )
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
@@ -26,6 +27,7 @@ __all__ = [
     "lr_range",
     "patch_size_by_rate",
     "precision_recall",
+    "randomisation",
     "reliability",
     "watched",
 ]

@@ -126,6 +126,24 @@ def faithfulness(curves: pd.DataFrame, scores: dict[str, float], title: str) -> 
     return figure
 
 
+def randomisation(table: pd.DataFrame, title: str) -> Figure:
+    """How alike the maps stay as the network loses what it learned, part by part from its head down.
+
+    `table` has `part`, `similarity` in [-1, 1] and `standard_error`, in the order in which the parts are lost.
+    """
+    last = table["similarity"].iloc[-1]
+    figure = sheet(7, 4, f"{title}: of random weights, maps are alike by {last:+.2f}")
+    axes = figure.subplots()
+    parts = [fit(part, NAME_CHARACTERS) for part in table["part"]]
+    errors = table["standard_error"].fillna(0)
+    axes.errorbar(range(len(table)), table["similarity"], errors, marker=".", color=BLUE, capsize=2)
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set_xticks(range(len(table)), parts, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_ylim(-1.02, 1.02)
+    dress(axes, x="random from the head down to", y="rank correlation with the maps of the trained network")
+    return figure
+
+
 def patch_size_by_rate(table: pd.DataFrame, name: str) -> Figure:
     """The best value of `name` for each patch size (rows, px) and range of peak rates (columns, by their lowest rate).
 

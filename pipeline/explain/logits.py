@@ -1,0 +1,16 @@
+"""What the logits of a network must be before its maps mean anything."""
+
+from torch import Tensor
+
+
+class NotFinite(ValueError):
+    """The logits or the maps of a network are no numbers."""
+
+
+def check(logits: Tensor, targets: Tensor) -> None:
+    """Raises NotFinite for `logits` (B, C) that are no numbers, ValueError for a target without a logit."""
+    if not logits.isfinite().all():
+        raise NotFinite("the model's logits are not finite")
+    classes = logits.shape[1]
+    if wrong := [target for target in targets.tolist() if not 0 <= target < classes]:
+        raise ValueError(f"target {wrong[0]} is no class of a model with {classes} logits")
