@@ -1,29 +1,25 @@
 """Runs one step: python -m pipeline <step> [--name value ...]"""
 
 import gc
-import importlib
-import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import click
 
 from pipeline import streams
 from pipeline.command_line import command_group
-from pipeline.params import DataParams, Declared, TerminalParams
-from pipeline.params.base import trimmed
+from pipeline.params import TerminalParams
 from pipeline.resume import interrupts
-from pipeline.settings import resolve, resumed, terminal
+from pipeline.settings import terminal
 from pipeline.text import visible
 from pipeline.tracking import journal
 from pipeline.training.events import Failure
 
+PROGRAM = "classifier-pipeline"  # as installed
 FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -35,11 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.excepthook = _report
     with streams.guarded():
         try:
-            status = run_command(command_line(), arguments, "python -m pipeline")
+            status = run_command(command_line(), arguments, _program())
         finally:
             gc.unfreeze()  # triton reports objects that are still frozen at the end as leaked
-        _report_unsent()
+        if lines := journal.unsent():
+            print(lines, file=sys.stderr)
         return status
+
+
+def _program() -> str:
+    """The name of this program in its help, and in the variable that shell completion uses."""
+    name = Path(sys.argv[0]).name
+    return name if name == PROGRAM else "python -m pipeline"
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
@@ -85,113 +88,12 @@ def _runner(step: str) -> Callable[..., None]:
         flags = {name: value for name, value in given.items() if value is not None}
         shown = terminal({name: flags.pop(name) for name in TerminalParams.model_fields if name in flags})
         # Imported late, so that --help and refusals do not wait for the terminal bar, torch and MLflow.
-        from pipeline import progress
+        from pipeline import launch, progress
 
         with progress.quiet(shown.quiet):
-            with _without_garbage_collection():
-                params = _params(step, flags)
-                _log_to_the_terminal()
-                interrupts.raise_once()
-                module = importlib.import_module(f"pipeline.steps.{step}")
-            module.run(params)
+            launch.start(step, flags, catches_signals=True)
 
     return run
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Inside this context, no garbage is collected. Searching a million imported objects would take a second."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def _params(step: str, flags: dict[str, str]) -> Declared:
-    """The parameters of `step`. If `resume` names an interrupted run, its parameters, with its id in `resume`."""
-    asked = trimmed(flags.get("resume", ""))
-    if not asked or asked == "auto":
-        params = _in_full(resolve(step, flags, _best_of, partial(_choose, step), _network_of))
-        asked = getattr(params, "resume", "")
-        if not asked:
-            return params
-    from pipeline.history import lookup
-    from pipeline.resume import candidates
-
-    if asked == "auto":
-        return params.model_copy(update={"resume": candidates.with_same_params(step, params)})
-    run_id, stored = candidates.find(step, asked)
-    return resumed(step, flags, run_id, stored, _in_full, lookup.foreign_author(run_id, stored))
-
-
-def _in_full(params: Declared) -> Declared:
-    from pipeline.history import lookup
-
-    return lookup.in_full(params)
-
-
-def _report_unsent() -> None:
-    if journal.left_behind:
-        folders = ", ".join(str(folder) for folder in journal.left_behind)
-        print(
-            f"the tracking store has not received everything; `python -m pipeline sync` sends the rest from {folders}",
-            file=sys.stderr,
-        )
-
-
-def _best_of(study_name: str, storage: str) -> dict[str, Any]:
-    from pipeline.sweep import study
-
-    return study.best(study_name, storage)
-
-
-def _network_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    from pipeline.history import initial_weights
-    from pipeline.progress import say
-
-    found = initial_weights.network_of(given)
-    if shown := [f"{name}={found[name]}" for name in ("model", "image_size") if name in found]:
-        say(f"{', '.join(shown)}: as weights={given['weights']} are")
-    return found
-
-
-def _choose(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    from pipeline.progress import say
-    from pipeline.training import photo_defaults
-
-    given = {"data_dir": DataParams.model_fields["data_dir"].default, **flags}
-    chosen, lines = photo_defaults.choose(given, is_probe=step == "probe")
-    for line in lines:
-        say(line)
-    return chosen
-
-
-class _Handler(logging.Handler):
-    """Prints log messages above the bar, if there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from pipeline.progress import tell
-
-        tell(visible(self.format(record)))
-
-
-def _log_to_the_terminal() -> None:
-    """Shows the log messages of this project, each only once: several steps of an experiment load the same data."""
-    shown: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        is_first = message not in shown
-        shown.add(message)
-        return is_first
-
-    handler = _Handler()
-    handler.addFilter(is_new)
-    ours = logging.getLogger("pipeline")
-    ours.handlers = [handler]
-    ours.setLevel(logging.INFO)
 
 
 def _refuse(message: str) -> int:

@@ -14,7 +14,9 @@ UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError
 IDENTIFIER = re.compile(r"\w{1,40}")
 QUOTATION = re.compile("['\"!]")  # marks a quoted text or a tag
 KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+_BESIDE = Path(__file__).resolve().parent.parent / "experiments"
+# An installed package has the files inside, where the repository has a link to them.
+EXPERIMENTS = _BESIDE if (_BESIDE / "digits.yaml").is_file() else Path(__file__).resolve().parent / "experiments"
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 

@@ -31,6 +31,8 @@ FLOORS = [
     "resume",
     "sweep",
     "steps",
+    "launch",
+    "notebook",
     "command_line",
     "__main__",
 ]

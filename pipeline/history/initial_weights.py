@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.model_files import checkpoint, classifier
 from pipeline.models import timm_networks
 from pipeline.models.weights import NOT_STATED, Pretrained, of_timm, of_torchvision
 from pipeline.params import ModelParams, Params, RecipeParams, absolute
-from pipeline.params.base import trimmed
+from pipeline.params.base import ID_START, trimmed
 from pipeline.params.recipe import OF_TIMM, OF_TORCHVISION, RUN
 from pipeline.progress import say, tell
 from pipeline.text import from_cell
@@ -59,6 +60,8 @@ def network_of(given: Mapping[str, Any]) -> dict[str, Any]:
 def _network(weights: str) -> dict[str, Any]:
     kind, separator, run_id = weights.partition(":")
     if trimmed(kind + separator) == RUN:
+        if not re.fullmatch(ID_START, trimmed(run_id)):
+            return {}  # the check of all parameters refuses it
         return lookup.stored_params(lookup.full_id(trimmed(run_id), "weights"))
     if not weights.endswith(".safetensors"):
         return {}

@@ -179,3 +179,11 @@ class Journal:
 def _say_once(state: RetryCallState) -> None:
     if state.attempt_number == SILENT_TRIES and state.outcome is not None and (error := state.outcome.exception()):
         log.warning("not tracked yet: %s; still trying", " ".join(str(error).split()))
+
+
+def unsent() -> str:
+    """What to print if this process could not send everything; else empty."""
+    if not left_behind:
+        return ""
+    folders = ", ".join(str(folder) for folder in left_behind)
+    return f"the tracking store has not received everything; `python -m pipeline sync` sends the rest from {folders}"

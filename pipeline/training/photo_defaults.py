@@ -16,7 +16,7 @@ from pipeline.models import timm_networks
 from pipeline.params import DataParams
 
 BACKBONE = "timm/tf_efficientnet_lite0"  # 4.7 M parameters, Apache-2.0; fast on a CPU: docs/photos.md
-FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0, "freeze_norms": "off"}
+FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0}
 STEPS_FROM_NOTHING = "lr_range,train,evaluate,explain"
 SMALL, LARGE = 64, 128  # px, sizes of images that a network from nothing is trained on
 LOOKED_AT = 256  # photos whose headers tell how large they are
@@ -27,6 +27,7 @@ GRID = 32  # px that a backbone makes one cell of
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
 
 Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
+KEPT_NORMS: Choice = ("freeze_norms", "on", "freeze_norms=on: batch norms keep the statistics of their weights")
 
 
 def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -41,7 +42,7 @@ def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, 
     files = [file for file in found.files if file.part == TRAIN]
     weights = str(given.get("weights", "none" if "model" in given else "default"))
     if is_probe and weights == "none":
-        return {"freeze_norms": "off"}, []  # the step refuses it, and says why
+        return {}, []  # the step refuses it, and says why
     network = _network(given, weights, root, [file.path for file in files], is_probe)
     number = _num_train(len(files), {file.part for file in found.files}, given)
     of_training = () if is_probe else _of_training(given, number, Counter(file.label for file in files))
@@ -66,7 +67,7 @@ def _network(given: Mapping[str, Any], weights: str, root: Path, names: list[str
     if weights == "none":
         side = _side(root, names)
         return [("image_size", side, f"image_size={side}: {LARGE} where half of the photos are as large, else {SMALL}")]
-    return []
+    return [KEPT_NORMS]
 
 
 def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
@@ -75,7 +76,7 @@ def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
     first = round(_number(given, "image_size", size) * FIRST_SIDE / GRID) * GRID
     network = {"model": BACKBONE, "weights": "default", "image_size": size}
     smaller = f"first_size={first}: the first half of the updates see smaller images, which saves time"
-    return [*((name, value, line) for name, value in network.items()), ("first_size", first, smaller)]
+    return [*((name, value, line) for name, value in network.items()), ("first_size", first, smaller), KEPT_NORMS]
 
 
 def _from_nothing(why: str, side: int) -> list[Choice]:
