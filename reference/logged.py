@@ -14,7 +14,7 @@ GUIDES = {
     "report": ("the MLflow UI", "mlflow_ui.md#the-report"),
     "compare": ("comparing", "comparing.md"),
     "export": ("predicting and serving", "predicting.md#export"),
-    "models": ("pretrained networks", "fine_tuning.md"),
+    "models": ("pretrained networks", "fine_tuning.md#which-networks-there-are"),
     "status": ("resume and outages", "resume.md#what-runs-now"),
     "sync": ("resume and outages", "resume.md#when-the-tracking-server-is-away"),
 }
@@ -22,7 +22,7 @@ GUIDES = {
 # The modules of pipeline/ that log a step's files.
 MODULES = {
     "main": ("steps/plan.py", "steps/seeds.py"),
-    "doctor": ("steps/doctor.py",),
+    "doctor": ("steps/doctor.py", "steps/label_check.py"),
     "lr_range": ("steps/lr_range.py",),
     "probe": ("steps/outputs.py",),
     "sweep": ("steps/sweep.py",),
@@ -50,11 +50,12 @@ FILES = {
         "class_counts.csv": "the number of images of each class in each split",
         "class_counts.png": "the same as a chart",
         "left_out.csv": "files that cannot be read, with the reason (only if there are any)",
-        "duplicates.csv": "pairs of equal or nearly equal images",
+        "contradictions.csv": "exact copies that stand under two classes (only if there are any)",
+        "duplicates.csv": "pairs of equal or nearly equal images; copies under two classes come first",
         "duplicates.png": "the first of these pairs side by side",
-        "odd_images.csv": "blank, tiny, blurred, stretched and unusual images, with the reason",
+        "odd_images.csv": "blank, tiny, blurred, stretched and unusual images and placeholders, with the reason",
         "odd_images.png": "the first of these images",
-        "suspect_labels.csv": "labels that contradict the networks, the most suspect first",
+        "suspect_labels.csv": "labels that contradict the networks; exact copies of another class first",
         "suspect_labels.png": "the first of these images",
     },
     "lr_range": {
@@ -139,8 +140,10 @@ METRICS = {
         "doctor/imbalance": "images of the largest class over those of the smallest, in train",
         "doctor/unreadable": "files that cannot be read, and photos in formats that are not read",
         "doctor/classes_alike": "classes whose names differ only by case, blanks or Unicode form",
+        "doctor/contradictions": "pairs of exact copies under two classes",
         "doctor/duplicates_*_*": "duplicates between two splits, or within one",
         "doctor/odd_images": "odd images",
+        "doctor/detail_px, doctor/side_px": "detail and size of most files, on their shorter side (folders only)",
         "doctor/suspect_labels": "suspect labels",
         "doctor/cross_validated_accuracy": "share of train labels that the networks agree with",
     },
@@ -199,12 +202,21 @@ METRICS = {
         "export/bytes": "size of the file",
     },
 }
+_START = {
+    "weights": "the weights that the run starts from",
+    "weights.source": "where these weights come from: repository, address, file or run",
+    "weights.licence": "the licence that their publisher states, or `not stated`",
+}
 TAGS = {
+    "lr_range": _START,
+    "probe": _START,
+    "sweep": _START,
     "train": {
         "recipe": "fingerprint of the recipe: a range test of the same fingerprint suggests the rate",
         "lr_range.run_id": "the range test that suggested the rate",
         "data.digest": "fingerprint of all images and labels",
         "device, precision, machine, git.commit": "where and with what code the run was made",
+        **_START,
     },
     "evaluate": {
         "train.run_id": "the training that was evaluated",
