@@ -57,10 +57,9 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
         if params.register_as:
             step.run.register(params.register_as, trained.run_id, test_digest)
         arm = Arm("the probe" if trained.is_probe else "the trained network", correct[None])
-        lines = [result.summary, *step.run.messages]
-        if other is not None:
-            lines.append(_compare(step.run, other, arm))
-    return Evaluated(replace(result, summary="\n".join(lines)), arm)
+        verdict = [] if other is None else [_compare(step.run, other, arm)]
+    # The store's messages are complete once the run has ended.
+    return Evaluated(replace(result, summary="\n".join([result.summary, *step.run.messages, *verdict])), arm)
 
 
 def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
