@@ -94,7 +94,7 @@ def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
 def _traced(blocks: list[Tensor], read: Tensor) -> Tensor:
     """How much the tokens `read` (N,) have gathered from each token, on average, (B, N), through `blocks` (B, N, N).
 
-    This is the mean of their rows of (1 + A) ... (1 + A), without the 1 for the token itself. That 1 says nothing about
+    This is the mean of their rows of (1 + A) ... (1 + A), without the 1 for the token itself. The 1 says nothing about
     places, and beside it small numbers lose precision. The blocks come in the order of the forward pass. The loop
     starts at the last block, because rows take less work than the whole product. A block (B, 1, N) gathers all tokens
     in a new token.

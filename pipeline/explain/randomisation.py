@@ -32,7 +32,7 @@ def randomised_copy(model: nn.Module, seed: int) -> nn.Module:
 
 
 def cascade(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """The network as it is randomised part by part, from the head to the first stage, with the name of each part.
+    """Yields a network whose parts lose what they learned, from the head to the first stage, and the name of each part.
 
     Cascading randomisation (Adebayo et al. 2018): each part gets the weights and statistics of `randomised_copy`. All
     steps yield the same copy of `model`, changed in place.

@@ -1,4 +1,4 @@
-"""All architectures by name, ours and those of torchvision and timm: builds them and finds the layer of their maps."""
+"""Our architectures and those of torchvision and timm, by name: builds them and finds the layer of their maps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -127,7 +127,7 @@ def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Cali
 
 
 def _calibration(params: PredictParams, network: TrainedModel) -> tuple[Calibration | None, str]:
-    """The calibration of a training, and the earlier run that stores it, if any; None, with the reason printed, if not."""
+    """The calibration of a training, and the earlier run that stores it, if any. Without one: None, and prints why."""
     if kept := stored_calibration.find(network.run_id, params.checkpoint):
         return kept
     missing = "neither calibrated nor compared with the training images"

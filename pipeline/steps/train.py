@@ -101,7 +101,7 @@ def _max_lr(
 
 
 def _stored_suggestion(fingerprint: str) -> SuggestedRate | None:
-    """The suggestion of a range test with that fingerprint: the newest with a rate, else the newest; None without one."""
+    """The suggestion of a range test with `fingerprint`: the newest with a rate, else the newest, else None."""
     found = [
         SuggestedRate(
             fingerprint,

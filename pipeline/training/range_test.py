@@ -13,8 +13,8 @@ from pipeline.training.training import Training
 
 RULES = ("valley", "steepest", "minimum/10")
 CHOSEN_RULE = "steepest"
-# Of the running mean. It lags by 9 updates, or half a decade of the default ladder. This lag is wanted: the ladder has
-# no warm-up, so its loss turns up before the peak rate that OneCycle can use.
+# The running mean lags by 9 updates, or half a decade of the default ladder. This lag is wanted: the ladder has no
+# warm-up, so its loss turns up before the peak rate that OneCycle can use.
 SMOOTHING = 0.9
 DIVERGENCE = 4.0  # times the lowest smoothed loss
 SLOPE_WINDOW = 0.15  # of the curve; a slope between neighbouring points is mostly noise
