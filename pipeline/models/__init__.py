@@ -1,4 +1,4 @@
-"""Our architectures and those of torchvision and timm, by name: builds them and finds the layer of their maps."""
+"""Builds our networks, torchvision's and timm's by name, and finds the layer where their maps are read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -12,9 +12,9 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, C) for `images` as the model takes them, and features (B, D) float32 from inside the network.
 
     The first features are the input of the head, averaged over its positions, if any. The others are each channel's
-    mean and standard deviation over the positions of the input of `inner(model)`. Near the head, the network only
-    separates the classes, and images of no class often look as if they had one. Raises ValueError for a model without a
-    head.
+    mean and standard deviation over the positions of the input of `inner(model)`. They are needed because the last
+    features only separate the classes: there, images of no class often look as if they had one. Raises ValueError for a
+    model without a head.
     """
     last, before = head(model)[1], inner(model)
     kept: dict[nn.Module, Tensor] = {}

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-# Modules of these names are no stages, but their children are: names in our networks, torchvision's and timm's.
+# Modules with these names are not stages, but their children are. The names come from our networks, torchvision's
+# and timm's.
 OPENED = {"features", "layers", "blocks", "stages", "encoder", "trunk_output", "classifier", "heads"}
 
 
@@ -97,7 +98,7 @@ class Frozen:
         self._learning = [each for stage in self.stages for each in stage.parameters if each.requires_grad]
 
     def holds(self, epoch: int) -> bool:
-        """Whether the stages are frozen in `epoch`, counted from 1."""
+        """Whether anything is frozen in `epoch`, counted from 1."""
         return not self._until or epoch < self._until
 
     def begin(self, epoch: int) -> None:

@@ -30,7 +30,7 @@ class Pretrained:
 
     state: Mapping[str, Tensor]
     source: str  # for messages
-    identity: str  # the same for the same weights, whatever their place
+    identity: str  # the same for the same weights, wherever they are stored
     origin: str  # repository, address, file or run
     licence: str  # `NOT_STATED` if unknown; empty for weights that this project trained from nothing
     classes: tuple[str, ...] | None = None

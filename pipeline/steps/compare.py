@@ -41,7 +41,7 @@ class Compared:
 
 
 def run(params: CompareParams) -> Result:
-    """Compares the evaluations that `params.runs` lead to: each other one with the first."""
+    """Finds the evaluations of `params.runs`, and compares all others with the first."""
     found = [each for asked in params.runs for each in evaluation.find(asked)]
     _check(found)
     first, *others = compared = _arms(found)

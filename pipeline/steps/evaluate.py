@@ -64,7 +64,7 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
 
 
 def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
-    """Says which of the two is better, and stores that in the run of the second. The report shows it."""
+    """Says which of the two is better, and stores the verdict in the run of the second. The report shows it."""
     verdict = judge(other.arm, arm)
     run.tags({BESIDE: other.result.run_id, VERDICT: verdict.sentence})
     run.metrics({f"beside/{name.replace(' ', '_')}": value for name, value in verdict.numbers.items()})

@@ -14,7 +14,7 @@ from pipeline.progress.table import table
 from pipeline.settings import command
 
 HEAD = ["model", "parameters", "px", "licence of the default weights"]
-SECONDS = 10  # to count parameters at most, because a person waits for the list
+SECONDS = 10  # at most, to count parameters: a person waits for the list
 HINTS = 3  # similar names to suggest for an unknown one
 
 

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-LONG = 5_000  # updates; in a training of that length, a minute of compilation is little
+LONG = 5_000  # updates; beside so many, a minute of compilation is short
 # A process, such as one of a sweep, compiles several networks and sizes. Beyond its limit (by default 8), torch runs
 # without compilation.
 MOST_COMPILED = 256  # the most that torch ever keeps

@@ -13,7 +13,7 @@ class StepEnd:
     """One update. `loss` and `num_correct` stay on the device until someone reads their values."""
 
     step: int  # number of updates before this one
-    epoch: float  # passes over the data after this update, as a fraction
+    epoch: float  # passes over the data after this update, such as 1.5
     lr: float  # the rate of this update
     loss: SupportsFloat  # mean over the batch, before the update
     num_correct: SupportsFloat

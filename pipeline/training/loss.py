@@ -25,9 +25,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float, class
 
 
 def class_weights(labels: np.ndarray, num_classes: int, rule: str) -> np.ndarray:
-    """Class weights (C,) float32 by `rule`, one of `RULES`, for train images of `labels` (N,) int64. No class is empty.
+    """Class weights (C,) float32 by `rule`, one of `RULES`, for train images with `labels` (N,) int64.
 
-    Their mean over the images is 1, so the scale of the loss stays the same, and a learning rate keeps its meaning.
+    Each class needs at least one image. The mean of the weights over the images is 1, so the scale of the loss stays
+    the same, and a learning rate keeps its meaning.
     """
     counts = np.bincount(labels, minlength=num_classes)
     weights = RULES[rule](counts)

@@ -18,7 +18,7 @@ from pipeline.params import DataParams
 BACKBONE = "timm/tf_efficientnet_lite0"  # 4.7 M parameters, Apache-2.0; fast on a CPU: docs/photos.md
 FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0}
 STEPS_FROM_NOTHING = "lr_range,train,evaluate,explain"
-SMALL, LARGE = 64, 128  # px, image sizes for training from nothing
+SMALL, LARGE = 64, 128  # px, image sizes to train from nothing
 LOOKED_AT = 256  # photos whose headers are read to find their size
 LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 8
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning

@@ -23,7 +23,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepared:
-    """Loads the recipe and checks it. Raises ValueError if it does not fit together, before weights are allocated."""
+    """Loads and checks the recipe. Raises ValueError, before weights are allocated, if anything does not fit."""
     recipe = load(params, pretrained)
     notes = describe(recipe)
     trains = not isinstance(params, ProbeParams)
