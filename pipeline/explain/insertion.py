@@ -18,8 +18,8 @@ def scores(model: nn.Module, images: Tensor, targets: Tensor, maps: np.ndarray, 
 
     Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421). Both run between the image and its blurred copy, so
     that pixels in random order score 0 on average. Unlike `faithfulness.measure`, it fills nothing in, and compares the
-    two ends of one order. `maps` (B, H, W) belong to `images` (B, 3, H, W), as the model takes them, and `targets` (B,)
-    int64. `seed` sets the order of equal pixels.
+    two ends of one order. `maps` (B, H, W) belong to `images` (B, 3, H, W), as the model takes them, and to
+    `targets` (B,) int64. `seed` sets the order of equal pixels.
     """
     ties = np.random.default_rng(seed)
     each = batch_size(images.shape[-1])
