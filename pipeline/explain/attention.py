@@ -1,4 +1,4 @@
-"""Where a vision transformer looks, by its attention: relevance to a class, and rollout; the attention of Ultimus."""
+"""Maps of vision transformers by their attention: relevance to a class, and rollout. Also the attention of Ultimus."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +13,15 @@ from pipeline.explain import logits
 from pipeline.models import CamTarget, untouched
 from pipeline.models.ultimus import Ultimus
 
-WEIGHTS_AT_ONCE = 2**26  # attention weights of a batch, 256 MiB; their gradients and what led to them take as much each
+WEIGHTS_AT_ONCE = 2**26  # attention weights of a batch, 256 MiB; their gradients and their inputs take as much each
 
 
 def weights_per_image(model: nn.Module, where: CamTarget, image: Tensor) -> int:
-    """How many attention weights one image has; 0 unless in every block every token attends to every other.
+    """The number of attention weights of one image; 0 unless in every block every token attends to every other.
 
-    So it is in the ViT and in its kin (DeiT, BEiT, EVA and others); a last block may gather all tokens in one, as
-    attention pooling does. Windows (Swin), grids that shrink and convolutions between blocks mix tokens in ways that
-    products of attention do not follow. `image` is (1, 3, H, W), as the model takes it.
+    The ViT and its relatives (DeiT, BEiT, EVA and others) do. A last block may gather all tokens in one, like attention
+    pooling. Windows (Swin), grids that shrink and convolutions between blocks mix tokens in other ways, which products
+    of attention do not follow. `image` is (1, 3, H, W), as the model takes it.
     """
     with untouched(model), torch.inference_mode(), _recorded() as attentions:
         output = output_of(where.layer, model, image)
@@ -32,12 +32,12 @@ def weights_per_image(model: nn.Module, where: CamTarget, image: Tensor) -> int:
 
 
 def batch_size(model: nn.Module, where: CamTarget, image: Tensor) -> int:
-    """How many images such as `image` have their attention in memory at once."""
+    """How many images like `image` to process at once, so that their attention fits in memory."""
     return max(1, WEIGHTS_AT_ONCE // weights_per_image(model, where, image))
 
 
 def output_of(layer: nn.Module, model: nn.Module, images: Tensor) -> Tensor:
-    """What `layer` puts out as `model` looks at `images`."""
+    """The output of `layer` when `model` gets `images`."""
     outputs: list[Tensor] = []
     handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
@@ -58,10 +58,10 @@ def relevance(attentions: list[Tensor], gradients: list[Tensor]) -> Tensor:
 
 
 def rollout(attentions: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """How much of each token (B, N) of the input reaches what the logits read, by attention alone, for any class.
+    """How much of each token (B, N) of the input reaches the logits, by attention alone. The same for every class.
 
-    Abnar & Zuidema 2020, arXiv:2005.00928: R = (A + 1) R / 2 in each block, where A is the mean over the heads; the
-    halves, which scale all tokens alike, are left out.
+    Abnar & Zuidema 2020, arXiv:2005.00928: R = (A + 1) R / 2 in each block, where A is the mean over the heads. The
+    factor 1/2 is left out, because it scales all tokens alike.
     """
     return _traced([weights.mean(1) for weights in attentions], _read(gradients[-1]))
 
@@ -73,7 +73,7 @@ METHODS: Mapping[str, Callable[[list[Tensor], list[Tensor]], Tensor]] = {
 
 
 def grids(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> Tensor:
-    """The map of each image (B, 1, h, w) before it is scaled up. Raises NotFinite, ValueError as `class_maps` does."""
+    """The map of each image (B, 1, h, w), before scaling. Raises NotFinite and ValueError like `class_maps`."""
     assert where.to_grid is not None
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
         with _recorded() as attentions:
@@ -86,18 +86,18 @@ def grids(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, m
 
 
 def attention_matrices(model: Ultimus, images: Tensor) -> np.ndarray:
-    """What each value (row) gives to each result (column) in every block: (B, 4, 8, 8), in [0, 1/sqrt(8)]."""
+    """How much each value (row) contributes to each result (column) in every block: (B, 4, 8, 8), in [0, 1/sqrt(8)]."""
     with untouched(model), torch.inference_mode():
         return model.attention(images).cpu().numpy()
 
 
 def _traced(blocks: list[Tensor], read: Tensor) -> Tensor:
-    """What the tokens `read` (N,) have gathered of each token, on average, (B, N), through `blocks` (B, N, N).
+    """How much the tokens `read` (N,) have gathered from each token, on average, (B, N), through `blocks` (B, N, N).
 
-    The mean of those rows of (1 + A) ... (1 + A), without the 1 of what a token is itself: it says nothing of where,
-    and little would be left of small numbers beside it. The blocks come in the order of the forward pass, and are gone
-    through from the last one, since rows take less work than the whole product. A block (B, 1, N) gathers all tokens
-    in one, which is none of them.
+    This is the mean of their rows of (1 + A) ... (1 + A), without the 1 for the token itself. The 1 says nothing about
+    places, and beside it small numbers lose precision. The blocks come in the order of the forward pass. The loop
+    starts at the last block, because rows take less work than the whole product. A block (B, 1, N) gathers all tokens
+    in a new token.
     """
     itself = (read / read.sum().clamp_min(1)).expand(len(blocks[0]), 1, -1)
     gathered = torch.zeros_like(itself)
@@ -111,16 +111,17 @@ def _traced(blocks: list[Tensor], read: Tensor) -> Tensor:
 def _read(gradient: Tensor) -> Tensor:
     """(N,) float: 1 for the tokens that the logits read, by the gradient (B, heads, N, N) of the last attention.
 
-    It is zero in the rows of all others: the class token alone has one, or, where the head pools, all but that.
+    The gradient is zero in the rows of all other tokens. The logits read the class token alone or, if the head pools,
+    all tokens but that.
     """
     return (gradient != 0).any(dim=3).any(dim=1).any(dim=0).to(gradient.dtype)
 
 
 @contextmanager
 def _recorded() -> Iterator[list[Tensor]]:
-    """Within it every attention that torch computes is kept, (B, heads, N, N), and part of the graph of gradients.
+    """Inside this context, keeps every attention that torch computes, (B, heads, N, N), as part of the gradient graph.
 
-    torch's own function gives none away, and the weights that `MultiheadAttention` returns are beside the graph.
+    torch's own function does not return the attention, and the weights from `MultiheadAttention` are not in the graph.
     """
     kept: list[Tensor] = []
 
@@ -134,7 +135,7 @@ def _recorded() -> Iterator[list[Tensor]]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        if is_causal or enable_gqa:  # of language models: no attention of every token to every other
+        if is_causal or enable_gqa:  # language models: not every token attends to every other
             kept.append(query.new_empty(0))
             return own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
         scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
@@ -143,13 +144,13 @@ def _recorded() -> Iterator[list[Tensor]]:
             scores = scores.masked_fill(~attn_mask, -torch.inf) if is_mask else scores + attn_mask
         kept.append(scores.softmax(-1))
         if torch.is_grad_enabled() and not kept[-1].requires_grad:
-            kept[-1].requires_grad_()  # of the first block, with which the graph begins
+            kept[-1].requires_grad_()  # the graph starts at the first block
         return kept[-1] @ value
 
     own, is_fast = functional.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled()
     try:
         functional.scaled_dot_product_attention = attend
-        torch.backends.mha.set_fastpath_enabled(False)  # of modules, which would pass the function by
+        torch.backends.mha.set_fastpath_enabled(False)  # the modules' fast path does not call the function
         yield kept
     finally:
         functional.scaled_dot_product_attention = own

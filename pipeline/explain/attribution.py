@@ -1,4 +1,4 @@
-"""Where a trained classifier looks: by attention in vision transformers, else by class activation maps."""
+"""Shows where a trained classifier looks: by attention in vision transformers, else by class activation maps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +28,11 @@ METHODS = (*attention.METHODS, *CAMS)
 
 
 def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> str:
-    """The one of METHODS that `asked` comes to: where it is `auto`, that of the network's kind.
+    """The method of METHODS for `asked`. For `auto`, it depends on the network.
 
-    Attention relevance where every token attends to every other in every block, else Grad-CAM. `images` (B, 3, H, W)
-    are as the model takes them; one is looked at. Raises ValueError for an unknown method, and for one by attention of
-    another network.
+    `auto` is attention relevance if in every block every token attends to every other, else Grad-CAM. `images` (B, 3,
+    H, W) are as the model takes them; only the first is used. Raises ValueError for an unknown method, and for an
+    attention method that does not suit the network.
     """
     if asked not in (AUTO, *METHODS):
         raise ValueError(f"no attribution method is called {asked!r} (methods: {', '.join((AUTO, *METHODS))})")
@@ -49,19 +49,19 @@ def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> st
 
 
 def compared(method: str, model: nn.Module, where: CamTarget, images: Tensor) -> list[str]:
-    """Methods that are worth seeing beside `method`: where a network has several of different kinds, those."""
+    """Methods to show beside `method`: attention and Grad-CAM, if the network suits both; else none."""
     if not attention.weights_per_image(model, where, images[:1]):
         return []
     return [other for other in (*attention.METHODS, "gradcam") if other != method]
 
 
 def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
-    """What speaks for class `targets[i]` in `images[i]`: (B, H, W) float32 in [0, 1], scaled image by image.
+    """How much each pixel of `images[i]` speaks for class `targets[i]`: (B, H, W) float32 in [0, 1], scaled per image.
 
-    `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64; `method` as `choose`
-    takes it. Strengths of two images cannot be compared. A blank map (see `is_blank`) stays zero. The model is left as
-    it was. Raises ValueError as `choose` does, for a target without a logit, a layer that yields no grid, and NotFinite
-    for logits or maps that are not finite.
+    `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64; `method` as in
+    `choose`. Values of different images cannot be compared. A blank map (see `is_blank`) stays zero. The model does not
+    change. Raises ValueError as `choose` does, for a target without a logit and for a layer without a grid. Raises
+    NotFinite for logits or maps that are not finite.
     """
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
@@ -83,7 +83,7 @@ def _attention_maps(model: nn.Module, where: CamTarget, images: Tensor, targets:
 
 
 def _scaled(grids: Tensor) -> Tensor:
-    """`grids` (B, 1, h, w) from 0 to 1 each; those that are the same everywhere are zero."""
+    """`grids` (B, 1, h, w), each scaled to [0, 1]. A grid with equal values everywhere becomes zero."""
     grids = grids - grids.amin((2, 3), keepdim=True)
     return grids / grids.amax((2, 3), keepdim=True).clamp_min(torch.finfo(grids.dtype).tiny)
 
@@ -103,25 +103,25 @@ def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, 
 
 
 def is_blank(maps: np.ndarray) -> np.ndarray:
-    """(B,) bool: maps (B, H, W) that are zero throughout: no positive evidence, or the same everywhere."""
+    """(B,) bool: whether a map (B, H, W) is zero everywhere: no positive evidence, or equal values everywhere."""
     return (maps == 0).all(axis=(1, 2))
 
 
 @contextmanager
 def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Iterator[None]:
-    """Within it gradients begin at `where`, so that a backward pass ends there, and every forward pass is checked.
+    """Inside this context, gradients start at `where`, so a backward pass ends there. Every forward pass is checked.
 
-    To be entered before the package places its own hooks, which are then given what it returns.
+    Enter it before the package places its own hooks: they then get the output of this hook.
     """
 
     def begin_here(module: nn.Module, inputs: Any, output: Any) -> Tensor:
         _grid(where, layer, output)
-        # A copy, since the layer that follows may work in place, which a tensor where gradients begin does not bear.
+        # A copy, because the next layer may work in place, and torch forbids that on a tensor where gradients start.
         begun: Tensor = output.detach().requires_grad_().clone()
         return begun
 
     def check(module: nn.Module, inputs: Any, answers: Tensor) -> None:
-        # The package would answer with a zero map, a wrong one or a printed line.
+        # Without this check, the package gives a zero map, a wrong map or a printed line.
         if not answers.requires_grad:
             raise ValueError(f"there is no map of this network: its layer {layer} has no part in the logits")
         logits.check(answers, targets)
@@ -135,7 +135,7 @@ def _cut(where: CamTarget, model: nn.Module, layer: str, targets: Tensor) -> Ite
 
 
 def _grid(where: CamTarget, layer: str, output: Any) -> Tensor:
-    """What the layer of that name puts out, as (B, C, h, w). Raises ValueError where that is no grid."""
+    """The output of the layer called `layer`, as (B, C, h, w). Raises ValueError if it is not a grid."""
     grid = where.to_grid(output) if where.to_grid and isinstance(output, Tensor) else output
     if isinstance(grid, Tensor) and grid.ndim == 4:
         return grid
@@ -148,7 +148,7 @@ def _name(model: nn.Module, where: CamTarget) -> str:
 
 
 def _run(cam: BaseCAM, inputs: Tensor, targets: Tensor) -> np.ndarray:
-    # Not by its `with`, which prints an IndexError and goes on.
+    # Does not use the package's `with`, which prints an IndexError and continues.
     try:
         return cam(inputs, [ClassifierOutputTarget(target) for target in targets.tolist()])
     finally:

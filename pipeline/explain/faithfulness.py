@@ -1,4 +1,4 @@
-"""Whether attribution maps mean anything: what the model says once the pixels they point at are gone."""
+"""Measures attribution maps by removing the pixels they point at and asking the model again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from pipeline.models import untouched
 
 FRACTIONS = (0.2, 0.4, 0.6, 0.8)
 NOISE = 0.01  # standard deviation of the imputation's noise, in normalised pixels, as in ROAD
-MAX_ITERATIONS = 100  # enough for images of 64 px; in wider holes of larger ones the middle stays near the mean
+MAX_ITERATIONS = 100  # enough for images of 64 px; in the wider holes of larger images, the middle stays near the mean
 
 
 @dataclass(frozen=True)
 class Faithfulness:
     """Confidence in the target classes as pixels are removed: the share removed (F,), the confidences (B, F).
 
-    All in [0, 1]. The first share is 0: the images as they are.
+    All are in [0, 1]. The first share is 0, for the unchanged images.
     """
 
     fractions: np.ndarray
@@ -31,7 +31,7 @@ class Faithfulness:
     def scores(self) -> np.ndarray:
         """(B,) in [-1, 1]: confidence left without the least relevant pixels minus that without the most.
 
-        The mean over the fractions. Higher is more faithful; pixels in random order earn 0 on average.
+        The mean over the fractions. Higher is more faithful. Pixels in random order score 0 on average.
         """
         return (self.least_relevant_first - self.most_relevant_first)[:, 1:].mean(axis=1)
 
@@ -45,12 +45,11 @@ def measure(
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Faithfulness:
-    """How faithful `maps` (B, H, W) of `images` (B, 3, H, W), as the model takes them, are for `targets`.
+    """How faithful `maps` (B, H, W) of `images` (B, 3, H, W), as the model takes them, are for `targets` (B,) int64.
 
-    Remove And Debias (Rong et al. 2022, arXiv:2202.00449): removed pixels are filled in from those around
-    them, so that neither black holes nor their outline speak to the model. Exactly the given fractions, in
-    (0, 1), of the pixels go: equal ones, of which ReLU makes many, in random order. `targets` (B,) int64;
-    `seed` settles order and noise.
+    Remove And Debias (Rong et al. 2022, arXiv:2202.00449): removed pixels are filled in from the pixels around them, so
+    that the model sees neither black holes nor their outline. Exactly the given fractions, in (0, 1), of the pixels are
+    removed. ReLU makes many pixels equal; these go in random order. `seed` sets order and noise.
     """
     chance = torch.Generator().manual_seed(seed)
     ties = np.random.default_rng(seed)
@@ -67,7 +66,7 @@ def measure(
 def _confidences(
     model: nn.Module, images: Tensor, targets: Tensor, places: Tensor, fractions: Sequence[float], chance: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The two curves (B, 1 + F) of `Faithfulness` for a batch: the most relevant pixels first, and the least."""
+    """The two curves (B, 1 + F) of `Faithfulness` for a batch: most relevant pixels first, and least relevant first."""
     num_pixels = places[0].numel()
     counts = [round(fraction * num_pixels) for fraction in fractions]
     places, targets = places.to(images.device), targets.to(images.device)
@@ -83,19 +82,19 @@ def _confidences(
 
 
 def random_maps(shape: tuple[int, int, int], seed: int, grid: tuple[int, int]) -> np.ndarray:
-    """Maps that know nothing, the control: `shape` (B, H, W) float32 in [0, 1], from noise on `grid` (h, w).
+    """Random maps, as a control: `shape` (B, H, W) float32 in [0, 1], from noise on `grid` (h, w).
 
-    With the grid of the maps compared they are as smooth, and so remove patches as large.
+    Use the grid of the compared maps: the random maps are then as smooth, and remove patches as large.
     """
     noise = torch.rand(shape[0], 1, *grid, generator=torch.Generator().manual_seed(seed))
     return interpolate(noise, shape[1:], mode="bilinear")[:, 0].numpy()
 
 
 def impute(images: Tensor, removed: Tensor, noise: float, generator: Generator) -> Tensor:
-    """`images` (B, C, H, W), their `removed` pixels (B, H, W) bool filled in from those around them.
+    """`images` (B, C, H, W) with their `removed` pixels (B, H, W) bool filled in from the pixels around them.
 
-    Each becomes the weighted mean of its neighbours, filled ones included (1/6 beside, 1/12 across), plus
-    Gaussian noise of standard deviation `noise`. Each image must keep a pixel.
+    Each becomes the weighted mean of its neighbours (1/6 beside, 1/12 diagonal), filled ones included, plus Gaussian
+    noise of standard deviation `noise`. Each image must keep at least one pixel.
     """
     mask = removed[:, None]
     kept = images.where(~mask, 0)
@@ -106,9 +105,9 @@ def impute(images: Tensor, removed: Tensor, noise: float, generator: Generator) 
 
 
 def _solve(images: Tensor, mask: Tensor) -> Tensor:
-    """The pixels under `mask` made means of their neighbours: linear equations, by conjugate gradients.
+    """Makes each pixel under `mask` the mean of its neighbours: linear equations, solved by conjugate gradients.
 
-    The equations of all images and channels are solved at once; they are symmetric and positive definite.
+    All images and channels are solved at once. The equations are symmetric and positive definite.
     """
     neighbours = images.new_tensor([[[[1, 2, 1], [2, 0, 2], [1, 2, 1]]]]) / 12
     weight = conv2d(torch.ones_like(images[:1, :1]), neighbours, padding=1)
@@ -136,7 +135,7 @@ def _energy(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ranks(maps: np.ndarray, ties: np.random.Generator) -> Tensor:
-    """Each pixel's place in its map, (B, H, W) int64, the least relevant first and equals in random order."""
+    """The rank of each pixel in its map, (B, H, W) int64, the least relevant first and equal pixels in random order."""
     flat = maps.reshape(len(maps), -1)
     order = np.lexsort((ties.random(flat.shape), flat))
     return torch.from_numpy(order.argsort(axis=1)).view(maps.shape)

@@ -1,4 +1,4 @@
-"""A second measure of attribution maps: what the model says as pixels come into a blurred image, and as they go."""
+"""A second measure of attribution maps: the model's confidence as pixels enter a blurred image, and as they leave."""
 
 import numpy as np
 import torch
@@ -10,16 +10,16 @@ from pipeline.explain.faithfulness import ranks
 from pipeline.models import untouched
 
 STEPS = 10
-CELLS = 4  # a side, whose means make the blurred image: too few to know an object by
+CELLS = 4  # cells per side; their means make the blurred image, too coarse to recognise an object
 
 
 def scores(model: nn.Module, images: Tensor, targets: Tensor, maps: np.ndarray, *, seed: int) -> np.ndarray:
-    """(B,) in [-1, 1]: mean confidence as the most relevant pixels come, minus that as they go. Higher is better.
+    """(B,) in [-1, 1]: mean confidence as the most relevant pixels enter minus that as they leave. Higher is better.
 
-    Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421), both between the image and its blurred copy, so
-    that pixels in random order earn 0 on average. Unlike `faithfulness.measure` it fills nothing in, and compares the
-    two ends of one order. `maps` (B, H, W) of `images` (B, 3, H, W), as the model takes them, for `targets` (B,) int64;
-    `seed` settles the order of equal pixels.
+    Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421). Both run between the image and its blurred copy, so
+    that pixels in random order score 0 on average. Unlike `faithfulness.measure`, it fills nothing in, and compares the
+    two ends of one order. `maps` (B, H, W) belong to `images` (B, 3, H, W), as the model takes them, and to
+    `targets` (B,) int64. `seed` sets the order of equal pixels.
     """
     ties = np.random.default_rng(seed)
     each = batch_size(images.shape[-1])
@@ -38,15 +38,15 @@ def _scores(model: nn.Module, images: Tensor, targets: Tensor, places: Tensor) -
         return model(images.where(shown[:, None], blurred)).softmax(1).gather(1, targets[:, None])[:, 0]
 
     num_pixels = places[0].numel()
-    counts = [round(num_pixels * step / STEPS) for step in range(1, STEPS)]  # at both ends the two are the same
+    counts = [round(num_pixels * step / STEPS) for step in range(1, STEPS)]  # at both ends the two are equal
     gaps = [confidence(places >= num_pixels - count) - confidence(places < num_pixels - count) for count in counts]
     return torch.stack(gaps).mean(0).cpu().numpy()
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(B,) in [0, 1]: in what share of the pairs of maps of an image two measures prefer the same map; chance is 0.5.
+    """(B,) in [0, 1]: the share of pairs of an image's maps in which two measures prefer the same map. Chance is 0.5.
 
-    `one` and `other` (M, B) are the scores of M maps, two at least, of B images. Where a measure prefers neither, the
+    `one` and `other` (M, B) are the scores of M maps, at least two, of B images. If a measure prefers neither map, the
     pair counts half. After Tomsett et al. 2020, arXiv:1912.01451, who compare measures by how they order maps.
     """
     first, second = np.triu_indices(len(one), 1)

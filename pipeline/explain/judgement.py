@@ -1,4 +1,4 @@
-"""Whether the maps of a method mean anything: by two measures, beside controls, and by what they owe to the weights."""
+"""Judges whether the maps of a method mean anything: by two measures, against controls, and by randomised weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from pipeline.models import CamTarget
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured of maps, as tables. Errors are standard errors over the images; NaN of one image alone."""
+    """Measurements of maps, as tables. Errors are standard errors over the images, NaN for a single image."""
 
-    maps: dict[str, np.ndarray]  # by source: the method asked about first, two controls, other methods; (B, H, W) each
-    curves: pd.DataFrame  # source, order, fraction, confidence: the mean confidence as pixels are removed
+    maps: dict[str, np.ndarray]  # by source: the judged method first, two controls, other methods; (B, H, W) each
+    curves: pd.DataFrame  # source, order, fraction, confidence: mean confidence as pixels are removed
     scores: pd.DataFrame  # source, faithfulness, standard_error, insertion, its error
-    randomisation: pd.DataFrame  # part, similarity, standard_error: of maps once that part and all after it are random
+    randomisation: pd.DataFrame  # part, similarity, standard_error: of maps when this part and all after it are random
     agreement: float  # in [0, 1]: how often both measures prefer the same source
     agreement_error: float
 
@@ -33,10 +33,10 @@ def judge(
     methods: Sequence[str],
     seed: int,
 ) -> Judgement:
-    """Judges the maps of `methods`, first the one asked about, beside a random map and a network of random weights.
+    """Judges the maps of `methods[0]` against a random map, a network of random weights, and the other methods.
 
-    `where` says of `model`, and of copies of it, where maps are read; `images` (B, 3, H, W) are as the model takes
-    them, `targets` (B,) int64. Maps of one cell are none: the grid must have more.
+    `where` says, for `model` and its copies, where maps are read. `images` (B, 3, H, W) are as the model takes them,
+    `targets` (B,) int64. The grid of the maps must have more than one cell.
     """
 
     def maps_of(network: nn.Module, method: str) -> np.ndarray:
@@ -70,7 +70,7 @@ def judge(
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """The mean over the images, and its standard error, NaN of one image alone."""
+    """The mean over the images and its standard error, which is NaN for a single image."""
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
     return float(values.mean()), error
 

@@ -1,14 +1,14 @@
-"""What the logits of a network must be before its maps mean anything."""
+"""Checks the logits of a network before its maps are computed."""
 
 from torch import Tensor
 
 
 class NotFinite(ValueError):
-    """The logits or the maps of a network are no numbers."""
+    """The logits or the maps of a network are not finite."""
 
 
 def check(logits: Tensor, targets: Tensor) -> None:
-    """Raises NotFinite for `logits` (B, C) that are no numbers, ValueError for a target without a logit."""
+    """Raises NotFinite if `logits` (B, C) are not finite, and ValueError for a target without a logit."""
     if not logits.isfinite().all():
         raise NotFinite("the model's logits are not finite")
     classes = logits.shape[1]

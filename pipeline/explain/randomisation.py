@@ -1,4 +1,4 @@
-"""Do maps show what was learned? Networks that lose it, at once or from the head down, and how alike their maps are."""
+"""Tests whether maps show what was learned: randomises networks, at once or from the head down, and compares maps."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -12,10 +12,10 @@ from pipeline.models.stages import head, stages
 
 
 def randomised_copy(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of `model` that has learned nothing: weights drawn anew, statistics as at the start.
+    """A copy of `model` that has learned nothing: weights drawn anew, statistics reset.
 
-    Maps of the trained model that look like those of the copy show the image and not what was learned
-    (Adebayo et al. 2018, arXiv:1810.03292). A head that starts at zero is drawn too.
+    If maps of the trained model look like maps of the copy, they show the image and not what the model learned (Adebayo
+    et al. 2018, arXiv:1810.03292). A head that starts at zero is drawn too.
     """
     device = next(model.parameters()).device
     copy = deepcopy(model).cpu()
@@ -32,10 +32,10 @@ def randomised_copy(model: nn.Module, seed: int) -> nn.Module:
 
 
 def cascade(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """The network as it loses what it has learned, the head first and the first stage last, with what it lost last.
+    """Yields a network whose parts lose what they learned, from the head to the first stage, and the name of each part.
 
-    Cascading randomisation (Adebayo et al. 2018): each part gets the weights and statistics of `randomised_copy`. It is
-    one copy of `model` that is changed from one to the next.
+    Cascading randomisation (Adebayo et al. 2018): each part gets the weights and statistics of `randomised_copy`. All
+    steps yield the same copy of `model`, changed in place.
     """
     unlearned, copy = randomised_copy(model, seed).state_dict(), deepcopy(model)
     places = {id(tensor): name for name, tensor in copy.state_dict(keep_vars=True).items()}
@@ -53,7 +53,7 @@ def cascade(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(B,) in [-1, 1]: the rank correlation of two maps (B, H, W) of each image; 0 where one is the same everywhere."""
+    """(B,) in [-1, 1]: the rank correlation of two maps (B, H, W) of each image; 0 if one map is constant."""
     a, b = (pd.DataFrame(maps.reshape(len(maps), -1)).rank(axis=1).to_numpy() for maps in (one, other))
     a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

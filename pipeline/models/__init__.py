@@ -1,4 +1,4 @@
-"""The architectures by name, ours and torchvision's: how to build one, and where its activation maps are read."""
+"""Builds our networks, torchvision's and timm's by name, and finds the layer where their maps are read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from pipeline.models.vit import ViT, tokens_to_grid
 
 __all__ = ["MODELS", "Architecture", "CamTarget", "build", "cam_target", "fit_to_images", "needs_images", "outline"]
 
-LARGEST = 1024  # px, side of the images that a next fitting size is looked for in
+LARGEST = 1024  # px, the largest image side tried in the search for a size that fits
 
-# Grad-CAM averages a channel's gradient over the grid. That loses nothing after the last stage, where the head pools
-# over the grid as well. The finer grid of the stage before halves the faithfulness of its maps: on digits, at 32 px,
+# Grad-CAM averages a channel's gradient over the grid. After the last stage this loses nothing, because the head also
+# pools over the grid. The finer grid of the stage before halves the faithfulness of the maps: on digits, at 32 px,
 # 0.21 against 0.40 for resnet18 and 0.25 against 0.45 for resnet9 (`faithfulness.measure`, 64 images);
 # 0.14 against 0.18 for fast (32 images).
-# Of what a ViT's last block puts out only the class token reaches the head: its image tokens have no gradient. Those
-# of its `ln_1` do, since the class token has yet to gather from them.
+# In a ViT, only the class token of the last block's output reaches the head, so its image tokens have no gradient.
+# The image tokens after `ln_1` have one, because the class token gathers from them later.
 MODELS = {
     "resnet18": Architecture(ResNet18, ("width",), lambda model: CamTarget(model.layer4)),
     "resnet9": Architecture(ResNet9, ("width",), lambda model: CamTarget(model.layer3)),
@@ -39,7 +39,7 @@ MODELS = {
 
 
 def build(name: str, *, num_classes: int, image_size: int, **options: int) -> nn.Module:
-    """The network called `name` with fresh weights, given those of `options` that it takes.
+    """The network called `name` with fresh weights. It uses the `options` that it takes and ignores the others.
 
     The options: `width` (channels of the first stage), `patch_size` (px), `dim`, `depth` and `heads`.
     Raises ValueError for an unknown name or option, and for sizes that do not fit together.
@@ -53,22 +53,22 @@ def build(name: str, *, num_classes: int, image_size: int, **options: int) -> nn
 
 
 def outline(name: str, *, num_classes: int, image_size: int, **options: int) -> nn.Module:
-    """What `build` gives, with no memory for its weights: to compare, or to count."""
+    """The result of `build` without memory for its weights, to compare or to count them."""
     with outlines.unallocated():
         return build(name, num_classes=num_classes, image_size=image_size, **options)
 
 
 def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **options: int) -> None:
-    """Raises ValueError where the network `name` cannot train on `batch` images of that size (px) or of `first_size`.
+    """Raises ValueError if the network `name` cannot train on `batch` images of `image_size` or `first_size` px.
 
-    `options` are those of `build`.
+    `options` are the options of `build`.
     """
 
     def refusal(size: int, batch: int, built_for: int = 0) -> str:
         built = partial(build, name, num_classes=2, image_size=built_for or size, **options)
         return outlines.refusal(built, size, batch)
 
-    # Which sizes those of our own take, the parameters know.
+    # The parameters already check the sizes of our own networks.
     if name not in MODELS and refusal(image_size, 2):
         fitting = (f"the next is {size}" for size in range(image_size + 1, LARGEST + 1) if not refusal(size, 2))
         smaller = "a smaller one may do"
@@ -80,19 +80,19 @@ def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **op
 
 
 def needs_images(name: str) -> bool:
-    """Whether some weights of the network called `name` follow from train images: `fit_to_images` sets them."""
+    """Whether some weights of the network called `name` depend on train images; `fit_to_images` sets them."""
     return _find(name).fit_to is not None
 
 
 def fit_to_images(name: str, model: nn.Module, images: Tensor) -> None:
-    """Sets, before any training, those weights of `model` that follow from `images` (N, 3, H, W), normalised."""
+    """Sets the weights of `model` that depend on `images` (N, 3, H, W), normalised. Call it before any training."""
     fit_to = _find(name).fit_to
     if fit_to is not None:
         fit_to(model, images)
 
 
 def cam_target(name: str, model: nn.Module) -> CamTarget:
-    """Where the class activation maps of `model`, built as `name`, are read.
+    """The layer where the class activation maps of `model`, built as `name`, are read.
 
     Raises ValueError for an unknown name.
     """
@@ -101,7 +101,7 @@ def cam_target(name: str, model: nn.Module) -> CamTarget:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """The model evaluating, in full precision and with frozen parameters; afterwards all is as it was."""
+    """Inside this context, the model evaluates in full precision with frozen parameters. On exit, all is as before."""
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     device = parameters[0][0].device

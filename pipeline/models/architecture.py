@@ -1,4 +1,4 @@
-"""What describes an architecture: how to build it, and where its activation maps are read."""
+"""Describes an architecture: how to build it, and where its activation maps are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class CamTarget(NamedTuple):
-    """The layer whose output a class activation map weighs, and what makes (B, C, h, w) of it where it is not."""
+    """The layer whose output a class activation map weighs, and a conversion of other outputs to (B, C, h, w)."""
 
     layer: nn.Module
     to_grid: Callable[[Tensor], Tensor] | None = None
@@ -16,9 +16,9 @@ class CamTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of images (B, 3, image_size, image_size) to logits (B, num_classes)."""
+    """A network from images (B, 3, image_size, image_size) to logits (B, num_classes)."""
 
     build: Callable[..., nn.Module]
     options: tuple[str, ...]
     cam_target: Callable[[Any], CamTarget]
-    fit_to: Callable[[Any, Tensor], None] | None = None  # weights that follow from images, not from training
+    fit_to: Callable[[Any, Tensor], None] | None = None  # sets the weights that depend on images, not on training

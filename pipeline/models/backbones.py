@@ -1,4 +1,4 @@
-"""Torchvision's classification networks by their own names, for any number of classes."""
+"""Torchvision's classification networks, by torchvision's names, for any number of classes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ from torchvision.models import MNASNet, WeightsEnum, get_model, get_model_builde
 from pipeline.models.architecture import Architecture, CamTarget
 from pipeline.models.vit import tokens_to_grid
 
-PREFIX = "torchvision/"  # of a network whose name one of our own has too
+PREFIX = "torchvision/"  # for a network that shares its name with one of ours
 
 
 @dataclass(frozen=True)
 class _Family:
-    """What the networks of one of torchvision's modules have in common."""
+    """The common properties of the networks in one of torchvision's modules."""
 
     cam_layer: Callable[[Any], nn.Module]
     to_grid: Callable[[Tensor], Tensor] | None = None
-    sized: Callable[[int], Mapping[str, Any]] | None = None  # arguments that follow from image_size
+    sized: Callable[[int], Mapping[str, Any]] | None = None  # arguments that depend on image_size
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def cam_target(self, model: Any) -> CamTarget:
@@ -29,7 +29,7 @@ class _Family:
 
 
 def _channels_first(grid: Tensor) -> Tensor:
-    """(B, C, h, w) of (B, h, w, C), as Swin transformers have it."""
+    """Converts (B, h, w, C), the order of Swin transformers, to (B, C, h, w)."""
     return grid.permute(0, 3, 1, 2)
 
 
@@ -38,11 +38,11 @@ def _features(model: Any) -> nn.Module:
     return found
 
 
-# The auxiliary heads are left out: they are of use with 1000 classes and weeks of training. `transform_input` is what
-# their published weights need, and a change of scale to any others.
+# There are no auxiliary heads: they help with 1000 classes and weeks of training. The published weights need
+# `transform_input`; for other weights, it only changes the scale.
 _INCEPTION: Mapping[str, Any] = {"aux_logits": False, "init_weights": True, "transform_input": True}
-# By the module that torchvision keeps them in. Each layer is the last one with a grid; as for our own ViT, a
-# transformer's tokens before they are gathered.
+# The keys are modules of torchvision. Each layer is the last one with a grid. In a transformer it holds the tokens
+# before they are gathered, as in our own ViT.
 _FAMILIES = {
     "alexnet": _Family(_features),
     "convnext": _Family(_features),
@@ -67,28 +67,28 @@ _FAMILIES = {
 
 
 class _MNASNet(MNASNet):
-    """torchvision's, which takes a state without the version that only its own files carry."""
+    """torchvision's MNASNet, which also accepts a state without the version that only torchvision's own files have."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 def torchvision_name(name: str) -> str:
-    """What torchvision calls the network that we call `name`."""
+    """torchvision's name for the network that we call `name`."""
     return name.removeprefix(PREFIX)
 
 
 def names() -> list[str]:
-    """The names that torchvision has for its networks."""
+    """The names of torchvision's networks."""
     return list_models(module=torchvision.models)
 
 
 def default_weights(name: str) -> WeightsEnum:
-    """What torchvision publishes for its network called `name`, by its own choice; nothing is fetched."""
+    """The default weights that torchvision publishes for its network called `name`. Downloads nothing."""
     return get_model_weights(torchvision_name(name)).DEFAULT
 
 
 def find(name: str) -> Architecture | None:
-    """Torchvision's network called `name`; None where it has none."""
+    """Torchvision's network called `name`; None if there is none."""
     its_name = torchvision_name(name)
     if its_name not in names():
         return None
@@ -97,7 +97,7 @@ def find(name: str) -> Architecture | None:
 
 
 def family_of(name: str) -> str:
-    """The module of torchvision that keeps its network called `name`."""
+    """The name of the torchvision module that has the network called `name`."""
     return str(get_model_builder(torchvision_name(name)).__module__.rpartition(".")[2])
 
 

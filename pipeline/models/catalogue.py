@@ -1,4 +1,4 @@
-"""The networks that `model` takes by name, and what is known of each before anything is fetched."""
+"""Lists the networks that `model` takes by name, and what is known of each without a download."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ from pipeline.models import MODELS, backbones, outline, timm_networks
 from pipeline.models.weights import NOT_STATED
 
 NO_WEIGHTS = "no weights"
-OURS = {"num_classes": 10, "image_size": 32}  # with which our own networks are counted, as they are for digits
-CLASSES, SIZE = 1000, 224  # with which timm's are; the size (px) where no weights say another
+OURS = {"num_classes": 10, "image_size": 32}  # the sizes for which our own networks are counted, as for digits
+CLASSES, SIZE = 1000, 224  # the same for timm's networks; their size (px) if no weights give another
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network with what its default weights were made for, and under which licence they are given."""
+    """A network, with the image size and the licence of its default weights."""
 
     name: str
     image_size: int | None  # px; None without weights
     licence: str
-    parameters: int | None  # None where they have yet to be counted
+    parameters: int | None  # None if not counted yet
 
 
 def own() -> list[str]:
@@ -26,7 +26,7 @@ def own() -> list[str]:
 
 
 def of_torchvision() -> list[str]:
-    """torchvision's networks: by their names there, but for one of a name that ours have too."""
+    """torchvision's networks by their names there, with a prefix if one of ours has the same name."""
     return [f"{backbones.PREFIX}{name}" if name in MODELS else name for name in backbones.names()]
 
 
@@ -36,7 +36,7 @@ def of_timm() -> list[str]:
 
 
 def find(name: str) -> Network:
-    """What is known of the network called `name`. Raises ValueError for an unknown name."""
+    """The entry of the network called `name`. Raises ValueError for an unknown name."""
     if name in MODELS:
         return Network(name, None, NO_WEIGHTS, None)
     if timm_networks.has(name):
@@ -51,7 +51,7 @@ def find(name: str) -> Network:
 
 
 def count(network: Network) -> int:
-    """The parameters of a network, its head's too: a tenth of a second where they have yet to be counted."""
+    """The number of parameters of a network, with its head. Takes a tenth of a second if it is not counted yet."""
     if network.parameters is not None:
         return network.parameters
     sizes = OURS if network.name in MODELS else {"num_classes": CLASSES, "image_size": network.image_size or SIZE}

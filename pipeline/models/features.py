@@ -1,4 +1,4 @@
-"""What a network makes of images on its way to logits: two thirds of the way, and last of all."""
+"""Takes features from a network: from a layer two thirds of the way to the logits, and from the input of the head."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from pipeline.models.stages import head
 
 
 def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) of `images` as the model takes them, and features (B, D) float32 on the way to them.
+    """Logits (B, C) for `images` as the model takes them, and features (B, D) float32 from inside the network.
 
-    First the penultimate ones, which go into the head, averaged over their positions where they have any; then, of
-    what goes into `inner(model)`, each channel's mean and standard deviation over the positions. By the end,
-    where only the classes are distinguished, images of none often look as if they were of one. Raises ValueError for
-    a model without a head.
+    The first features are the input of the head, averaged over its positions, if any. The others are each channel's
+    mean and standard deviation over the positions of the input of `inner(model)`. They are needed because the last
+    features only separate the classes: there, images of no class often look as if they had one. Raises ValueError for a
+    model without a head.
     """
     last, before = head(model)[1], inner(model)
     kept: dict[nn.Module, Tensor] = {}
@@ -35,14 +35,14 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inner(model: nn.Module) -> nn.Module | None:
-    """Of the convolutions and layer norms the one two thirds of the way; None for a network that has neither."""
-    # Their very kind: others normalise channels that lie elsewhere. Linear layers are not always called as modules.
+    """The convolution or layer norm two thirds of the way through `model`; None for a network that has neither."""
+    # Only these exact types: subclasses may have their channels elsewhere. Not all linear layers are called as modules.
     layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.LayerNorm)]
     return layers[2 * len(layers) // 3] if layers else None
 
 
 def _positions_last(layer: nn.Module, values: Tensor) -> Tensor:
-    """What goes into `layer` as (B, channels, positions): a convolution's channels come first, others' last."""
+    """The input of `layer` as (B, channels, positions). Convolutions have their channels first, other layers last."""
     if isinstance(layer, nn.Conv2d):
         return values.flatten(2)
     return values.flatten(1, -2).transpose(1, 2) if values.ndim > 2 else values[:, :, None]

@@ -1,4 +1,4 @@
-"""Networks without memory for their weights: what tensors they would have, and which images they take."""
+"""Networks without memory for their weights, to see which tensors they have and which images they take."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 ALLOCATE = {torch.empty, torch.zeros, torch.ones, torch.randn, torch.full}
-REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)  # networks', of a wrong size
+REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)  # by networks, for a wrong size
 
 
 class _Unallocated(TorchFunctionMode):
-    """What would hold weights is on the meta device; what a network reckons with as it is built stays real."""
+    """Puts tensors for weights on the meta device. Tables that a network computes while it is built stay real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -24,15 +24,15 @@ class _Unallocated(TorchFunctionMode):
 
 @contextmanager
 def unallocated() -> Iterator[None]:
-    """Networks built within have all their tensors, but no memory for weights."""
+    """Networks built inside this context have all their tensors, but no memory for weights."""
     with _Unallocated():
         yield
 
 
 def other_tables(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Those of the indices `model` reckons with, the same whatever it has learned, that are others in `state`.
+    """The names of the index tables of `model` that differ in `state`. Training never changes these tables.
 
-    `model` may have been built `unallocated`. Buffers that a network keeps out of its state are not among them.
+    `model` may be built `unallocated`. Buffers that a network leaves out of its state are ignored.
     """
     indices = {name: buffer for name, buffer in model.named_buffers() if not buffer.is_meta and buffer.ndim}
     return [
@@ -43,7 +43,7 @@ def other_tables(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def refusal(build: Callable[[], nn.Module], image_size: int, batch: int) -> str:
-    """Why the network that `build` gives cannot train on `batch` images of that size (px); empty where it can."""
+    """Why the network from `build` cannot train on `batch` images of `image_size` px; empty if it can."""
     try:
         with unallocated():
             model = build()

@@ -33,8 +33,8 @@ class ResNet18(nn.Module):
 def _stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     shortcut = None
     if channels_in != channels:
-        # Pixels are dropped before the convolution, not by its stride, which comes to the same: a 1x1 convolution
-        # with a stride and fewer than 16 channels writes past its memory on a CPU (oneDNN issue 6035).
+        # A pooling drops the pixels, with the same result as a stride of the convolution: on a CPU, a 1x1 convolution
+        # with a stride and fewer than 16 channels writes past its memory (oneDNN issue 6035).
         shortcut = nn.Sequential(
             nn.MaxPool2d(1, stride), nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
         )

@@ -1,4 +1,4 @@
-"""ResNet-9: three stages made to train fast (Page 2018, "How to train your ResNet", the DAWNBench entry)."""
+"""ResNet-9: three stages that train fast (Page 2018, "How to train your ResNet", the DAWNBench entry)."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ HEAD_SCALE = 1 / 8
 
 
 class Residual(nn.Module):
-    """Two convolutions with a shortcut around them: (B, C, H, W) to the same shape."""
+    """Two convolutions with a shortcut around them; keeps the shape (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

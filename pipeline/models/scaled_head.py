@@ -1,12 +1,12 @@
-"""A head whose fresh logits are small."""
+"""A head whose logits are small before training."""
 
 from torch import Tensor, nn
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose output is multiplied by `scale`, so that fresh weights are unsure.
+    """A linear layer that multiplies its output by `scale`, so that an untrained network is unsure.
 
-    Without it the loss begins far above that of chance, as a maximum over the grid is not small.
+    Without it the loss starts far above the loss of chance, because a maximum over the grid is not small.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float, bias: bool = True) -> None:

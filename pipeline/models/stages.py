@@ -1,4 +1,4 @@
-"""Any network as its stages in the order of the forward pass, and its head apart."""
+"""Splits any network into its stages, in the order of the forward pass, and its head."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-# Whose children are stages, and which are none themselves: ours, torchvision's and timm's.
+# Modules with these names are not stages, but their children are. The names come from our networks, torchvision's
+# and timm's.
 OPENED = {"features", "layers", "blocks", "stages", "encoder", "trunk_output", "classifier", "heads"}
 
 
@@ -20,17 +21,17 @@ class Stage:
 
 
 def stages(model: nn.Module) -> list[Stage]:
-    """The stages from the images on, without the head; together with the head's they hold every parameter once.
+    """The stages from the images on, without the head. Stages and head together hold every parameter exactly once.
 
-    A child with children of its own is a stage, as are the children of those in OPENED. Bare layers make one together,
-    up to a pooling; those without a matrix, such as a last norm, belong to the stage before them. What has no
-    parameters, such as a dropout, goes with what it feeds.
+    A child with children of its own is a stage, and so are the children of those in OPENED. Consecutive bare layers
+    form one stage, up to a pooling. A layer without a matrix, such as a last norm, belongs to the stage before it. A
+    part without parameters, such as a dropout, belongs to the part that it feeds.
     """
     last = head(model)[1]
     found: list[Stage] = []
-    is_open = False  # to a further bare layer
-    loose: list[nn.Parameter] = []  # of the model itself, such as a class token
-    feeding: list[nn.Module] = []  # the next part
+    is_open = False  # whether the last stage accepts another bare layer
+    loose: list[nn.Parameter] = []  # parameters of the model itself, such as a class token
+    feeding: list[nn.Module] = []  # parts that feed the next part
     for name, part in _parts(model, "", loose):
         if part is last:
             continue
@@ -52,10 +53,10 @@ def stages(model: nn.Module) -> list[Stage]:
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:
-    """Name and module of the layer that gives the logits: of the linear and convolutional ones the last declared.
+    """Name and module of the layer that gives the logits: the last declared linear or convolutional layer.
 
-    That holds for every model here and in torchvision; SqueezeNet's is a convolution. Raises ValueError for a model
-    without such a layer.
+    This rule is right for every model here and in torchvision; SqueezeNet's head is a convolution. Raises ValueError
+    for a model without such a layer.
     """
     layers = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     if not layers:
@@ -80,9 +81,9 @@ def freeze_norms(model: nn.Module) -> None:
 
 
 class Frozen:
-    """The first `num_stages` stages of `model` (all but the head where None), until an epoch comes (never where 0).
+    """Freezes the first `num_stages` stages of `model` (None: all but the head) before `until_epoch` (0: always).
 
-    Made before anything is frozen; `begin` is called with each epoch. What learns depends on the epoch alone.
+    Create it before anything is frozen, and call `begin` at each epoch. The epoch alone decides which stages learn.
     Raises ValueError for more stages than the network has.
     """
 
@@ -93,17 +94,17 @@ class Frozen:
             raise ValueError(f"freeze={num_stages}: the network has {len(found)} stages before its head ({names})")
         self.stages = found[:num_stages]
         self._until = until_epoch
-        # What never learns, such as a whitened first layer, is not to be thawed.
+        # Layers that never learn, such as a whitened first layer, must stay frozen.
         self._learning = [each for stage in self.stages for each in stage.parameters if each.requires_grad]
 
     def holds(self, epoch: int) -> bool:
-        """Whether anything is frozen in that epoch, counted from 1."""
+        """Whether anything is frozen in `epoch`, counted from 1."""
         return not self._until or epoch < self._until
 
     def begin(self, epoch: int) -> None:
-        """Freezes or thaws; call it once the model is in training mode.
+        """Freezes or unfreezes the stages. Call it after the model enters training mode.
 
-        What is frozen evaluates: its batch norms keep their statistics, and it drops nothing.
+        Frozen stages are in evaluation mode: their batch norms keep their statistics, and they drop nothing.
         """
         frozen = self.holds(epoch)
         for parameter in self._learning:

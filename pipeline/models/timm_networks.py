@@ -1,4 +1,4 @@
-"""timm's classification networks by `timm/<name>`: how to build one, its published weights, where its maps are read."""
+"""timm's classification networks as `timm/<name>`: builds them, gets their published weights, finds their map layer."""
 
 import logging
 import os
@@ -18,25 +18,25 @@ from pipeline.models.architecture import Architecture, CamTarget
 
 PREFIX = "timm/"
 HUB = "hf-hub:"
-CONNECT_SECONDS = 5  # for the hub to answer; its own client would try for most of a minute
+CONNECT_SECONDS = 5  # for the hub to answer; its own client tries for most of a minute
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def has(name: str) -> bool:
-    """Whether `name` names a network of timm."""
+    """Whether `name` is the name of a timm network."""
     return name.startswith(PREFIX)
 
 
 def names() -> list[str]:
-    """All that `find` finds, in order."""
-    import timm  # takes a while, which other networks need not wait for
+    """All names that `find` knows, in order."""
+    import timm  # a slow import, so other networks do not wait for it
 
     return [f"{PREFIX}{name}" for name in timm.list_models()]
 
 
 def default(name: str) -> Any:
-    """timm's description of the weights that are the default of `timm/<name>`; None where none are published."""
+    """timm's description of the default weights of `timm/<name>`; None if none are published."""
     from timm.models import get_pretrained_cfg
 
     described = get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=False)
@@ -60,12 +60,12 @@ def find(name: str) -> Architecture | None:
 
 
 def weights_folder() -> Path:
-    """The folder where weights lie that were put there by hand: `<name>.safetensors`; XDG_CACHE_HOME moves it."""
+    """The folder for weights that a user puts there by hand, as `<name>.safetensors`. XDG_CACHE_HOME moves it."""
     return user_cache_path("classifier-pipeline") / "weights"
 
 
 class Published(NamedTuple):
-    """Weights with timm's description of them (`PretrainedCfg`), and the file, repository or address they are from."""
+    """Weights, timm's description of them (`PretrainedCfg`), and the file, repository or address they come from."""
 
     state: dict[str, Tensor]
     described: Any
@@ -73,11 +73,11 @@ class Published(NamedTuple):
 
 
 def published(name: str, wanted: str) -> Published:
-    """The weights that were published for timm's network `name`.
+    """The published weights of timm's network `name`.
 
-    wanted: `default`, a tag of timm's such as `in1k`, or `hf-hub:<owner>/<name>`. For `default` a file in
-    `weights_folder` comes first, then the hub's cache on this machine, then the hub. Raises ValueError, which says what
-    to put where, if there are none to be had.
+    wanted: `default`, a tag of timm's such as `in1k`, or `hf-hub:<owner>/<name>`. For `default`, a file in
+    `weights_folder` comes first, then the hub's cache on this machine, then the hub. If no weights are available,
+    raises ValueError that says which file to put where.
     """
     import timm
     from timm.models import PretrainedCfg
@@ -99,7 +99,7 @@ def published(name: str, wanted: str) -> Published:
         model: Any = timm.create_model(source, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"weights={wanted}: {' '.join(str(error).split())}") from None
-    described = described or PretrainedCfg(**model.pretrained_cfg)  # of a repository the model has its description
+    described = described or PretrainedCfg(**model.pretrained_cfg)  # a repository's description comes with the model
     return Published(dict(model.state_dict()), described, _origin(described))
 
 
@@ -110,7 +110,7 @@ def _origin(described: Any) -> str:
 
 
 def check(name: str) -> Any:
-    """timm's description of the default weights of `name`. Raises ValueError if they cannot be had here."""
+    """timm's description of the default weights of `name`. Raises ValueError if they are not available here."""
     its_name = name.removeprefix(PREFIX)
     described, file = _described(its_name, "default"), weights_folder() / f"{its_name}.safetensors"
     if not file.exists():
@@ -136,7 +136,7 @@ def _described(name: str, wanted: str) -> Any:
 
 
 def _check_reachable(name: str, wanted: str, described: Any, file: Path) -> None:
-    """Raises ValueError if the hub has to be asked and does not answer within seconds."""
+    """Raises ValueError if the hub is needed and does not answer within seconds."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     repository = wanted.removeprefix(HUB) if wanted.startswith(HUB) else described.hf_hub_id
@@ -164,15 +164,15 @@ def _read(file: Path) -> dict[str, Tensor]:
 def cam_target(model: Any) -> CamTarget:
     """The last layer of `model` with a grid, and a function from its output to (B, C, h, w).
 
-    Raises ValueError for a network that timm names no layers of.
+    Raises ValueError for a network without layer names in timm.
     """
     info = getattr(model, "feature_info", None)
     if not info:
         raise ValueError(f"{type(model).__name__} of timm names no layer with a grid, so there is no map of it")
     last = (info.info if hasattr(info, "info") else info)[-1]
     layer = model.get_submodule(last["module"])
-    # A transformer's head reads the class token alone, so the output of the last block has no gradient elsewhere. The
-    # class token has yet to attend to the output of that block's first norm, which has gradients everywhere.
+    # A transformer's head reads only the class token, so the other outputs of the last block have no gradient. The
+    # output of that block's first norm has gradients everywhere, because the class token attends to it later.
     layer = getattr(layer, "norm1", layer) if hasattr(layer, "attn") else layer
     return CamTarget(layer, _to_grid(int(last["num_chs"]), int(getattr(model, "num_prefix_tokens", 0))))
 
@@ -183,7 +183,7 @@ def _to_grid(channels: int, prefix: int) -> Callable[[Tensor], Tensor]:
             return output if output.shape[1] == channels else output.permute(0, 3, 1, 2)
         number = output.shape[1]
         side = isqrt(number - prefix)
-        # Some take their class token only after the layer that timm names, so that it has none yet.
+        # Some networks add their class token only after the layer that timm names.
         first = prefix if side**2 + prefix == number else 0
         side = isqrt(number - first)
         is_grid = output.ndim == 3 and side**2 + first == number
@@ -204,7 +204,7 @@ def _build(name: str, num_classes: int, image_size: int) -> nn.Module:
 
 
 def _takes_size(name: str) -> bool:
-    """Whether the network is built for one size of images, as transformers with a table of positions are."""
+    """Whether the network is built for one image size, like transformers with a table of positions."""
     from timm.models import get_pretrained_cfg
 
     described = get_pretrained_cfg(name, allow_unregistered=False)

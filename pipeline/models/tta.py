@@ -1,14 +1,14 @@
-"""Test-time views: a model asked several times of each image, a little differently."""
+"""Test-time views: averages a model's answers over several versions of each image."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Views(nn.Module):
-    """The mean of `model`'s logits over views of each image: as it is, and mirrored left to right.
+    """The mean of `model`'s logits over views of each image: the image itself, and its mirror image (left to right).
 
-    With 6 views, half of the mean are those two, the other half the two moved by 1 px along the diagonal, either way
-    (Jordan 2024, arXiv:2404.00498). Images (B, 3, H, W) to logits (B, C).
+    With 6 views, these two count for half of the mean. The other half are the two, moved by 1 px along the diagonal in
+    both directions (Jordan 2024, arXiv:2404.00498). Images (B, 3, H, W) to logits (B, C).
     """
 
     def __init__(self, model: nn.Module, views: int) -> None:

@@ -13,8 +13,8 @@ NUM_BLOCKS = 4
 class UltimusBlock(nn.Module):
     """Attention among the features of one image, with a shortcut around it: (B, dim) to (B, dim).
 
-    Keys, queries and values are 8 numbers per image; the attention says how much each number of the value
-    gives to each number of the result.
+    Keys, queries and values are 8 numbers per image. The attention says how much each number of the value contributes
+    to each number of the result.
     """
 
     def __init__(self, dim: int) -> None:
@@ -25,9 +25,9 @@ class UltimusBlock(nn.Module):
         self.out = nn.Linear(KEY_DIM, dim)
 
     def attention(self, x: Tensor) -> Tensor:
-        """What value i (row) gives to result j (column): softmax(q^T k) / sqrt(8), (B, 8, 8).
+        """How much value i (row) contributes to result j (column): softmax(q^T k) / sqrt(8), (B, 8, 8).
 
-        The softmax runs over i, which the product with the values sums: each column adds up to 1 / sqrt(8).
+        The softmax runs over i, the axis that the product with the values sums: each column adds up to 1 / sqrt(8).
         """
         scores = self.query(x)[:, :, None] * self.key(x)[:, None, :]
         return scores.softmax(dim=1) / KEY_DIM**0.5
@@ -50,7 +50,7 @@ class Ultimus(nn.Module):
         return self.head(self.blocks(self._pooled(images)))
 
     def attention(self, images: Tensor) -> Tensor:
-        """The attention of every block, (B, 4, 8, 8), each as `UltimusBlock.attention` gives it."""
+        """The attention of every block, (B, 4, 8, 8), each as from `UltimusBlock.attention`."""
         x, matrices = self._pooled(images), []
         for block in self.blocks:
             matrices.append(block.attention(x))  # type: ignore[operator]

@@ -5,15 +5,15 @@ import math
 from torch import Tensor
 from torchvision.models import VisionTransformer
 
-MLP_RATIO = 4  # hidden width of the MLPs over `dim`, as in ViT and in DeiT-Ti (arXiv:2012.12877; 192 wide, 3 heads)
+MLP_RATIO = 4  # hidden width of the MLPs divided by `dim`, as in ViT and DeiT-Ti (arXiv:2012.12877; 192 wide, 3 heads)
 
 
 class ViT(VisionTransformer):
-    """Torchvision's, with `depth` blocks of width `dim`; 2,693,578 parameters for 10 classes by default.
+    """Torchvision's ViT, with `depth` blocks of width `dim`; 2,693,578 parameters for 10 classes by default.
 
-    Images (B, 3, image_size, image_size) to logits (B, num_classes), all zero before training since the head
-    starts at zero. `patch_size` is in px. Raises ValueError unless `patch_size` divides `image_size` and
-    `heads` divides `dim`.
+    Images (B, 3, image_size, image_size) to logits (B, num_classes). The head starts at zero, so all logits are zero
+    before training. `patch_size` is in px. Raises ValueError unless `patch_size` divides `image_size` and `heads`
+    divides `dim`.
     """
 
     def __init__(
@@ -42,6 +42,6 @@ class ViT(VisionTransformer):
 
 
 def tokens_to_grid(tokens: Tensor) -> Tensor:
-    """Image tokens where their patches lie, (B, C, side, side), of (B, 1 + side², C), class token first."""
+    """Arranges the image tokens of (B, 1 + side², C), class token first, as their patches: (B, C, side, side)."""
     side = math.isqrt(tokens.shape[1] - 1)
     return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))

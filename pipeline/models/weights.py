@@ -1,4 +1,4 @@
-"""Weights to start from: torchvision's own, and how any are put into a network for other classes."""
+"""Starting weights: gets published ones, and fits any weights into a network for other classes."""
 
 import hashlib
 import pickle
@@ -20,36 +20,36 @@ PerChannel = tuple[float, float, float]
 
 KEPT = "its head is kept"
 NOT_STATED = "not stated"  # a licence
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # heads of the published googlenet and inception, which ours lack
-DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  # names of DenseNet's first files
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # heads of the published googlenet and inception; ours have none
+DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")  # names in old DenseNet files
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights by name, where they are from, and what is known of the images they were made for."""
+    """Weights by name, where they come from, and the images they were made for."""
 
     state: Mapping[str, Tensor]
     source: str  # for messages
-    identity: str  # the same for the same weights, wherever they lie
+    identity: str  # the same for the same weights, wherever they are stored
     origin: str  # repository, address, file or run
-    licence: str  # `NOT_STATED` where nobody says; empty of weights that this project trained from nothing
+    licence: str  # `NOT_STATED` if unknown; empty for weights that this project trained from nothing
     classes: tuple[str, ...] | None = None
-    mean: PerChannel | None = None  # per channel, in [0, 1] units, as std
+    mean: PerChannel | None = None  # per channel, in [0, 1] units, like std
     std: PerChannel | None = None
     image_size: int | None = None  # px
-    interpolation: str | None = None  # by which those images were scaled
+    interpolation: str | None = None  # how those images were scaled
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A state for one network, and what became of the head that came with it."""
+    """A state for one network, and a note about the head in the weights."""
 
     state: dict[str, Tensor]
     head: str
 
 
 def tags(start: Pretrained | None) -> dict[str, str]:
-    """What a run says of the weights it starts from: which they are, where they are from, and their licence."""
+    """The tags of a run for its starting weights: which they are, where they come from, and their licence."""
     if start is None:
         return {}
     of_others = {"weights.licence": start.licence} if start.licence else {}
@@ -57,9 +57,9 @@ def tags(start: Pretrained | None) -> dict[str, str]:
 
 
 def of_torchvision(network: str, wanted: str) -> Pretrained:
-    """Torchvision's weights of its `network`: `default`, or by their name; fetched where they are not there.
+    """Torchvision's weights of its `network`: `default`, or by name. Downloads them if they are not on this machine.
 
-    Raises ValueError for a name it does not have, and for a file that cannot be had, or is not as published.
+    Raises ValueError for an unknown name, and for a file that is not available or not as published.
     """
     choices = get_model_weights(backbones.torchvision_name(network))
     named = {text: each for each in choices for text in (each.name, str(each))}
@@ -88,7 +88,7 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
 
 
 def of_timm(network: str, wanted: str) -> Pretrained:
-    """timm's published weights of its `network`. Raises ValueError, saying what to do, if they cannot be had."""
+    """timm's published weights of its `network`. If they are not available, raises ValueError that says what to do."""
     state, described, origin = timm_networks.published(network, wanted)
     red, green, blue = described.mean
     spread = described.std
@@ -108,7 +108,7 @@ def of_timm(network: str, wanted: str) -> Pretrained:
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits of what the tensors hold."""
+    """16 hex digits of the content of the tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())
@@ -119,8 +119,8 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -> Fitted:
     """The state that `model`, a network for `classes`, takes from `pretrained`.
 
-    A head of other classes stays as it is in `model`. A vision transformer's positions are interpolated to its grid.
-    Raises ValueError where the tensors are another network's.
+    If the head has other classes, `model` keeps its own head. A vision transformer's positions are interpolated to its
+    grid. Raises ValueError if the tensors belong to another network.
     """
     own = model.state_dict()
     renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in pretrained.state.items()}
@@ -165,7 +165,7 @@ def _misfit(own: Tensor | None, given: Tensor | None) -> bool:
 
 
 def _has_gaps(tensor: Tensor) -> bool:
-    # Of a published file too, whose classifier was never trained.
+    # One published file fails this check: its classifier was never trained.
     return tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
 
 
@@ -182,7 +182,7 @@ def _interpolate_positions(model: VisionTransformer, state: dict[str, Tensor], s
 def _fetched(weights: WeightsEnum, wanted: str) -> Mapping[str, Tensor]:
     path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlparse(weights.url).path).name
     try:
-        if path.exists():  # torch looks at the sum only of what it fetches
+        if path.exists():  # torch checks the sum only of files that it downloads
             _check_sum(path)
         return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, HTTPException) as error:

@@ -1,1 +1,1 @@
-"""What a user runs, one step a file."""
+"""The steps that a user runs, one per file."""

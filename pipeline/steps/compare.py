@@ -1,4 +1,4 @@
-"""Trainings compared on the same test images, as a tracked step: which is better, where, and how sure that is."""
+"""Compares trainings on the same test images, as a tracked step: which is better, where, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
 
-MAX_ARMS = 6  # as many as there are colours that the colour-blind can tell apart
+MAX_ARMS = 6  # the number of colours that colour-blind people can tell apart
 ALPHA = 0.05
 TITLE_CHARACTERS = 120
 OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
 DATA = "data.digest"
-OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training worth a row
+OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training that get a row
 
 
 @dataclass(frozen=True)
 class Compared:
-    """An arm, with the evaluations it is made of and a name that tells it from the others."""
+    """An arm with its evaluations and a name that distinguishes it from the others."""
 
     arm: Arm
     runs: Sequence[Evaluation]
@@ -41,7 +41,7 @@ class Compared:
 
 
 def run(params: CompareParams) -> Result:
-    """Compares what `params.runs` lead to, all others with the first."""
+    """Finds the evaluations of `params.runs`, and compares all others with the first."""
     found = [each for asked in params.runs for each in evaluation.find(asked)]
     _check(found)
     first, *others = compared = _arms(found)
@@ -57,7 +57,7 @@ def run(params: CompareParams) -> Result:
 
 
 def _check(found: Sequence[Evaluation]) -> None:
-    """Raises ValueError where they are not of the same test images, or not several."""
+    """Raises ValueError for a single evaluation, and for evaluations on different test images."""
     first, *others = found
     if not others:
         raise ValueError(f"runs: {first.run_id} is one evaluation, with nothing to compare it with")
@@ -78,7 +78,7 @@ def _check(found: Sequence[Evaluation]) -> None:
 
 
 def _arms(found: Sequence[Evaluation]) -> list[Compared]:
-    """Evaluations of one recipe as one arm, in the order in which they are named; of one recipe alone, each its own."""
+    """One arm per recipe, in the order of `found`. If all evaluations have the same recipe, each is an arm."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for each in found:
         groups.setdefault(tuple(_recipe(each).values()), []).append(each)
@@ -100,24 +100,24 @@ def _arms(found: Sequence[Evaluation]) -> list[Compared]:
 
 
 def _recipe(each: Evaluation) -> dict[str, str]:
-    """What makes a training another than one of another seed: parameters, images, and whose weights were evaluated."""
+    """Everything that distinguishes two trainings, except the seed: parameters, images, and evaluated checkpoint."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
     return {**shown, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
 
 
 def _differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Parameters of which the arms have not all the same, and what each has."""
+    """The parameters that differ between the arms, with the value of each arm."""
     rows = [_recipe(each) for each in firsts]
     found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
-    named = [name for name in found if name != DATA]  # such as image_size, with which the images are others too
+    named = [name for name in found if name != DATA]  # a parameter such as image_size also changes the images
     if len({tuple(row[name] for name in named) for row in rows}) == len(rows):
         found.pop(DATA, None)
     return found or {"seed": [str(each.params.seed) for each in firsts]}
 
 
 def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
-    """Logs what the arms are, parameters that differ, calibration and curves side by side."""
+    """Logs the arms, the parameters that differ, and calibration and curves side by side."""
     firsts = [each.runs[0] for each in compared]
     differing = _differing(firsts)
     for name in OF_THE_PLACE:
@@ -143,13 +143,13 @@ def _member(each: Compared, one: Evaluation) -> dict[str, object]:
 
 
 def _pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The bins of several networks as one: means over all their images."""
+    """One table of bins for several networks: means over all their images."""
     count = np.sum([table["count"] for table in tables], axis=0)
     sums = {
         name: np.nansum([table[name] * table["count"] for table in tables], axis=0)
         for name in ("confidence", "accuracy")
     }
-    # Nothing where a bin is empty.
+    # An empty bin gives NaN.
     means = {name: total / np.where(count, count, np.nan) for name, total in sums.items()}
     return tables[0].assign(count=count, **means)
 
@@ -160,7 +160,7 @@ def _eces(compared: Sequence[Compared]) -> str:
 
 
 def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: CompareParams) -> Verdict:
-    """Logs how `other` does beside `first`. Returns what can be said of it."""
+    """Compares `other` with `first`, logs the numbers and tables, and returns the verdict."""
     a, b = first.arm, other.arm
     verdict = judge(a, b, alpha, params.seed)
     run.metrics({f"compare/{b.letter}/{name}": value for name, value in verdict.numbers.items()})
@@ -179,7 +179,7 @@ def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: C
 
 
 def _show_disagreement(run: Run, first: Compared, other: Compared, params: CompareParams) -> None:
-    """Logs a sheet of images that only one of the arms' first networks has right, with where each of the two looks."""
+    """Logs a sheet of images that only one of the arms' first networks has right, with the maps of both networks."""
     pair = {each.arm.letter: each.runs[0] for each in (first, other)}
     sides = _disagreements(*(each.predictions for each in pair.values()))
     shown = [side[: params.num_images] for side in sides]
@@ -205,7 +205,7 @@ def _show_disagreement(run: Run, first: Compared, other: Compared, params: Compa
 
 
 def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
-    """Rows that only the one has right, and that only the other has, those first where the wrong one is surest."""
+    """Rows that only `one` has right, and rows that only `other` has right; the most confident errors first."""
     found = []
     for right, wrong in ((one, other), (other, one)):
         rows = np.flatnonzero((right["true"] == right["predicted"]) & (wrong["true"] != wrong["predicted"]))
@@ -220,7 +220,7 @@ def _find(each: Evaluation, params: CompareParams) -> ModelAndImages:
 def _panel(
     letter: str, trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams
 ) -> tuple[str, np.ndarray]:
-    """A heading, and maps (B, H, W) in [0, 1] of what speaks for the class that each of `images` was taken for."""
+    """A heading, and maps (B, H, W) in [0, 1]: how much each pixel of `images` speaks for the predicted class."""
     places = {name: place for place, name in enumerate(trained.classifier.classes)}
     if unknown := set(predicted) - places.keys():
         raise ValueError(f"predictions of {trained.run_id} name a class that it does not know: {min(unknown)}")

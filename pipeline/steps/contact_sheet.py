@@ -1,4 +1,4 @@
-"""The contact sheet of predictions: the images to doubt first, on request with maps."""
+"""The contact sheet of predictions: the most doubtful images first, with maps if requested."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from pipeline.tracking.run import Run
 
 
 def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> None:
-    """Logs `shown` as contact_sheet.png, each with what it was taken for."""
+    """Logs the images of `shown` as contact_sheet.png, each with its predicted class."""
     classes = network.classifier.classes
     unlike = [False] * len(shown) if shown.unlike is None else shown.unlike
     captions = [
@@ -32,7 +32,7 @@ def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> Non
 
 
 def _maps(network: TrainedModel, shown: Answers) -> tuple[str, np.ndarray]:
-    """The method that suits the network, and its maps of what speaks for the predicted class."""
+    """The attribution method that suits the network, and its maps for the predicted classes."""
     model = network.classifier.model
     where = models.cam_target(network.params.model, model)
     inputs = network.classifier.normalise(torch.from_numpy(shown.images).to(next(model.parameters()).device))

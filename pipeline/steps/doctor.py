@@ -1,4 +1,4 @@
-"""The doctor as a tracked step: what is wrong with an image set, before a training is spent on it."""
+"""The doctor as a tracked step: finds faults of an image set before a training runs on it."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,9 +26,9 @@ from pipeline.tracking.run import Run
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
 
-DETAIL_FILES = 32  # that are looked at closely
-LEAST_LOSS = 1.9  # times smaller than the file that what it holds must be
-BETWEEN = 2  # px between two images side by side
+DETAIL_FILES = 32  # number of files to read in detail
+LEAST_LOSS = 1.9  # the least ratio of a file's side to its detail that counts as upscaled
+BETWEEN = 2  # px between the two images of a pair
 
 
 def run(params: DoctorParams, parent: Run | None = None) -> Result:
@@ -57,7 +57,7 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
 
 
 def _place(run_id: str) -> str:
-    with suppress(ValueError):  # of a store that does not answer now: the run goes there later
+    with suppress(ValueError):  # the store does not answer now: the run goes there later
         return artifact_folder.named(store.stored_run(run_id))
     return ""
 
@@ -199,7 +199,7 @@ def _oddities(run: Run, patient: Patient) -> Finding:
     return Finding(line, len(found), numbers)
 
 
-# What is surest first; labels, the long one, last: what the others find is said at once.
+# The surest check is first. The slow check of labels is last, so that the findings of the others appear at once.
 CHECKS: tuple[Callable[[Run, Patient], Finding], ...] = (
     *(_contradictions, _counts, _class_names, _duplicates, _oddities, _detail),
     label_check.check,

@@ -1,4 +1,4 @@
-"""Evaluation as a tracked step: what the network makes of the test split."""
+"""Evaluates a network on the test split, as a tracked step."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,11 +22,11 @@ from pipeline.training.update import predict
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
-THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # images kept small for the report, and their side (px)
+THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, and their side (px)
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation has come to, and which images the network has right."""
+    """The result of an evaluation, and which images the network has right."""
 
     result: Result
     arm: Arm
@@ -35,8 +35,8 @@ class Evaluated(NamedTuple):
 def run(params: EvaluateParams, parent: Run | None = None, beside: str = "") -> Result:
     """Evaluates the training that `params` name on its test split.
 
-    beside: another training of the same images, such as the probe that this one started from: it is evaluated first, in
-    a run of its own, and the two are compared image by image.
+    beside: another training on the same images, such as the probe that this one started from. It is evaluated first, in
+    a run of its own. Then the two are compared image by image.
     """
     other = None
     if beside:
@@ -63,7 +63,7 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
 
 
 def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
-    """Says which of the two is better, and keeps it in the run of the second; the report shows it."""
+    """Says which of the two is better, and stores the verdict in the run of the second. The report shows it."""
     verdict = judge(other.arm, arm)
     run.tags({BESIDE: other.result.run_id, VERDICT: verdict.sentence})
     run.metrics({f"beside/{name.replace(' ', '_')}": value for name, value in verdict.numbers.items()})
@@ -80,7 +80,7 @@ def _probabilities(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
 
 
 def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], str]:
-    """The accuracy with so many views of each image, and what is said of it beside the plain one; of one, neither."""
+    """The accuracy with `views` views of each image, and words about it for the result; both empty for one view."""
     if views == 1:
         return {}, ""
     labels = trained.splits.test.labels
@@ -101,7 +101,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
-    # Side by side rather than assigned: a class may itself be named "true".
+    # Concatenates the columns instead of assigning one, because a class may be named "true".
     counts = [pd.DataFrame(matrix, columns=classes), pd.DataFrame({"true": classes})]
     run.table("confusion_matrix.csv", pd.concat(counts, axis=1))
     run.table("most_confused.csv", metrics.most_confused(matrix, classes))

@@ -1,4 +1,4 @@
-"""Explanation as a tracked step: where the trained model looks when it errs and when it is right."""
+"""Explains a trained model, as a tracked step: where it looks when it is wrong and when it is right."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,12 @@ from pipeline.tracking.run import Run
 from pipeline.training.update import predict
 
 LARGEST_BATCH = 512
-SMALL_SIDE = 160  # px, of the images and maps kept for the report
+SMALL_SIDE = 160  # px, side of the images and maps in the report
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Test images to explain, n of them: as stored, as the model takes them, and what it says of them."""
+    """n test images to explain: as stored, as the model takes them, and the model's predictions."""
 
     kind: str
     names: list[str]
@@ -61,7 +61,7 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
 
 
 def _methods(trained: ModelAndImages, asked: str) -> list[str]:
-    """The method that is asked for, and those to be seen beside it."""
+    """The requested method, and the methods to show beside it."""
     model, image = trained.classifier.model, _blank_image(trained)
     where = models.cam_target(trained.params.model, model)
     method = attribution.choose(asked, model, where, image)
@@ -69,7 +69,7 @@ def _methods(trained: ModelAndImages, asked: str) -> list[str]:
 
 
 def _choose(trained: ModelAndImages, num_images: int) -> list[Chosen]:
-    """The most confident errors, and as many hits spread evenly over the test split."""
+    """The most confident errors, and the same number of correct images, spread evenly over the test split."""
     labels = trained.splits.test.labels
     size = batch_size(trained.params.image_size, LARGEST_BATCH)
     batches = NormalisedBatches(trained.splits, trained.splits.test, size, _device(trained))
@@ -98,7 +98,7 @@ def _take(trained: ModelAndImages, probabilities: np.ndarray, kind: str, positio
 
 
 def _keep_images(run: Run, trained: ModelAndImages, chosen: list[Chosen]) -> None:
-    """Logs the images in small, and what the model made of them."""
+    """Logs small versions of the images, and the model's predictions."""
     classes = np.array(trained.splits.classes, dtype=object)
     file, places = sprite.sprite(np.concatenate([each.images for each in chosen]), SMALL_SIDE)
     run.bytes("explain/images.webp", file)
@@ -119,7 +119,7 @@ def _keep_images(run: Run, trained: ModelAndImages, chosen: list[Chosen]) -> Non
 
 
 def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
-    """Logs all maps in small, and the table of them, which it returns."""
+    """Logs small versions of all maps and their table. Returns the table."""
     file, places = sprite.sprite(plots.heat(np.concatenate([maps for _, maps in pictured])), SMALL_SIDE)
     run.bytes("explain/maps.webp", file)
     table = pd.concat([pd.concat([each for each, _ in pictured], ignore_index=True), places], axis=1)
@@ -157,7 +157,7 @@ def _maps(trained: ModelAndImages, inputs: Tensor, targets: np.ndarray, method: 
 
 
 def _grid(trained: ModelAndImages) -> tuple[int, int]:
-    """Height and width (cells) of a map before it is laid over the image."""
+    """Height and width (cells) of a map before it is scaled to the image."""
     model = trained.classifier.model
     return attribution.grid_size(model, models.cam_target(trained.params.model, model), _blank_image(trained))
 
@@ -170,7 +170,7 @@ def _blank_image(trained: ModelAndImages) -> Tensor:
 def _judge(
     run: Run, name: str, trained: ModelAndImages, chosen: list[Chosen], methods: list[str], seed: int
 ) -> tuple[str, dict[str, float]]:
-    """Logs whether the maps for the predicted class mean anything. Returns that in words and as metrics."""
+    """Logs whether the maps for the predicted class mean anything. Returns the finding in words and as metrics."""
     inputs = torch.cat([each.inputs for each in chosen])
     predicted = torch.from_numpy(np.concatenate([each.predicted for each in chosen]))
     where = partial(models.cam_target, trained.params.model)
@@ -186,7 +186,7 @@ def _judge(
 
 
 def _numbers(judged: Judgement) -> dict[str, float]:
-    """The metrics: of the method asked about by their plain names, of all beside it with theirs."""
+    """The metrics: plain names for the requested method; for the others, names with their source."""
     numbers = {"explain/agreement": judged.agreement, "explain/agreement_error": judged.agreement_error}
     for place, row in judged.scores.iterrows():
         suffix = f"_{row['source'].replace(' ', '_')}" if place else ""

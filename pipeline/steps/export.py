@@ -1,4 +1,4 @@
-"""Export as a tracked step: a trained model as one file for other programs, checked against the model itself."""
+"""Exports a trained model as one file for other programs and checks it against the model, as a tracked step."""
 
 import numpy as np
 
@@ -15,11 +15,11 @@ CHECKED_IMAGES = 64
 
 
 def run(params: ExportParams, parent: Run | None = None) -> Result:
-    """Exports the training that `params` name. Raises Failure where the file gives other probabilities than the model.
+    """Exports the training that `params` name. Raises Failure if the probabilities of file and model differ.
 
-    They are compared on images of the validation split; of the test split where there is none.
+    Compares them on images of the validation split or, without one, of the test split.
     """
-    # Where both compute alike, a difference is the file's.
+    # On the CPU both compute alike, so that any difference comes from the file.
     trained = trained_model.find(params.model_copy(update={"device": "cpu"}))
     classifier, splits = trained.classifier, trained.splits
     split, name_of_split = (splits.test, "test") if splits.valid is None else (splits.valid, "validation")
@@ -39,7 +39,7 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
             f"probabilities of {len(classifier.classes)} classes; on {len(images)} {name_of_split} images "
             f"they are within {difference:.1e} of the model's"
         )
-        if not difference <= TOLERANCE:  # nor where it is NaN
+        if not difference <= TOLERANCE:  # also true for NaN
             raise Failure(f"{result}, more than {TOLERANCE:g}: the file is not kept")
         run.file(file, file.name)
         return step.conclude(result, numbers, of=f" of `{trained.run_id}`, {params.checkpoint} epoch")

@@ -1,4 +1,4 @@
-"""The doctor's check of labels, for which networks are trained: which of them are likely wrong."""
+"""The doctor's check of labels: trains networks to find labels that are probably wrong."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def check(run: Run, patient: Patient) -> Finding:
     suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
     twin = _contradicting(patient, positions)
     table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:], twin], axis=1)
-    order = np.argsort(twin == "", kind="stable")  # those of whom it is known first, the others by probability
+    order = np.argsort(twin == "", kind="stable")  # images with a contradicting copy first, the others by probability
     table, positions = table.iloc[order].reset_index(drop=True), positions[order]
     run.table("suspect_labels.csv", table)
     accuracy = float((probabilities.argmax(1) == given).mean())
@@ -73,7 +73,7 @@ def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_
 
 
 def _contradicting(patient: Patient, positions: np.ndarray) -> pd.Series:
-    """Per image at `positions`, the name of an exact copy of it that has another label; empty where there is none."""
+    """For each image at `positions`, the name of an exact copy of it with another label; empty if there is none."""
     pairs = duplicates.contradictions(patient.twins, patient.images.labels)
     twin = {
         **dict(zip(pairs["twin"], pairs["image"], strict=True)),

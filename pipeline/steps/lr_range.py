@@ -1,4 +1,4 @@
-"""The range test as a tracked step: curves, the rate that each rule suggests, and the one suggestion."""
+"""The range test as a tracked step: curves, the rate that each rule suggests, and one final suggestion."""
 
 import pandas as pd
 

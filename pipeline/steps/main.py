@@ -1,4 +1,4 @@
-"""A whole experiment under one parent run: each step a child, each handed the one before."""
+"""A whole experiment under one parent run. Each step is a child run and gets the results of the steps before."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ RUN: Steps = {
 }
 
 
-# The first of these metrics that an experiment has is its result.
+# The result of an experiment is the first of these metrics that it has.
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
 
 
 def run(params: MainParams) -> Result:
-    """Runs the steps in order, or continues the experiment that `resume` names, in the step it was in."""
+    """Runs the steps in order, or continues the experiment that `resume` names at the step that was interrupted."""
     title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
     planned = plan.repeated(params, params.steps)
     done = plan.finished(params.resume)
@@ -52,7 +52,7 @@ def run(params: MainParams) -> Result:
 
 
 def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) -> str:
-    """What the steps have found, a line a step; what there is once for every seed in one line, and logged in `run`."""
+    """One line per step with its result. Steps that ran for every seed share one line, which `run` also logs."""
     times = Counter(step for step, _ in planned)
     lines = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
     series = [(seed, result.metrics) for (step, seed), result in zip(planned, results, strict=True) if times[step] > 1]
@@ -60,7 +60,7 @@ def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) ->
 
 
 def _name(title: str, results: Sequence[Result]) -> str:
-    """The title with the accuracy that the experiment has come to, on the test split where it was read; their mean."""
+    """The title with the experiment's accuracy, on the test split if possible. With several seeds, the mean."""
     for metric, split in ACCURACIES.items():
         if reached := [result.metrics[metric] for result in results if metric in result.metrics]:
             return f"{title} {split} {fmean(reached):.2%}"
@@ -68,7 +68,7 @@ def _name(title: str, results: Sequence[Result]) -> str:
 
 
 def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result], summary: str) -> str:
-    """What each step has come to, with a link to its run; of several seeds what they have come to together."""
+    """The result of each step, with a link to its run, and the combined result of several seeds."""
     times = Counter(step for step, _ in planned)
     lines = []
     for (step, seed), result in zip(planned, results, strict=True):
@@ -81,6 +81,6 @@ def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result]
 
 
 def _logged(params: MainParams) -> dict[str, Any]:
-    """The parameters of the experiment's own run: wherever it goes on, its study is where it was."""
+    """The parameters that the experiment's run logs. `storage` is resolved, so that a resumed run finds its study."""
     kept = params.model_dump(exclude={"resume"})
     return kept | {"storage": without_passwords(study.storage_url(params.storage))} if "sweep" in params.steps else kept

@@ -1,4 +1,4 @@
-"""Which networks `model` takes, as a table on standard output."""
+"""Lists the networks that `model` takes, as a table on standard output."""
 
 import sys
 import time
@@ -14,12 +14,12 @@ from pipeline.progress.table import table
 from pipeline.settings import command
 
 HEAD = ["model", "parameters", "px", "licence of the default weights"]
-SECONDS = 10  # for counting parameters: a person waits for the list
-HINTS = 3  # names that come near one that is none
+SECONDS = 10  # at most, to count parameters: a person waits for the list
+HINTS = 3  # similar names to suggest for an unknown one
 
 
 def run(params: ModelsParams) -> None:
-    """Lists the networks whose names are like `params` say; without that our own, and how to list the others."""
+    """Lists the networks whose names match `params.like`; without it, our own, with a hint how to list the others."""
     if params.like:
         _list(_like(params.like.strip().lower()))
         return

@@ -15,7 +15,7 @@ from pipeline.tracking.run import Run
 from pipeline.training import device
 from pipeline.training.recipe import Recipe
 
-EXAMPLES = 2  # images stored beside the served model
+EXAMPLES = 2  # images stored with the served model
 
 
 def describe_input(run: Run, recipe: Recipe) -> None:
@@ -43,14 +43,14 @@ def describe_input(run: Run, recipe: Recipe) -> None:
 
 
 def log_weights(run: Run, recipe: Recipe, kind: str, weights: Mapping[str, Tensor], epoch: int, folder: Path) -> None:
-    """Logs `weights` after `epoch` as weights/<kind>.safetensors, which alone rebuilds the classifier."""
+    """Logs `weights` after `epoch` as weights/<kind>.safetensors. This file alone can rebuild the classifier."""
     file = f"{kind}.safetensors"
     checkpoint.save(folder / file, weights, _description(recipe, epoch))
     run.file(folder / file, f"weights/{file}")
 
 
 def log_model(run: Run, recipe: Recipe, epoch: int, folder: Path) -> str:
-    """Logs the model to serve, of the best weights that `log_weights` has left in `folder`. Returns its URI."""
+    """Logs the model to serve, from the best weights that `log_weights` saved in `folder`. Returns its URI."""
     example = recipe.splits.train.take(np.arange(min(EXAMPLES, len(recipe.splits.train))))
     return run.model(folder / "best.safetensors", example, epoch)
 

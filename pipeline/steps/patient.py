@@ -1,4 +1,4 @@
-"""What the doctor examines, an image set as a whole, and what each of its checks says."""
+"""The image set that the doctor examines, and the findings of its checks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ SHEET_IMAGES = 36
 
 
 class Finding(NamedTuple):
-    """What one check says: a line for people, how many faults it names, and numbers as metrics."""
+    """The finding of one check: a line for people, the number of faults, and numbers as metrics."""
 
     line: str
     faults: int
@@ -26,30 +26,30 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """An image set as a whole: train first, then validation, then test."""
+    """A whole image set: train first, then validation, then test."""
 
     params: DoctorParams
     splits: Splits
-    names: tuple[str, ...]  # of the splits that are there
+    names: tuple[str, ...]  # of the splits that exist
     images: Split
-    parts: np.ndarray  # (N,) int, of which of them each image is
+    parts: np.ndarray  # (N,) int, the split of each image, as an index into `names`
     looks: Looks
     device: torch.device
 
     @cached_property
     def twins(self) -> pd.DataFrame:
-        """The duplicates, those that matter most first."""
+        """The duplicates, the most important ones first."""
         eligible = ~oddities.blank(self.looks)
         found = duplicates.find(self.looks, self.parts, eligible, self.params.near_similarity)
         return duplicates.in_order(found, self.parts, self.images.labels)
 
     @cached_property
     def classes(self) -> np.ndarray:
-        """(N,) name of each image's class."""
+        """(N,) the class name of each image."""
         return np.array(self.splits.classes, dtype=object)[self.images.labels]
 
     def columns(self, column: str, positions: np.ndarray) -> pd.DataFrame:
-        """Which images they are, in columns that begin with the name `column`."""
+        """A table that describes the images at `positions`, in columns whose names start with `column`."""
         return pd.DataFrame(
             {
                 column: [self.images.names[position] for position in positions],

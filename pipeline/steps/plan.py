@@ -1,4 +1,4 @@
-"""Steps in order under one parent run, each kept once it is finished: an experiment, or several seeds of a training."""
+"""Runs steps in order under one parent run and stores each result: an experiment, or several seeds of a training."""
 
 import time
 from collections import Counter
@@ -19,25 +19,25 @@ from pipeline.steps.step import Result
 from pipeline.tracking import owners, store
 from pipeline.tracking.run import Run
 
-CLIMBING = {"train", "sweep"}  # steps that run a range test on the way where they need one
+CLIMBING = {"train", "sweep"}  # steps that run a range test first if they need one
 RESULTS = "finished_steps.json"
-NEVER_HANDED = {"data_dir", "labels", "storage", "register_as"}  # where to read and write is what the user says
-ALSO = {"train": ("suggested",), "evaluate": ("beside",)}  # what a step is handed that is no parameter of it
+NEVER_HANDED = {"data_dir", "labels", "storage", "register_as"}  # only the user says where to read and write
+ALSO = {"train": ("suggested",), "evaluate": ("beside",)}  # values that a step gets besides its parameters
 VALIDATED = "weights/best_valid_accuracy"  # metric of a training
 RESULT_LIST = TypeAdapter(list[Result])
 
-Steps = Mapping[str, Callable[..., Result]]  # what runs a step, by its name
+Steps = Mapping[str, Callable[..., Result]]  # the function of each step, by name
 
 
 class Planned(NamedTuple):
-    """A step, and the seed it is run with."""
+    """A step, and the seed that it runs with."""
 
     step: str
     seed: int
 
 
 def repeated(params: MainParams | TrainStepParams, steps: Sequence[str]) -> list[Planned]:
-    """The plan of `steps`: those before the training once, it and what follows once for every seed."""
+    """The plan of `steps`: steps before the training run once; the training and later steps run once per seed."""
     first = steps.index("train") if "train" in steps else len(steps)
     once = [Planned(step, params.seed) for step in steps[:first]]
     seeds = range(params.seed, params.seed + params.num_seeds)
@@ -45,7 +45,7 @@ def repeated(params: MainParams | TrainStepParams, steps: Sequence[str]) -> list
 
 
 def finished(run_id: str) -> list[Result]:
-    """What the finished steps under a run have handed on, in order. Raises ValueError for what is no list of that."""
+    """The results of the finished steps under a run, in order. Raises ValueError if the stored list is invalid."""
     if not run_id or not store.has_artifact(run_id, RESULTS):
         return []
     with store.scratch() as folder:
@@ -61,9 +61,9 @@ def finished(run_id: str) -> list[Result]:
 def follow(
     run: Run, plan: Sequence[Planned], params: MainParams | TrainStepParams, how: Steps, done: Sequence[Result]
 ) -> list[Result]:
-    """Runs what is left of `plan` after what is `done`, below `run`, each step handed those before. Returns all.
+    """Runs the steps of `plan` after those `done`, below `run`, each with the results before it. Returns all results.
 
-    The numbers of a step that is planned once are logged in `run` too.
+    `run` also logs the numbers of each step that is planned once.
     """
     times = Counter(step for step, _ in plan)
     titles = _titles(plan)
@@ -102,13 +102,13 @@ def follow(
 
 
 def table_of(plan: Sequence[Planned], results: Sequence[Result]) -> str:
-    """What each step has come to, as a table for standard error: step, seconds, result and run."""
+    """The result of each step, as a table for standard error: step, seconds, result and run."""
     stream = progress.screen()
     rows = []
     for title, result in zip(_titles(plan), results, strict=True):
         seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
         what = result.summary.partition(": ")[2]
-        # A line of a terminal has no room for the id beside what it has come to.
+        # A line of a terminal has no room for the id beside the result.
         rest = [f"{what}\nrun {result.run_id}"] if stream.isatty() else [result.run_id, what]
         rows.append([title, seconds, *rest])
     head = ["step", "seconds", *([] if stream.isatty() else ["run"]), "result"]
@@ -121,7 +121,7 @@ def _titles(plan: Sequence[Planned]) -> list[str]:
 
 
 def _of_probe(plan: Sequence[Planned], results: Sequence[Result]) -> dict[str, str]:
-    """After a training: the better of it and the probe on validation as run_id, and the other, to test beside it."""
+    """After a training: as `run_id`, the better of it and the probe on validation, and the other one as `beside`."""
     trained = results[-1]
     for (step, _), probe in zip(plan, results, strict=False):
         if step != "probe":
@@ -135,12 +135,12 @@ def _of_probe(plan: Sequence[Planned], results: Sequence[Result]) -> dict[str, s
 
 
 def _interrupted(run_id: str, step: str) -> str:
-    """The run of `step`, below that of an experiment, that can go on; empty where there is none."""
+    """The run of `step` below an experiment's run that can continue; empty if there is none."""
     if step != "train":
-        return ""  # the others are short, or keep themselves what they have, as studies do
+        return ""  # the other steps are short, or store their own progress, as studies do
     is_own = owners.is_own(store.stored_run(run_id))
     for child in store.children(run_id, step):
-        if is_own and not owners.is_own(child):  # put there by another
+        if is_own and not owners.is_own(child):  # another user put it there
             continue
         with suppress(ValueError):
             return candidates.find(step, child.info.run_id)[0]

@@ -1,4 +1,4 @@
-"""What a training says of images without labels: a table in a run, or a line each on the terminal."""
+"""Predicts images without labels: as a table in a run, or as a line per image on the terminal."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration, calibrate, look
 
-NAMED_CLASSES = 5  # in the summary
+NAMED_CLASSES = 5  # at most, in the summary
 LEFT_OUT = "named in left_out.csv"
 
 
 def run(params: PredictParams) -> Result | None:
-    """Predicts `images` in a run of its own, or answers for `photos`, which leaves none."""
+    """Predicts `images` in a run of its own, or answers for `photos` on the terminal, without a run."""
     if bool(params.images) == bool(params.photos):
         raise ValueError("predict takes images=<folder, photo or glob>, for a run, or else the photos to answer for")
     found = image_files.find(params.photos or [params.images])
@@ -40,7 +40,7 @@ def run(params: PredictParams) -> Result | None:
 
 
 def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
-    """A line per image on standard output. The first answer of a training leaves a run, which keeps its calibration."""
+    """Prints a line per image on standard output. A training's first answer makes a run that stores its calibration."""
     known, kept_in = _calibration(params, network)
     if known is not None and not kept_in:
         name = f"{network.params.dataset} {network.params.model} calibration"
@@ -84,7 +84,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
         if tally.shown is None:
             raise ValueError(f"none of the {len(left_out)} files is a readable image: left_out.csv names each")
         if params.num_shown:
-            # Imported late: drawing and explaining take longer to import than one photo to answer for.
+            # Imported late, because drawing and explaining take longer to import than the answer for one photo takes.
             from pipeline.steps import contact_sheet
 
             contact_sheet.log(run, network, tally.shown, params.maps)
@@ -95,7 +95,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
 def _predict(
     network: TrainedModel, found: Found, known: Calibration | None
 ) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
-    """Answers batch by batch, if there are any, with the files beside them that could not be read, and why."""
+    """Answers batch by batch, if there are any, and the files of each batch that cannot be read, with the reason."""
     classifier = network.classifier
     described, where = classifier.description, next(classifier.model.parameters()).device
     batches = image_files.read(
@@ -127,7 +127,7 @@ def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Cali
 
 
 def _calibration(params: PredictParams, network: TrainedModel) -> tuple[Calibration | None, str]:
-    """The calibration of a training and the earlier run that keeps it, if one does; None, said why, without one."""
+    """The calibration of a training, and the earlier run that stores it, if any. Without one: None, and prints why."""
     if kept := stored_calibration.find(network.run_id, params.checkpoint):
         return kept
     missing = "neither calibrated nor compared with the training images"
@@ -153,7 +153,7 @@ def _tags(params: PredictParams, network: TrainedModel) -> dict[str, str]:
 
 
 def _keep_calibration(run: Run, known: Calibration | None, kept_in: str) -> None:
-    """Logs the calibration's numbers, and the calibration itself unless the run `kept_in` keeps it already."""
+    """Logs the numbers of the calibration, and the calibration itself unless the run `kept_in` already stores it."""
     if known is None:
         run.tags({stored_calibration.TAG: "none"})
         return
@@ -165,7 +165,7 @@ def _keep_calibration(run: Run, known: Calibration | None, kept_in: str) -> None
 
 
 def _quality(known: Calibration) -> str:
-    """What a calibration is worth, for people."""
+    """The quality of a calibration, in words."""
     fitted = known.temperature
     if fitted is None:
         return "no temperature, as validation held no error"

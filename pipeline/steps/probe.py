@@ -20,7 +20,7 @@ from pipeline.training import features, probe
 from pipeline.training.probe import Probe
 from pipeline.training.recipe import Recipe
 
-EPOCH = 1  # at which its numbers are logged: one pass over the images
+EPOCH = 1  # the epoch of its numbers: one pass over the images
 
 
 def run(params: ProbeParams, parent: Run | None = None) -> Result:
@@ -42,7 +42,7 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
 
 
 def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
-    """The head, and its loss and accuracy on the train and validation images, by the names of their metrics."""
+    """The head, and its loss and accuracy on the train and validation images, keyed by metric name."""
     splits = recipe.splits
     parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
     with meter("probe", sum(map(len, parts.values()))) as progress:
@@ -59,7 +59,7 @@ def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
 
 
 def _cross_validated(head: Probe, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, with its interval, on the train images, each by a fit without it."""
+    """Accuracy on the train images, with its interval. Each image is predicted by a fit without it."""
     if head.out_of_fold is None:
         return {}
     numbers = metrics.accuracy("cv/accuracy", head.out_of_fold.argmax(1) == labels)

@@ -1,4 +1,4 @@
-"""The report as a tracked step: one page, kept with the run that it tells of."""
+"""Makes the report, as a tracked step: one page, stored in the run that it describes."""
 
 from pipeline.history import lookup, run_record
 from pipeline.params import ReportParams
@@ -9,11 +9,11 @@ from pipeline.tracking import journal, lifecycle
 from pipeline.tracking.run import Run
 
 FILE = "report.html"
-PATIENCE_SECONDS = 30  # with the store, before an experiment ends without its page
+PATIENCE_SECONDS = 30  # to wait for the store, before an experiment ends without its page
 
 
 def run(params: ReportParams, parent: Run | None = None) -> Result:
-    """Makes the report of the run that `params` name, and leaves it with that run."""
+    """Makes the report of the run that `params` name, and stores it in that run."""
     run_id = lookup.finished_run(params.run_id, "main", only=False)
     record = run_record.read(run_id)
     title = f"{record.run.name} report"
@@ -27,7 +27,7 @@ def run(params: ReportParams, parent: Run | None = None) -> Result:
 
 
 def add(run: Run) -> str:
-    """Leaves the report of an experiment that is about to end with its run. Returns a line that says so, or why not."""
+    """Adds the report to the run of an experiment that is about to end. Returns a line about success or failure."""
     later = f"make it with: {command('report', run_id=run.id)}"
     if journal.left_behind or not run.flush(PATIENCE_SECONDS):
         return f"No report, as the tracking store has not taken all; later, {later}"

@@ -1,4 +1,4 @@
-"""The same training with several seeds, under one parent run that tells their mean and how far they spread."""
+"""Trains with several seeds under one parent run, which shows the mean and the spread of the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,10 +28,10 @@ def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
 
 
 def report(run: Run, series: Sequence[tuple[int, Mapping[str, float]]]) -> str:
-    """Logs each seed's numbers as seeds.csv, their means and deviations as metrics. Returns what they say, in one line.
+    """Logs each seed's numbers as seeds.csv, and their means and deviations as metrics. Returns a summary in one line.
 
-    `series` has a seed and numbers of it, as often as there are steps. Ends of intervals are left out: they are of one
-    network, and their mean is the end of none.
+    `series` has one pair per step: a seed and numbers of that seed. The ends of intervals are left out: they belong to
+    one network, and their mean is not the end of an interval.
     """
     by_seed: dict[int, dict[str, float]] = {}
     for seed, numbers in series:

@@ -1,4 +1,4 @@
-"""What is under way, how far it is, and how long it will take: once, or again and again."""
+"""Shows the runs under way, their progress and the time left: once, or repeatedly."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ HEAD = ["under way", "step", "done", "left"]
 
 
 def run(params: StatusParams) -> None:
-    """Lists the store's runs and studies that are under way; with `follow`, on a terminal, until none is."""
+    """Lists the store's runs and studies under way. With `follow`, on a terminal, repeats until none is left."""
     if params.follow and sys.stdout.isatty():
         follow(_look, params.every_seconds)
     else:
@@ -22,7 +22,7 @@ def run(params: StatusParams) -> None:
 
 
 def _look() -> tuple[str, bool]:
-    """What is under way, as a table for standard output, and whether any of it goes on."""
+    """The runs under way, as a table for standard output, and whether any of them is alive."""
     found = status.runs()
     if not found:
         return f"nothing is under way in {store.uri()}", False
@@ -31,7 +31,7 @@ def _look() -> tuple[str, bool]:
     head = HEAD if is_terminal else [*HEAD, "run"]
     lines = [table(head, rows, sys.stdout, wraps=HEAD[0])]
     if is_terminal:
-        # Rows have no room for ids, which are of use for what can go on.
+        # Rows have no room for ids, which a user needs to resume a dead run.
         lines += [f"dead, its process is gone: run {each.run.info.run_id}" for each in found if each.is_dead]
     return "\n".join(lines), not all(each.is_dead for each in found)
 
@@ -48,7 +48,7 @@ def _left(found: Sequence[OpenRun], each: OpenRun) -> str:
     if each.is_dead:
         return "dead"
     if each.unit == "step":
-        # What is known of the step under way, and the steps after it.
+        # The time left of the current step, and the number of steps after it.
         parts = [part.progress for part in found if part.run.data.tags.get(PARENT) == each.run.info.run_id]
         seconds = parts[0].seconds_left if parts and not parts[0].is_bound else None
         return left(seconds or 0.0, far.total - far.done - (seconds is not None))

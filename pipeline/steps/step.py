@@ -1,4 +1,4 @@
-"""What all tracked steps share: what a run records first, how it concludes, and what it hands to later steps."""
+"""Common to all tracked steps: what a run records first, how it ends, and what it hands to later steps."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a step hands on: its run, one line for people, its main numbers as metrics, parameters of later steps.
+    """The result of a step: its run, one line for people, its main numbers as metrics, and parameters for later steps.
 
     seconds: how long it took; None if that is not known, as after an interruption.
     """
@@ -45,12 +45,12 @@ class Result:
 
 
 class SuggestedRate(NamedTuple):
-    """What a range test found."""
+    """The result of a range test."""
 
     fingerprint: str  # of the recipe and the ladder
     run_id: str
     rate: float | None  # None if there is no suggestion
-    reason: str  # why there is none, else empty
+    reason: str  # why there is none; else empty
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Step:
         before: str = "",
         handed: Mapping[str, Any] | None = None,
     ) -> Result:
-        """Names and describes the run, says `result` on the terminal and returns it.
+        """Names and describes the run, prints `result` on the terminal and returns it.
 
-        name: of the run, if not the one it began with. of, more: Markdown around the result in the description.
+        name: a new name for the run, if any. of, more: Markdown around the result in the description.
         before: lines for the terminal above the result.
         """
         self.run.describe(name or self.name, f"**{self.title}**{of} — {unmarked(result)}{more}")
@@ -91,9 +91,9 @@ def tracked(
     parent: Run | None = None,
     reopen: str = "",
 ) -> Iterator[Step]:
-    """A step of `kind` under a run that has its parameters and tags; `lifecycle.start` says how the run ends.
+    """A step of `kind` in a run with the given parameters and tags; `lifecycle.start` says how the run ends.
 
-    params: None if they are logged later, or stand already in a run that is reopened.
+    params: None if they are logged later, or if a reopened run already has them.
     """
     with lifecycle.start(kind, name, parent, reopen) as run:
         if params is not None:
@@ -106,7 +106,7 @@ def tracked(
 def about(
     trained: ModelAndImages, kind: str, name: str, params: TrainedModelParams, images: str, parent: Run | None
 ) -> Iterator[Step]:
-    """A step that looks at a finished training, on its `images`: the split's name."""
+    """A step that works on a finished training and its `images`, the name of a split."""
     dataset, model, splits = trained.params.dataset, trained.params.model, trained.splits
     tags = {"dataset": dataset, "model": model, "train.run_id": trained.run_id}
     own = {**params.model_dump(), "run_id": trained.run_id}

@@ -1,4 +1,4 @@
-"""An Optuna study as a tracked step: one run per study, a child per trial, any number of workers."""
+"""An Optuna study as a tracked step: one run per study, a child run per trial, any number of workers."""
 
 import math
 import multiprocessing
@@ -40,7 +40,7 @@ FAILED, INTERRUPTED = 1, 130  # exit statuses of a worker
 def run(params: SweepParams, parent: Run | None = None, ladder: LadderParams | None = None) -> Result:
     """Runs the study that `params` declare until it has its number of trials.
 
-    ladder: of the range tests of lr_range_first; the default one if None.
+    ladder: for the range tests of lr_range_first; the default one if None.
     """
     if params.study_name == "auto":
         name = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset}_{params.model}"
@@ -74,7 +74,7 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
 
 
 def _recipe(space: Space) -> Recipe:
-    # With the largest batch, so that what has too few images is refused before the first trial.
+    # With the largest batch, so that too few images raise an error before the first trial.
     fixed = space.base.batch_size
     largest = max(values.get("batch_size", fixed) for values in space.combinations(*space.varies("batch_size")))
     recipe = prepare(space.base.model_copy(update={"batch_size": largest}))
@@ -89,7 +89,7 @@ def _describe(run: Run, params: SweepParams, recipe: Recipe) -> None:
 
 
 def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, ladder: LadderParams, run: Run) -> None:
-    """Once a study, a range test per patch size: what they suggest is tried first, the other trials stay around it."""
+    """Once per study, runs a range test per patch size. Their rates are tried first; other trials stay near them."""
     if study.is_narrowed(opened):
         return
     suggested = []
@@ -108,7 +108,7 @@ def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, ladder: LadderPa
 
 
 def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) -> None:
-    """Trials in this process, and beside it in as many more as are asked for."""
+    """Runs trials in this process and, if there are more workers, in other processes."""
     threads = torch.get_num_threads()
     own = max(1, threads // params.sweep_workers)
     context = _context() if params.sweep_workers > 1 else multiprocessing.get_context("spawn")
@@ -128,27 +128,27 @@ def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) ->
         torch.set_num_threads(threads)
         for worker in others:
             if worker.pid is not None:
-                worker.terminate()  # as Ctrl-C does: it closes its trial and its run
+                worker.terminate()  # like Ctrl-C: the worker closes its trial and its run
                 worker.join()
 
 
 def _spaces(space: Space, num_workers: int) -> list[Space]:
-    """The space as each worker is given it: on a machine with several GPUs they have one each, in turn."""
+    """The space of each worker. On a machine with several GPUs, the workers take them in turn."""
     devices = [device.of_worker(space.base.device, number) for number in range(num_workers)]
     return [replace(space, base=space.base.model_copy(update={"device": each})) for each in devices]
 
 
 def _context() -> SpawnContext | ForkServerContext:
-    """What starts workers, where the system has it a server that has imported everything once and forks.
+    """The context that starts workers: a server that imports everything once and forks, if the system supports it.
 
-    That is minutes faster than a start from nothing for each.
+    For several workers, this is minutes faster than a separate start of each.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.sweep.fork_server", "pipeline.steps.sweep"])
-    resource_tracker.ensure_running()  # first, as its start lets Ctrl-C through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the server too, until it knows how to end
+    resource_tracker.ensure_running()  # starts first, because its start unblocks Ctrl-C
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # also blocked in the server, until it can handle it
     try:
         forkserver.ensure_running()
     finally:
@@ -187,7 +187,7 @@ def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
 
 
 def _why_none(trials: list[FrozenTrial], params: SweepParams) -> str:
-    """Why no trial is complete: the first error, or what the pruned ones have in common."""
+    """Why no trial is complete: the first error, or what the pruned trials have in common."""
     errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
     if errors:
         return f"first error: {errors[0]}"

@@ -1,4 +1,4 @@
-"""What could not be sent while a tracking store was away -> that store."""
+"""Sends entries to a tracking store that did not answer earlier."""
 
 from pipeline.params import SyncParams
 from pipeline.progress import conclude, say
@@ -10,7 +10,7 @@ from pipeline.training.events import Failure
 def run(_: SyncParams) -> None:
     """Sends every journal that no process writes any more.
 
-    Raises Failure where a store does not take all of them, and where one is damaged.
+    Raises Failure if a store does not take all of them, and if a journal is damaged.
     """
     unsent = []
     num_runs = 0

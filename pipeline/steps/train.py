@@ -33,14 +33,14 @@ def run(
     suggested: Mapping[str, Any] | None = None,
     ladder: LadderParams | None = None,
 ) -> Result:
-    """Runs the training that `params` declare, once for each of its seeds, or continues the run that `resume` names.
+    """Runs the training that `params` declare, once for each seed, or continues the run that `resume` names.
 
-    suggested: the `SuggestedRate` of a range test that ran just before, as a mapping. ladder: of the range test that
-    max_lr=auto takes; the default one if None.
+    suggested: the `SuggestedRate` of a range test that ran just before, as a mapping. ladder: for the range test of
+    max_lr=auto; the default one if None.
     """
     if params.num_seeds == 1:
         return _run_one(params, parent, suggested, ladder)
-    from pipeline.steps import seeds  # here, as its statistics take a while to import
+    from pipeline.steps import seeds  # imported here, because its statistics take a while to import
 
     return seeds.run(params, _run_one)
 
@@ -71,7 +71,7 @@ def _run_one(
 
 
 def _check_same(recipe: Recipe, run_id: str) -> None:
-    """Raises ValueError if the images or the number format are not those the run was started with."""
+    """Raises ValueError if the images, the number format or the starting weights have changed since the run started."""
     tags = store.stored_run(run_id).data.tags
     same = {"data.digest": recipe.splits.digest, "precision": recipe.precision}
     if recipe.pretrained is not None:
@@ -84,7 +84,7 @@ def _check_same(recipe: Recipe, run_id: str) -> None:
 def _max_lr(
     recipe: Recipe, params: TrainParams, run: Run, suggested: Mapping[str, Any] | None, ladder: LadderParams
 ) -> float:
-    """The peak rate: as given, or for `auto` the one that a range test of the same recipe on `ladder` suggests."""
+    """The peak rate: the given one or, for `auto`, the suggestion of a range test of the same recipe on `ladder`."""
     if params.max_lr != "auto":
         return params.max_lr
     found = SuggestedRate(**suggested) if suggested else None
@@ -101,7 +101,7 @@ def _max_lr(
 
 
 def _stored_suggestion(fingerprint: str) -> SuggestedRate | None:
-    """Of the newest range test with that fingerprint that has a rate, else of the newest; None if there is none."""
+    """The suggestion of a range test with `fingerprint`: the newest with a rate, else the newest, else None."""
     found = [
         SuggestedRate(
             fingerprint,
@@ -115,7 +115,7 @@ def _stored_suggestion(fingerprint: str) -> SuggestedRate | None:
 
 
 def _new_suggestion(recipe: Recipe, ladder: LadderParams, run: Run) -> SuggestedRate:
-    from pipeline.steps import lr_range  # here, as it draws too
+    from pipeline.steps import lr_range  # imported here, because it also draws
 
     _say_what_differs(recipe.identity(ladder))
     with progress.aside():
@@ -149,8 +149,8 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
                 for _ in show(events, training.steps_per_epoch, params.epochs, done):
                     pass
         except BaseException:
-            # The epochs so far are worth keeping after Ctrl-C or a diverged loss too. If there is no room for them,
-            # a person needs to hear what stopped the training, not that.
+            # The epochs so far are also useful after Ctrl-C or a diverged loss. If there is no room for them, the user
+            # needs to see what stopped the training, not that error.
             with suppress(Exception):
                 _log_results(run, name, recipe, training, folder)
             raise
@@ -166,7 +166,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
 
 
 def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
-    # Drawing maps takes seconds to import, which other trainings need not wait for.
+    # The code that draws maps takes seconds to import, so other trainings do not import it.
     from pipeline.tracking.watch import Watch
 
     return Watch(run, recipe, training)
@@ -174,7 +174,7 @@ def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
 
 def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder: Path) -> None:
     """Logs the curves, and the weights of the best and of the last epoch."""
-    from pipeline.results import plots  # here, as the first update need not wait for matplotlib
+    from pipeline.results import plots  # imported here, so that the first update does not wait for matplotlib
 
     log = training.log
     run.table("steps.csv", log.steps())
@@ -187,9 +187,9 @@ def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder
 
 
 def _conclude(step: Step, name: str, best: EpochEnd, num_valid: int, uri: str) -> Result:
-    from pipeline.results import metrics  # here, as the first update need not wait for its statistics
+    from pipeline.results import metrics  # imported here, so that the first update does not wait for it
 
-    numbers = {"weights/best_epoch": float(best.epoch)}  # a group that the UI shows below train and valid
+    numbers = {"weights/best_epoch": float(best.epoch)}  # the UI shows this group below train and valid
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"
     else:

@@ -1,1 +1,1 @@
-"""The loop and what it turns: optimizers, schedules, the range test, and their assembly from parameters."""
+"""The training loop and its parts: optimizers, schedules, the range test, and how parameters assemble them."""

@@ -1,4 +1,4 @@
-"""What the validation split says of a trained network's answers: how sure to be of them, and which images are new."""
+"""Calibrates a trained network on the validation split: how sure its answers are, and which images are new to it."""
 
 from dataclasses import dataclass, replace
 
@@ -19,14 +19,14 @@ SAMPLE = 10_000  # train images whose features are taken
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of one network; without a temperature where validation held no error."""
+    """The calibration of one network. There is no temperature if the network makes no error on the validation split."""
 
     temperature: Temperature | None
     familiar: Familiar
 
 
 def calibrate(model: nn.Module, splits: Splits, precision: str) -> Calibration:
-    """The calibration of `model`, which must be evaluating, by its train and validation splits."""
+    """The calibration of `model` from its train and validation splits. The model must be in evaluation mode."""
     assert splits.valid is not None
     logits, valid_features, labels = _look_at_all(model, splits, splits.valid, precision)
     _, features, train_labels = _look_at_all(model, splits, _sample(splits.train), precision)
@@ -35,7 +35,7 @@ def calibrate(model: nn.Module, splits: Splits, precision: str) -> Calibration:
 
 @torch.inference_mode()
 def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (B, C) and features (B, D), float32, of `images` as the model takes them, on its device."""
+    """Logits (B, C) and features (B, D), float32, for `images` as the model takes them, on its device."""
     with autocast(images.device, precision):
         logits, features = with_features(model, images)
     return logits.float().cpu().numpy(), features.cpu().numpy()
@@ -53,7 +53,7 @@ def _look_at_all(
 
 
 def _sample(train: Split) -> Split:
-    """Images from all over the train split."""
+    """A sample of images, evenly spaced over the train split."""
     rows = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)
     names = [train.names[row] for row in rows]
     return replace(train, rows=train.rows[rows], labels=train.labels[rows], names=names)

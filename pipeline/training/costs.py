@@ -1,4 +1,4 @@
-"""What a network costs, before it has seen an image."""
+"""Measures what a network costs before it sees an image."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from pipeline.data.batches import free_memory
 
 
 def measure(model: nn.Module, image_size: int) -> dict[str, float]:
-    """`flops` of a forward pass and `parameters`, and for a transformer its `tokens`; per image of that size (px).
+    """`flops` of a forward pass and `parameters`, and for a transformer `tokens`. Per image of `image_size` px.
 
-    A multiplication and an addition count as two, as PyTorch's counter has it; what is no product is not counted.
+    A multiplication and an addition count as two, as in PyTorch's counter. Only products count.
     """
     device = next(model.parameters()).device
     images = torch.empty(2, 3, image_size, image_size, device=device)
@@ -26,14 +26,14 @@ def measure(model: nn.Module, image_size: int) -> dict[str, float]:
     return costs if tokens is None else {**costs, "tokens": float(tokens)}
 
 
-COUNTED_WITH = 2  # images; batch norms train on no fewer
-WORTH_COUNTING = 2**21  # px of a batch, which is 512 images of 64 px
-SHARE = 0.7  # of what is free, for what is kept: gradients and the like need room too
+COUNTED_WITH = 2  # images; batch norms need at least two to train
+WORTH_COUNTING = 2**21  # px in a batch: 512 images of 64 px
+SHARE = 0.7  # of the free memory, for activations: gradients and the like need room too
 GIBI = 2**30
 
 
 def shortage(model: nn.Module, batch_size: int, image_size: int, device: torch.device, precision: str) -> str:
-    """What to do where an update of `model`, an outline in training mode, has no room on `device`; else empty."""
+    """Advice if `device` has no room for an update of `model`, an outline in training mode; else empty."""
     free = _free(device)
     if free is None:
         return ""
@@ -51,7 +51,7 @@ def kept(model: nn.Module, image_size: int, precision: str) -> int:
     """Bytes of activations that an update of `model`, an outline in training mode, keeps for each image."""
     weights = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     found: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that no other takes the place of one in memory
+    alive: list[Tensor] = []  # so that no tensor reuses the memory of another
 
     def keep(tensor: Tensor) -> Tensor:
         alive.append(tensor)
@@ -61,7 +61,7 @@ def kept(model: nn.Module, image_size: int, precision: str) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.empty(COUNTED_WITH, 3, image_size, image_size, device="meta"))
-    # Under autocast nearly all of it is in half the bytes.
+    # Under autocast, nearly all activations take half the bytes.
     return sum(found.values()) // COUNTED_WITH // (2 if precision == "bf16" else 1)
 
 

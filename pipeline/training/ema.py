@@ -1,4 +1,4 @@
-"""The moving average of a network, taken without a wait for the device."""
+"""The moving average of a network, without waits for the device."""
 
 from itertools import chain
 
@@ -8,10 +8,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class MovingAverage(AveragedModel):
-    """In `module`, the exponential moving average of a network's parameters and buffers.
+    """Keeps the exponential moving average of a network's parameters and buffers in `module`.
 
-    Torch's own, to the bit and in its state; but torch moves the number of updates from the CPU to the device in every
-    one of them, and each time waits for all that the device has to do. Here it stays.
+    It equals torch's own to the bit, and so does its state. But torch copies the number of updates from the CPU to the
+    device in every update, and each copy waits for all pending work of the device. Here the number stays on the CPU.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -20,7 +20,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes `model` into the average; the first time it is all of it."""
+        """Adds `model` to the average. The first call copies it."""
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
         if self.n_averaged == 0:
             for averaged, current in pairs:

@@ -1,4 +1,4 @@
-"""The events of a training so far: its epochs, its updates, and which epoch was the best."""
+"""Records the events of a training so far: its epochs, its updates, and the best epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.training.events import EpochEnd, StepEnd
 
-FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an update, beside loss and num_correct
+FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an update, besides loss and num_correct
 
 
 class EventLog:
@@ -19,20 +19,20 @@ class EventLog:
     def __init__(self) -> None:
         self.epochs: list[EpochEnd] = []
         self.open_steps: list[StepEnd] = []  # updates of the epoch that has not ended
-        self._ended: list[dict[str, Tensor]] = []  # updates of those that have, a block of columns each
+        self._ended: list[dict[str, Tensor]] = []  # updates of ended epochs; one block of columns per epoch
 
     @property
     def num_steps(self) -> int:
-        """Updates so far."""
+        """The number of updates so far."""
         return (self.epochs[-1].step if self.epochs else 0) + len(self.open_steps)
 
     @property
     def best(self) -> EpochEnd | None:
-        """The epoch of highest validation accuracy, of lower loss where two are equal; without validation the last."""
+        """The epoch with the highest validation accuracy (of equals, the lower loss); without validation, the last."""
         return max(self.epochs, key=_merit, default=None)
 
     def record(self, event: StepEnd | EpochEnd) -> None:
-        """Takes the next event."""
+        """Adds the next event."""
         if isinstance(event, StepEnd):
             self.open_steps.append(event)
         else:
@@ -41,18 +41,18 @@ class EventLog:
             self.epochs.append(event)
 
     def steps(self) -> pd.DataFrame:
-        """A row per update: step, epoch, lr, loss, accuracy."""
+        """A table with one row per update: step, epoch, lr, loss, accuracy."""
         columns = self._columns()
         table = pd.DataFrame({name: columns[name].numpy() for name in ("step", "epoch", "lr")})
         accuracy = columns["num_correct"].double() / columns["num_images"]
         return table.assign(loss=columns["loss"].double().numpy(), accuracy=accuracy.numpy())
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as tensors and plain values."""
+        """The whole log, as tensors and plain values."""
         return {"epochs": [asdict(epoch) for epoch in self.epochs], "steps": self._columns()}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Takes what `state_dict` gave; losses of the epoch under way go to `device`, where the rest will be."""
+        """Loads the result of `state_dict`. Losses of the open epoch go to `device`, where later ones will be."""
         self.epochs = [EpochEnd(**epoch) for epoch in state["epochs"]]
         num_ended = self.epochs[-1].step if self.epochs else 0
         self._ended = [{name: column[:num_ended] for name, column in state["steps"].items()}]
@@ -74,7 +74,7 @@ class EventLog:
 
 
 def _columns(steps: Sequence[StepEnd]) -> dict[str, Tensor]:
-    """One tensor per field, on the CPU; one wait for the device, however many updates."""
+    """One tensor per field, on the CPU. Waits for the device once, whatever the number of updates."""
     plain = {name: torch.tensor([getattr(s, name) for s in steps], dtype=torch.float64) for name in FLOATS}
     plain |= {name: torch.tensor([getattr(s, name) for s in steps], dtype=torch.int64) for name in INTEGERS}
     if not steps:

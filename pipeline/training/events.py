@@ -1,20 +1,20 @@
-"""What the training loop tells the world."""
+"""The events that the training loop emits."""
 
 from dataclasses import dataclass
 from typing import SupportsFloat
 
 
 class Failure(Exception):
-    """Nothing was wrong with what was asked, and yet there is no result; the message says why, in one line."""
+    """The request was valid, but there is no result. The message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class StepEnd:
-    """One update. `loss` and `num_correct` stay on the device until someone asks for their number."""
+    """One update. `loss` and `num_correct` stay on the device until someone reads their values."""
 
-    step: int  # updates before this one
-    epoch: float  # passes over the data after this update, fractional
-    lr: float  # the rate this update was made with
+    step: int  # number of updates before this one
+    epoch: float  # passes over the data after this update, such as 1.5
+    lr: float  # the rate of this update
     loss: SupportsFloat  # mean over the batch, before the update
     num_correct: SupportsFloat
     num_images: int
@@ -26,11 +26,11 @@ class EpochEnd:
     """One pass over the train split. Training numbers are means over its updates, with augmentation."""
 
     epoch: int  # 1 after the first pass
-    step: int  # updates so far
+    step: int  # number of updates so far
     lr: float  # of the epoch's last update
     train_loss: float
     train_accuracy: float
     valid_loss: float | None  # None without a validation split
     valid_accuracy: float | None
-    seconds: float  # of training, validation apart
+    seconds: float  # of training, without validation
     images_per_second: float

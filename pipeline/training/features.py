@@ -1,4 +1,4 @@
-"""Features of a frozen network: what goes into its head for each image, computed once and kept in the cache."""
+"""Features of a frozen network: the input of its head for each image, computed once and kept in the cache."""
 
 import hashlib
 import logging
@@ -29,8 +29,8 @@ def of_split(
 ) -> np.ndarray:
     """The input of the head of `model` for each image of `split`, (N, D) float32.
 
-    The head is a linear layer. Kept in the cache under `identity` (of network and weights), the images and the number
-    format. look: called with the number of images done.
+    The head is a linear layer. The cache keeps the features under `identity` (of network and weights), the images and
+    the number format. look: called with the number of images done.
     """
     last = head(model)[1]
     assert isinstance(last, nn.Linear)
@@ -42,7 +42,7 @@ def of_split(
         return kept
     batches = NormalisedBatches(splits, split, batch_size(split.image_size), next(model.parameters()).device)
     found = _compute(model, last, batches, precision, look)
-    # A full disk costs the time of the next probe, no more.
+    # If the disk is full, the next probe computes the features again; nothing else is lost.
     with suppress(OSError), replacing(file) as path, path.open("wb") as stream:
         np.save(stream, found, allow_pickle=False)
     return found

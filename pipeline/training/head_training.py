@@ -1,4 +1,4 @@
-"""Training of a head alone on features that are computed once, as its backbone never learns and no image changes."""
+"""Trains only the head, on features that are computed once. This works if the backbone and the images never change."""
 
 from dataclasses import replace
 
@@ -17,10 +17,10 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def on_features(training: Training, params: TrainParams, mirrors: bool, splits: Splits, backbone: str) -> Training:
-    """`training`, with features (B, D) in place of images if each image always has the same; else as it is.
+    """`training` on features (B, D) instead of images, if they never change for an image; else `training` itself.
 
-    The features are computed here or read from the cache. mirrors: whether images are mirrored. backbone: what
-    identifies network and starting weights.
+    The features are computed here or read from the cache. mirrors: whether images are mirrored. backbone: identifies
+    network and starting weights.
     """
     if mirrors or not _has_fixed_features(training, params):
         return training
@@ -65,6 +65,6 @@ def _head(model: nn.Module) -> nn.Module:
 
 
 def _drops(model: nn.Module) -> bool:
-    """Whether `model` drops values at random before its head; timm's networks keep that rate themselves."""
+    """Whether `model` drops values at random before its head. timm's networks keep that rate on the network itself."""
     layers = [each for each in model.modules() if each.training and "Dropout" in type(each).__name__]
     return bool(getattr(model, "drop_rate", 0)) or any(getattr(each, "p", 0) for each in layers)

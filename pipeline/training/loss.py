@@ -1,4 +1,4 @@
-"""The loss of training: cross-entropy with label smoothing, and how much each class counts in it."""
+"""The loss of training: cross-entropy with label smoothing and class weights."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-BETA = 0.999  # of the effective number: beyond some thousand images a class gains little from more
+BETA = 0.999  # of the effective number: beyond some thousand images, more images change the weight of a class little
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
     """The mean loss of `logits` (B, C) float32 against labels (B,) or probabilities (B, C)."""
     if class_weights is None or not label_smoothing:
         return F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing)
-    # Torch would also weigh the share that smoothing gives to each class. With 100 images of one class to 1 of the
-    # other, the best answer for a sure image of the common class would then be the rare one.
+    # Torch would also apply the class weights to the share that smoothing gives to each class. With 100 images of one
+    # class to 1 of the other, the best answer for a clear image of the common class would then be the rare class.
     evenly = -logits.log_softmax(1).mean(1)
     if targets.ndim == 1:
         weights = class_weights[targets]
@@ -25,9 +25,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float, class
 
 
 def class_weights(labels: np.ndarray, num_classes: int, rule: str) -> np.ndarray:
-    """Weights (C,) float32 by `rule`, one of `RULES`, for train images of `labels` (N,) int64; no class is empty.
+    """Class weights (C,) float32 by `rule`, one of `RULES`, for train images with `labels` (N,) int64.
 
-    Their mean over the images is 1, so that the loss keeps its scale, and a rate its meaning.
+    Each class needs at least one image. The mean of the weights over the images is 1, so the scale of the loss stays
+    the same, and a learning rate keeps its meaning.
     """
     counts = np.bincount(labels, minlength=num_classes)
     weights = RULES[rule](counts)

@@ -1,4 +1,4 @@
-"""SGD, AdamW and Muon by name, with no weight decay on norms and biases."""
+"""SGD, AdamW and Muon by name, without weight decay on norms and biases."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ def build(
     normalise_weights: bool = False,
     lr_decay: float = 1.0,
 ) -> Optimizer:
-    """The optimizer of those of `model`'s parameters that learn. Raises KeyError for an unknown name.
+    """An optimizer for the parameters of `model` that learn. Raises KeyError for an unknown name.
 
-    `momentum` is beta1 for AdamW. Norms and biases learn at `bias_lr` times the rate of all others, and each stage at
-    `lr_decay` times the rate of the one after it (Howard and Ruder 2018, arXiv:1801.06146, section 3.2), to which
-    schedules keep: a group's `rate_factor`. `normalise_weights` is for Muon's kernels.
+    `momentum` is beta1 for AdamW. Norms and biases learn at `bias_lr` times the rate of all others. Each stage learns
+    at `lr_decay` times the rate of the next stage (Howard and Ruder 2018, arXiv:1801.06146, section 3.2). Schedules
+    keep this ratio: the `rate_factor` of a group. `normalise_weights` applies to the kernels of Muon.
     """
     return OPTIMIZERS[name](model, Settings(lr, momentum, weight_decay, bias_lr, normalise_weights, lr_decay))
 
@@ -44,15 +44,15 @@ class Settings:
 
 
 class MuonWithAdamW(Optimizer):
-    """Muon for the hidden matrices and convolution kernels, AdamW for the rest, as one optimizer.
+    """Muon for the hidden matrices and convolution kernels, and AdamW for the rest, as one optimizer.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalises an update's matrix. torch's
-    takes matrices only, so it is handed each kernel as its (out, in x h x w) view. First and last layer, embeddings,
-    norms and biases go to AdamW, as its authors advise, and queries, keys and values are three matrices. Muon's updates
-    are scaled to AdamW's size (arXiv:2502.16982), so that one rate serves both; the momentum that a schedule cycles is
-    Muon's alone, and AdamW's beta1 stays. With `normalise_weights`, each kernel is scaled to the norm sqrt(out) before
-    an update (Jordan's record for CIFAR-10 does so): no rate is then too large for a norm that follows, nor does it
-    shrink.
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) makes the matrix of an update orthogonal.
+    torch's Muon takes only matrices, so it gets each kernel as its (out, in x h x w) view. The first and last layer,
+    embeddings, norms and biases go to AdamW, as the authors of Muon advise. Queries, keys and values are three
+    matrices. Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one rate fits both. A
+    schedule cycles only the momentum of Muon; AdamW's beta1 stays. With `normalise_weights`, each kernel is scaled to
+    the norm sqrt(out) before an update, as in Jordan's record for CIFAR-10. If a norm layer follows, no rate is then
+    too large, and its effect does not shrink.
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
@@ -76,12 +76,12 @@ class MuonWithAdamW(Optimizer):
         )
         self._adamw = AdamW(_groups(rest, settings, factors), lr=lr, betas=(momentum, 0.999))
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {"lr": lr, "momentum": momentum})
-        # One list of groups, shared: the rates that a schedule writes here, both optimizers read.
+        # Both optimizers share this one list of groups, so they read the rates that a schedule writes here.
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Updates every parameter with a gradient."""
+        """Updates every parameter that has a gradient."""
         for (kernel, rows), matrix in zip(self._parts, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)[rows]
         learning = [matrix for matrix in self._matrices if matrix.grad is not None]
@@ -93,17 +93,17 @@ class MuonWithAdamW(Optimizer):
         self._adamw.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients of kernels and rest."""
+        """Clears the gradients of the kernels and of the rest."""
         for parameter in [*(kernel for kernel, _ in self._parts), *self._matrices]:
             parameter.grad = None
         self._adamw.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both, under `muon` and `adamw`."""
+        """The states of both optimizers, under `muon` and `adamw`."""
         return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Loads the result of `state_dict`."""
         self._muon.load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
@@ -132,7 +132,7 @@ def _learning(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _factors(model: nn.Module, lr_decay: float) -> dict[int, float]:
-    """The share of the rate that each parameter of a stage has, by id; empty where all have all of it."""
+    """By id, the factor on the rate of each parameter of a stage; empty if all factors are 1."""
     if lr_decay == 1:
         return {}
     from_the_head = reversed(stages(model))
@@ -162,10 +162,10 @@ def _group(parameters: list[Tensor], lr: float, factor: float, weight_decay: flo
 
 
 def _parts(model: nn.Module) -> list[tuple[nn.Parameter, slice]]:
-    """The hidden matrices: a weight that learns, and which of its rows are one."""
+    """The hidden matrices: each is a weight that learns and the slice of its rows that form one matrix."""
     layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
-    # Tables, such as those of relative positions, are of two dimensions too, but multiply nothing.
+    # Tables, such as the tables of relative positions, also have two dimensions, but they multiply nothing.
     rows = {id(weight): [slice(None)] for weight in layers[1:-1]}
     for attention in attentions:
         dim = attention.embed_dim
@@ -174,7 +174,7 @@ def _parts(model: nn.Module) -> list[tuple[nn.Parameter, slice]]:
 
 
 def _as_matrix(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    # Flattened in memory order, so that the matrix of a channels_last kernel is a view of it too.
+    # Flattens in memory order, so that the matrix of a channels_last kernel is also a view.
     like = tensor if like is None else like
     if tensor.ndim == 4 and not like.is_contiguous():
         tensor = tensor.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Defaults for a folder of photos: network, size, batch and epochs."""
+"""Defaults for a folder of photos: network, image size, batch size and epochs."""
 
 import sys
 from collections import Counter
@@ -18,12 +18,12 @@ from pipeline.params import DataParams
 BACKBONE = "timm/tf_efficientnet_lite0"  # 4.7 M parameters, Apache-2.0; fast on a CPU: docs/photos.md
 FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0}
 STEPS_FROM_NOTHING = "lr_range,train,evaluate,explain"
-SMALL, LARGE = 64, 128  # px, sizes of images that a network from nothing is trained on
-LOOKED_AT = 256  # photos whose headers tell how large they are
+SMALL, LARGE = 64, 128  # px, image sizes to train from nothing
+LOOKED_AT = 256  # photos whose headers are read to find their size
 LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 8
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning
 FIRST_SIDE = 5 / 7  # of image_size, for the images of the first updates; as a multiple of GRID
-GRID = 32  # px that a backbone makes one cell of
+GRID = 32  # px that become one cell of a backbone's grid
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
 
 Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
@@ -31,18 +31,18 @@ KEPT_NORMS: Choice = ("freeze_norms", "on", "freeze_norms=on: batch norms keep t
 
 
 def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Values for parameters that `given` leaves open, and a line for each choice that says why.
+    """Values for the parameters that `given` leaves open, and a line for each choice that says why.
 
-    given: parameters by name, with the data_dir and labels of the folder. is_probe: whether they are of a probe alone,
-    which needs pretrained weights, and has neither epochs nor batches. Raises ValueError for a folder that cannot be
-    read, and for a probe without weights.
+    given: parameters by name, with the data_dir and labels of the folder. is_probe: whether they are for a probe alone,
+    which needs pretrained weights and has no epochs or batches. Raises ValueError for a folder that cannot be read, and
+    for a probe without weights.
     """
     root = Path(str(given["data_dir"])).expanduser()
     found = list_images(root, str(given.get("labels", "")))
     files = [file for file in found.files if file.part == TRAIN]
     weights = str(given.get("weights", "none" if "model" in given else "default"))
     if is_probe and weights == "none":
-        return {}, []  # the step refuses it, and says why
+        return {}, []  # the step raises an error that says why
     network = _network(given, weights, root, [file.path for file in files], is_probe)
     number = _num_train(len(files), {file.part for file in found.files}, given)
     of_training = () if is_probe else _of_training(given, number, Counter(file.label for file in files))
@@ -86,7 +86,7 @@ def _from_nothing(why: str, side: int) -> list[Choice]:
 
 
 def _of_training(given: Mapping[str, Any], number: int, counts: Mapping[str, int]) -> Iterator[Choice]:
-    """Batch size, epochs and class weights for `number` photos to train on, of classes with so many photos."""
+    """Batch size, epochs and class weights for `number` photos to train on. `counts` has the photos of each class."""
     batch = int(_number(given, "batch_size", 0)) or _batch_size(number)
     yield "batch_size", batch, f"batch_size={batch}: some {number:,} photos to train on"
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, UPDATES // -(-number // batch)))
@@ -97,7 +97,7 @@ def _of_training(given: Mapping[str, Any], number: int, counts: Mapping[str, int
 
 
 def _number(given: Mapping[str, Any], name: str, default: float) -> float:
-    """A given number, or `default`. Wrong text counts as not given: the check of all parameters refuses it."""
+    """A given number, or `default`. Invalid text counts as not given: the check of all parameters rejects it later."""
     try:
         value = float(given.get(name, default))
     except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def _number(given: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _num_train(number: int, parts: Container[int], given: Mapping[str, Any]) -> int:
-    """How many of `number` photos are left to train on, as splits are divided where no group goes together."""
+    """How many of `number` photos remain to train on, if the splits are divided image by image, without groups."""
     if TEST not in parts:
         number -= max(1, round(TEST_FRACTION * number))
     number = min(number, int(_number(given, "limit_train", 0)) or number)
@@ -117,7 +117,7 @@ def _num_train(number: int, parts: Container[int], given: Mapping[str, Any]) -> 
 
 
 def _batch_size(number: int) -> int:
-    """Several batches an epoch, and none of one image at its end, which batch norms could not train on."""
+    """A size that gives several batches per epoch and no last batch of one image, which batch norms cannot train on."""
     wanted = max(2, min(LARGEST_BATCH, number // BATCHES_PER_EPOCH))
     return next((size for size in range(wanted, number + 1) if number % size != 1), max(1, number))
 

@@ -1,4 +1,4 @@
-"""What a person should know of a recipe before it trains: what it starts from, and what will not go well."""
+"""Checks a recipe before it trains, and says what it starts from and what will not work well."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from pipeline.training.recipe import Recipe, load
 
 
 class Prepared(NamedTuple):
-    """A recipe ready to train, with lines for the person who asked for it."""
+    """A recipe ready to train, with lines for the user."""
 
     recipe: Recipe
     notes: list[str]
@@ -23,7 +23,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepared:
-    """Loads the recipe and checks it. Raises ValueError if anything does not fit together, before weights are made."""
+    """Loads and checks the recipe. Raises ValueError, before weights are allocated, if anything does not fit."""
     recipe = load(params, pretrained)
     notes = describe(recipe)
     trains = not isinstance(params, ProbeParams)
@@ -33,7 +33,7 @@ def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepa
 
 
 def describe(recipe: Recipe) -> list[str]:
-    """The weights it starts from and the stages that are frozen, a line each.
+    """The starting weights and the frozen stages, one line each.
 
     Raises ValueError if weights, network, machine and parameters do not fit together. Allocates no weights for that.
     """
@@ -44,7 +44,7 @@ def describe(recipe: Recipe) -> list[str]:
         compilation.check(params.compile, recipe.device)
         if params.watch_images and recipe.splits.valid is None:
             raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
-    # A probe trains on no batch.
+    # A probe trains on no batches.
     last_batch = 2 if isinstance(params, ProbeParams) else (len(recipe.splits.train) - 1) % params.batch_size + 1
     models.check_size(params.model, params.image_size, last_batch, first_size, **params.network_options())
     if start is None:
@@ -64,7 +64,7 @@ def describe(recipe: Recipe) -> list[str]:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """What wastes the starting weights or does not fit in memory, a line each that says what to give instead."""
+    """One line for each setting that wastes the starting weights or does not fit in memory, with a better value."""
     size, made = recipe.params.image_size, None if recipe.pretrained is None else recipe.pretrained.image_size
     lines = [shortage] if (shortage := _shortage(recipe)) else []
     if made is not None and made > size:

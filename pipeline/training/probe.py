@@ -1,4 +1,4 @@
-"""A linear probe: a logistic regression on the features of a frozen network, as its head."""
+"""A linear probe: a logistic regression on the features of a frozen network, used as its head."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ from torch import nn
 from pipeline.models.scaled_head import ScaledLinear
 from pipeline.models.stages import head
 
-STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # of the regression: C, the inverse of its weight decay
+STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # C of the regression, the inverse of its weight decay
 FOLDS = 5
-MANY = 2_000  # train images from which on validation alone chooses the strength: cross-validation would take minutes
+MANY = 2_000  # with more train images, validation alone chooses the strength: cross-validation would take minutes
 MAX_ITERATIONS = 1_000
 
 
@@ -28,7 +28,7 @@ class Probe:
     bias: np.ndarray  # (C,) float32
     strength: float  # C of the regression
     chosen_by: str  # in words
-    out_of_fold: np.ndarray | None = None  # (N, C) probabilities of the train images, each by a fit without it
+    out_of_fold: np.ndarray | None = None  # (N, C) probabilities of the train images, each from a fit without it
 
 
 def fit(
@@ -36,8 +36,8 @@ def fit(
 ) -> Probe:
     """The logistic regression of `labels` (N,) int64 on standardised features `train` (N, D).
 
-    Its strength is the one of least log loss: by cross-validation over the train images, or with many of them on the
-    validation images.
+    Chooses the strength with the lowest log loss: by cross-validation over the train images or, if there are many of
+    them, on the validation images.
     """
     smallest = int(np.bincount(labels, minlength=num_classes).min())
     out_of_fold = None
@@ -93,7 +93,7 @@ def _probe(  # type: ignore[no-untyped-def]
 ) -> Probe:
     scaler, regression = fitted[0], fitted[1]
     weight, bias = regression.coef_, regression.intercept_
-    if len(weight) == 1:  # of two classes: the logit of the second over the first
+    if len(weight) == 1:  # with two classes, the regression has one logit, for the second class against the first
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / scaler.scale_
     bias = bias - weight @ scaler.mean_

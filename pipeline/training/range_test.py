@@ -1,11 +1,11 @@
-"""The learning-rate range test (Smith 2017, arXiv:1506.01186): a ladder of rates, and what its curve suggests."""
+"""The learning-rate range test (Smith 2017, arXiv:1506.01186): a ladder of rates, and the rate it suggests."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its signal module is loaded on first use, so that a start need not wait for it
+import scipy  # loads its signal module on first use, so that a start does not wait for it
 
 from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
@@ -13,18 +13,18 @@ from pipeline.training.training import Training
 
 RULES = ("valley", "steepest", "minimum/10")
 CHOSEN_RULE = "steepest"
-# Of the running mean. Its lag, 9 updates or half a decade of the default ladder, is wanted: the ladder has no warm-up,
-# so its loss turns before the peak rate that OneCycle bears.
+# The running mean lags by 9 updates, or half a decade of the default ladder. This lag is wanted: the ladder has no
+# warm-up, so its loss turns up before the peak rate that OneCycle can use.
 SMOOTHING = 0.9
 DIVERGENCE = 4.0  # times the lowest smoothed loss
-SLOPE_WINDOW = 0.15  # of the curve; a slope between neighbours is mostly noise
+SLOPE_WINDOW = 0.15  # of the curve; a slope between neighbouring points is mostly noise
 LEAST_POINTS = 15
-LEAST_FALL = 0.05  # of the first loss; less is noise, not learning
+LEAST_FALL = 0.05  # of the first loss; a smaller fall is noise, not learning
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One ladder up to where it diverged: rates, losses and smoothed losses, each (n,), all finite."""
+    """One ladder up to the point where it diverged: rates, losses and smoothed losses, each (n,), all finite."""
 
     lr: np.ndarray
     loss: np.ndarray
@@ -33,18 +33,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What several ladders say together."""
+    """The combined result of several ladders."""
 
-    lr: float | None  # of CHOSEN_RULE; None where the curves allow none
-    reason: str  # why there is none, else empty
+    lr: float | None  # by CHOSEN_RULE; None if the curves allow none
+    reason: str  # why there is no rate; else empty
     rates: dict[str, float | None]  # the median of each rule
-    spread: float | None  # highest over lowest of the repeats, by CHOSEN_RULE
+    spread: float | None  # highest divided by lowest rate of the repeats, by CHOSEN_RULE
 
 
 def climb(training: Training, num_steps: int, look: Callable[[float, float], None] | None = None) -> Curve:
     """The losses of `training` while its rate climbs `num_steps` rungs, until they diverge or are not finite.
 
-    look: called with the rate and the loss of each update. The random state is left as it was.
+    look: called with the rate and the loss of each update. The random state does not change.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -73,7 +73,7 @@ def smooth(losses: np.ndarray) -> np.ndarray:
 
 
 def suggest(curves: Sequence[Curve]) -> Suggestion:
-    """The rate that `curves`, repeats of one ladder, suggest: per rule the median of those that allow one."""
+    """The rate that `curves`, repeats of one ladder, suggest: for each rule, the median over curves that allow one."""
     found = [_rates(curve) for curve in curves]
     usable = [rates for rates in found if isinstance(rates, dict)]
     if 2 * len(usable) <= len(curves):
@@ -91,7 +91,7 @@ def _rates(curve: Curve) -> dict[str, float] | str:
     if curve.smoothed[0] - curve.smoothed[bottom] < LEAST_FALL * abs(curve.smoothed[0]) or bottom < 2:
         return f"the loss never fell by {LEAST_FALL:.0%}: a longer ladder (ladder_steps) teaches the model more"
     start = _start_of_descent(curve.smoothed, bottom)
-    # By lines fitted to a window: the ladder's rungs are equally far apart in log10(lr), the axis of this slope.
+    # Fits lines to a window. The rungs of the ladder are evenly spaced in log10(lr), so this slope is along log10(lr).
     window = int(SLOPE_WINDOW * len(curve.lr)) | 1
     slope = scipy.signal.savgol_filter(curve.smoothed, window, polyorder=1, deriv=1)
     return {
@@ -102,6 +102,6 @@ def _rates(curve: Curve) -> dict[str, float] | str:
 
 
 def _start_of_descent(smoothed: np.ndarray, bottom: int) -> int:
-    # The last point before the bottom at which most of the fall, 95 % of it, is still ahead.
+    # The last point before the bottom with 95 % of the fall still ahead.
     threshold = smoothed[bottom] + 0.95 * (smoothed[0] - smoothed[bottom])
     return int(np.flatnonzero(smoothed[: bottom + 1] >= threshold)[-1])

@@ -1,4 +1,4 @@
-"""A recipe on this machine: parameters and images -> trainings, OneCycle or a ladder of the range test."""
+"""Builds trainings from parameters and images: OneCycle, or a ladder of the range test."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
 INTERPOLATION = "bicubic"  # unless the starting weights need another
-SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # most train images, and most pixels of them, that weights follow from
-# With more train images than this (of 32 px; fewer if they are larger) one ladder is enough, and three would take long.
+SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # at most this many train images and pixels set weights
+# With more train images than this (of 32 px; fewer if they are larger), one ladder is enough, and three take long.
 LARGE_SET = 10_000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Parameters, loaded splits, device, number format and starting weights: all that a training is built from."""
+    """Parameters, loaded splits, device, number format and starting weights: all that defines a training."""
 
     params: RecipeParams
     splits: data.Splits
@@ -39,7 +39,7 @@ class Recipe:
     pretrained: Pretrained | None = None
 
     def one_cycle(self, max_lr: float) -> Training:
-        """The OneCycle training that the parameters (of a training) declare, with peak rate `max_lr`."""
+        """The OneCycle training with peak rate `max_lr`. The parameters must be training parameters."""
         params = self.params
         assert isinstance(params, TrainParams)
         model, batches = self.model(params.seed), self.train_batches(params.seed)
@@ -75,7 +75,7 @@ class Recipe:
         return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)
 
     def ladder(self, ladder: LadderParams, repeat: int) -> Training:
-        """Ladder number `repeat` of a range test, with weights, order and augmentation of its own."""
+        """Ladder number `repeat` of a range test, with its own weights, order and augmentation."""
         seed = self.params.seed + repeat
         model, batches = self.model(seed), self.train_batches(seed, grow=False)
         optimizer = self._optimizer(model, ladder.ladder_min_lr, schedules.peak_momentum(self.params.momentum))
@@ -108,7 +108,7 @@ class Recipe:
 
     @property
     def backbone(self) -> str:
-        """What identifies network and starting weights."""
+        """The identity of network and starting weights."""
         return f"{self.params.model} {self.pretrained.identity if self.pretrained else None}"
 
     @property
@@ -117,7 +117,7 @@ class Recipe:
         return self.params.flip != "off" and (self.params.flip != "auto" or self.splits.flip)
 
     def model(self, seed: int) -> nn.Module:
-        """A fresh network, its weights a function of `seed` unless it starts from others."""
+        """A new network. Its weights depend only on `seed`, unless the recipe has starting weights."""
         with device.random_state_kept(self.device):
             torch.manual_seed(derive_seed(seed, "weights"))
             options = {"image_size": self.params.image_size, **self.params.network_options()}
@@ -142,7 +142,7 @@ class Recipe:
         return weights.fitted(model, self.pretrained, self.splits.classes)
 
     def frozen(self, model: nn.Module, until_epoch: int = 0) -> Frozen | None:
-        """The stages of `model` that do not learn, until an epoch or ever (0); None if all of it learns."""
+        """The stages of `model` that do not learn before `until_epoch` (0: in any epoch); None if all of it learns."""
         freeze = self.params.freeze
         if freeze == "none":
             return None
@@ -151,7 +151,7 @@ class Recipe:
     def train_batches(self, seed: int, grow: bool = True) -> TrainBatches:
         """Shuffled, augmented, normalised batches of the train split.
 
-        grow: whether the images of the first updates are smaller, if the parameters say so.
+        grow: whether the first updates use smaller images, if the parameters ask for it.
         """
         params = self.params
         flip: Literal["off", "random", "alternate"]
@@ -175,7 +175,7 @@ class Recipe:
         return TrainBatches(self.splits.train.with_margin(), params.batch_size, self.device, seed=seed, augment=augment)
 
     def identity(self, ladder: LadderParams | None = None) -> dict[str, Any]:
-        """Everything a good rate depends on, by name: parameters, number format, images, starting weights.
+        """Everything that a good rate depends on, by name: parameters, number format, images, starting weights.
 
         With `ladder`, everything that the suggestion of its range test depends on.
         """
@@ -184,7 +184,7 @@ class Recipe:
         return own if ladder is None else {**own, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
 
     def fingerprint(self, ladder: LadderParams | None = None) -> str:
-        """12 hex digits that change when anything in `identity` does."""
+        """12 hex digits that change when anything in `identity` changes."""
         return hashlib.sha256(json.dumps(self.identity(ladder), sort_keys=True).encode()).hexdigest()[:12]
 
     def _optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
@@ -200,14 +200,14 @@ class Recipe:
         )
 
     def _class_weights(self) -> Tensor | None:
-        """How much each class counts in the loss, (C,); None if all count the same."""
+        """The weight of each class in the loss, (C,); None if all weights are equal."""
         if self.params.class_weights == "none":
             return None
         weights = loss.class_weights(self.splits.train.labels, len(self.splits.classes), self.params.class_weights)
         return torch.from_numpy(weights).to(self.device)
 
     def _sample(self) -> Tensor:
-        """Normalised train images from all over the split, (N, 3, H, W)."""
+        """Normalised train images, evenly spaced over the split, (N, 3, H, W)."""
         train = self.splits.train
         number = min(SAMPLE, SAMPLE_PIXELS // self.params.image_size**2, len(train))
         rows = np.linspace(0, len(train) - 1, number).astype(np.int64)
@@ -215,7 +215,7 @@ class Recipe:
 
 
 def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
-    """Loads the images and settles device and number format. Raises ValueError for parameters that do not fit together.
+    """Loads the images, and chooses device and number format. Raises ValueError if the parameters do not fit together.
 
     pretrained: the weights that `params` name. Images are scaled and normalised as those weights need it, if known.
     """
@@ -230,7 +230,7 @@ def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
 
 
 def load_splits(params: DataParams, data_dir: str = "", interpolation: str = INTERPOLATION) -> data.Splits:
-    """The splits that `params` declare, scaled by `interpolation`; `data_dir`, if given, replaces that of `params`."""
+    """The splits that `params` declare, scaled by `interpolation`. `data_dir`, if given, replaces `params.data_dir`."""
     return data.load(
         params.dataset,
         data_dir=data_dir or params.data_dir,

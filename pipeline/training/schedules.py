@@ -1,12 +1,12 @@
-"""OneCycle and the range test's ladder: optimizer -> torch LRScheduler, stepped once between updates."""
+"""OneCycle and the ladder of the range test, as a torch LRScheduler that steps once between updates."""
 
 from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-FEWEST_WITH_RISE = 3  # updates: of fewer, a rise and a fall would leave none near the peak
-MOMENTUM_SWING = 0.05  # of torch's defaults, 0.85 at the peak and 0.95 at the ends
+FEWEST_WITH_RISE = 3  # updates: with fewer, a rise and a fall would leave no update near the peak
+MOMENTUM_SWING = 0.05  # as in torch's defaults: 0.85 at the peak and 0.95 at the ends
 
 
 def one_cycle(
@@ -22,15 +22,15 @@ def one_cycle(
 ) -> LRScheduler:
     """torch's OneCycleLR over exactly `total_steps` updates (Smith and Topin 2018, arXiv:1708.07120).
 
-    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor; a group with
-    a `rate_factor` has that times as much. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and comes
-    back. A `momentum` of 0 is not cycled. One or two updates start at the peak.
+    The rate rises from max_lr / div_factor to max_lr and ends at max_lr / div_factor / final_div_factor. A group's
+    `rate_factor`, if any, multiplies its rate. Momentum (beta1) falls from `momentum` + 0.05 to `momentum` - 0.05 and
+    rises back. A `momentum` of 0 is not cycled. A schedule of one or two updates starts at the peak.
     """
     if total_steps < FEWEST_WITH_RISE:
-        total_steps += 1  # of which the last, whose rate is next to nothing, is never made
+        total_steps += 1  # the extra last update, whose rate is almost 0, never runs
         pct_start = (1 - 1e-6) / total_steps  # torch's rise ends right before the first update
     if pct_start * total_steps == 1:
-        # torch divides by the length of the rise, pct_start x total_steps - 1 updates; a hair more keeps the shape.
+        # torch divides by the length of the rise, pct_start x total_steps - 1 updates. A tiny increase avoids a zero.
         pct_start *= 1 + 1e-6
     return OneCycleLR(
         optimizer,
@@ -47,13 +47,13 @@ def one_cycle(
 
 
 def rate(optimizer: Optimizer) -> float:
-    """The rate that the optimizer's next update is made with, before any group's `rate_factor`."""
+    """The rate of the optimizer's next update, before any group's `rate_factor`."""
     group = optimizer.param_groups[0]
     return float(group["lr"] / group.get("rate_factor", 1.0))
 
 
 def peak_momentum(momentum: float) -> float:
-    """The momentum that goes with the peak rate of a cycle centred on `momentum`."""
+    """The momentum at the peak rate of a cycle around `momentum`."""
     return max(0.0, momentum - MOMENTUM_SWING)
 
 

@@ -1,4 +1,4 @@
-"""A training: a network and all that trains it, run as a stream of events that can be left at any of them."""
+"""A training: a network with everything that trains it. It runs as a stream of events, and can stop at any of them."""
 
 import math
 import time
@@ -21,7 +21,7 @@ from pipeline.training.events import EpochEnd, Failure, StepEnd
 from pipeline.training.schedules import rate
 from pipeline.training.update import predict, train_step
 
-CHECK_EVERY_STEPS = 32  # a non-finite loss is noticed this late; checking more often would hold up the device
+CHECK_EVERY_STEPS = 32  # a non-finite loss is noticed this late; more frequent checks would slow the device
 
 Weights = dict[str, Tensor]
 
@@ -31,16 +31,16 @@ class Diverged(Failure):
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """All of `model`."""
+    """The whole `model`."""
     return model
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """Iterate `events` to train `model` in place. OneCycle and a ladder of the range test are both trainings.
+    """Trains `model` in place while you iterate over `events`: with OneCycle, or on a ladder of the range test.
 
-    At each event the training holds the state after that many updates. It can be left there, its `state_dict` saved,
-    and an equal training continues from that state to the same result, to the bit.
+    At each event, the training holds the state after that many updates. You can stop there and save its `state_dict`.
+    An equal training then continues from that state to the same result, to the bit.
     """
 
     model: nn.Module
@@ -52,28 +52,28 @@ class Training:
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None  # (C,) float32, the weight of each class in the loss
     valid: Iterable[tuple[Tensor, Tensor]] | None = None  # normalised images and labels
-    ema: MovingAverage | None = None  # its module is validated and kept in place of `model`
+    ema: MovingAverage | None = None  # its module is validated and saved instead of `model`
     frozen: Frozen | None = None
     freezes_norms: bool = False  # batch norms keep their running statistics
-    part: Callable[[nn.Module], nn.Module] = whole  # of the network, that the batches go through
+    part: Callable[[nn.Module], nn.Module] = whole  # the part of the network that the batches go through
     is_compiled: bool = False  # updates run compiled, except a last batch that is smaller than the others
     log: EventLog = field(default_factory=EventLog)
-    weights: dict[str, Weights] = field(default_factory=dict)  # `best` and `last`: of the best and of the last epoch
+    weights: dict[str, Weights] = field(default_factory=dict)  # of the epochs `best` and `last`
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates of one pass over the train split."""
+        """The number of updates in one pass over the train split."""
         return len(self.batches)
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is validated and kept: the moving average if there is one."""
+        """The network that is validated and saved: the moving average, if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def events(self) -> Iterator[StepEnd | EpochEnd]:
-        """A StepEnd per update and an EpochEnd per epoch, from where the training stands to its end.
+        """A StepEnd per update and an EpochEnd per epoch, from the current state to the end.
 
-        Raises Diverged, naming update and rate, within 32 updates of the first non-finite loss.
+        Raises Diverged, with the update and its rate, within 32 updates of the first non-finite loss.
         """
         network = self.part(self.model)
         whole_batches = compiled(network) if self.is_compiled else network
@@ -169,7 +169,7 @@ class Training:
             raise ValueError(f"the kept state is not of this training ({' '.join(str(error).split())})") from None
 
     def _parts(self) -> dict[str, Any]:
-        """The parts that change while it runs and have a state, by name."""
+        """By name, the parts that have a state and change during the training."""
         parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
         return parts if self.ema is None else {**parts, "ema": self.ema}
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pipeline.training.device import autocast
 from pipeline.training.loss import cross_entropy
 
-FEW_TOKENS = 145  # up to which plain products are faster; 197 tokens are faster in the fused kernel (docs/speed.md)
+FEW_TOKENS = 145  # up to here, plain products are faster; 197 tokens are faster in the fused kernel (docs/speed.md)
 
 
 def train_step(
@@ -25,10 +25,10 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """One update of the network `forward`. Returns mean loss and number correct, both still on the device.
 
-    `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C), whose largest counts as the label.
+    `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C); the largest probability is the label.
     `class_weights` (C,) weigh each image in the loss, by its label.
     """
-    tokens = getattr(forward, "seq_length", None)  # of torchvision's vision transformers, compiled or not
+    tokens = getattr(forward, "seq_length", None)  # only torchvision's vision transformers have it, compiled or not
     with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
         logits = forward(images)
     loss = cross_entropy(logits.float(), targets, label_smoothing, class_weights)
@@ -43,7 +43,7 @@ def train_step(
 def predict(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) float32 and labels (N,) of all batches, on the CPU; every module's mode stays as it was."""
+    """Logits (N, C) float32 and labels (N,) of all batches, on the CPU. The mode of every module stays the same."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     logits, labels = [], []
@@ -59,8 +59,8 @@ def predict(
 def attention_kernel(tokens: int | None, device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Plain products for few `tokens` in bf16 on a CPU; otherwise torch's own choice.
 
-    Torch's fused kernel is made for long sequences: with few tokens, both passes in bf16 take up to 2.7 times as
-    long. The products are computed in fp32, and keep their (tokens, tokens) weights until the backward pass.
+    Torch's fused kernel is made for long sequences. With few tokens, both passes in bf16 take up to 2.7 times as long.
+    The products are computed in fp32, and keep their (tokens, tokens) weights until the backward pass.
     """
     if tokens is not None and tokens <= FEW_TOKENS and device.type == "cpu" and precision == "bf16":
         return sdpa_kernel(SDPBackend.MATH)

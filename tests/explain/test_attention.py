@@ -1,4 +1,4 @@
-"""Maps by attention: equal to what their papers say, computed by hand, and refused where attention does not tell."""
+"""Maps from attention equal the formulas of their papers, computed by hand. Unsuitable networks raise an error."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,7 @@ every_method = pytest.mark.parametrize("method", CAMS)
 
 
 class TopLeft(nn.Module):
-    """Sees the top-left quadrant and nothing else; light there speaks for class 0 and against class 1."""
+    """Sees only the top-left quadrant. Light there speaks for class 0 and against class 1."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def top_left(seed=0):
 
 
 def small(name, patch_size=4):
-    """A narrow network as after some training: statistics moved, no head at zero."""
+    """A narrow network as after some training: its statistics have moved, and no head is zero."""
     torch.manual_seed(0)
     model = models.build(
         name, num_classes=4, image_size=size_of(name), width=8, patch_size=patch_size, dim=12, depth=2, heads=3
@@ -48,7 +48,7 @@ def small(name, patch_size=4):
 
 
 def size_of(name):
-    """px; of 16 the poolings of `fast` leave a grid of one cell, whose map is blank."""
+    """Image side in px. At 16 px, the poolings of `fast` leave a grid of one cell, whose map is blank."""
     return 32 if name == "fast" else 16
 
 

@@ -16,7 +16,7 @@ FRACTIONS = [0.0, 0.2, 0.4, 0.6, 0.8]
 
 
 class TopLeft(nn.Module):
-    """Class 0 is light in the top-left quadrant; keeps what it is shown."""
+    """Class 0 is light in the top-left quadrant. Keeps the images that it gets."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class TopLeft(nn.Module):
 
 
 def scene(num_images=8):
-    """Images whose top-left quadrant is light, their class, and the map that knows it."""
+    """Images with a light top-left quadrant, their class, and the perfect map."""
     images = 0.1 * torch.rand(num_images, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     images[:, :, :8, :8] += 0.9
     perfect = np.zeros((num_images, 16, 16), np.float32)
@@ -38,7 +38,7 @@ def scene(num_images=8):
 
 
 def holes(num_images, size, seed=0):
-    """Coherent holes, as large as they get: 80 % of the pixels."""
+    """Coherent holes of the largest size: 80 % of the pixels."""
     maps = torch.from_numpy(random_maps((num_images, size, size), seed, (4, 4)))
     return maps > maps.flatten(1).quantile(0.2, dim=1)[:, None, None]
 
@@ -83,7 +83,7 @@ def test_exactly_the_given_fractions_are_removed_of_a_map_that_is_all_ties(value
 
 
 class Largest(TorchFunctionMode):
-    """Keeps the number of elements of the largest tensor that is made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     elements = 0
 

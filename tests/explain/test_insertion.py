@@ -1,4 +1,4 @@
-"""The second measure: which maps it prefers, that it is fair to chance, and how two measures agree."""
+"""The second measure: which maps it prefers, whether chance scores 0, and how two measures agree."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.explain import test_faithfulness
 
 
 class TopLeft(test_faithfulness.TopLeft):
-    """Class 0 is contrast in the top-left quadrant, which a blurred image has none of."""
+    """Class 0 is contrast in the top-left quadrant. A blurred image has no contrast there."""
 
     def forward(self, images):
         self.shown.append(images)
@@ -18,7 +18,7 @@ class TopLeft(test_faithfulness.TopLeft):
 
 
 def scene(num_images):
-    """Noise whose top-left quadrant is rich in contrast, its class, and the map that knows it."""
+    """Noise with high contrast in the top-left quadrant, its class, and the perfect map."""
     noise, targets, perfect = test_faithfulness.scene(num_images)
     return torch.where(torch.from_numpy(perfect)[:, None] > 0, (noise - 0.9) * 10, noise), targets, perfect
 

@@ -1,4 +1,4 @@
-"""The pointing game: maps of networks that learned to tell digits on texture must lie on the digit."""
+"""The pointing game: if a network learned to recognise digits on texture, its maps must lie on the digit."""
 
 import numpy as np
 import pytest

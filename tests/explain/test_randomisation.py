@@ -1,4 +1,4 @@
-"""Networks that lose what they learned, at once and part by part, and how alike two maps are."""
+"""Networks lose what they learned, at once and part by part; and how similar two maps are."""
 
 from itertools import pairwise
 

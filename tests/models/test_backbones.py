@@ -1,4 +1,4 @@
-"""Torchvision's networks, one of each family at the smallest size it takes: built, trained, explained and served."""
+"""One torchvision network of each family, at the smallest size it takes: built, trained, explained and served."""
 
 from types import SimpleNamespace
 

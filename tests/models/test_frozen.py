@@ -18,7 +18,7 @@ def small(name="resnet9"):
 
 
 def moved(before, after):
-    """The stages and the head that have changed, statistics of their norms included."""
+    """The stages and the head that have changed, including the statistics of their norms."""
     return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
 
 

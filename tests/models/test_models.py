@@ -18,7 +18,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def small(name, num_classes=10, image_size=32, seed=0, **options):
-    """A narrow network with fresh weights, its head drawn too, since that of a ViT would start at zero."""
+    """A narrow network with fresh weights. Its head is drawn too, because a ViT's head starts at zero."""
     torch.manual_seed(seed)
     model = models.build(name, num_classes=num_classes, image_size=image_size, **{**SMALL, **options})
     weight, bias = list(model.parameters())[-2:]

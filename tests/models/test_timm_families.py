@@ -1,4 +1,4 @@
-"""timm's families, a small network of each: built, updated, explained, kept, served and exported."""
+"""A small network of each timm family: built, updated, explained, stored, served and exported."""
 
 from types import SimpleNamespace
 

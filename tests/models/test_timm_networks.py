@@ -1,4 +1,4 @@
-"""A contract that every network of timm holds: on timm's own small ones, one or more of a family."""
+"""A contract that every timm network keeps, tested on timm's own small networks, one or more per family."""
 
 import json
 

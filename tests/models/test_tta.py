@@ -5,7 +5,7 @@ from pipeline.models.tta import Views
 
 
 class Corner(nn.Module):
-    """Tells the pixel of the upper left corner, and how often it was asked."""
+    """Answers with the pixel in the upper left corner, and counts its calls."""
 
     def __init__(self):
         super().__init__()

@@ -86,7 +86,7 @@ def test_tables_that_a_network_reckons_with_cannot_be_changed():
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """Weights of squeezenet1_1 as published: a pickle of tensors whose name tells its sum."""
+    """Weights of squeezenet1_1 as torchvision publishes them: a pickle of tensors with its checksum in its name."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     model = models.build("squeezenet1_1", num_classes=1000, image_size=64)
     torch.save(model.state_dict(), tmp_path / "w")

@@ -1,4 +1,4 @@
-"""Classes whose names read as numbers, as nothing or as the words of a table: the same names in every step"""
+"""Class names that look like numbers, missing values or words of a table stay the same in every step."""
 
 import csv
 from pathlib import Path
@@ -35,7 +35,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(photos, tmp_path_factory):
-    """The workplace in which every step has run, and a function that reads a table of the newest run of a step."""
+    """A workplace where every step has run, and a function that reads a table of the newest run of a step."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     data = {**FOLDER, "data_dir": photos, "labels": "labels.csv"}
     assert workplace.run("train", **data, **TRAINING) == 0

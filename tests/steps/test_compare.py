@@ -1,4 +1,4 @@
-"""Trainings of several seeds under one run, and what is said of two recipes on the same test images."""
+"""Trains several seeds under one run, and compares two recipes on the same test images."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TWICE = {**TINY, "num_seeds": 2, "steps": "train,evaluate"}
 
 
 class Series(Workplace):
-    """A workplace that tells a run's tables and report, and the runs below another, oldest first."""
+    """A workplace that reads a run's tables and report, and the runs below another run, oldest first."""
 
     def table(self, run_id, name):
         return pd.read_csv(self.client.download_artifacts(run_id, name, str(self.folder)))
@@ -52,13 +52,13 @@ def parents(workplace):
 
 @pytest.fixture(scope="module")
 def pair(workplace, parents):
-    """An evaluation of each recipe."""
+    """One evaluation of each recipe."""
     return [workplace.below(parent, "evaluate")[0] for parent in parents]
 
 
 @pytest.fixture(scope="module")
 def compared(workplace, pair):
-    """The comparison of a training and an evaluation, on which they stand for the same kind of thing."""
+    """The comparison of a training with an evaluation; a training stands for its evaluation."""
     one, other = pair
     assert workplace.compare(one.data.tags["train.run_id"], other.info.run_id, num_images=2) == 0
     return workplace.runs("compare")[0]
@@ -196,7 +196,7 @@ def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, paren
 
 
 def message(workplace, capsys, *runs):
-    """The one line in which a comparison is refused."""
+    """The one line that says why a comparison is refused."""
     capsys.readouterr()
     assert workplace.compare(*runs) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""The doctor as a user calls it: a folder with every fault planted, and one without any."""
+"""The doctor as a user calls it: on a folder with every fault planted, and on one without faults."""
 
 import unicodedata
 from pathlib import Path
@@ -17,7 +17,7 @@ TINTS = {"blue": (0.35, 0.5, 1.0), "red": (1.0, 0.5, 0.35)}
 
 
 def plant(root, seed=0, per_class=48):
-    """Two classes that colour tells apart, in train and test."""
+    """Two classes of different colours, in train and test."""
     for part, count in (("train", per_class), ("test", 20)):
         for offset, (name, tint) in enumerate(TINTS.items()):
             (root / part / name).mkdir(parents=True)
@@ -34,7 +34,7 @@ def workplace(tmp_path):
 
 
 def tables(workplace, tmp_path):
-    """The run's findings by name of the table, and the run."""
+    """The tables of the run by name, and the run."""
     (run,) = workplace.runs("doctor")
     names = ("class_counts", "duplicates", "suspect_labels", "odd_images")
     fetch = workplace.client.download_artifacts

@@ -1,4 +1,4 @@
-"""Trainings exported and registered, as a user asks for it, read back by other programs than ours."""
+"""Exports and registers trainings as a user does, and reads them back with other programs."""
 
 import html
 import json
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Where two trainings have ended; the older one on more images, both tested on the same."""
+    """A workplace with two finished trainings, tested on the same images. The older one had more train images."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     assert place.run("train", **TINY, limit_train=300) == 0
     assert place.run("train", **TINY, limit_train=150, valid_fraction=0) == 0
@@ -28,7 +28,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def trainings(place):
-    """Ids, the older first."""
+    """The ids of the trainings, the older one first."""
     newer, older = place.runs("train")
     return older.info.run_id, newer.info.run_id
 

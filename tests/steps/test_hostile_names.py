@@ -1,4 +1,4 @@
-"""Hostile names of classes and files: trained on, evaluated, explained, and harmless wherever a person meets them"""
+"""Trains, evaluates and explains with hostile class and file names. They do no harm wherever a person sees them."""
 
 import contextlib
 import csv
@@ -58,7 +58,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(photos, tmp_path_factory):
-    """The files that the four steps left in MLflow, by path, what was warned of, and what was said."""
+    """The files that the four steps left in MLflow, by path, the warnings, and the printed text."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stderr(io.StringIO()) as said:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""`models`: which networks `model` takes, from what torchvision and timm say of them, without a network."""
+"""`models` lists the networks that `model` takes, from the data of torchvision and timm, without the internet."""
 
 from fnmatch import fnmatch
 
@@ -15,7 +15,7 @@ from tests.terminal import COLUMNS, Terminal
 
 @pytest.fixture
 def listed(workplace, capsys):
-    """What `models` prints, its head and a row for each network, and what it says beside."""
+    """The output of `models`: its head, a row for each network, and its messages."""
 
     def look(*words):
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Each step of a plan is run with its own seed and with what the steps before have handed on."""
+"""Each step of a plan runs with its own seed and with the results of the steps before."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Predictions of a really trained network: tracked, answered on the terminal, and refused."""
+"""Predictions of a trained network: tracked, answered on the terminal, and refused."""
 
 import os
 import re
@@ -31,7 +31,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Scanned digits as photos, one in ten of validation and test under a wrong class: real errors, so to say."""
+    """Scanned digits as photos. One in ten of validation and test has a wrong class, so that there are errors."""
     root = tmp_path_factory.mktemp("data") / "photos"
     digits = load_digits()
     for position, name in enumerate(CLASSES):
@@ -50,7 +50,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workplace(photos, tmp_path_factory):
-    """Where a training has been, and its images on a disk that can be unplugged."""
+    """A workplace with a finished training, and its images in a folder that a test can remove."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     assert place.run("train", **RECIPE, data_dir=photos) == 0
     return place
@@ -58,7 +58,7 @@ def workplace(photos, tmp_path_factory):
 
 @pytest.fixture
 def read(workplace, tmp_path):
-    """A table of the newest run of a step."""
+    """Reads a table of the newest run of a step."""
 
     def table(name, step="predict"):
         file = workplace.client.download_artifacts(workplace.runs(step)[0].info.run_id, name, str(tmp_path))
@@ -70,7 +70,7 @@ def read(workplace, tmp_path):
 
 @pytest.fixture(scope="module")
 def tracked(workplace, photos):
-    """The first run of predictions, that of the test images."""
+    """The first prediction run, on the test images."""
     assert workplace.run("predict", images=photos / "test") == 0
     return workplace.runs("predict")[0]
 

@@ -1,4 +1,4 @@
-"""A folder of photos with nothing else said: a probe, fine-tuning from its head, and the better of the two tested."""
+"""A folder of photos without other settings: a probe, fine-tuning from its head, and a test of the better one."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def draw(folder, per_class, side=96):
 
 @pytest.fixture
 def weights(workplace, monkeypatch):
-    """A backbone whose weights lie where a person would put them."""
+    """A backbone with its weights in the folder where a user puts them."""
     monkeypatch.setattr(photo_defaults, "BACKBONE", BACKBONE)
     monkeypatch.setenv("XDG_CACHE_HOME", workplace.environment["XDG_CACHE_HOME"])
     torch.manual_seed(0)

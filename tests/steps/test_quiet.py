@@ -1,4 +1,4 @@
-"""`--quiet`: nothing but errors and what all came to."""
+"""With `--quiet`, a step prints only errors and its result."""
 
 import json
 from pathlib import Path

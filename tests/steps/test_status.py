@@ -1,4 +1,4 @@
-"""`status` beside real runs: what it tells of them, from their store alone."""
+"""`status` beside real runs: it reads everything from their store."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Whole experiments in this process: every architecture, a folder of photos, and one step on the run of another."""
+"""Runs whole experiments in this process: every architecture, a folder of photos, and steps on another run."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_every_architecture_is_trained_evaluated_and_explained(workplace, model)
 
 @pytest.fixture
 def photos(tmp_path):
-    """A flat folder of three classes, photos of many sizes, with what such folders hold besides."""
+    """A flat folder of photos in many sizes, with three classes and the other files that such folders contain."""
     draw = np.random.default_rng(0)
     for colour, name in enumerate(["a cat", "$dog", "émeu"]):
         folder = tmp_path / "photos" / name
@@ -111,7 +111,7 @@ def test_images_that_a_relative_path_named_are_found_from_another_folder(workpla
 
 @pytest.fixture
 def listed(tmp_path):
-    """Photos that are not square in one folder, a table of them, few of the second class, taken in series of four."""
+    """Photos in one folder, not square, in series of four, with a table of labels. The second class has few photos."""
     draw = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     rows = []

@@ -1,4 +1,4 @@
-"""A compiled training is the same training, but for the last digits, and leaves a network like any other."""
+"""A compiled training equals an uncompiled one, except for the last digits, and leaves an ordinary network."""
 
 import shutil
 import tempfile
@@ -27,7 +27,7 @@ def folder():
 
 @pytest.fixture(autouse=True)
 def compiled_here(folder, monkeypatch):
-    """What is compiled goes to a folder of this module, and what was is forgotten."""
+    """Compiled code goes to a folder of this module, and torch forgets earlier compiled code."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", folder)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()

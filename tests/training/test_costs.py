@@ -1,4 +1,4 @@
-"""What an update keeps is known before it is tried, and too much is said to be."""
+"""The memory of an update is known before it runs, and the user gets a warning if it is too much."""
 
 import torch
 from torch import nn

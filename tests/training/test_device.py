@@ -1,4 +1,4 @@
-"""Each worker has a GPU of its own, and large tensors find the memory of those before them."""
+"""Each worker has its own GPU, and large tensors reuse the memory of earlier ones."""
 
 import platform
 import subprocess
@@ -45,7 +45,7 @@ def test_on_the_cpu_large_tensors_reuse_memory():
 
 @pytest.fixture
 def three_gpus(monkeypatch):
-    """As torch would tell of them. Returns those that became the current one."""
+    """Makes torch report three GPUs. Returns a list of those that became the current one."""
     current = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -1,4 +1,4 @@
-"""The average is torch's own, and takes nothing from the CPU to the device."""
+"""The average equals torch's own, and copies nothing from the CPU to the device."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ def torch_average(model):
 
 
 def train(model):
-    """Other weights, statistics and counts, as an update leaves them."""
+    """Changes weights, statistics and counts, as an update does."""
     model(torch.randn(4, 3, 8, 8)).sum().backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
 
@@ -43,7 +43,7 @@ def test_it_is_torch_s_to_the_bit_and_goes_on_from_its_state():
 
 
 class Moves(TorchDispatchMode):
-    """Counts the tensors that are made of the CPU's on another device."""
+    """Counts the tensors that are copied from the CPU to another device."""
 
     number = 0
 

@@ -21,7 +21,7 @@ def batches(seed=0):
 
 
 def climbing(model, num_steps=60, max_lr=100.0, train_batches=None, frozen=None):
-    """A ladder of `model`, ready to climb."""
+    """A ladder for `model`, ready to climb."""
     train_batches = train_batches or batches()
     optimizer = optimizers.build("sgd", model, lr=0.1, momentum=0.85, weight_decay=0.0)
     schedule = schedules.ladder(optimizer, min_lr=1e-4, max_lr=max_lr, num_steps=num_steps)
@@ -41,7 +41,7 @@ def shaped(loss_of, num_steps=100, min_lr=1e-5, max_lr=10.0):
 
 
 def bowl(low, bottom):
-    """Flat up to 10^low, falling straight to 10^bottom, then rising."""
+    """Flat up to 10^low, then falling straight to 10^bottom, then rising."""
 
     def loss(x):
         if x < low:

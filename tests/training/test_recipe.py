@@ -1,4 +1,4 @@
-"""What parameters declare is what trains."""
+"""A training uses exactly the parameters that the user declares."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def recipe_of(params, num_images=64):
 
 
 def seen(params):
-    """The batches that a training takes, normalised images by update."""
+    """The batches that a training takes: normalised images per update."""
     batches = []
     training = recipe_of(params).one_cycle(0.01)
     model = training.evaluated

@@ -1,4 +1,4 @@
-"""A training that was left, kept in a file and gone on with ends as one that was not, to the bit."""
+"""A training that is interrupted, saved to a file and continued ends like an uninterrupted one, to the bit."""
 
 from functools import partial
 
@@ -87,7 +87,7 @@ def small_training(
 
 
 def outcome(training):
-    """The events of a training, its clock apart, and its best and last weights."""
+    """The events of a training without their times, and its best and last weights."""
     epochs = [{k: v for k, v in vars(e).items() if "second" not in k} for e in training.log.epochs]
     return epochs, training.log.steps(), training.weights["best"], training.weights["last"]
 
@@ -104,7 +104,7 @@ def assert_equal(one, other):
 
 
 def interrupted(path, at, **recipe):
-    """The training left after `at` events, kept in a file, and gone on with by another object."""
+    """Stops the training after `at` events, saves it to a file, and continues it with another object."""
     left = small_training(**recipe)
     for _, _event in zip(range(at), left.events(), strict=False):
         pass

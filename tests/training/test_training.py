@@ -81,7 +81,7 @@ def test_two_seeded_runs_are_equal_to_the_bit():
 
 
 def test_golden_losses():
-    """A refactor that moves these has changed the training."""
+    """If a refactor changes these losses, it has changed the training."""
     _, events = train(epochs=1, max_lr=0.02)
     losses = [float(event.loss) for event in events if isinstance(event, StepEnd)]
     assert losses == pytest.approx(GOLDEN, abs=2e-4)
@@ -161,7 +161,7 @@ def test_class_weights_weigh_each_image_of_the_training_loss_and_not_validation(
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_smoothing_is_even_however_rare_a_class(soft):
-    """The least loss of images that are surely of the common of two classes."""
+    """Trains on images that clearly belong to the common of two classes, until the loss is lowest."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
     images, labels = torch.ones(8, 3, 1, 1), torch.zeros(8, dtype=torch.int64)
     targets = torch.nn.functional.one_hot(labels, 2).float() if soft else labels

@@ -9,7 +9,7 @@ FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
 
 
 def update(precision, patch_size, image_size=32):
-    """The operations of an update of a small ViT, and its gradients."""
+    """The operations of one update of a small ViT, and its gradients."""
     torch.manual_seed(0)
     model = models.build("vit", num_classes=3, image_size=image_size, patch_size=patch_size, dim=32, depth=1, heads=2)
     torch.nn.init.normal_(model.heads.head.weight)
