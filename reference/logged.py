@@ -97,6 +97,9 @@ FILES = {
         "explain/maps.webp": "these maps, small, in one file",
         "explain/faithfulness.csv": "confidence as more and more pixels are removed",
         "explain/faithfulness.png": "the same as curves",
+        "explain/scores.csv": "both measures of each kind of map, with standard errors",
+        "explain/randomisation.csv": "how alike the maps stay as the weights become random, part by part",
+        "explain/randomisation.png": "the same as a curve",
     },
     "predict": {
         "predictions.csv": "each image: class, confidence, calibrated probability, entropy, distance, next classes",
@@ -183,7 +186,11 @@ METRICS = {
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",
         "explain/standard_error": "of that mean",
-        "explain/faithfulness_*": "the same for a random map, random weights, and attention rollout",
+        "explain/insertion, explain/insertion_error": "confidence as pixels come, minus that as they go; its error",
+        "explain/faithfulness_*, explain/standard_error_*": "for a random map, random weights, and other methods",
+        "explain/insertion_*, explain/insertion_error_*": "the same",
+        "explain/agreement, explain/agreement_error": "how often both measures prefer the same map; by chance 0.5",
+        "explain/randomised_similarity": "rank correlation of the maps with those of random weights",
         "explain/blank_maps": "number of blank maps",
     },
     "predict": {
