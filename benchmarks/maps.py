@@ -140,4 +140,4 @@ def main(seed: int = 0, *asked: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:])
+    main(int(sys.argv[1]) if sys.argv[1:] else 0, *sys.argv[2:])

@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.models.stages import head, stages
 
@@ -40,7 +40,7 @@ def cascade(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
     unlearned, copy = randomised_copy(model, seed).state_dict(), deepcopy(model)
     places = {id(tensor): name for name, tensor in copy.state_dict(keep_vars=True).items()}
     name, last = head(copy)
-    parts = [(name, [*last.parameters()])]
+    parts: list[tuple[str, list[Tensor]]] = [(name, [*last.parameters()])]
     for stage in reversed(stages(copy)):
         buffers = [buffer for module in stage.modules for buffer in module.buffers()]
         parts.append((stage.name, [*stage.parameters, *buffers]))
