@@ -140,4 +140,4 @@ def main(seed: int, asked: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(next(iter(sys.argv[1:]), 0)), sys.argv[2:])
+    main(int(sys.argv[1]) if sys.argv[1:] else 0, sys.argv[2:])
