@@ -1,4 +1,4 @@
-"""Image sets by name or from a folder -> train, validation and test splits of uint8 images."""
+"""Loads an image set, by name or from a folder, as train, validation and test splits of uint8 images."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "folder"
 DATASETS = (*named_sets.SETS, FOLDER)
-NAMED = 10  # files left out, and classes of too few images, in the log
+NAMED = 10  # the log names at most 10 left-out files, and at most 10 classes that have too few images
 
 
 def load(
@@ -38,15 +38,16 @@ def load(
     margin: int = 0,
     progress: bool = True,
 ) -> Splits:
-    """The splits of `dataset`, its images RGB uint8 of `image_size` px; fast from the second time on.
+    """The splits of `dataset`, with RGB uint8 images of `image_size` px. The cache makes later calls fast.
 
-    dataset: one of DATASETS; "folder" reads `data_dir` itself, the others are kept in it.
-    valid_fraction: share of train that validates, in [0, 1). limit_train, limit_test: images, 0 for all.
-    labels: a CSV file that lists the images of the folder. resize: how others become square, a key of `RESIZES`.
-    valid_as_test: whether the validation part of a folder without a test part becomes that.
-    interpolation: by which images are scaled, one of `INTERPOLATIONS`.
-    margin: px kept on every side of the images beside, for `Split.with_margin`.
-    Raises ValueError, in one line that says what to do, for what the user can mend.
+    dataset: one of DATASETS. "folder" reads `data_dir` itself. The other sets are stored in `data_dir`.
+    valid_fraction: share of train that becomes the validation split, in [0, 1).
+    limit_train, limit_test: number of images, 0 for all.
+    labels: a CSV file that lists the images of the folder.
+    valid_as_test: uses the validation part of a folder as the test split. The folder must have no test part.
+    resize: makes images square, a key of `RESIZES`. interpolation: scales them, one of `INTERPOLATIONS`.
+    margin: extra px stored on every side of the images, for `Split.with_margin`.
+    Raises ValueError for mistakes that the user can fix. Its message is one line that says what to do.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset={dataset} is not known: use one of {', '.join(DATASETS)}")
@@ -54,7 +55,7 @@ def load(
         raise ValueError(f"valid_fraction={valid_fraction:g} must be at least 0 and less than 1")
     if image_size < 1 or limit_train < 0 or limit_test < 0:
         raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
-    # A Path raises where there is no such user, or a folder may not be entered.
+    # Path methods raise if there is no such user, or if a folder may not be entered.
     root, stored_size = Path(os.path.expanduser(data_dir)), image_size + 2 * margin  # noqa: PTH111
     if dataset == FOLDER:
         decoded, listing = folders.read(
@@ -97,7 +98,7 @@ def _with_valid_as_test(decoded: Decoded, root: Path) -> Decoded:
 
 
 def _made_of(splits: Splits, has_valid: bool, valid_as_test: bool) -> str:
-    """What each split of a folder without a test part was made of, in words."""
+    """Says which images became each split of a folder that has no test part."""
     num_train, num_test = len(splits.train), len(splits.test)
     num_valid = 0 if splits.valid is None else len(splits.valid)
     if valid_as_test:

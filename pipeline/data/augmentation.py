@@ -1,4 +1,4 @@
-"""Batched augmentation on the training device: tensors in, tensors out, one draw per image."""
+"""Augments whole batches on the training device: tensors in, tensors out, one random draw per image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-# Images that share what is drawn, which torchvision draws once per call; others in each epoch, as batches are shuffled.
-# On a core, images of 32 px come out five times as fast as one by one, of 224 px hardly faster.
+# So many images share one random draw, because torchvision draws once per call. Shuffling mixes the groups anew in each
+# epoch. On one core, this is five times as fast as single images at 32 px, and hardly faster at 224 px.
 SHARING = 8
-MOST_CALLS = 16  # a batch, off the CPU: there a call takes as long for more images, and many wait for the device
+MOST_CALLS = 16  # per batch on a GPU: a call takes as long for more images there, and many calls wait for the device
 POLICIES: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
     "trivial": v2.TrivialAugmentWide,  # one operation of random strength: arXiv:2103.10158
     "rand": v2.RandAugment,  # two of strength 9 of 31: arXiv:1909.13719
@@ -22,10 +22,10 @@ POLICIES: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a batch stands in a training."""
+    """The position of a batch in a training."""
 
-    passes: float  # over the data before this batch, fractional
-    mirrored: Tensor  # (B,) bool, which of its images an alternating flip mirrors
+    passes: float  # passes over the data before this batch, fractional
+    mirrored: Tensor  # (B,) bool: the images that an alternating flip mirrors
 
 
 Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
@@ -33,21 +33,21 @@ Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Train images as stored -> as the network takes them: cropped, mirrored, distorted, normalised, mixed."""
+    """Turns stored train images into input of the network: crops, mirrors, distorts, normalises and mixes them."""
 
     image_size: int  # px
     mean: tuple[float, ...]  # per channel, in [0, 1] units
     std: tuple[float, ...]
     num_classes: int
-    crop_area: float = 0.0  # least share of the image in a random resized crop (0: off)
-    crop_padding: int = 0  # px of a random crop (0: off)
+    crop_area: float = 0.0  # smallest share of the image that a random resized crop shows (0: off)
+    crop_padding: int = 0  # px of padding for a random crop (0: off)
     flip: Literal["off", "random", "alternate"] = "off"
     policy: str = "basic"  # or one of POLICIES
-    cutout: int = 0  # px (0: off)
+    cutout: int = 0  # side in px (0: off)
     mixup: float = 0.0  # alpha (0: off)
     cutmix: float = 0.0  # alpha (0: off)
-    first_size: int = 0  # px of the images of the first passes (0: image_size)
-    first_passes: float = 0.0  # passes over the data made with images of first_size
+    first_size: int = 0  # image size in px during the first passes (0: image_size)
+    first_passes: float = 0.0  # number of passes over the data with images of first_size
 
     def __call__(self, images: Tensor, labels: Tensor, place: Place, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) uint8 -> (B, 3, size, size) float32, and labels (B,) or probabilities (B, C)."""
@@ -72,11 +72,11 @@ class Augmentation:
 
 
 def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """A window of each image's own size at a random place in that image, reflect-padded by `padding` px.
+    """Each image shifted at random by up to `padding` px; reflection fills the border.
 
-    images: (B, 3, H, W), any dtype; the result has their shape and dtype.
-    generator: on the images' device.
-    Raises ValueError if `padding` is not smaller than the image, which cannot be reflected any further.
+    images: (B, 3, H, W), any dtype; the result has the same shape and dtype.
+    generator: on the same device as the images.
+    Raises ValueError if `padding` is not smaller than the image: there is nothing more to reflect.
     """
     batch, channels, height, width = images.shape
     most = min(height, width) - 1
@@ -85,8 +85,8 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     if not batch:
         return images
     down, across = torch.randint(-padding, padding + 1, (2, batch, 1, 1), generator=generator, device=images.device)
-    # Reflection of rows is arithmetic on their numbers. Along a row it is done in memory: each row of the result is
-    # then one stretch of that, copied whole, which takes a seventh of the time of copying pixels.
+    # Rows are reflected by arithmetic on their indices. Columns are reflected in memory: each row of the result is then
+    # one contiguous stretch. Copying stretches takes a seventh of the time of copying pixels.
     left, right = images[..., 1 : padding + 1].flip(-1), images[..., width - 1 - padding : -1].flip(-1)
     stretches = torch.cat([left, images, right], dim=-1).flatten().unfold(0, width, 1)
     rows = _reflect(down + torch.arange(height, device=images.device), height)
@@ -96,18 +96,18 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
 
 
 def random_resized_crop(images: Tensor, size: int, least_area: float, generator: Generator) -> Tensor:
-    """A random window of each image at `size` x `size` px, bilinear: (B, 3, size, size) uint8.
+    """A random window of each image, scaled to `size` x `size` px (bilinear): (B, 3, size, size) uint8.
 
-    It has a share of the image's area between `least_area`, in (0, 1], and 1, and 3/4 to 4/3 of its shape (Szegedy et
-    al. 2014, arXiv:1409.4842). One that is then longer than the image is cut to it, which takes 13 % at most, and of
-    shares above 3/4 alone.
-    Without antialiasing, which scaling down little does not need. images: (B, 3, H, W) uint8.
+    images: (B, 3, H, W) uint8. The window covers a share of the image's area between `least_area`, in (0, 1], and 1.
+    Its aspect ratio is 3/4 to 4/3 of the image's (Szegedy et al. 2014, arXiv:1409.4842). A window that is longer than
+    the image is cut. The cut takes at most 13 %, and happens only for shares above 3/4.
+    There is no antialiasing: images that are scaled down only a little do not need it.
     """
     draws = torch.rand((4, len(images)), generator=generator, device=images.device)
     area = least_area + (1 - least_area) * draws[0]
-    stretch = (4 / 3) ** (draws[1] - 0.5)  # of the width; the height's is its inverse
+    stretch = (4 / 3) ** (draws[1] - 0.5)  # for the width; the height takes the inverse
     width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
-    # In [-1, 1] from border to border, as grids are: the middle of the window moves as far as the window leaves room.
+    # Coordinates go from -1 to 1 between the borders, as in grids. The window moves as far as the image leaves room.
     middle_x, middle_y = (1 - width) * (2 * draws[2] - 1), (1 - height) * (2 * draws[3] - 1)
     none = torch.zeros_like(width)
     across, down = torch.stack([width, none, middle_x], 1), torch.stack([none, height, middle_y], 1)
@@ -117,13 +117,13 @@ def random_resized_crop(images: Tensor, size: int, least_area: float, generator:
 
 
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
-    """Each image mirrored left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
+    """Mirrors each image left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
     return flip(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """The images that `mirrored` (B,) bool says mirrored left to right. images: (B, 3, H, W), any dtype."""
-    both = torch.stack([images, images.flip(-1)])  # of which whole images are copied: faster than choosing by pixel
+    """Mirrors left to right the images for which `mirrored` (B,) bool is true. images: (B, 3, H, W), any dtype."""
+    both = torch.stack([images, images.flip(-1)])  # copying whole images is faster than choosing pixel by pixel
     chosen = mirrored * len(images) + torch.arange(len(images), device=images.device)
     return both.flatten(end_dim=1).index_select(0, chosen)
 
@@ -135,10 +135,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def cutout(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """Each image with one square of `size` px set to 0, the mean of normalised pixels.
+    """The images, each with one square of `size` px set to 0, the mean of normalised pixels.
 
-    images: (B, 3, H, W) float. The square's centre is uniform over the pixels; what sticks out is clipped
-    (DeVries and Taylor, 2017, arXiv:1708.04552).
+    images: (B, 3, H, W) float. The centre of the square is uniform over the pixels. The square is clipped at the
+    borders (DeVries and Taylor, 2017, arXiv:1708.04552).
     """
     batch, _, height, width = images.shape
     rows = _inside(height, batch, size, generator)
@@ -152,7 +152,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     images: (B, 3, H, W) uint8. mean, std: per channel, in [0, 1] units.
     """
     pixels = images.contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
-    rows = pixels.permute(0, 2, 3, 1).flatten(2)  # a view: arithmetic on whole rows is several times as fast
+    rows = pixels.permute(0, 2, 3, 1).flatten(2)  # a view, because arithmetic on whole rows is several times as fast
     rows.sub_(_per_row(mean, images.shape[3], images.device)).div_(_per_row(std, images.shape[3], images.device))
     return pixels
 
@@ -162,9 +162,9 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """A batch blended with itself, and its soft labels (B, num_classes) that sum to 1.
 
-    MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899), whichever has alpha > 0; one of the two at random
-    per batch if both have. The share of each image is drawn from Beta(alpha, alpha), once per batch.
-    images: (B, 3, H, W) float. labels: (B,) int64. Draws from torch's global random state.
+    images: (B, 3, H, W) float. labels: (B,) int64. Uses MixUp (arXiv:1710.09412) if `mixup_alpha` > 0, or CutMix
+    (arXiv:1905.04899) if `cutmix_alpha` > 0. If both are, each batch uses one of the two at random.
+    The share of each image is drawn once per batch from Beta(alpha, alpha), with torch's global random state.
     """
     blends = []
     if mixup_alpha:
@@ -176,7 +176,7 @@ def mix(
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """`index` in (-size, 2 * size - 1) mirrored into [0, size) at the border pixels, not repeating them."""
+    """`index` in (-size, 2 * size - 1), reflected into [0, size) without repeating the border pixels."""
     last = size - 1
     return last - (last - index.abs()).abs()
 
@@ -190,12 +190,12 @@ def _inside(length: int, batch: int, size: int, generator: Generator) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _per_row(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
-    """`values` of [0, 1] pixels as (W * C,) of a row of [0, 255] ones; kept, as a new copy makes the device wait."""
+    """`values` in [0, 1] units as a row (W * C,) in [0, 255] units. Cached: a new copy would make the device wait."""
     return torch.tensor(values, device=device).mul(255).repeat(width)
 
 
 def apply(name: str, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) uint8 under the policy `name`, one of `POLICIES`; what is turned in from outside is black.
+    """Applies the policy `name`, one of `POLICIES`, to images (B, 3, H, W) uint8. Pixels from outside are black.
 
     Draws from torch's global random state.
     """
@@ -204,5 +204,5 @@ def apply(name: str, images: Tensor) -> Tensor:
 
 
 def num_sharing(num_images: int, device: torch.device) -> int:
-    """How many images of a batch share what is drawn."""
+    """How many images of a batch share one random draw."""
     return SHARING if device.type == "cpu" else max(SHARING, -(-num_images // MOST_CALLS))

@@ -1,4 +1,4 @@
-"""A split -> batches on the device, their order and augmentation a function of seed and epoch alone."""
+"""Serves a split as batches on the device. Only seed and epoch decide their order and augmentation."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from torch import Generator, Tensor
 from pipeline.data import Split, Splits
 from pipeline.data.augmentation import Augment, Place, normalise
 
-RESIDENT_SHARE = 0.4  # of the device's free memory; the rest is for model and activations
-PIXELS_AT_ONCE = 2**22  # that a network only looks at, or that move to the device: 4,096 images of 32 px, 83 of 224
+RESIDENT_SHARE = 0.4  # share of the device's free memory for images; the rest is for model and activations
+PIXELS_AT_ONCE = 2**22  # pixels per forward pass or copy to the device: 4,096 images of 32 px, 83 of 224 px
 
 
 class Batches:
-    """uint8 images of one split, moved once to the device when they fit in it, else batch by batch.
+    """Batches of one split's uint8 images. They move to the device once if they fit into it, else batch by batch.
 
-    resident_images: what stands for the images, (N, ...) on `device`, such as their features.
+    resident_images: (N, ...) on `device`, served in place of the images, for example their features.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Batches:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches in the split's order: images (B, 3, H, W) uint8, labels (B,) int64; the last may be smaller."""
+        """Batches in the split's order: images (B, 3, H, W) uint8, labels (B,) int64. The last may be smaller."""
         return self._in_order(torch.arange(len(self.split)))
 
     def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,7 +54,7 @@ class Batches:
 
 
 class NormalisedBatches:
-    """Batches of a split as a model takes them, in order and without augmentation."""
+    """Normalised batches of a split for a model, in order and without augmentation."""
 
     def __init__(self, splits: Splits, split: Split, batch_size: int, device: torch.device) -> None:
         self._batches = Batches(split, batch_size, device)
@@ -67,7 +67,7 @@ class NormalisedBatches:
 
 
 class TrainBatches(Batches):
-    """Shuffled, augmented batches; epoch e of one seed is the same to the bit whenever it is asked for."""
+    """Shuffled, augmented batches. The same seed and epoch always give the same bits."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class TrainBatches(Batches):
         self._mirrored = (torch.rand(len(split), generator=first) < 0.5).to(device)
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches as `augment` returns them, each image once; the last may be smaller.
+        """Batches as `augment` returns them, with each image once. The last may be smaller.
 
-        Seeds the global random state too, which mixup and dropout draw from; with `done`, the epoch's first batches are
-        passed over, and the random states are left as they are: those that `load_random_states` put back.
+        This also seeds the global random state, from which mixup and dropout draw. `done` skips the first batches of
+        the epoch and seeds nothing: `load_random_states` has restored the random states before.
         """
         shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         order = torch.randperm(len(self.split), generator=shuffle)
@@ -100,19 +100,19 @@ class TrainBatches(Batches):
         rest = order[done * self.batch_size :]
         for number, (images, labels) in enumerate(self._in_order(rest), done):
             positions = order[number * self.batch_size :][: len(labels)].to(self.device, non_blocking=True)
-            # In turns (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
+            # Alternating flip (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
             place = Place(epoch - 1 + number / len(self), self._mirrored[positions] ^ bool(epoch % 2))
             yield self._augment(images, labels, place, self._draw)
 
     def random_states(self) -> dict[str, Tensor]:
-        """All that the rest of the epoch under way draws from, as uint8 tensors."""
+        """The random states that the rest of the current epoch draws from, as uint8 tensors."""
         states = {"augmentation": self._draw.get_state(), "global": torch.get_rng_state()}
         if self.device.type != "cpu":
             states[self.device.type] = torch.get_device_module(self.device).get_rng_state(self.device)
         return states
 
     def load_random_states(self, states: Mapping[str, Tensor]) -> None:
-        """Takes what `random_states` gave; where the device is of another kind now, its streams begin anew."""
+        """Restores the result of `random_states`. On another kind of device, that device's streams start anew."""
         torch.set_rng_state(states["global"])
         if states["augmentation"].shape == self._draw.get_state().shape:
             self._draw.set_state(states["augmentation"])
@@ -123,7 +123,7 @@ class TrainBatches(Batches):
 
 
 def resident(split: Split, device: torch.device) -> Tensor:
-    """All images of `split` on `device`, (N, 3, H, W) uint8, moved a few at a time: host memory may not hold them."""
+    """All images of `split` on `device`, (N, 3, H, W) uint8. Few move at a time: host memory may not hold them all."""
     images = torch.empty(len(split), 3, split.image_size, split.image_size, dtype=torch.uint8, device=device)
     few = batch_size(split.image_size, largest=len(split))
     for block, positions in zip(images.split(few), torch.arange(len(split)).split(few), strict=True):
@@ -132,17 +132,17 @@ def resident(split: Split, device: torch.device) -> Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a CUDA device that are free, those that this process keeps for its next tensors among them."""
+    """Free bytes of a CUDA device, including the bytes that this process reserves for its next tensors."""
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + held
 
 
 def batch_size(image_size: int, largest: int = 256) -> int:
-    """How many images of `image_size` px a network looks at at a time: fewer of larger ones, to bound memory."""
+    """How many images of `image_size` px a network takes at a time: fewer if they are larger, to bound memory."""
     return max(1, min(largest, PIXELS_AT_ONCE // image_size**2))
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from what it is for, so that neighbouring seeds give unrelated streams."""
+    """A 63-bit seed from a hash of `parts`, so that neighbouring seeds give unrelated streams."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

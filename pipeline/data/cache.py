@@ -1,4 +1,4 @@
-"""Decoded images on disk: one uint8 memory map and its labels per image set and size, made once."""
+"""Keeps decoded images on disk: one uint8 memory map and its labels for each image set and size."""
 
 import errno
 import hashlib
@@ -21,15 +21,15 @@ from pipeline.data.rows import Rows, moments
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # of what decoding yields and how it is stored; part of every key
+VERSION = 4  # changes whenever decoding or the stored format changes; part of every key
 TRAIN, VALID, TEST = range(3)
-UNFINISHED = "making-"  # first in the names of what is not whole yet
-ABANDONED = 3600.0  # s without a write, after which whoever began it is taken to have been killed
+UNFINISHED = "making-"  # names of incomplete entries start with this
+ABANDONED = 3600.0  # s without a write, after which the process that writes the entry is assumed dead
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """An image set as its maker divided it: train rows first, then validation, then test."""
+    """An image set with the parts that its maker chose: train rows first, then validation, then test."""
 
     images: np.ndarray  # (N, 3, S, S) uint8, a read-only memory map
     moments: np.ndarray  # (N, 2, 3) int64: sum and sum of squares of each image's pixels, per channel
@@ -37,18 +37,18 @@ class Decoded:
     parts: np.ndarray  # (N,) int64: TRAIN, VALID or TEST
     names: Sequence[str]
     classes: Sequence[str]
-    digest: str  # of what was decoded
+    digest: str  # hash of the source that was decoded
     corrupt: Sequence[tuple[str, str]]  # (path, error) of files that were left out
-    groups: np.ndarray | None = None  # (N,) int64, rows of one number belong together; None where each is by itself
+    groups: np.ndarray | None = None  # (N,) int64: rows with the same number stay together; None if there are no groups
 
 
 def folder() -> Path:
-    """Where decoded images are kept; XDG_CACHE_HOME moves it."""
+    """The folder of the decoded images. XDG_CACHE_HOME moves it."""
     return user_cache_path("classifier-pipeline")
 
 
 def find(key: str) -> Decoded | None:
-    """What was stored under `key`; None if that is nothing or damaged."""
+    """The entry stored under `key`; None if it is missing or damaged."""
     entry = folder() / key
     try:
         fields = _Fields.model_validate_json((entry / "set.json").read_bytes())
@@ -56,26 +56,26 @@ def find(key: str) -> Decoded | None:
         return _decoded(np.asarray(images), moments, fields)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever lies there: NumPy's reader alone raises half a dozen kinds
+    except Exception as error:  # a damaged file raises anything: NumPy's reader alone has half a dozen kinds
         first_line = f"{error}".partition("\n")[0]
         log.warning("the cached images in %s are damaged (%s): decoding again", entry, first_line)
         return None
 
 
 class Block(NamedTuple):
-    """What a worker says of images that it has put into a `Writer`'s file."""
+    """A worker's report about images that it has written into a `Writer`'s file."""
 
-    place: int  # the byte they lie at
+    place: int  # offset of the first image, in bytes
     moments: np.ndarray  # (B, 2, 3) int64, as in `Decoded`
-    refused: OSError | None = None  # what the disk said instead of taking them
+    refused: OSError | None = None  # the disk's error if it did not take the images
 
 
 class Writer:
-    """Stores one entry block by block, so that a set larger than memory can be stored.
+    """Stores one entry block by block, so that a set may be larger than memory.
 
-    A context: the entry appears whole at `commit`, and whatever ends the context earlier leaves nothing
-    behind; after kill -9 or a power cut, the next writer an hour later removes it. A disk that cannot take it raises
-    ValueError.
+    It is a context. The entry appears whole at `commit`. A context that ends before leaves nothing behind. After
+    kill -9 or a power cut, a writer that starts an hour later removes the rest. Raises ValueError if the disk cannot
+    store the entry.
     """
 
     def __init__(self, key: str, image_size: int) -> None:
@@ -90,7 +90,7 @@ class Writer:
             self._staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder()))
             self.rows = Rows(self._staging / "images.npy", self._image_size)
             try:
-                self.start = self.rows.make(0)  # the byte at which the first image goes
+                self.start = self.rows.make(0)  # offset of the first image, in bytes
             except BaseException:
                 shutil.rmtree(self._staging, ignore_errors=True)
                 raise
@@ -107,14 +107,14 @@ class Writer:
         self.took(put(self.rows, images, last.place + len(last.moments) * 3 * self._image_size**2))
 
     def took(self, block: Block) -> None:
-        """Takes note of rows that `put` has written, those of all blocks in order."""
+        """Records the rows that `put` has written. Must be called in the order of the blocks."""
         if block.refused is not None:
             with _disk_errors():
                 raise block.refused
         self._blocks.append(block)
 
     def commit(self, fields: dict[str, Any]) -> Decoded:
-        """The entry as stored, its `fields` being those of `Decoded` beside images and moments."""
+        """Stores the entry and returns it. `fields`: the fields of `Decoded` other than images and moments."""
         every = np.concatenate([block.moments for block in self._blocks])
         with _disk_errors():
             self.rows.finish([(block.place, len(block.moments)) for block in self._blocks])
@@ -128,7 +128,7 @@ class Writer:
         return decoded
 
     def _publish(self) -> None:
-        """Moves the entry to its place, unless another process was first; a damaged one makes way."""
+        """Moves the entry to its place, unless another process was first. Replaces a damaged entry."""
         entry = folder() / self._key
         if entry.exists() and find(self._key) is None:
             shutil.rmtree(entry)
@@ -140,16 +140,16 @@ class Writer:
 
 
 def put(rows: Rows, images: np.ndarray, place: int) -> Block:
-    """Writes images (B, 3, S, S) uint8 into `rows` from byte `place` on, in any process."""
+    """Writes images (B, 3, S, S) uint8 into `rows` from byte `place` on. Works in any process."""
     try:
         rows.put(images, place)
-    except OSError as error:  # as a value, since a worker's exceptions come back as another's
+    except OSError as error:  # returned as a value, because a worker's exception arrives as another type
         return Block(place, moments(images[:0]), error)
     return Block(place, moments(images))
 
 
 def recall(manifest: str) -> Decoded | None:
-    """The entry that `remember` tied to `manifest`, a hash that is cheaper to get than an entry's key."""
+    """The entry that `remember` tied to `manifest`, a hash that is cheaper to compute than the key of an entry."""
     try:
         key = (folder() / f"{manifest}.key").read_text(encoding="ascii")
     except (OSError, ValueError):
@@ -167,13 +167,13 @@ def remember(manifest: str, key: str) -> None:
 
 def _remove_abandoned() -> None:
     for path in folder().glob(f"{UNFINISHED}*"):
-        with suppress(OSError):  # gone already: other starts look for it too
+        with suppress(OSError):  # another process may have removed it already
             if time.time() - max(each.stat().st_mtime for each in (path, *path.glob("*"))) > ABANDONED:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _Fields(BaseModel):
-    """What set.json holds."""
+    """The content of set.json."""
 
     labels: list[NonNegativeInt]
     parts: list[Literal[0, 1, 2]]
@@ -182,15 +182,15 @@ class _Fields(BaseModel):
     digest: str
     corrupt: list[tuple[str, str]]
     groups: list[NonNegativeInt] | None = None
-    sha256: str = ""  # of all others; those of earlier versions have none
+    sha256: str = ""  # digest of all other fields; entries of earlier versions have none
 
     def digest_of_fields(self) -> str:
-        """64 hex digits of what set.json holds: a label that has changed is found."""
+        """A hash of the other fields, 64 hex digits. It reveals a changed label."""
         return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
 
 def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decoded:
-    """The entry of these parts. Raises ValueError where they do not fit together."""
+    """The entry made from these parts. Raises ValueError if they do not fit together."""
     if fields.sha256 and fields.sha256 != fields.digest_of_fields():
         raise ValueError("its labels, names or classes are not what was written")
     number, side = len(fields.labels), images.shape[-1]
@@ -215,7 +215,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Says in a ValueError what to do about an OSError."""
+    """Turns an OSError into a ValueError that says what to do."""
     try:
         yield
     except OSError as error:

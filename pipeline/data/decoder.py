@@ -1,4 +1,4 @@
-"""One image file -> pixels of one size."""
+"""Decodes one image file into pixels of a given size."""
 
 import os
 import stat
@@ -18,7 +18,7 @@ from pipeline.data.bounds import MAX_PIXELS
 from pipeline.data.parallel import map_blocks
 from pipeline.text import original
 
-# What brings an image upright, by its EXIF orientation.
+# How to turn an image upright, by its EXIF orientation.
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -28,9 +28,9 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-GREY = (128, 128, 128)  # beside a padded image
+GREY = (128, 128, 128)  # colour around a padded image
 
-# Those that torchvision's weights name.
+# The interpolations that torchvision's weights name.
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
 
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 
 class DiskError(ValueError):
-    """A file could not be read, whatever it holds."""
+    """The disk could not read the file; its content is not the reason."""
 
 
 class Scaling(NamedTuple):
-    """How an image of any size becomes a square one, as `decode` takes it."""
+    """How `decode` makes an image of any size square."""
 
     image_size: int
     resize: str = "crop"
@@ -50,22 +50,22 @@ class Scaling(NamedTuple):
 
 
 def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interpolation: str = "bicubic") -> np.ndarray:
-    """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB, square by `resize`.
+    """The image in `source`, a path or an open file, as (3, image_size, image_size) uint8 RGB.
 
-    `resize` is a key of `RESIZES`, `interpolation` one of `INTERPOLATIONS`.
-    Turned as its EXIF orientation says; transparency shows white; 16-bit grey is scaled, not clipped; of an animation,
-    of pages and of several pictures the first. Metadata that cannot be read count as absent. Raises ValueError that
-    says why for pixels that cannot be read in full (DiskError where that is not the file's fault), and, before they
-    take memory or time, for more than `MAX_PIXELS` and for what takes long to decode.
+    `resize`, a key of `RESIZES`, makes it square; `interpolation` is one of `INTERPOLATIONS`. The EXIF orientation is
+    applied. Transparency becomes white. 16-bit grey is scaled, not clipped. If a file has several frames, pages or
+    pictures, the first is read. Unreadable metadata are ignored.
+    Raises ValueError, which says why, if the pixels cannot be read in full (DiskError if the disk is the reason).
+    Images of more than `MAX_PIXELS`, or that take long to decode, raise it before they take memory or time.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken EXIF and the like: such an image is read, or refused below
+            warnings.simplefilter("ignore")  # broken EXIF, for example: such an image is read, or refused below
             return _decode(source, image_size, resize, INTERPOLATIONS[interpolation])
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels, or a decompression bomb that claims to be") from None
     except OSError as error:
-        # Pillow's own, of a file cut short and the like, have no number.
+        # Errors of Pillow itself, for example for a truncated file, have no errno.
         kind = ValueError if error.errno is None else DiskError
         raise kind(_line(error.strerror or error)) from error
     except Exception as error:  # on broken files decoders raise anything, from MemoryError to SyntaxError
@@ -78,7 +78,7 @@ def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Res
 
 
 def _pixels(image: Image.Image, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
-    # libjpeg shrinks large photographs as it decodes; twice the size keeps the quality of resizing.
+    # libjpeg shrinks large photos while it decodes them. Twice the size keeps the quality of resizing.
     image.draft(None, (2 * image_size, 2 * image_size))
     image.load()
     upright = UPRIGHT.get(_orientation(image))
@@ -88,7 +88,7 @@ def _pixels(image: Image.Image, image_size: int, resize: str, filtering: Resampl
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none that can be read."""
+    """The EXIF orientation; 1 if there is no readable one."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # on broken EXIF Pillow raises anything
@@ -97,7 +97,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    # Path objects would take longer.
+    # Path objects take longer.
     return open(source, "rb") if isinstance(source, str) else nullcontext(source)  # noqa: PTH123
 
 
@@ -106,14 +106,14 @@ def _line(error: Exception | str) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` of any mode as 8-bit RGB, on white where it is transparent."""
+    """`image` of any mode as 8-bit RGB. Transparent pixels become white."""
     if isinstance(image, TiffImageFile):
         image = tiff.in_levels(image)
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+    if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it
         grey = np.divide(np.asarray(image), 257, dtype=np.float32).round().astype(np.uint8)
         image = Image.fromarray(grey)
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")  # programs that have no use for a BMP's fourth byte leave it 0
+        return image.convert("RGB")  # programs that do not use a BMP's fourth byte leave it 0
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -123,9 +123,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def crop(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
-    """The centred square of `image`, antialiased to `image_size` px; exact where that is its size.
+    """The centred square of `image`, scaled to `image_size` px with antialiasing. If the size fits, pixels are exact.
 
-    The same picture as scaling the shorter side and cropping the centre, without scaling what is cropped.
+    This gives the same picture as scaling the shorter side and cropping the centre, but scales only the square.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -134,12 +134,12 @@ def crop(image: Image.Image, image_size: int, filtering: Resampling = Resampling
 
 
 def squash(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
-    """All of `image`, antialiased to `image_size` px a side, whatever its shape."""
+    """The whole `image`, stretched to a square of `image_size` px with antialiasing."""
     return image.resize((image_size, image_size), filtering)
 
 
 def pad(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
-    """All of `image` in its own shape, antialiased to `image_size` px, in the middle of a grey square."""
+    """The whole `image` in its own shape, scaled to `image_size` px with antialiasing, centred on a grey square."""
     width, height = (max(1, round(side * image_size / max(image.size))) for side in image.size)
     square = Image.new("RGB", (image_size, image_size), GREY)
     within = image.resize((width, height), filtering)
@@ -152,7 +152,7 @@ RESIZES: dict[str, Callable[[Image.Image, int, Resampling], Image.Image]] = {"cr
 
 def to_array(image: Image.Image) -> np.ndarray:
     """RGB `image` as (3, H, W) uint8."""
-    # A channel at a time, which is three times as fast as transposing what Pillow gives as pixels.
+    # One channel at a time is three times as fast as transposing Pillow's pixels.
     planes = b"".join(image.tobytes("raw", channel) for channel in "RGB")
     return np.frombuffer(planes, dtype=np.uint8).reshape(3, image.height, image.width)
 
@@ -161,11 +161,11 @@ FILES_AT_ONCE = 256
 
 
 def sizes(root: Path, names: Sequence[str], *, progress: bool = True) -> np.ndarray:
-    """Width and height in px (N, 2) int64 of the images called `names`, as `shown` writes them, below `root`.
+    """Width and height in px, (N, 2) int64, of the images `names` below `root`. Names are as `shown` writes them.
 
-    0 and 0 for what cannot be read, such as a file that is gone since.
+    Files that cannot be read, such as deleted ones, have 0 and 0.
     """
-    paths = [os.path.join(root, original(name)) for name in names]  # noqa: PTH118, as Path objects take longer
+    paths = [os.path.join(root, original(name)) for name in names]  # noqa: PTH118 - Path objects take longer
     blocks = map_blocks(_sizes, paths, FILES_AT_ONCE, title="reading headers", progress=progress)
     return np.concatenate([np.zeros((0, 2), dtype=np.int64), *blocks])
 
@@ -176,7 +176,7 @@ def _sizes(paths: Sequence[str]) -> np.ndarray:
 
 def _size(path: str) -> tuple[int, int]:
     try:
-        # Opening a pipe may wait for ever.
+        # Opening a pipe may block for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return 0, 0
         with open(path, "rb") as file:  # noqa: PTH123
@@ -186,10 +186,10 @@ def _size(path: str) -> tuple[int, int]:
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height in px of the image in `file`, by its header alone; 0 and 0 for what cannot be read."""
+    """Width and height in px of the image in `file`, from its header; 0 and 0 if it cannot be read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that `decode` accepts
+            warnings.simplefilter("ignore")  # Pillow warns of sizes that `decode` accepts
             with formats.opened(file) as image:
                 return image.size
     except Exception:  # on broken files decoders raise anything

@@ -1,4 +1,4 @@
-"""How much detail image files hold, which is less than their size where they were enlarged."""
+"""Measures how much detail image files hold. An enlarged photo holds less than its size suggests."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from pipeline.data import formats
 from pipeline.data.decoder import to_rgb
 from pipeline.text import original
 
-MOST_PIXELS = 512  # on the shorter side, of what is looked at: a larger photo is first made as small
+MOST_PIXELS = 512  # on the shorter side: larger photos are scaled down to this first
 LEAST_PIXELS = 32
-TIMES = (2, 3, 4, 6, 8)  # as small as which a photo may be without losing anything
-# What is lost at a size, as a share of what is lost at half of it: 0.6 and more of photos as cameras and networks have
-# them, 0.2 to 0.35 where that size is what they were enlarged from, whatever by.
+TIMES = (2, 3, 4, 6, 8)  # factors by which a photo is made smaller, to see whether it loses detail
+# The detail lost at a size, divided by the detail lost at half that size. Photos from cameras have 0.6 or more. At the
+# size from which a photo was enlarged, the ratio is 0.2 to 0.35, for any method of enlarging.
 MOST_LOST = 0.4
-# Ways to make smaller, and to enlarge: one of them is like the one by which the photo was enlarged.
+# Ways to scale down and up again. One of them resembles the method that enlarged the photo.
 WAYS = ((Resampling.LANCZOS, Resampling.BICUBIC), (Resampling.BOX, Resampling.NEAREST))
 
 
 class Detail(NamedTuple):
-    """In px, on the shorter side, of the file in the middle of all: what it holds, and how large it is."""
+    """Medians over the files, in px on the shorter side: the detail they hold and their size. And how many files."""
 
     detail: float
     side: float
@@ -32,7 +32,7 @@ class Detail(NamedTuple):
 
 
 def detail(root: Path, names: Sequence[str]) -> Detail | None:
-    """The detail of the images called `names`, as `shown` writes them, below `root`; None if none says anything."""
+    """The detail of the images `names` below `root`; None if no file can be used. Names are as `shown` writes them."""
     found = [each for name in names if (each := _of_file(os.path.join(root, original(name))))]  # noqa: PTH118
     if not found:
         return None
@@ -43,7 +43,7 @@ def detail(root: Path, names: Sequence[str]) -> Detail | None:
 
 
 def _of_file(path: str) -> tuple[np.ndarray, int, int] | None:
-    """What is lost at each of `TIMES` as a share of what is lost at twice that, and the sides looked at and there."""
+    """The loss at each of `TIMES`, as a share of the loss at twice that; the side looked at; the side of the file."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             grey, side = formats.read(file, _grey)
@@ -67,7 +67,7 @@ def _grey(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def _lost(grey: Image.Image, times: int) -> float:
-    """Levels, root mean square, by which `grey` differs from itself made so many times smaller and enlarged again."""
+    """RMS difference, in levels, between `grey` and a copy made `times` smaller and then enlarged again."""
     pixels = np.asarray(grey)
     size = (max(1, round(grey.width / times)), max(1, round(grey.height / times)))
     again = (np.asarray(grey.resize(size, down).resize(grey.size, up)) for down, up in WAYS)

@@ -1,4 +1,4 @@
-"""A directory of class sub-folders, or of files in a table -> decoded images, read once and kept in the cache."""
+"""Decodes a directory of class sub-folders, or the files that a table lists, once, and keeps them in the cache."""
 
 import hashlib
 import logging
@@ -20,12 +20,12 @@ from pipeline.text import shown
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 2**21  # of pixels: what one worker writes at a time
+BLOCK_BYTES = 2**21  # bytes of pixels that one worker writes at a time
 FILES_HASHED_AT_ONCE = 256
-FILES_IN_A_BLOCK = 16  # photographs take long to decode, and a few should keep every core busy
+FILES_IN_A_BLOCK = 16  # small, because photos take long to decode: a few files should keep every core busy
 PHOTOS_WORTH_WORKERS = 4 * FILES_IN_A_BLOCK
-PHOTOS_BYTES = 2**25  # of as many files: small images take less time than starting workers
-NUM_BLOCKS = 64  # of more files, so that all cores are done at about the same time
+PHOTOS_BYTES = 2**25  # total size that makes so few files worth workers: small images take less time than a start
+NUM_BLOCKS = 64  # at least, if there are enough files, so that all cores finish at about the same time
 
 
 def read(
@@ -37,16 +37,16 @@ def read(
     interpolation: str = "bicubic",
     progress: bool = True,
 ) -> tuple[Decoded, Listing]:
-    """The images below `root`, scaled to `image_size` px, and what was found beside them.
+    """The images below `root`, scaled to `image_size` px, and the listing of the folder.
 
-    `root` holds train/, and optionally test/ and val/ (or such as `part_folders` knows), of a folder per class each;
-    or the class folders themselves; or whatever the CSV file `labels` lists (see `read_labels`). Those of train
-    define the classes, sorted by name. `resize`, a key of `RESIZES`, makes images square, scaled by
-    `interpolation`, one of `INTERPOLATIONS`. Files that cannot be read are left out and listed in `corrupt`; names
-    are as `shown` writes them. Raises ValueError for what cannot be trained on.
+    `root` holds train/, and optionally test/ and val/ (or other names that `part_folders` knows), each with a folder
+    per class. Or it holds the class folders themselves, or the files that the CSV file `labels` lists (see
+    `read_labels`). The train images define the classes, sorted by name. `resize`, a key of `RESIZES`, makes images
+    square; `interpolation` is one of `INTERPOLATIONS`. Unreadable files are left out and listed in `corrupt`. Names
+    are as `shown` writes them. Raises ValueError if the folder cannot be trained on.
     """
     listing = list_images(root, labels)
-    # What was not there before has its say only where it is used: what lies in caches keeps its names.
+    # Newer options enter the key only if they are used, so that existing cache entries stay valid.
     scaling, usual = Scaling(image_size, resize, interpolation), Scaling(image_size)
     chosen = [given for given, default in zip(scaling, usual, strict=True) if given != default]
     used = [*chosen, *sorted(listing.groups.items())]
@@ -57,7 +57,7 @@ def read(
         digest = _hash(digest, *used) if used else digest
         key = _hash(cache.VERSION, image_size, digest)
         decoded = cache.find(key) or _decode(root, listing, scaling, key, digest, opened, progress)
-        if all(opened):  # what could not be, may be the next time, with nothing about the file changed
+        if all(opened):  # other files may open the next time, although nothing about them has changed
             cache.remember(manifest, key)
     for name in sorted({*map(shown, listing.train_folders)} - {*decoded.classes}):
         log.warning("class %s has no usable train image: ignored", name)
@@ -65,7 +65,7 @@ def read(
 
 
 def list_images(root: Path, labels: str = "") -> Listing:
-    """What lies below `root`, or what the table `labels` lists. Raises ValueError for what cannot be trained on."""
+    """The files below `root`, or in the table `labels`. Raises ValueError if they cannot be trained on."""
     listing = read_labels(root, labels) if labels else scan(root)
     train_classes(listing.files, root)
     return listing
@@ -73,7 +73,7 @@ def list_images(root: Path, labels: str = "") -> Listing:
 
 def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> tuple[str, list[bool]]:
     """A hash of all paths, parts, labels and bytes, and whether each file could be opened."""
-    paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118, as Path objects would double the time
+    paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118 - Path objects would double the time
     size, worth = _blocks(files, FILES_HASHED_AT_ONCE)
     blocks = map_blocks(_hash_files, paths, size, title="reading files", progress=progress, worth_workers=worth)
     hashes = [each for block in blocks for each in block]
@@ -82,7 +82,7 @@ def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> t
 
 
 def _blocks(files: Sequence[ImageFile], at_most: int) -> tuple[int, int]:
-    """How many of `files` to read at a time, 1 to `at_most`, and how many of their kind are worth workers."""
+    """How many of `files` one block holds, 1 to `at_most`, and from how many such files on workers pay off."""
     size = max(1, min(at_most, max(FILES_IN_A_BLOCK, len(files) // NUM_BLOCKS)))
     num_bytes = sum(file.stamp[0] for file in files)
     return size, PHOTOS_WORTH_WORKERS if num_bytes >= PHOTOS_BYTES else WORTH_WORKERS
@@ -93,7 +93,7 @@ def _hash_files(paths: Sequence[str]) -> list[tuple[str, bool]]:
 
 
 def _hash_file(path: str) -> tuple[str, bool]:
-    """The hash of the file's bytes and True, or why it cannot be opened and False."""
+    """(hash of the file's bytes, True), or (why it cannot be opened, False)."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             return hashlib.file_digest(file, "sha256").hexdigest(), True
@@ -104,7 +104,7 @@ def _hash_file(path: str) -> tuple[str, bool]:
 def _decode(
     root: Path, listing: Listing, scaling: Scaling, key: str, digest: str, opened: Sequence[bool], progress: bool
 ) -> Decoded:
-    """Decodes the files of `listing`, of which some could not be `opened` before, into the cache entry `key`."""
+    """Decodes the files of `listing` into the cache entry `key`. `opened` says which files could be opened before."""
     files = listing.files
     paths = [os.path.join(root, file.path) for file in files]  # noqa: PTH118
     size, worth = _blocks(files, BLOCK_BYTES // (3 * scaling.image_size**2))
@@ -117,7 +117,7 @@ def _decode(
             writer.took(block)
             errors += block_errors
         for file, error, was_opened in zip(files, errors, opened, strict=True):
-            if was_opened and isinstance(error, DiskError):  # not left out for good: the entry goes by contents
+            if was_opened and isinstance(error, DiskError):  # the digest covers this file, so the entry must have it
                 raise ValueError(f"data_dir={root}: {shown(file.path)} can no longer be read ({error}): start again")
         usable = [file for file, error in zip(files, errors, strict=True) if error is None]
         if not usable:
@@ -138,7 +138,7 @@ def _decode(
 
 
 def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarray:
-    """A number per file, the same for files of one group alone, (N,) int64."""
+    """A number per file, (N,) int64. Files have the same number if and only if they are in the same group."""
     names = [(1, groups[file.path]) if file.path in groups else (0, file.path) for file in files]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)
@@ -147,18 +147,18 @@ def _numbers(files: Sequence[ImageFile], groups: Mapping[str, str]) -> np.ndarra
 def _store(
     numbered: Sequence[tuple[int, str]], rows: Rows, start: int, scaling: Scaling
 ) -> tuple[Block, list[ValueError | None]]:
-    """Puts the readable images among `numbered` paths into `rows`, and says, per path, what was wrong with it.
+    """Writes the readable images of the `numbered` paths into `rows`. Returns an error or None for each path.
 
-    Here in the worker: a pipe to one process that writes for all would cost as much as writing.
+    Workers write themselves: sending images through a pipe to one writer would cost as much as writing.
     """
     images, errors = decode_files([path for _, path in numbered], scaling)
-    # From where the first would lie if all images before it were readable: gaps are closed in the end.
+    # The block goes where it would be if all images before it were readable. `finish` closes the gaps.
     return put(rows, images, start + numbered[0][0] * 3 * scaling.image_size**2), errors
 
 
 def decode_files(paths: Sequence[str], scaling: Scaling) -> tuple[np.ndarray, list[ValueError | None]]:
-    """The readable images of `paths` (B, 3, S, S) uint8 and, per path, what was wrong with it."""
-    # Filled image by image: to stack a list of them takes NumPy ten times as long.
+    """The readable images of `paths`, (B, 3, S, S) uint8, and an error or None for each path."""
+    # Filled image by image: stacking a list takes NumPy ten times as long.
     images = np.empty((len(paths), 3, scaling.image_size, scaling.image_size), dtype=np.uint8)
     number = 0
     errors: list[ValueError | None] = []
@@ -168,12 +168,12 @@ def decode_files(paths: Sequence[str], scaling: Scaling) -> tuple[np.ndarray, li
             number += 1
             errors.append(None)
         except ValueError as error:
-            errors.append(type(error)(str(error)))  # without its traceback, which holds on to pixels
+            errors.append(type(error)(str(error)))  # without the traceback, which keeps pixels in memory
     return images[:number], errors
 
 
 def _hash(*parts: object) -> str:
-    """64 hex digits of what `parts` print as."""
+    """A hash of the printed `parts`, 64 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(ascii(part).encode() + b"\n")

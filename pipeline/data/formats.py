@@ -1,4 +1,4 @@
-"""The formats of image files, and how one is opened: as far as its header, and not where it would cost too much."""
+"""The formats of image files. Opens a file up to its header, and refuses files that would cost too much."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,19 +14,20 @@ from pipeline.data.bounds import MAX_BYTES, MAX_PIXELS, MAX_SCANNED_PIXELS, MAX_
 from pipeline.data.jpeg_scans import num_scans
 from pipeline.data.repairs import repaired
 
-# By Pillow's names, in the order in which they are tried: HEIF's reader takes AVIF files too, and cannot decode them.
-# Several pictures in a JPEG (MPO) are Pillow's JPEG; of several, or of several pages, the first or main one is read.
+# Pillow's names, in the order in which they are tried. AVIF is before HEIF, whose reader accepts AVIF files too but
+# cannot decode them. Pillow's JPEG includes files with several pictures (MPO). If a file has several pictures or pages,
+# the first or main one is read.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 NOT_AN_IMAGE = "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"),
 )
-# Raw photos, by the names that cameras give them: not read.
+# Suffixes of cameras' raw photos, which are not read.
 UNREAD = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 
-# A folder's files are decoded in a process per core, so that more threads would only wait for one another.
+# Each core has its own decoding process, so more threads would only wait for each other.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
@@ -35,10 +36,10 @@ T = TypeVar("T")
 
 @contextmanager
 def opened(file: BinaryIO) -> Iterator[Image.Image]:
-    """The image in `file`, of which no more than the header is read yet.
+    """The image in `file`, with only its header read.
 
-    Raises ValueError, or Pillow's DecompressionBombError, that says why for what is no image or would take too much
-    memory or time.
+    Raises ValueError, which says why, or Pillow's DecompressionBombError, if the file is not an image, or if decoding
+    it would take too much memory or time.
     """
     scans = num_scans(file, MAX_SCANS)
     tiff.check(file)
@@ -48,7 +49,7 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise ValueError(_unidentified(file)) from None
     with image:
-        # Pillow itself refuses later, and at first only warns.
+        # Pillow's own limit is higher, and below it Pillow only warns.
         num_pixels = image.width * image.height
         if num_pixels > MAX_PIXELS:
             raise Image.DecompressionBombError
@@ -66,7 +67,7 @@ def _unidentified(file: BinaryIO) -> str:
 
 
 def read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
-    """What `take` takes of the image in `file`, repaired if it cannot be read as it is."""
+    """The result of `take` for the image in `file`. The file is repaired first if it cannot be read as it is."""
     if file.seek(0, os.SEEK_END) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")
     try:
@@ -75,7 +76,7 @@ def read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
     except (Image.DecompressionBombError, Costly):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk
             raise
         file.seek(0)
         content = repaired(file.read())

@@ -1,7 +1,8 @@
-"""How many pixels a HEIC or AVIF file has its decoder decode, which may be far more than its image has.
+"""Counts the pixels that decoding a HEIC or AVIF file takes. They may be far more than its image has.
 
-Such a file is made of boxes (ISO/IEC 14496-12): a length, a kind of four letters, content. Its box `meta` lists items
-(ISO/IEC 23008-12): coded images, each of a size (`ispe`), and images made of others (`dimg`), as a grid of tiles is.
+Such a file consists of boxes (ISO/IEC 14496-12): a length, a kind of four letters, and content. The box `meta` lists
+items (ISO/IEC 23008-12). An item is a coded image with a size (`ispe`), or an image made of other images (`dimg`), for
+example a grid of tiles.
 """
 
 import struct
@@ -12,22 +13,22 @@ from typing import BinaryIO
 from pipeline.data.bounds import MAX_TILED_PIXELS, Costly
 
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-MAX_META = 2**21  # bytes of the box that lists the items; telephones write some thousands
-MOST_BOXES = 1000  # of a file, before that one
-DEEPEST = 8  # images that are made of images that are ...
+MAX_META = 2**21  # bytes of the box that lists the items; phones write some thousands
+MOST_BOXES = 1000  # boxes of a file before that one
+DEEPEST = 8  # levels of images that are made of images
 
 
 @dataclass
 class _Items:
-    """What the box `meta` says of the images, by their numbers."""
+    """The content of the box `meta`, by item number."""
 
     primary: int = 0
-    sizes: list[int] = field(default_factory=list)  # px of each property; 0 where it is no size
-    properties: dict[int, list[int]] = field(default_factory=dict)  # of each item, places in `sizes`
-    parts: dict[int, list[int]] = field(default_factory=dict)  # what each is made of, as often as it is used
+    sizes: list[int] = field(default_factory=list)  # px of each property; 0 if the property is not a size
+    properties: dict[int, list[int]] = field(default_factory=dict)  # for each item, places in `sizes`
+    parts: dict[int, list[int]] = field(default_factory=dict)  # for each item, its parts, one entry per use
 
     def pixels(self, item: int, deep: int = 0) -> int:
-        """Pixels that are decoded for `item`. Raises Costly for more than are allowed."""
+        """The number of pixels that decoding `item` takes. Raises Costly if there are more than allowed."""
         if deep > DEEPEST:
             raise Costly(f"an image made of images made of images, {DEEPEST} times and more")
         if item not in self.parts:
@@ -43,7 +44,7 @@ class _Items:
 def check(file: BinaryIO) -> None:
     """Raises Costly for a HEIC or AVIF file whose image is made of too many pixels. Leaves `file` at its start.
 
-    What cannot be understood is left to the decoder, which cannot either.
+    A file that this parser cannot read passes, because the decoder cannot read it either.
     """
     file.seek(0)
     try:
@@ -57,12 +58,12 @@ def check(file: BinaryIO) -> None:
 
 
 def is_one(start: bytes) -> bool:
-    """Whether a file that begins so, with 12 bytes or more, says that it is HEIC or AVIF."""
+    """Whether a file claims to be HEIC or AVIF. `start`: at least its first 12 bytes."""
     return start[4:8] == b"ftyp" and start[8:12] in BRANDS
 
 
 def _meta(file: BinaryIO) -> bytes:
-    """The content of the file's box `meta`; empty where there is none."""
+    """The content of the file's box `meta`; empty if there is none."""
     place = 0
     for _ in range(MOST_BOXES):
         file.seek(place)
@@ -74,7 +75,7 @@ def _meta(file: BinaryIO) -> bytes:
             if length > MAX_META:
                 raise Costly(f"a list of more than {MAX_META:,} bytes of what it holds")
             return file.read(length - head if length else MAX_META)
-        if length < head:  # the last one, which has no end, or rubbish
+        if length < head:  # the last box, which has no length, or garbage
             return b""
         place += length
     return b""

@@ -1,4 +1,4 @@
-"""Images nobody has labelled, wherever they lie: found by name, read block by block, in workers, and never kept."""
+"""Finds unlabelled images by name, and reads them in worker processes, block by block. Nothing is cached."""
 
 import os
 import stat
@@ -20,17 +20,17 @@ from pipeline.text import shown
 
 @dataclass
 class Found:
-    """Files that may be images, by the paths that open them; what cannot be one; and how much was passed over."""
+    """Paths of files that may be images, files that cannot be images, and counts of the files passed over."""
 
     paths: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
-    skipped: Counter[str] = field(default_factory=Counter)  # files in folders that nobody would miss, by why
-    unread: Counter[str] = field(default_factory=Counter)  # photos there in formats that are not read, by what to do
+    skipped: Counter[str] = field(default_factory=Counter)  # counts of unimportant files in folders, by reason
+    unread: Counter[str] = field(default_factory=Counter)  # counts of photos in unsupported formats, by what to do
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one size, and what of the files beside them could not be read."""
+    """Images of one size, and the files between them that could not be read."""
 
     paths: list[str]  # n, as shown
     images: np.ndarray  # (n, 3, S, S) uint8
@@ -38,15 +38,15 @@ class Batch:
 
 
 def find(asked: Sequence[str]) -> Found:
-    """The files that `asked` names, each once: a file, all images below a folder, or what a glob such as *.jpg matches.
+    """The files that `asked` names, each once. An entry is a file, a folder, or a glob such as *.jpg.
 
-    Of a folder that a glob matches all images below count too; `**` stands for folders at any depth. Raises ValueError
-    where one of `asked` names nothing, or holds no image.
+    A folder stands for all images below it, also if a glob matches it. `**` stands for folders at any depth. Raises
+    ValueError if an entry of `asked` names nothing, or holds no image.
     """
     found = Found()
     for name in asked:
         before, unread_before = len(found.paths), found.unread.copy()
-        _add(os.path.expanduser(name), found)  # noqa: PTH111 - a Path raises where there is no such user
+        _add(os.path.expanduser(name), found)  # noqa: PTH111 - a Path raises if there is no such user
         if len(found.paths) == before and (unread := found.unread - unread_before):
             raise ValueError(f"images: {name} has no image but {in_words(unread)}")
         if len(found.paths) == before:
@@ -66,11 +66,11 @@ def read(
     margin: int = 0,
     title: str = "",
 ) -> Iterator[Batch]:
-    """The images in `paths`, in order, as batches of `batch_size` or a few more; the last one may be smaller, or empty.
+    """The images in `paths`, in order, as batches of `batch_size` or a few more. The last may be smaller, or empty.
 
-    They are read as those of a training are: made square by `resize`, a key of `RESIZES`, scaled by `interpolation`,
-    one of `INTERPOLATIONS`, with `margin` px on every side that are then cut off. Memory holds some batches, however
-    many files there are.
+    Images are read in the same way as for training. `resize`, a key of `RESIZES`, makes them square; `interpolation` is
+    one of `INTERPOLATIONS`. They are read with `margin` px on every side, which are then cut off. Memory holds only a
+    few batches, for any number of files.
     """
     scaling = Scaling(image_size + 2 * margin, resize, interpolation)
     block_size = max(1, min(FILES_IN_A_BLOCK, BLOCK_BYTES // (3 * scaling.image_size**2)))
@@ -143,7 +143,7 @@ def _add_matches(pattern: str, found: Found) -> None:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """What `pattern` matches, sorted, and but for what is hidden; `**` follows no link, which could lead in circles."""
+    """The visible paths that `pattern` matches, sorted. `**` does not follow links, because they may form circles."""
     asked = Path(pattern)
     matches = Path(asked.anchor or ".").glob(str(asked.relative_to(asked.anchor)))
     known = {*asked.parts}

@@ -1,4 +1,4 @@
-"""How many scans a JPEG file has: each is a pass over all of its pixels, however few bytes it takes itself."""
+"""Counts the scans of a JPEG file. Each is a pass over all pixels, even if the scan itself has few bytes."""
 
 import os
 import re
@@ -6,13 +6,13 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.data.bounds import Costly
 
-# 0xff and a code: not 0x00, as data are stuffed, nor a restart or another marker that has no length and no meaning.
+# 0xff and a code. The code is not 0x00, which follows 0xff in data, nor a marker without length and meaning (restarts).
 MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 START, SCAN, END = b"\xd8", b"\xda", b"\xd9"
 FRAMES = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
 SEQUENTIAL = {b"\xc0", b"\xc1"}
 BLOCK = 2**13  # bytes read at a time
-MOST_SEGMENTS = 10_000  # of a file; those of a camera's largest are some hundreds
+MOST_SEGMENTS = 10_000  # in a file; the largest files of cameras have some hundreds
 
 
 class _Frame(NamedTuple):
@@ -21,10 +21,10 @@ class _Frame(NamedTuple):
 
 
 def num_scans(file: BinaryIO, most: int) -> int:
-    """The scans of a JPEG in `file`, counted to `most` + 1 at the most, without decoding; 1 for any other file.
+    """The number of scans of a JPEG in `file`, found without decoding; 1 for other files. Counting ends at `most` + 1.
 
-    A file whose first scan holds all there is has 1, whatever follows: no more is decoded. Leaves `file` at its start.
-    Raises Costly for a file of so many segments that to read its header takes seconds.
+    If the first scan holds the whole image, the result is 1, because nothing after it is decoded. Leaves `file` at its
+    start. Raises Costly if the file has too many segments: reading its header would take seconds.
     """
     file.seek(0)
     try:
@@ -32,7 +32,7 @@ def num_scans(file: BinaryIO, most: int) -> int:
         if not start.startswith(b"\xff" + START):
             return 1
         if len(start) < BLOCK and (seen := start.count(b"\xff" + SCAN)) <= most:
-            return max(1, seen)  # or fewer: of a small file, that is known sooner than the number
+            return max(1, seen)  # an upper limit, which is enough: a small file needs no exact count
         file.seek(2)
         return _count(file, most)
     finally:
@@ -56,7 +56,7 @@ def _count(file: BinaryIO, most: int) -> int:
 
 
 def _next_marker(file: BinaryIO, is_header: bool) -> bytes:
-    """The code of the next marker; empty where the file has no more."""
+    """The code of the next marker; empty if the file has no more."""
     while block := file.read(BLOCK):
         if found := MARKER.search(block):
             file.seek(found.end() - len(block), os.SEEK_CUR)
@@ -69,7 +69,7 @@ def _next_marker(file: BinaryIO, is_header: bool) -> bytes:
 
 
 def _segment(file: BinaryIO) -> bytes:
-    """The first bytes of the segment behind a marker; leaves `file` at its end."""
+    """The first bytes of the segment after a marker. Leaves `file` at the end of the segment."""
     head = file.read(8)
     length = max(2, int.from_bytes(head[:2]))
     file.seek(length - len(head), os.SEEK_CUR)

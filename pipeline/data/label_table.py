@@ -1,4 +1,4 @@
-"""A table of labels -> what it lists, before any image is opened."""
+"""Reads a table of labels and lists its files, before any image is opened."""
 
 import csv
 import logging
@@ -17,24 +17,24 @@ from pipeline.text import shown
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 256 * 2**20  # of a table, which a million images do not fill
-MAX_CHARACTERS = 255  # of a label, as of a folder's name
+MAX_BYTES = 256 * 2**20  # of a table: more than a million images need
+MAX_CHARACTERS = 255  # of a label: the limit of folder names
 COLUMNS = ("path", "label", "split", "group")
 NEEDED = COLUMNS[:2]
 
 
 def read_labels(root: Path, table: str) -> Listing:
-    """The files that the CSV file `table`, relative to `root` or absolute, lists, sorted by part and path.
+    """The files that the CSV file `table` lists, sorted by part and path. `table` is absolute or relative to `root`.
 
-    Its first line names the columns: path, relative to `root`; label; and, where wanted, split (train, valid or test)
-    and group, whose images stay in one split. Others are passed over, as are rows of empty cells. A file that is not
-    there is left out by name; raises ValueError, naming the line, for a table that is not to be trusted: a row of
-    another length, a path twice or outside `root`, a group in two splits. What the line holds is never quoted: the file
-    may be another than was meant, and errors are kept where others read them.
+    The first line names the columns: path, relative to `root`; label; optionally split (train, valid or test) and
+    group. Images of one group stay in one split. Other columns and rows of empty cells are ignored. A missing file is
+    left out and named. Raises ValueError, with the line number, for a table that cannot be trusted: a row of another
+    length, a path twice or outside `root`, a group in two splits. Errors never quote the line: the user may have named
+    the wrong file, and others can read the errors.
     """
-    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
+    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises if it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
-    listing, table_path = Listing(), root / os.path.expanduser(table)  # noqa: PTH111 - a Path raises where there is no such user
+    listing, table_path = Listing(), root / os.path.expanduser(table)  # noqa: PTH111 - a Path raises if there is no such user
     disk, respelled = Disk(root), 0
     lines: dict[str, int] = {}
     groups: dict[str, tuple[int, str]] = {}
@@ -74,11 +74,11 @@ def _look(root: Path, path: str) -> os.stat_result:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """(line, cells by column, without the blanks around them) of each row of the CSV file `path`."""
+    """(line number, stripped cells by column) for each row of the CSV file `path`."""
     name = _named(path)
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe may wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe may block for ever
             raise ValueError(f"{name} is no file")
         if status.st_size > MAX_BYTES:
             raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes")
@@ -88,7 +88,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             columns = [cell.strip().lower() for cell in next(lines, [])]
             _check_columns(columns, name)
             for cells in lines:
-                if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+                if not any(map(str.strip, cells)):  # spreadsheets leave empty rows at the end
                     continue
                 if len(cells) != len(columns):
                     raise ValueError(f"{name} line {lines.line_num}: {len(cells)} cells, not {len(columns)}")
@@ -102,7 +102,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 
 
 def _delimiter(first_line: str) -> str:
-    """A semicolon or a tab, as spreadsheets write where the comma is a decimal one, if `first_line` has no comma."""
+    """A comma, or if `first_line` has none, a semicolon or a tab: spreadsheets write these if decimals have a comma."""
     return next((each for each in ",;\t" if each in first_line), ",")
 
 

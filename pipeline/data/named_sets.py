@@ -1,4 +1,4 @@
-"""Named image sets: scikit-learn's digits, and torchvision's, fetched on first use and kept in the cache."""
+"""Named image sets: scikit-learn's digits, and sets of torchvision. They are downloaded on first use and cached."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TEN_DIGITS = tuple("0123456789")
 STALLED_SECONDS = 30
-REASON_LENGTH = 300  # of torchvision's, which may go on for paragraphs
+REASON_LENGTH = 300  # characters of torchvision's reason, which may be paragraphs long
 RESIZED_AT_ONCE = 256  # images
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, H, W) or (N, H, W, 3) uint8, labels (N,)
@@ -32,24 +32,24 @@ Parts = dict[int, Part]
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Where a set comes from and what it is."""
+    """The source and the properties of a set."""
 
     read: Callable[["NamedSet", Path], tuple[Parts, tuple[str, ...]]]  # (this, data_dir) -> parts, classes
     flip: bool = False  # whether a mirrored image still belongs to its class
     torchvision_name: str = ""
-    archives: str = ""  # what torchvision reads, relative to data_dir
+    archives: str = ""  # the files that torchvision reads, relative to data_dir
     megabytes: int = 0
-    mirror: str = ""  # of the archive, byte for byte
+    mirror: str = ""  # address of an identical copy of the archive
 
 
 def read(
     name: str, data_dir: Path, image_size: int, *, interpolation: str = "bicubic", progress: bool = True
 ) -> Decoded:
-    """The set `name` scaled to `image_size` px by `interpolation`: from the cache, or when first read from `data_dir`.
+    """The set `name` scaled to `image_size` px by `interpolation`. It comes from the cache, or at first `data_dir`.
 
-    What is not in `data_dir` is downloaded into it. Raises ValueError that says what to do if that fails.
+    Files that are not in `data_dir` are downloaded into it. If that fails, raises ValueError that says what to do.
     """
-    # As ever where it is the usual one: what lies in caches keeps its names.
+    # The usual interpolation is not part of the key, so that existing cache entries stay valid.
     said = "" if interpolation == "bicubic" else f" {interpolation}"
     key = hashlib.sha256(f"{cache.VERSION} {name} {image_size}{said}".encode()).hexdigest()
     return cache.find(key) or _store(key, name, data_dir, Scaling(image_size, interpolation=interpolation), progress)
@@ -92,8 +92,8 @@ def _resized(images: np.ndarray, scaling: Scaling) -> np.ndarray:
 
 
 def _digits(_: NamedSet, __: Path) -> tuple[Parts, tuple[str, ...]]:
-    """1,797 handwritten digits of 8x8 px, which come with scikit-learn, without a test part."""
-    from sklearn.datasets import load_digits  # here, as it takes a second to import
+    """1,797 handwritten digits of 8x8 px, which come with scikit-learn. There is no test part."""
+    from sklearn.datasets import load_digits  # here, because the import takes a second
 
     digits = load_digits()
     images = (digits.images * (255 / 16)).round().astype(np.uint8)
@@ -121,7 +121,7 @@ def _svhn(named: NamedSet, data_dir: Path) -> tuple[Parts, tuple[str, ...]]:
 
 
 def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> list[Any]:
-    """torchvision's datasets for `options`, read from `data_dir`, into which they are fetched if need be."""
+    """torchvision's datasets for `options`, read from `data_dir`. They are downloaded there first if necessary."""
     import torchvision
 
     make = getattr(torchvision.datasets, named.torchvision_name)
@@ -143,17 +143,17 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
 
 
 def _at_hand(make: Any, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
-    """torchvision's datasets as they lie in `data_dir`; none where that cannot be."""
+    """torchvision's datasets if they are complete in `data_dir`; else an empty list."""
     try:
         return [make(data_dir, **option) for option in options]
-    except Exception as error:  # not there, not what its checksum says, or a file that no reader of theirs takes
+    except Exception as error:  # the files are missing, have a wrong checksum, or torchvision cannot read them
         log.debug("%s in %s: %s", make.__name__, data_dir, error)
         return []
 
 
 @contextmanager
 def _alone(named: NamedSet, data_dir: Path) -> Iterator[None]:
-    """Within it no other start fetches the set: two that write one file spoil it for each other."""
+    """Inside this context, no other process downloads the set. Two processes that write one file would damage it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / f".{named.torchvision_name}.lock")
     try:
@@ -168,7 +168,7 @@ def _alone(named: NamedSet, data_dir: Path) -> Iterator[None]:
 
 
 def _fetch_from_mirror(named: NamedSet, make: Any, data_dir: Path) -> None:
-    """Downloads the archive from its mirror, if it has one; if that fails, the official host is left."""
+    """Downloads the archive from its mirror, if it has one. If that fails, the caller uses the official host."""
     from torchvision.datasets.utils import check_integrity, download_url
 
     if named.mirror and check_integrity(data_dir / make.filename, make.tgz_md5):
@@ -184,7 +184,7 @@ def _fetch_from_mirror(named: NamedSet, make: Any, data_dir: Path) -> None:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """A download that stalls for `seconds` fails within this context, instead of waiting for ever."""
+    """Inside this context, a download that stalls for `seconds` fails instead of waiting for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""A function over many items, in blocks, in worker processes."""
+"""Calls a function on many items, in blocks, in worker processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ from pipeline.data.quotas import cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORTH_WORKERS = 1000  # items; fewer are done sooner than workers are started
+WORTH_WORKERS = 1000  # items; starting workers takes longer than processing fewer
 
 
 class _Blocks(Dataset[Result], Generic[Item, Result]):
@@ -37,14 +37,13 @@ def map_blocks(
     progress: bool = True,
     worth_workers: int = WORTH_WORKERS,
 ) -> Iterator[Result]:
-    """`function` of each block of `block_size` items, in order, with a progress bar on a terminal.
+    """The results of `function` for each block of `block_size` items, in order, with a progress bar on a terminal.
 
-    With `worth_workers` items or more it runs in processes of its own, as many as there are blocks and cores to be had.
+    If there are `worth_workers` items or more, worker processes call it: one per core, at most one per block.
 
-    Processes, not threads: on small files threads mostly wait for the interpreter's lock (a bare decoding
-    loop over JPEG files of 32x32 px, 2 cores: 87 us a file in two processes, 177 in one, 290 in two
-    threads). What `function` returns travels through a pipe, not through shared memory, of which a
-    container may have as little as 64 MB.
+    Workers are processes, not threads: on small files, threads mostly wait for the interpreter's lock. A bare decoding
+    loop over JPEG files of 32x32 px on 2 cores takes 87 us per file in two processes, 177 in one, and 290 in two
+    threads. Results travel through a pipe, not through shared memory: a container may have only 64 MB of that.
     """
     blocks = _Blocks(function, items, block_size)
     loader: DataLoader[Result] = DataLoader(
@@ -52,7 +51,7 @@ def map_blocks(
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=min(cores(), len(blocks)) if len(items) >= worth_workers else 0,
-        generator=Generator(),  # its own, so that reading data does not advance the global random state
+        generator=Generator(),  # a separate one, so that reading data does not advance the global random state
     )
     # `disable=None`: shown on a terminal only.
     with tqdm(total=len(items), desc=title, unit="file", disable=None if progress else True) as bar:

@@ -1,4 +1,4 @@
-"""Which folders hold the parts of an image set, train, validation and test, by their names."""
+"""Recognises by their names the folders that hold the parts of an image set: train, validation and test."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ WORDS = {
     VALID: "val|valid|validation|validate|dev|devel|development",
     TEST: "test|testing",
 }
-# Words that say no more than that images are there: `train` and `Training_Set-2` mean the same.
+# Words that add no meaning to the name of a folder of images: `train` and `Training_Set-2` mean the same.
 FILLERS = "data|sets?|subset|split|part|images?|imgs?|photos?|pictures?|pics?|samples?|examples?|files?|folder|dir"
 PART_WORD = {part: re.compile(f"(?:{FILLERS})*(?:{words})(?:{FILLERS})*") for part, words in WORDS.items()}
 FILLER_WORD = re.compile(f"(?:{FILLERS})+")
@@ -24,15 +24,16 @@ EXPECTED = "expected train/<class>/<image>, or a table that lists the images (la
 
 
 def part_of(name: str) -> int | None:
-    """The part that `name` stands for, such as `train` or `Test-Images`; None where it says more, or something else."""
+    """The part that `name` stands for, such as `train` or `Test-Images`; None if it has other words or no such word."""
     part, rest = _part_and_rest(name)
     return None if rest else part
 
 
 def part_folders(names: Sequence[str]) -> dict[str, int]:
-    """Those of the folders `names` that are parts by their names, and which.
+    """The folders among `names` that are parts, and which part each is.
 
-    They stand for a part, or differ from one another by the word for it alone, as seg_train and seg_test do.
+    Such a name stands for a part, or the names differ only in the word for the part, for example seg_train and
+    seg_test.
     """
     groups = _groups(names)
     alone = groups.pop((), {})
@@ -41,9 +42,9 @@ def part_folders(names: Sequence[str]) -> dict[str, int]:
 
 
 def check_classes(root: Path, paths: Iterable[str]) -> None:
-    """Raises ValueError where the first folders of `paths`, which are to be classes, seem to be parts of the set.
+    """Raises ValueError if the first folders of `paths` look like parts of the set, not like classes.
 
-    paths: relative to `root`, of images.
+    paths: of images, relative to `root`.
     """
     counts, below = Counter[str](), defaultdict[str, set[str]](set)
     for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
@@ -66,18 +67,18 @@ def check_classes(root: Path, paths: Iterable[str]) -> None:
 
 
 def photos(count: int) -> str:
-    """`count` photos in words."""
+    """The text for `count` photos, such as `1 photo` or `1,412 photos`."""
     return f"{count:,} photo{'' if count == 1 else 's'}"
 
 
 def listed(names: Collection[str]) -> str:
-    """The folders `names` in words, the first few by name."""
+    """A text that lists the folders `names`: the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(f"{shown(name)}/" for name in sorted(names)[:NAMED]) + more
 
 
 def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:
-    """The parts of `names` that have one, by the other words of the name."""
+    """The names that stand for a part, with that part, grouped by the other words of the name."""
     groups: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
     for name in names:
         part, rest = _part_and_rest(name)
@@ -87,7 +88,7 @@ def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:
 
 
 def _part_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
-    """The part that one word of `name` stands for, and its other words; None where no word does, or several do."""
+    """The part that one word of `name` stands for, and its other words. None if no word does, or several words do."""
     words = [word.lower() for word in WORD.findall(CAPITAL_WITHIN.sub(" ", name))]
     meant = {word: part for word in words for part, pattern in PART_WORD.items() if pattern.fullmatch(word)}
     if len(meant) != 1:

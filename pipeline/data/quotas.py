@@ -1,7 +1,8 @@
-"""What this process may use of its machine: cores and memory, where a container or a scheduler grants it fewer.
+"""Finds how many cores and how much memory this process may use: containers and schedulers may limit them.
 
-Linux keeps such limits in control groups, of version 1 or 2 or of both at once, as files below /sys/fs/cgroup:
-https://docs.kernel.org/admin-guide/cgroup-v2.html. A group is held to the limits of all groups above it, too.
+Linux keeps such limits in control groups, as files below /sys/fs/cgroup:
+https://docs.kernel.org/admin-guide/cgroup-v2.html. The groups have version 1, version 2, or both at once. The limits of
+all groups above a group apply to it too.
 """
 
 import math
@@ -12,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 ROOT = Path("/")
-# Of version 2 and 1: files of the limit and of what is in use, both in bytes, and what `memory.stat` calls the cache of
-# files that the system takes back when it needs the room.
+# For version 2 and version 1: the files of the limit and of the used memory, both in bytes, and the entry in
+# `memory.stat` for the file cache, which the system frees when it needs memory.
 MEMORY = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -21,7 +22,7 @@ MEMORY = (
 
 
 def cores(root: Path = ROOT) -> int:
-    """How many cores this process can keep busy, at least 1; a quota of a core and a half counts as two."""
+    """How many cores this process can keep busy, at least 1. Quotas are rounded up: 1.5 cores count as 2."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [_cores_of(folder) for folder in _groups("cpu", root)]
     return max(1, math.ceil(min([allowed, *shares])))
@@ -34,7 +35,7 @@ def free_memory(root: Path = ROOT) -> int:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of the groups of `controller` that hold this process, with those above them; none but on Linux."""
+    """The folders of the groups of `controller` that hold this process, and of the groups above; only on Linux."""
     try:
         memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -53,7 +54,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _below(group: str, top: str) -> str:
-    """The path of a group from `top`, the one that is mounted; in a container that is often the group itself."""
+    """The path of `group` relative to the mounted group `top`. In a container, both are often the same group."""
     path = PurePosixPath(group)
     return str(path.relative_to(top)) if path.is_relative_to(top) else "."
 
@@ -83,7 +84,7 @@ def _free_of(folder: Path) -> float:
 
 
 def _words(path: Path) -> list[str]:
-    """The words in a file of a group; none where it is missing, as many are at the top."""
+    """The words in a file of a group. Empty if the file is missing: groups at the top lack many files."""
     try:
         return path.read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files whose pixels are whole though something beside them is not: made readable."""
+"""Repairs files whose pixels are complete but whose other content is damaged."""
 
 import random
 import re
@@ -11,25 +11,25 @@ from io import BytesIO
 from PIL import Image, ImageChops
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-PIXELS_NEED = (b"tRNS", b"eXIf")  # of what a PNG may do without: transparency, and which way is up
-# The same of a JPEG, how each begins and how long it is at least: which colours its numbers are, and which way is up.
+PIXELS_NEED = (b"tRNS", b"eXIf")  # optional PNG chunks that change the picture: transparency and orientation
+# The same for JPEG: markers, with the start and the least length of their content. They hold colours and orientation.
 JPEG_NEEDS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-METADATA = {*range(0xE0, 0xF0), 0xFE}  # a JPEG's markers of applications and of comments
-FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of size and components
+METADATA = {*range(0xE0, 0xF0), 0xFE}  # JPEG markers for application data and comments
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers for size and components
 SCAN, END = 0xDA, b"\xff\xd9"
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # after a scan's bits, which may hold the others
-COEFFICIENTS = 64  # of a block of pixels
-# Bits that no picture ends with, and their opposites: more than the 10 blocks take that are decoded at a time.
+NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan; the excluded codes may occur within a scan
+COEFFICIENTS = 64  # in a block of pixels
+# Bits that no picture ends with, and their inverse. Longer than the 10 blocks that are decoded at a time.
 NOISE = bytes(random.Random(0).choices(range(1, 255), k=2**12))
 OPPOSITE = bytes(255 - byte for byte in NOISE)
 
 
 def repaired(content: bytes) -> bytes | None:
-    """The PNG, JPEG or WebP file `content` without metadata that may not be readable, a whole JPEG with its end marker.
+    """The PNG, JPEG or WebP file `content` without metadata that may be unreadable; None for other formats.
 
-    None for other formats. What lacks pixels is not made readable.
+    A JPEG whose pixels are complete also gets a missing end marker. Files that lack pixels stay unreadable.
     """
     if content.startswith(PNG):
         return PNG + b"".join(_chunks(content))
@@ -41,7 +41,7 @@ def repaired(content: bytes) -> bytes | None:
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:
-    """The chunks of a PNG that its pixels need; the optional ones only if their checksum is right."""
+    """The chunks of a PNG that the picture needs. Optional ones are included only if their checksum is right."""
     place = len(PNG)
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
@@ -65,11 +65,11 @@ def _webp(content: bytes) -> bytes:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, first byte, first byte behind it) of each segment between a JPEG's ends; a scan's has its bits."""
+    """(marker, start, end) of each segment between a JPEG's first and last marker. The bits belong to a scan."""
     place = len(JPEG)
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
-        if marker == 0xFF:  # a marker may be filled up with them
+        if marker == 0xFF:  # padding before a marker
             place += 1
             continue
         if marker == END[1]:
@@ -94,9 +94,9 @@ def _without_metadata(content: bytes) -> bytes:
 
 
 def _with_end(content: bytes) -> bytes:
-    """`content`, and an end marker where nothing else is missing."""
-    body = content.rstrip(b"\0") if content.endswith(b"\0\0") else content  # room on the disk, never written
-    if body.endswith(b"\xff"):  # a byte of pixels with the 0 that belongs to it, or half a marker
+    """`content`, with an end marker if nothing else is missing."""
+    body = content.rstrip(b"\0") if content.endswith(b"\0\0") else content  # reserved disk space, never written
+    if body.endswith(b"\xff"):  # a data byte whose 0 was stripped above, or half a marker
         body = body + b"\0" if len(body) < len(content) else body[:-1]
     if body.endswith(END) or not (_has_all_scans(body) and _ends_whole(body)):
         return content
@@ -104,7 +104,7 @@ def _with_end(content: bytes) -> bytes:
 
 
 def _has_all_scans(content: bytes) -> bool:
-    """Whether some scan holds the last bit of every coefficient of every component."""
+    """Whether the scans hold the last bit of every coefficient of every component."""
     num_components, done = 0, defaultdict[int, set[int]](set)
     for marker, first, behind in _segments(content):
         if marker in FRAMES and behind - first > 9:
@@ -122,10 +122,11 @@ def _has_all_scans(content: bytes) -> bool:
 
 
 def _ends_whole(content: bytes) -> bool:
-    """Whether a JPEG without an end marker shows the same whatever follows it, as its bits are all there.
+    """Whether a JPEG without an end marker has all its bits, so that the picture does not depend on what follows.
 
-    The decoder would show grey in place of what is missing, and say nothing. So noise follows, and then its opposite,
-    around the marker that it may wait for: where it still needs bits, the two pictures differ.
+    The decoder shows grey for missing pixels, without an error. So this decodes the file twice: once followed by noise,
+    once by the inverse noise, each on both sides of the marker that the decoder may expect. If bits are missing, the
+    two pictures differ.
     """
     *_, (_, last_scan, _) = _segments(content)
     restarts = RESTART.findall(content, last_scan)

@@ -1,4 +1,4 @@
-"""A .npy file of images that several processes fill at a time, each block by the one that made it."""
+"""A .npy file of images that several processes fill at the same time: each writes its own blocks."""
 
 import mmap
 import os
@@ -9,33 +9,33 @@ import numpy as np
 
 EXACT_SIDE = 258  # px of the longest row whose sum of squares float32 holds exactly: 258 * 255^2 < 2^24
 WORTH_ASKING = 2**15  # bytes of an image
-SUMMED_AT_ONCE = 2**18  # pixels, which as floats stay in the processor's cache
+SUMMED_AT_ONCE = 2**18  # pixels, few enough that as floats they fit into the processor's cache
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the images lie; a worker gets a copy. What the disk refuses is raised as OSError."""
+    """The place of the images; each worker gets a copy. Raises OSError if the disk refuses to write."""
 
     path: Path
     image_size: int
 
     def make(self, length: int) -> int:
-        """Writes the header of `length` images, in a new file or over another's. Returns the bytes that it takes."""
+        """Writes the header for `length` images, in a new file or over the old header. Returns its size in bytes."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (length, 3, self.image_size, self.image_size)}
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)  # takes the same room for any length
+            np.lib.format.write_array_header_1_0(file, header)  # has the same size for any length
             return file.tell()
 
     def put(self, images: np.ndarray, place: int) -> None:
         """Writes images (B, 3, S, S) uint8 from byte `place` on."""
         assert images.dtype == np.uint8 and images.shape[1:] == (3, self.image_size, self.image_size)
         with self.path.open("r+b") as file:
-            # Written, not assigned to a memory map: on a full disk that would kill the process.
+            # A write raises on a full disk. Assigning to a memory map would kill the process.
             file.seek(place)
             file.write(np.ascontiguousarray(images).data)
 
     def finish(self, blocks: list[tuple[int, int]]) -> None:
-        """Closes the gaps between the `blocks`, each (byte it lies at, images) in order, and ends the file there."""
+        """Closes the gaps between the `blocks`, (first byte, number of images) in order, and truncates the file."""
         place = self.make(sum(number for _, number in blocks))
         with self.path.open("r+b") as file:
             for start, number in blocks:
@@ -52,10 +52,10 @@ class Rows:
 
 
 def prefetch(images: np.ndarray, rows: np.ndarray) -> None:
-    """Asks the disk for `rows` of `images`, a memory map of (N, 3, S, S) uint8, all at a time; returns at once.
+    """Requests all `rows` of `images`, a memory map of (N, 3, S, S) uint8, from the disk, and returns at once.
 
-    For each in turn, as reading them would, a set larger than memory is waited for 30 times as long. Of what is no
-    memory map, or of images so small that their neighbours come along, nothing is asked.
+    Reading the rows one by one waits 30 times as long, if the set is larger than memory. Nothing is requested if
+    `images` is not a memory map, or if the images are so small that the disk reads their neighbours anyway.
     """
     memory: object = images
     while isinstance(memory, np.ndarray):
@@ -71,9 +71,9 @@ def prefetch(images: np.ndarray, rows: np.ndarray) -> None:
 
 
 def moments(images: np.ndarray) -> np.ndarray:
-    """Sum and sum of squares of each image's pixels per channel: (B, 3, S, S) uint8 -> (B, 2, 3) int64, exact.
+    """Exact sum and sum of squares of each image's pixels per channel: (B, 3, S, S) uint8 -> (B, 2, 3) int64.
 
-    In floats row by row, and only the rows' sums in integers: a third of the time of integers throughout.
+    Rows are summed in floats, and the sums of rows in integers. This takes a third of the time of integers only.
     """
     side = images.shape[-1]
     exact: type[np.floating] = np.float32 if side <= EXACT_SIDE else np.float64

@@ -1,4 +1,4 @@
-"""Names that Unicode spells in two ways, such as é as one character or as e and an accent: taken as one name."""
+"""Treats different Unicode spellings as one name: é may be one character, or e and an accent."""
 
 import os
 import unicodedata
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def normal(name: str) -> str:
-    """The one form of all spellings of `name` (NFC)."""
+    """`name` in the form that all its spellings share (NFC)."""
     return unicodedata.normalize("NFC", name)
 
 
 def merged(names: Iterable[str]) -> dict[str, str]:
-    """Those of `names` that are there in several spellings -> their one form."""
+    """The `names` that occur in several spellings, mapped to their common form."""
     spellings: dict[str, set[str]] = defaultdict(set)
     for name in names:
         spellings[normal(name)].add(name)
@@ -22,14 +22,14 @@ def merged(names: Iterable[str]) -> dict[str, str]:
 
 
 class Disk:
-    """How the names below a folder are spelled on the disk: macOS writes names another way than tables of labels do."""
+    """How the disk spells the names below a folder. macOS may spell names differently from tables of labels."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._spellings = cache(self._read)
 
     def spelled(self, path: str) -> str:
-        """`path` as the disk spells it; unchanged where it is there, or where not just one other spelling is."""
+        """`path` as the disk spells it. Unchanged if it exists, or if the disk does not have exactly one spelling."""
         if path.isascii() or os.path.lexists(self._root / path):
             return path
         found = ""
@@ -37,14 +37,14 @@ class Disk:
             names = self._spellings(found).get(normal(name), [])
             if len(names) != 1:
                 return path
-            found = os.path.join(found, names[0])  # noqa: PTH118 - a Path would be text again
+            found = os.path.join(found, names[0])  # noqa: PTH118 - a Path would become text again
         return found
 
     def _read(self, folder: str) -> dict[str, list[str]]:
-        """The names in `folder` by their one form; none where it cannot be read."""
+        """The names in `folder` by their common form; empty if it cannot be read."""
         spellings: dict[str, list[str]] = defaultdict(list)
         try:
-            for name in os.listdir(self._root / folder):  # noqa: PTH208 - names alone
+            for name in os.listdir(self._root / folder):  # noqa: PTH208 - needs only the names
                 spellings[normal(name)].append(name)
         except OSError:
             return {}

@@ -1,4 +1,4 @@
-"""A decoded image set -> train, validation and test, the same for every run of the same settings."""
+"""Divides a decoded image set into train, validation and test, in the same way for all runs with the same settings."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,34 +10,34 @@ import numpy as np
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
 from pipeline.data.rows import prefetch
 
-TEST_FRACTION = 0.2  # of a set that comes without a test part
-# Of every split, whatever the run's seed: runs are compared on the same validation and test images.
+TEST_FRACTION = 0.2  # of train, if a set has no test part
+# All splits use this seed, not the run's: runs are compared on the same validation and test images.
 SPLIT_SEED = 0
 DIGESTED_AT_A_TIME = 256  # images
-MIN_STD = 1 / 255  # so that a constant channel can be divided by
+MIN_STD = 1 / 255  # avoids a division by 0 for a constant channel
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some rows of an image set; the images stay where they are until taken."""
+    """Some rows of an image set. Images are read only when they are taken."""
 
     source: np.ndarray = field(repr=False)  # (all, 3, H, W) uint8, usually a memory map
     rows: np.ndarray = field(repr=False)  # (N,) int64 into `source`
     labels: np.ndarray  # (N,) int64
-    names: Sequence[str]  # N: path relative to the folder, or such as "train/123"
-    margin: int = 0  # px on every side of what is stored that are not taken
+    names: Sequence[str]  # N: path relative to the folder, or for example "train/123"
+    margin: int = 0  # px that `take` cuts off on every side of the stored images
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def nbytes(self) -> int:
-        """Memory that all images of the split would take, in bytes."""
+        """Memory that all images of the split need, in bytes."""
         return len(self) * 3 * self.image_size**2 * self.source.itemsize
 
     @property
     def image_size(self) -> int:
-        """Side of the images as they are taken, in px."""
+        """Side of the images that `take` returns, in px."""
         return self.source.shape[-1] - 2 * self.margin
 
     def take(self, positions: np.ndarray) -> np.ndarray:
@@ -50,11 +50,11 @@ class Split:
         return self.source[rows, :, centre, centre]
 
     def with_margin(self) -> Self:
-        """The same rows, of which all that is stored is taken."""
+        """The same rows, but `take` returns the whole stored images."""
         return replace(self, margin=0)
 
     def digest(self) -> str:
-        """32 hex digits of names, labels and pixels: the same for the same images, whatever the rest of the set is."""
+        """A hash of names, labels and pixels, 32 hex digits. It does not depend on the rest of the set."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         digest.update(self.labels.astype("<i8").tobytes())
         for start in range(0, len(self), DIGESTED_AT_A_TIME):
@@ -64,9 +64,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Report:
-    """What loading left out: counts of what nobody would miss and of photos not read; (path, reason) of other files.
+    """The files that loading left out.
 
-    And a line each on what it did not take as it lies there.
+    skipped, unread: counts of unimportant files, and of photos in unsupported formats. left_out: (path, reason) of
+    other files. remarks: a line on each thing that was changed or ignored.
     """
 
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Splits:
     std: tuple[float, float, float]
     flip: bool  # whether a mirrored image still belongs to its class
     report: Report
-    indices: dict[str, np.ndarray]  # per split, ascending positions in the part of the source it was taken from
+    indices: dict[str, np.ndarray]  # per split, ascending positions within the part that it comes from
 
 
 def divide(
@@ -103,12 +104,12 @@ def divide(
     limit_test: int,
     margin: int = 0,
 ) -> Splits:
-    """The splits of `decoded`: stratified, disjoint, rows ascending; no group in two of them.
+    """The splits of `decoded`: stratified and disjoint, with ascending rows. A group stays in one split.
 
-    Without a test part, 20 % of train become it. Then train and test are cut down to `limit_train` and
-    `limit_test` images (0 for all). Without a validation part, `valid_fraction` of train, in [0, 1), become
-    it (0 for none). Raises ValueError if any of these leaves a class without a train image. `margin` is that of
-    each split.
+    If there is no test part, 20 % of train become the test split. Then train and test are cut down to `limit_train` and
+    `limit_test` images (0 for all). If there is no validation part, `valid_fraction` of train, in [0, 1), becomes the
+    validation split (0 for none). Each split gets the `margin`. Raises ValueError if a class is left without a train
+    image.
     """
     labels = decoded.labels
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
@@ -137,7 +138,7 @@ def divide(
 
 
 def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, setting: str) -> np.ndarray:
-    """`count` of `rows`, classes in proportion and none left out; all if `count` is 0 or too many."""
+    """`count` of `rows`, from every class and in proportion; all rows if `count` is 0 or larger than their number."""
     if not count or count >= len(rows):
         return rows
     if count < num_classes:
@@ -148,9 +149,9 @@ def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, se
 def hold_out(
     rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str, group_of: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `rows` that stay, at least one of each class, and the `fraction` held out, at least one.
+    """The `rows` that stay, at least one of each class, and the held-out `fraction`, at least one row.
 
-    group_of: (all,) int64, where rows of one number go together; then the fraction is met as nearly as they allow.
+    group_of: (all,) int64; rows with the same number stay together, so the fraction is met only as nearly as possible.
     """
     if group_of is not None:
         held = held_out(labels[rows], group_of[rows], fraction, SPLIT_SEED)
@@ -165,8 +166,8 @@ def hold_out(
 
 
 def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`rows` in an order of which every prefix has the classes in proportion, the first rows one of each."""
-    # Raw draws and a stable sort: unlike a generator's shuffle, the same in every version of numpy.
+    """`rows` in an order in which every prefix has the classes in proportion. It starts with one row of each class."""
+    # Raw draws and a stable sort give the same order in every version of numpy. A generator's shuffle does not.
     shuffled = rows[np.argsort(np.random.PCG64(SPLIT_SEED).random_raw(len(rows)), kind="stable")]
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, first, which, counts = np.unique(labels[by_class], return_index=True, return_inverse=True, return_counts=True)
@@ -180,12 +181,12 @@ def _split(decoded: Decoded, rows: np.ndarray, margin: int) -> Split:
 
 
 def _positions(decoded: Decoded, rows: np.ndarray) -> np.ndarray:
-    """`rows`, which are of one part, counted from the first of that part."""
+    """`rows` of one part, counted from the first row of that part."""
     return rows - np.flatnonzero(decoded.parts == decoded.parts[rows[0]])[0]
 
 
 def _mean_and_std(decoded: Decoded, rows: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Per channel over the pixels of `rows`, in [0, 1] units; exact, as the sums are of integers."""
+    """Mean and deviation of the pixels of `rows` per channel, in [0, 1] units. Exact: the sums are integers."""
     pixels = len(rows) * int(np.prod(decoded.images.shape[2:]))
     total, squares = decoded.moments[rows].sum(axis=0).astype(np.float64)
     mean = total / pixels
@@ -205,17 +206,18 @@ def _digest(decoded: Decoded, rows: Mapping[str, np.ndarray], margin: int) -> st
 
 
 def held_out(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which of N images are held out, (N,) bool: whole groups, each class as near to `fraction` of it as they allow.
+    """Which of N images are held out, (N,) bool: whole groups, and of each class as nearly `fraction` as possible.
 
-    labels, groups: (N,) int64. In an order drawn by `seed`, a group is taken where that brings the held-out counts of
-    its classes nearer to what is wanted (squared distance, each class by its size), and leaves each class an image.
+    labels, groups: (N,) int64. `seed` draws the order of the groups. A group is held out if that brings the counts of
+    its classes nearer to their targets (squared distance, divided by the size of the class), and if each class keeps
+    an image.
     """
     _, first, group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     by_group = np.split(labels[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
     counts = np.bincount(labels)
     wanted, held = fraction * counts, np.zeros(len(counts), dtype=np.int64)
     taken = np.zeros(len(first), dtype=bool)
-    # Raw draws, and groups in the order of their first image: the same in every version of numpy, for any names.
+    # Raw draws, and groups in the order of their first image, give the same result in every numpy and for any names.
     draws = np.random.PCG64(seed).random_raw(len(first))
     for number in np.argsort(first)[np.argsort(draws, kind="stable")]:
         classes, more = np.unique(by_group[number], return_counts=True)

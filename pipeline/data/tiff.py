@@ -1,4 +1,4 @@
-"""TIFF files: what of their first page is refused before it takes memory, and how its numbers become levels."""
+"""TIFF files: refuses costly ones before they take memory, and turns their numbers into levels."""
 
 import struct
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from pipeline.data.bounds import MAX_PIXELS, Costly
 
 WIDTH, HEIGHT, BITS, WHITE_IS_ZERO, STRIPS, TILE_WIDTH, TILE_HEIGHT, TILES = 256, 257, 258, 262, 273, 322, 323, 324
 SUBFILE, DNG_VERSION = 254, 50706
-MOST_STRIPS = 2**20  # strips or tiles, each of which takes a Python number
-SIDE_OF_A_TILE = 4096  # px, that a tile may have whatever the size of the image
+MOST_STRIPS = 2**20  # strips or tiles; each takes one Python number
+SIDE_OF_A_TILE = 4096  # px; a tile may have this side even if the image is smaller
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 RAW = "a raw file of a camera, of which a preview alone could be read: convert it to JPEG"
 
 
 def check(file: BinaryIO) -> None:
-    """Raises ValueError for a TIFF file that is a camera's raw one, or Costly for one that hides how large it is.
+    """Raises ValueError for a raw TIFF file of a camera, and Costly for a file that hides how large it is.
 
-    Leaves `file` at its start. What cannot be understood is left to the decoder, which cannot either.
+    Leaves `file` at its start. A file that this parser cannot read passes, because the decoder cannot read it either.
     """
     file.seek(0)
     try:
@@ -44,7 +44,7 @@ def check(file: BinaryIO) -> None:
 
 
 def _first_page(file: BinaryIO, start: bytes) -> Mapping[int, tuple[int, int]]:
-    """(how many values, the first of them where it stands there and is a whole number) by tag, of the first page."""
+    """(number of values, first value) by tag, of the first page. The value is 0 if its entry holds no whole number."""
     order = ">" if start.startswith(b"MM") else "<"
     is_big = 43 in start[2:4]
     (place,) = struct.unpack_from(f"{order}Q", start, 8) if is_big else struct.unpack_from(f"{order}I", start, 4)
@@ -62,7 +62,7 @@ def _first_page(file: BinaryIO, start: bytes) -> Mapping[int, tuple[int, int]]:
 
 
 def in_levels(image: TiffImageFile) -> Image.Image:
-    """`image` in numbers whose range is that of its mode. Raises ValueError where nobody can know what is white."""
+    """`image` with numbers that fill the range of its mode. Raises ValueError if the value of white is unknown."""
     if image.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits, or with a sign, whose range is not known: convert it to 8 or 16 bits")
     if not image.mode.startswith("I;16"):

@@ -1,4 +1,4 @@
-"""What a directory of class sub-folders holds, before any file is opened."""
+"""Lists the files in a directory of class sub-folders, before any file is opened."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from pipeline.data.parts import check_classes, listed, part_folders, part_of, ph
 from pipeline.data.spellings import merged
 from pipeline.text import shown
 
-MLFLOWS = ("mlruns", "mlartifacts")  # where it is started it keeps runs in these folders, their pictures included
+MLFLOWS = ("mlruns", "mlartifacts")  # MLflow creates these where it is started; they hold runs and their pictures
 
 
 class ImageFile(NamedTuple):
@@ -23,24 +23,24 @@ class ImageFile(NamedTuple):
     part: int
     path: str  # relative to the root, with "/"
     label: str
-    # Size, and times of last change of content and of inode: no two versions share them.
+    # Size, and times of the last changes of content and inode. Each version of a file has other values.
     stamp: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass
 class Listing:
-    """What a directory holds, before any file is opened."""
+    """The content of a directory, before any file is opened."""
 
     files: list[ImageFile] = field(default_factory=list)
     train_folders: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)  # files that nobody would miss, by why
-    unread: Counter[str] = field(default_factory=Counter)  # photos in formats that are not read, by what to do
+    skipped: Counter[str] = field(default_factory=Counter)  # counts of unimportant files, by reason
+    unread: Counter[str] = field(default_factory=Counter)  # counts of photos in unsupported formats, by what to do
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
-    groups: dict[str, str] = field(default_factory=dict)  # path -> what it must stay together with
-    remarks: list[str] = field(default_factory=list)  # a line each on what was not taken as it lies there
+    groups: dict[str, str] = field(default_factory=dict)  # path -> name of its group, which stays in one split
+    remarks: list[str] = field(default_factory=list)  # a line on each thing that was changed or ignored
 
     def add(self, file: ImageFile, look: Callable[[], os.stat_result]) -> None:
-        """Takes `file`, which `look` sees on the disk, or names it where it cannot be read as one."""
+        """Adds `file`, or lists it as left out if it cannot be read. `look` returns its status on the disk."""
         try:
             status = look()
         except OSError as error:
@@ -53,11 +53,11 @@ class Listing:
             self.files.append(file._replace(stamp=stamp))
 
     def leave_out(self, path: str, reason: object) -> None:
-        """Names a file or folder that cannot be used."""
+        """Lists a file or folder that cannot be used, with the reason."""
         self.left_out.append((shown(path), str(reason)))
 
     def settle(self) -> None:
-        """Makes one class of what are spellings of one name, and sorts the files by part and path."""
+        """Merges classes whose names are spellings of one name, and sorts the files by part and path."""
         one_form = merged({*self.train_folders, *(file.label for file in self.files)})
         if one_form:
             self.files = [file._replace(label=one_form.get(file.label, file.label)) for file in self.files]
@@ -70,10 +70,11 @@ class Listing:
 def scan(root: Path) -> Listing:
     """The files below `root`, sorted by part and path.
 
-    Links are followed wherever they lead, but not back. Files that are hidden, or whose suffix is of no image, are only
-    counted, as there may be thousands; others that cannot be used are named. MLflow's folders are passed over.
+    Links are followed, except to a folder that was read already or lies above. Hidden files and files without an image
+    suffix are only counted, because there may be thousands. Other files that cannot be used are named. MLflow's folders
+    are skipped. Raises ValueError if there is nothing to train on.
     """
-    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
+    if not os.path.isdir(root):  # noqa: PTH112 - a Path raises if it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
     listing = Listing()
     parts = _part_folders(root, listing)
@@ -93,7 +94,7 @@ def scan(root: Path) -> Listing:
 
 
 def scan_below(root: Path) -> Listing:
-    """The files below the folder `root`, at any depth, by path, sorted into kinds as `scan` does, without labels."""
+    """The files below the folder `root` at any depth, sorted by path, without labels. Treats files as `scan` does."""
     listing = Listing()
     _scan_class(root, "", TRAIN, "", listing, set())
     listing.files.sort()
@@ -101,19 +102,19 @@ def scan_below(root: Path) -> Listing:
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """`counts` in words, such as `2 hidden, 1,412 not an image`; empty where all are 0."""
+    """`counts` in words, such as `2 hidden, 1,412 not an image`; empty if all are 0."""
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def unusable(status: os.stat_result) -> str:
-    """Why a file of that status can be no image; empty where it may be one."""
-    if not stat.S_ISREG(status.st_mode):  # opening one may wait for ever
+    """Why a file with this status cannot be an image; empty if it can."""
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe may block for ever
         return "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
     return "" if status.st_size else "empty"
 
 
 def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
-    """The classes that `files` train, sorted; ValueError for fewer than two, or others in later parts."""
+    """The classes of the train files, sorted. Raises ValueError if they are fewer than two, or other parts add some."""
     classes = sorted({file.label for file in files if file.part == TRAIN})
     if stray := sorted({file.label for file in files} - {*classes}):
         raise ValueError(f"{root}: no usable train image of {', '.join(stray)}, found in test or validation only")
@@ -123,7 +124,7 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
 
 
 def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
-    """(part, its folder relative to `root`); none for a tree of class folders. Remarks on photos in other folders."""
+    """(part, its folder relative to `root`); empty for a tree of class folders. Remarks on photos in other folders."""
     folders = [name for name in _folders(root, "") if name not in MLFLOWS]
     named = part_folders(folders)
     present: dict[int, str] = {}
@@ -144,7 +145,7 @@ def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
 
 
 def _innermost(root: Path, name: str, part: int) -> str:
-    """The folder of a part: `name`, or the only one in it where that goes by the same name, as archives unpack."""
+    """The folder of a part: `name`, or its only sub-folder if that means the same part, as in unpacked archives."""
     below = _folders(root, name)
     is_again = len(below) == 1 and (below[0] == name or part_of(below[0]) == part)
     return f"{name}/{below[0]}" if is_again else name
@@ -156,7 +157,7 @@ def _holds_photos(folder: Path) -> bool:
 
 
 def _scan_part(root: Path, part: int, prefix: str, listing: Listing) -> None:
-    """Adds what the class folders in the folder `prefix` of a part hold, and remarks on photos that are in none."""
+    """Adds the files in the class folders below `prefix`, the folder of a part. Remarks on photos outside them."""
     above = {_identity(root.stat()), _identity((root / prefix).stat())}
     outside = 0
     for path, entry in _entries(root, prefix, listing):
@@ -180,7 +181,7 @@ def _folders(root: Path, name: str) -> list[str]:
 
 
 def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
-    """Adds what is below the class folder `path`, each real folder once and none of `seen`, so that link cycles end."""
+    """Adds the files below the class folder `path`. Reads each real folder once and skips `seen`: link cycles end."""
     folders = deque([path])
     while folders:
         folder = folders.popleft()
@@ -198,7 +199,7 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
                 listing.skipped["MLflow's own"] += 1
             elif not entry.is_dir():
                 _add_file(entry, ImageFile(part, child, label), listing)
-            elif entry.is_symlink():  # last, so that a folder goes by its own name rather than by that of a link
+            elif entry.is_symlink():  # last, so that paths use a folder's own name, not the name of a link
                 folders.append(child)
             else:
                 folders.appendleft(child)
@@ -212,7 +213,7 @@ def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> Non
 
 
 def _is_unread(entry: os.DirEntry[str], listing: Listing) -> bool:
-    """Whether it is a photo in a format that is not read; such are counted."""
+    """Whether the entry is a photo in an unsupported format. Counts it if so."""
     name = entry.name.lower()
     if is_one := name.endswith(UNREAD):
         listing.unread[f".{name.rpartition('.')[2]} (not read: convert them to JPEG)"] += 1
@@ -220,7 +221,7 @@ def _is_unread(entry: os.DirEntry[str], listing: Listing) -> bool:
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:
-    """(path relative to `root`, entry) of what is in `folder` and not hidden, sorted by name; links lead somewhere."""
+    """(path relative to `root`, entry) of each visible entry in `folder`, sorted by name, without broken links."""
     try:
         with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -234,7 +235,7 @@ def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.Di
 
 
 def _leads_somewhere(path: str, entry: os.DirEntry[str], listing: Listing) -> bool:
-    """Names a link to nowhere or to itself: it may have been a whole class, on a disk that is not there now."""
+    """False for a link to nowhere or to itself. Lists it: it may be a whole class on a disk that is not mounted."""
     try:
         if entry.is_symlink():
             entry.stat()

@@ -1,1 +1,1 @@
-"""What is wrong with an image set: images and labels in, tables of findings out."""
+"""Finds faults in an image set: images and labels in, tables of findings out."""

@@ -1,4 +1,4 @@
-"""Names of classes that may mean one class: the same but for case, blanks or the form in which Unicode writes them."""
+"""Finds class names that may mean the same class: they differ only in case, blanks or Unicode form."""
 
 import unicodedata
 from collections import defaultdict
@@ -8,7 +8,7 @@ from pipeline.text import original
 
 
 def alike(classes: Sequence[str]) -> list[list[str]]:
-    """The groups of two or more of `classes`, as `shown` writes them, that only such differences tell apart."""
+    """Groups of two or more names that differ only in these ways. `classes`: names as `shown` writes them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups[_plain(original(name))].append(name)
@@ -16,6 +16,6 @@ def alike(classes: Sequence[str]) -> list[list[str]]:
 
 
 def _plain(name: str) -> str:
-    """`name` in its compatible form (NFKC), in lower case, without blanks and marks that take no room."""
+    """`name` in its compatible form (NFKC), in lower case, without blanks and invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(each for each in folded if not each.isspace() and unicodedata.category(each) != "Cf")

@@ -1,4 +1,4 @@
-"""Images that are there twice, equal to the bit or nearly, within a split and across splits."""
+"""Finds duplicate images, exact or near, within a split and across splits."""
 
 import numpy as np
 import pandas as pd
@@ -8,24 +8,25 @@ from torch import Tensor
 
 from pipeline.doctor.looks import Looks
 
-GRID = 16  # px of the thumbnails that are compared
-COMPONENTS = 128  # of their pixels, by variance
-SHRINKAGE = 0.1  # of the mean variance, added to each, so that mere noise is not blown up
+GRID = 16  # px of the compared thumbnails
+COMPONENTS = 128  # principal components of their pixels, those with the largest variances
+SHRINKAGE = 0.1  # share of the mean variance that is added to each variance, so that noise is not amplified
 HASH = 8  # frequencies along each axis
-MOST_BITS = 16  # of 64 that may differ; of unrelated images 32 do, give or take 4
-IMAGES_AT_ONCE = 4096  # that are numbers in place of bytes, 50 MB
-CELLS_AT_ONCE = 2**25  # of the table of similarities
+MOST_BITS = 16  # bits of 64 that may differ; unrelated images differ in 32 ± 4
+IMAGES_AT_ONCE = 4096  # images as floats at the same time, 50 MB
+CELLS_AT_ONCE = 2**25  # cells of the table of similarities
 
 COLUMNS = ["image", "twin", "kind", "similarity", "bits"]
 
 
 def find(looks: Looks, parts: np.ndarray, eligible: np.ndarray, similarity: float) -> pd.DataFrame:
-    """Each image that has a twin in its own part or an earlier one: a row per such part, with the nearest twin there.
+    """A row for each image and each part in which it has a twin: its own part or an earlier one.
 
-    parts: (N,) int, ascending: 0 for train and so on. eligible: (N,) bool, which images are compared.
-    Of two twins in one part the later is the `image`, the earlier its `twin`, both positions in `looks`. `kind` is
-    exact where the pixels are equal, else near: two witnesses agree, a `similarity` of at least so much (the cosine
-    between whitened thumbnails, in [-1, 1]) and a perceptual hash that differs in `bits`, 16 of 64 at most.
+    parts: (N,) int, ascending: 0 for train and so on. eligible: (N,) bool: the images that are compared.
+    `image` and `twin` are positions in `looks`; `twin` is the nearest one in that part. Within one part, the later of
+    the two is the `image`. `kind` is exact if all pixels are equal, else near. Near twins pass two tests: their
+    similarity (the cosine between whitened thumbnails, in [-1, 1]) is at least `similarity`, and their perceptual
+    hashes differ in at most 16 of 64 `bits`.
     """
     features, hashes = whitened(looks.thumbnails), perceptual_hashes(looks.thumbnails)
     places = [np.flatnonzero((parts == part) & eligible) for part in range(int(parts.max()) + 1)]
@@ -36,7 +37,7 @@ def find(looks: Looks, parts: np.ndarray, eligible: np.ndarray, similarity: floa
             rest = images[twins < 0]
             nearest, alike = _nearest(features, rest, places[earlier])
             bits = (hashes[rest] != hashes[nearest]).sum(1)
-            # Of two others, too, the cosine may round to 1.
+            # similarity=1 finds only exact twins: for different images, too, the cosine may round to 1.
             close = (alike >= similarity) & (bits <= MOST_BITS) & (similarity < 1)
             found += [
                 _rows(images[twins >= 0], twins[twins >= 0], "exact", 1.0, 0),
@@ -47,10 +48,10 @@ def find(looks: Looks, parts: np.ndarray, eligible: np.ndarray, similarity: floa
 
 
 def whitened(thumbnails: np.ndarray) -> Tensor:
-    """Unit vectors (N, up to 128) whose products say how alike two images are, whatever their brightness and contrast.
+    """Unit vectors (N, up to 128). The product of two is the similarity of the images, without brightness and contrast.
 
-    The pixels' principal components, each divided by its deviation over the set: of raw pixels all skies are alike.
-    Mirrored and turned copies are not alike.
+    They are the principal components of the pixels, each divided by its deviation over the set. With raw pixels, all
+    skies would look alike. Mirrored and turned copies do not look alike.
     """
     cell = thumbnails.shape[-1] // GRID
     blocks = torch.from_numpy(thumbnails).split(IMAGES_AT_ONCE)
@@ -65,9 +66,10 @@ def whitened(thumbnails: np.ndarray) -> Tensor:
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """Bits (N, 64) bool: the signs of the 8 x 8 lowest frequencies of the grey image, constants aside.
+    """Bits (N, 64) bool: the signs of the 8 x 8 lowest frequencies of the grey image, without constant ones.
 
-    The pHash of Zauner 2010 ("Implementation and Benchmarking of Perceptual Image Hash Functions") without its median.
+    This is the pHash of Zauner 2010 ("Implementation and Benchmarking of Perceptual Image Hash Functions"), without its
+    median.
     """
     side = thumbnails.shape[-1]
     waves = np.cos(np.pi * np.outer(np.arange(1, HASH + 1), 2 * np.arange(side) + 1) / (2 * side)).astype(np.float32)
@@ -77,7 +79,7 @@ def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _exact(digests: np.ndarray, images: np.ndarray, among: np.ndarray, same: bool) -> np.ndarray:
-    """For each of `images`, the first of `among` with its digest, (N,); -1 where there is none but itself."""
+    """For each of `images`, the first of `among` with the same digest, (N,); -1 if there is no other image."""
     first = pd.Series(among, index=pd.Index([each.tobytes() for each in digests[among]]))
     first = first[~first.index.duplicated()]
     twins = first.reindex([each.tobytes() for each in digests[images]], fill_value=-1).to_numpy()
@@ -85,13 +87,13 @@ def _exact(digests: np.ndarray, images: np.ndarray, among: np.ndarray, same: boo
 
 
 def _nearest(features: Tensor, images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `images`, the position and the similarity of the nearest of those `among` that come before it."""
+    """For each of `images`, the position and the similarity of the nearest image in `among` that comes before it."""
     nearest, alike = np.zeros(len(images), dtype=np.int64), np.full(len(images), -1.0, dtype=np.float32)
     others = features[torch.from_numpy(among)]
     rows = max(1, CELLS_AT_ONCE // max(1, len(among)))
     for start in range(0, len(images), rows):
         block = images[start : start + rows]
-        # Both ascend: of what comes after the block's last image nothing need be asked.
+        # Both arrays ascend, so images after the last one of the block are not compared.
         before = int(np.searchsorted(among, block[-1]))
         if not before:
             continue
@@ -110,9 +112,9 @@ def _rows(images: np.ndarray, twins: np.ndarray, kind: str, similarity: object, 
 
 
 def in_order(found: pd.DataFrame, parts: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """`found` with what matters most first.
+    """`found` with the most important rows first.
 
-    Exact copies of two classes, then test images in train, then other splits' pairs; exact before near.
+    The order is: exact copies in two classes, test images in train, pairs of other splits; exact before near.
     """
     image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
     distance, is_near = parts[image] - parts[twin], found["kind"] == "near"
@@ -122,6 +124,6 @@ def in_order(found: pd.DataFrame, parts: np.ndarray, labels: np.ndarray) -> pd.D
 
 
 def contradictions(found: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """The rows of `found` whose images are equal to the bit and of two classes."""
+    """The rows of `found` whose images are exact copies but have two classes."""
     image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
     return found[(labels[image] != labels[twin]) & (found["kind"] == "exact").to_numpy()]

@@ -1,4 +1,4 @@
-"""One pass over all images: a thumbnail of each, and numbers that say how it looks."""
+"""Computes a thumbnail of each image, and numbers that describe its look, in one pass over all images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from tqdm import tqdm
 from pipeline.data import Split
 from pipeline.data.augmentation import resize
 
-SIDE = 32  # px of a thumbnail: 3 kB an image, kept in memory
+SIDE = 32  # px of a thumbnail: 3 kB per image, kept in memory
 PIXELS_AT_ONCE = 2**23
-BLUR_SPAN = 5  # px of the box that blurs once more
-PLAIN_GRID, PLAIN_LEVELS = 64, 3.0  # most pixels along each axis that are asked for their colour; levels of 255
-OCTAVES = 4  # of detail, from that between neighbouring pixels of a thumbnail on
+BLUR_SPAN = 5  # px of the box that blurs an image once more
+PLAIN_GRID, PLAIN_LEVELS = 64, 3.0  # most pixels along each axis whose colour is checked; levels of 255
+OCTAVES = 4  # of detail; the first is the detail between neighbouring pixels of a thumbnail
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """N images in brief, in their order."""
+    """Descriptions of N images, in their order."""
 
     thumbnails: np.ndarray  # (N, 3, SIDE, SIDE) uint8
-    digests: np.ndarray  # (N,) of 16 bytes: equal for equal pixels alone
-    contrast: np.ndarray  # (N,) float32: standard deviation of the pixels of the channel with most of it, in levels
-    blur: np.ndarray  # (N,) float32 in [0, 1], 1 where blurring once more takes nothing away
-    plain: np.ndarray  # (N,) float32 in [0, 1]: share of pixels of one colour, the middle one
+    digests: np.ndarray  # (N,) of 16 bytes: equal only for equal pixels
+    contrast: np.ndarray  # (N,) float32: largest standard deviation of the pixels of a channel, in levels
+    blur: np.ndarray  # (N,) float32 in [0, 1]: 1 if blurring once more removes nothing
+    plain: np.ndarray  # (N,) float32 in [0, 1]: share of pixels that have the median colour
     statistics: np.ndarray  # (N, 12) float32: colours in levels of 255, then details in natural logarithms
 
 
 def survey(split: Split, *, progress: bool = True) -> Looks:
-    """The looks of all images of `split`, read once."""
+    """The looks of all images of `split`. Reads each image once."""
     block = max(1, PIXELS_AT_ONCE // int(np.prod(split.source.shape[1:])))
     parts: list[tuple[np.ndarray, ...]] = []
     with tqdm(total=len(split), desc="looking", unit="image", disable=None if progress else True) as bar:
@@ -57,10 +57,10 @@ def _look(images: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def blur(grey: Tensor) -> Tensor:
-    """How blurred (B, H, W) images are, in [0, 1] (B,): the share of their variation that a box blur leaves, at most.
+    """How blurred images (B, H, W) are, (B,) in [0, 1]: the share of their variation that a box blur leaves.
 
-    The measure of Crete et al. 2007 (doi:10.1117/12.702790), along rows and columns, the more blurred of which counts;
-    1 for an image without variation.
+    This is the measure of Crete et al. 2007 (doi:10.1117/12.702790). It is computed along rows and along columns, and
+    the larger value counts. It is 1 for an image without variation.
     """
     shares = []
     for axis in (1, 2):
@@ -68,7 +68,7 @@ def blur(grey: Tensor) -> Tensor:
         index = torch.arange(-span, length + span).clamp(0, length - 1)
         padded = grey.index_select(axis, index)
         variation = grey.diff(dim=axis).abs()
-        # A box moved on by one pixel gains the pixel at its front and loses that at its back.
+        # A box that moves by one pixel gains the pixel at its front and loses the pixel at its back.
         front, back = (padded.narrow(axis, start, length - 1) for start in (BLUR_SPAN, 0))
         lost = (variation - (front - back).abs() / BLUR_SPAN).clamp(min=0)
         shares.append(1 - lost.sum((1, 2)) / variation.sum((1, 2)).clamp(min=1e-6))
@@ -76,14 +76,14 @@ def blur(grey: Tensor) -> Tensor:
 
 
 def _plain(images: Tensor) -> Tensor:
-    """The share (B,) of the pixels of (B, 3, H, W) images that are of the middle colour, but for compression."""
+    """The share (B,) of the pixels of images (B, 3, H, W) that have the median colour, apart from compression noise."""
     step = -(-images.shape[-1] // PLAIN_GRID)
     some = images[..., ::step, ::step].flatten(2)
     return ((some - some.median(2, keepdim=True).values).abs() <= PLAIN_LEVELS).all(1).float().mean(1)
 
 
 def _statistics(images: Tensor) -> Tensor:
-    """Per image (B, 3, H, W): mean and deviation of each channel, colourfulness; then the detail of each octave."""
+    """For each of images (B, 3, H, W): mean and deviation of each channel, colourfulness, the detail of each octave."""
     colours = [
         images.mean((2, 3)),
         images.std((2, 3), correction=0),

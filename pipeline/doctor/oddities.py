@@ -1,4 +1,4 @@
-"""Images that may be no pictures of anything: blank, tiny, stretched out, blurred, or unlike all others."""
+"""Finds images that may show nothing useful: blank, tiny, stretched out, blurred, or unlike all others."""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +6,14 @@ from sklearn.neighbors import NearestNeighbors
 
 from pipeline.doctor.looks import OCTAVES, Looks
 
-BLANK_CONTRAST = 2.0  # levels of 255: below it, what remains is a file's compression
-# Of placeholders, drawings and pages of text two thirds and more of the pixels are of one colour; of photos, even
-# before a plain wall, half. Of a set whose usual image has a third, such as scanned digits, that says nothing.
+BLANK_CONTRAST = 2.0  # levels of 255: lower contrast is only compression noise
+# In placeholders, drawings and pages of text, two thirds or more of the pixels have one colour. In photos, at most half
+# have one, even in front of a plain wall. If a third have one in the usual image of a set, as in scanned digits, the
+# share says nothing.
 PLAIN, USUALLY_PLAIN = 0.6, 0.3
-ENLARGED = 2  # times, beyond which a file is called tiny
-NEIGHBOURS = 5  # so that four copies of an odd image do not make it a common one
-LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # deviations so small are no differences
+ENLARGED = 2  # a file is tiny if it must be enlarged by more than this factor
+NEIGHBOURS = 5  # so that four copies of an odd image do not make it common
+LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # smaller deviations are not differences
 PLAIN_IMAGE = "mostly of one colour (a placeholder, a text, a drawing?)"
 
 
@@ -24,9 +25,10 @@ def blank(looks: Looks) -> np.ndarray:
 def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: float, max_aspect: float) -> pd.DataFrame:
     """A row per odd image, the oddest first: its position as `image`, `why`, and the numbers behind it.
 
-    sizes: (N, 2) width and height of the files in px, 0 where unknown; None for a set without files.
-    Blurred and unlike are so by more than `deviations` robust standard deviations of the set: what all of it is,
-    nothing in it is odd for. Unlike is the distance to the fifth nearest in colours and detail, by its logarithm.
+    sizes: (N, 2) width and height of the files in px, 0 if unknown; None for a set without files.
+    An image is blurred, or unlike all others, if its value is more than `deviations` robust standard deviations above
+    the median of the set. So a property that all images share makes none of them odd. "Unlike" uses the logarithm of
+    the distance to the fifth nearest image in colours and detail.
     """
     empty = blank(looks)
     blurred, unlike = np.zeros(len(empty)), np.zeros(len(empty))
@@ -61,7 +63,7 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
 
 
 def robust(values: np.ndarray, least: float | np.ndarray) -> np.ndarray:
-    """How many deviations each of `values` (N, ...) lies above the median; one is 1.4826 MAD, and at least `least`."""
+    """How many deviations each of `values` (N, ...) is above the median. One is 1.4826 MAD, and at least `least`."""
     away = values - np.median(values, axis=0)
     return np.asarray(away / np.maximum(1.4826 * np.median(np.abs(away), axis=0), least))
 
@@ -72,5 +74,5 @@ def _log_distance(statistics: np.ndarray) -> np.ndarray:
     scaled = robust(statistics, least)
     neighbours = min(NEIGHBOURS, len(scaled) - 1)
     distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(scaled).kneighbors()
-    # Less than a tenth of a deviation is no distance: a set may hold copies.
+    # Distances below a tenth of a deviation do not count, because a set may contain copies.
     return np.asarray(np.log(np.maximum(distances[:, -1], 0.1)))

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: confident learning over what cross-validated networks predict."""
+"""Finds labels that are probably wrong, by confident learning on the predictions of cross-validated networks."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from pipeline.params import TrainParams
 from pipeline.training.recipe import Recipe
 from pipeline.training.update import predict
 
-# What learns CIFAR-10 fastest (experiments/cifar10_fast.yaml), half as wide.
+# The recipe that learns CIFAR-10 fastest (experiments/cifar10_fast.yaml), with half the width.
 NETWORK = {"model": "fast", "width": 32, "image_size": SIDE, "valid_fraction": 0}
 OPTIMIZER = {"optimizer": "muon", "normalise_weights": "on", "momentum": 0.6, "weight_decay": 0, "bias_lr": 2}
 MAX_LR = 0.016
@@ -28,7 +28,7 @@ AUGMENTATION = {"crop_padding": 2, "first_size": 24}
 RECIPE = {**NETWORK, **OPTIMIZER, **CYCLE, **AUGMENTATION}
 
 LARGEST_BATCH, SMALLEST_BATCH = 500, 32
-UPDATES = 240  # of each training at least
+UPDATES = 240  # at least, in each training
 LEAST_EPOCHS = 4
 PREDICTED_AT_ONCE = 512
 
@@ -36,10 +36,11 @@ PREDICTED_AT_ONCE = 512
 def probabilities(
     splits: Splits, *, folds: int, epochs: int | None, flip: str, seed: int, device: torch.device, precision: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fold by fold: the positions in the train split that it held out, and their class probabilities (n, C).
+    """For each fold: the positions in the train split that it holds out, and their class probabilities (n, C).
 
-    The train split's images are thumbnails of 32 px, each class has `folds` of them or more. epochs: of each training;
-    None for as many as make 240 updates, and 4 at least. Where `flip` has them mirrored, both views are averaged.
+    The images of the train split must be thumbnails of 32 px, and each class must have at least `folds` of them.
+    epochs: of each training; None for enough to make 240 updates, and at least 4. If `flip` mirrors images, the
+    predictions for both views are averaged.
     """
     train = splits.train
     for learnt, held in _folds(train.labels, folds, seed):
@@ -68,17 +69,17 @@ def _rows(split: Split, positions: np.ndarray) -> Split:
 
 
 def can_be_checked(labels: np.ndarray, folds: int) -> np.ndarray:
-    """(N,) bool: images of classes with `folds` images or more, so that each fold's training has seen the class."""
+    """(N,) bool: images of classes with at least `folds` images, so that the training of each fold sees the class."""
     return np.bincount(labels)[labels] >= folds
 
 
 def suspects(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """A row per suspect, the likeliest error first: its position, `given` and `suggested` class, their probabilities.
 
-    labels: (N,) of 0 to C - 1, each there. probabilities: (N, C), of networks that did not learn from the image.
-    Confident learning (Northcutt et al. 2021, arXiv:1911.00068): an image counts as of another class where its
-    probability is above the mean that images of that class have; from those counts follows how many labels of each
-    class are wrong, and so many of the least confident are named (cleanlab's prune_by_class).
+    labels: (N,) from 0 to C - 1; each class occurs. probabilities: (N, C), from networks that did not learn from the
+    image. Confident learning (Northcutt et al. 2021, arXiv:1911.00068) counts an image for another class if its
+    probability is above the mean of that class's own images. These counts give the number of wrong labels in each
+    class. So many of its least confident images are named (cleanlab's prune_by_class).
     """
     wrong = find_label_issues(labels, probabilities, filter_by="prune_by_class", n_jobs=1)
     confidence = get_self_confidence_for_each_label(labels, probabilities)
