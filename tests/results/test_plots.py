@@ -266,7 +266,9 @@ def explained(maps, count=2):
     return plots.explanations(pictures(count), panels, [f"true {i}\npredicted x 0.9" for i in range(count)], "digits")
 
 
-@pytest.mark.parametrize("make", [lambda: plots.gallery(pictures(3), ["cat"] * 3, "digits"), lambda: explained(np.ones((2, 8, 6)))])
+@pytest.mark.parametrize(
+    "make", [lambda: plots.gallery(pictures(3), ["cat"] * 3, "digits"), lambda: explained(np.ones((2, 8, 6)))]
+)
 def test_no_ticks_are_reckoned_for_axes_that_show_none(make, monkeypatch):
     reckoned = []
     update = Axis._update_ticks
