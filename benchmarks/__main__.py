@@ -1,6 +1,8 @@
 """The contests, as Markdown tables and a figure: python -m benchmarks [name ...], those of CONTESTS or all
 
 They go to standard output as they are done, and to build/benchmarks.md; rates are medians (lowest to highest).
+PHOTOS=<number> says how many photos are made up for `predicting` and `features`; PHOTOS=<class folders of photos> takes
+1,000 of those instead, and for `predicting` the network that folders of photos get by default.
 """
 
 import os
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import contest
 from benchmarks.contest import PROJECT, Rates
+from benchmarks.photo_folders import link_photos
 from benchmarks.predicting import write_photos
 from benchmarks.synthetic import write_folder
 from benchmarks.training import BATCH
@@ -37,7 +41,8 @@ PEERS: dict[str, dict[str, float]] = {  # how many times the peer's rate the pip
     "bare_blocks_kept": {"resnet18": 0.97, "resnet9": 0.97, "vit": 0.97},
 }
 UPDATES, NOTEBOOK_UPDATES, PRODUCTS = 4, 2, 10  # of a lap
-PHOTOS = int(os.environ.get("PHOTOS", 4000))
+PHOTOS = os.environ.get("PHOTOS", "4000")  # how many to make up, or a folder of class folders
+REAL_PHOTOS = 1000  # of such a folder
 Row = tuple[str, str, str, float, str]
 
 
@@ -92,15 +97,40 @@ def parts() -> Iterator[Row]:
 
 def predicting() -> Iterator[Row]:
     """A folder of photos predicted, beside its two halves alone, and what these would come to one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_photos(Path(folder), PHOTOS)
-        contenders = {name: ("benchmarks.predicting", name, folder) for name in ("predict", "decode", "forward")}
+    with _photos() as (folder, number):
+        trained_on = [] if PHOTOS.isdecimal() else [str(folder)]
+        names = ("predict", "decode", "forward")
+        contenders = {name: ("benchmarks.predicting", name, str(folder), *trained_on) for name in names}
         rates = contest.hold(contenders, ROUNDS, dict.fromkeys(contenders, 1))
-    ours, what = rates["predict"], f"predict {PHOTOS:,} photos, images/s"
+    ours, what = rates["predict"], f"predict {number:,} photos, images/s"
     for peer in ("decode", "forward"):
         yield (what, f"{ours}", f"{peer} alone: {rates[peer]}", ours.median / rates[peer].median, "")
     both = 1 / (1 / rates["decode"].median + 1 / rates["forward"].median)
     yield (what, f"{ours}", f"one after the other: {both:,.0f}", ours.median / both, ">= 0.8")
+
+
+def features() -> Iterator[Row]:
+    """Features of photos as a probe takes them the first time, beside bare loops."""
+    with _photos() as (folder, number):
+        contenders = {name: ("benchmarks.features", name, str(folder)) for name in ("probe", "workers", "threads")}
+        rates = contest.hold(contenders, ROUNDS, dict.fromkeys(contenders, 1))
+    ours, fastest = rates["probe"], max(("workers", "threads"), key=lambda name: rates[name].median)
+    for peer in ("workers", "threads"):
+        wanted = ">= 0.9" if peer == fastest else ""
+        beside = f"bare loop, {peer}: {rates[peer]}"
+        yield (f"features of {number:,} photos/s", f"{ours}", beside, ours.median / rates[peer].median, wanted)
+
+
+@contextmanager
+def _photos() -> Iterator[tuple[Path, int]]:
+    """A folder of class folders for as long as it is used, and how many photos it holds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if PHOTOS.isdecimal():
+            write_photos(folder, int(PHOTOS))
+            yield folder, int(PHOTOS)
+        else:
+            yield folder, link_photos(folder, Path(PHOTOS).expanduser(), REAL_PHOTOS)
 
 
 def start() -> Iterator[Row]:
@@ -126,6 +156,7 @@ CONTESTS: dict[str, Callable[[], Iterator[Row]]] = {
     "tracking": tracking,
     "parts": parts,
     "predicting": predicting,
+    "features": features,
     "start": start,
 }
 

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axis import Axis
 from PIL import Image
 
 from pipeline.results import metrics, plots
@@ -269,6 +270,17 @@ def test_an_empty_gallery_says_so():
 def explained(maps, count=2):
     panels = [("for the predicted class", maps), ("for the true class", np.ones_like(maps))]
     return plots.explanations(pictures(count), panels, [f"true {i}\npredicted x 0.9" for i in range(count)], "digits")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: plots.gallery(pictures(3), ["cat"] * 3, "digits"), lambda: explained(np.ones((2, 8, 6)))]
+)
+def test_no_ticks_are_reckoned_for_axes_that_show_none(make, monkeypatch):
+    reckoned = []
+    update = Axis._update_ticks
+    monkeypatch.setattr(Axis, "_update_ticks", lambda axis: reckoned.append(axis) or update(axis))
+    render(make())
+    assert not [axis for axis in reckoned if not axis.axes.axison]
 
 
 def test_explanations_lay_each_map_over_its_image():
