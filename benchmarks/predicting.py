@@ -1,8 +1,8 @@
-"""Contenders in predicting a folder of photos: the step as a user runs it, and its two halves alone.
+"""Contenders in predicting a folder of photos: the step as a user runs it, and each of its two halves alone.
 
-python -m benchmarks.predicting <contender> <folder>   as `contest` starts it: laps are asked for on standard input
+python -m benchmarks.predicting <contender> <folder>   `contest` starts this, and requests laps on standard input
 
-A lap's unit is one pass over the folder. A training to predict with is made first, on scanned digits.
+A unit of work is one pass over the folder. `predict` first trains a network on scanned digits.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from pipeline.data.batches import batch_size
 from pipeline.data.decoder import decode as decode_file
 from pipeline.training import device
 
-IMAGE_SIZE = 32  # px, as the network takes them
-PHOTO = (640, 480)  # px, as they lie on the disk
+IMAGE_SIZE = 32  # px, for the network
+PHOTO = (640, 480)  # px, on the disk
 
 
 def predict(laps: Laps, folder: Path) -> None:
-    """The step `predict` from its start to the end of its run, with calibration known, table and contact sheet."""
+    """The step `predict` from start to end of its run, with known calibration, including table and contact sheet."""
     from pipeline.__main__ import main
     from pipeline.params import PredictParams
     from pipeline.steps import predict as step
@@ -44,7 +44,7 @@ def predict(laps: Laps, folder: Path) -> None:
 
 
 def decode(laps: Laps, folder: Path) -> None:
-    """Nothing but decoding and scaling, in a DataLoader with a worker per core."""
+    """Only decoding and scaling, in a DataLoader with a worker per core."""
     photos = _Photos(sorted(map(str, folder.rglob("*.jpg"))))
     loader = DataLoader(photos, batch_size(IMAGE_SIZE), num_workers=os.cpu_count() or 1, persistent_workers=True)
     while True:
@@ -52,7 +52,7 @@ def decode(laps: Laps, folder: Path) -> None:
 
 
 def forward(laps: Laps, folder: Path) -> None:
-    """Nothing but forward passes of the same network over as many images, ready in memory."""
+    """Only forward passes of the same network, over the same number of images, which are in memory already."""
     where = device.choose("auto")
     network = models.build("resnet18", num_classes=10, image_size=IMAGE_SIZE).to(where).eval()
     num_images = len([*folder.rglob("*.jpg")])
@@ -76,7 +76,7 @@ class _Photos(Dataset[np.ndarray]):
 
 
 def write_photos(root: Path, num_photos: int) -> None:
-    """JPEG files of 640 x 480 px, as hard to decode as photos: blurred shapes under a little noise."""
+    """Writes JPEG files of 640 x 480 px: blurred shapes with a little noise, as hard to decode as photos."""
     draw = np.random.default_rng(0)
     for number in range(num_photos):
         coarse = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)
