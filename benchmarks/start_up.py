@@ -1,4 +1,4 @@
-"""Measures the time of a start, in a process of its own: to the imports, to the first update, or for the splits alone.
+"""Measures how long a start takes, in a separate process: the imports, up to the first update, or only the splits.
 
 python -m benchmarks.start_up imports | first_update   prints seconds since the process began
 python -m benchmarks.start_up splits <folder>          prints seconds for reading the splits, after the imports
