@@ -1,1 +1,1 @@
-"""Measurements of the pipeline, each beside a peer in the same run. Numbers depend on the machine: state it."""
+"""Measures the pipeline next to a peer in the same run. Numbers depend on the machine, so name it with them."""

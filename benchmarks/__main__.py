@@ -1,8 +1,9 @@
-"""The contests, as Markdown tables and a figure: python -m benchmarks [name ...], those of CONTESTS or all
+"""Runs the contests: python -m benchmarks [name ...]. The names are keys of CONTESTS; without names, all run.
 
-They go to standard output as they are done, and to build/benchmarks.md; rates are medians (lowest to highest).
-PHOTOS=<number> says how many photos are made up for `predicting` and `features`; PHOTOS=<class folders of photos> takes
-1,000 of those instead, and for `predicting` the network that folders of photos get by default.
+Prints each Markdown row when it is ready, and writes build/benchmarks.md and a figure per model. Rates are medians
+(lowest to highest). PHOTOS=<number> sets the number of generated photos for `predicting` and `features`.
+PHOTOS=<class folders of photos> uses 1,000 of those photos instead, and `predicting` then uses the default network for
+folders of photos.
 """
 
 import os
@@ -34,20 +35,20 @@ from pipeline import models
 OUT = PROJECT / "build"
 ROUNDS = 5
 MODELS = ("resnet18", "resnet9", "vit")
-PEERS: dict[str, dict[str, float]] = {  # how many times the peer's rate the pipeline must reach
+PEERS: dict[str, dict[str, float]] = {  # the ratio to the peer's rate that the pipeline must reach
     "notebook": {"resnet18": 3, "resnet9": 3, "vit": 3},
     "lightning": {"resnet18": 1.2, "resnet9": 1.2, "vit": 1.2},
     "bare": {"resnet18": 1.25, "resnet9": 1.25, "vit": 1.15},
     "bare_blocks_kept": {"resnet18": 0.97, "resnet9": 0.97, "vit": 0.97},
 }
-UPDATES, NOTEBOOK_UPDATES, PRODUCTS = 4, 2, 10  # of a lap
-PHOTOS = os.environ.get("PHOTOS", "4000")  # how many to make up, or a folder of class folders
-REAL_PHOTOS = 1000  # of such a folder
+UPDATES, NOTEBOOK_UPDATES, PRODUCTS = 4, 2, 10  # per lap
+PHOTOS = os.environ.get("PHOTOS", "4000")  # number of photos to generate, or a folder of class folders
+REAL_PHOTOS = 1000  # photos used from such a folder
 Row = tuple[str, str, str, float, str]
 
 
 def training() -> Iterator[Row]:
-    """Images per second in training, and what share of the machine's own products that is."""
+    """Training in images per second, and its share of the speed of the machine's matrix products."""
     for model in MODELS:
         contenders = {name: ("benchmarks.training", name, model) for name in ("pipeline", *PEERS, "product")}
         units = dict.fromkeys(contenders, UPDATES) | {"notebook": NOTEBOOK_UPDATES, "product": PRODUCTS}
@@ -60,7 +61,7 @@ def training() -> Iterator[Row]:
 
 
 def compiling() -> Iterator[Row]:
-    """Updates as torch compiles them, beside those that it does not."""
+    """Compiled updates, next to updates that are not compiled."""
     for model in MODELS:
         contenders = {name: ("benchmarks.training", name, model) for name in ("compiled", "untracked")}
         rates = contest.hold(contenders, 3, dict.fromkeys(contenders, UPDATES))
@@ -69,7 +70,7 @@ def compiling() -> Iterator[Row]:
 
 
 def tracking() -> Iterator[Row]:
-    """Whole epochs, all kept and recorded, beside the loop alone; of the fast network, as its epochs are short."""
+    """Epochs with tracking and saved states, next to the loop alone. Uses the fast network: its epochs are short."""
     contenders = {name: ("benchmarks.training", name, "fast") for name in ("pipeline", "untracked")}
     rates = contest.hold(contenders, 3, dict.fromkeys(contenders, 88))
     ours, alone = rates["pipeline"], rates["untracked"]
@@ -83,7 +84,7 @@ def tracking() -> Iterator[Row]:
 
 
 def parts() -> Iterator[Row]:
-    """What surrounds training, beside the usual way."""
+    """Augmentation, evaluation and explanation, next to the usual ways."""
     contests: tuple[tuple[str, str, str, float, tuple[int, int]], ...] = (
         ("augmentation, images/s", "augment_batches", "augment_one_by_one", 10, (200, 20)),
         ("evaluation, images/s", "evaluate", "forward", 0.95, (1, 1)),
@@ -96,7 +97,7 @@ def parts() -> Iterator[Row]:
 
 
 def predicting() -> Iterator[Row]:
-    """A folder of photos predicted, beside its two halves alone, and what these would come to one after the other."""
+    """Predicting a folder of photos, next to its two halves alone, and to both halves one after the other."""
     with _photos() as (folder, number):
         trained_on = [] if PHOTOS.isdecimal() else [str(folder)]
         names = ("predict", "decode", "forward")
@@ -110,7 +111,7 @@ def predicting() -> Iterator[Row]:
 
 
 def features() -> Iterator[Row]:
-    """Features of photos as a probe takes them the first time, beside bare loops."""
+    """Computing the features of photos for a first probe, next to bare loops."""
     with _photos() as (folder, number):
         contenders = {name: ("benchmarks.features", name, str(folder)) for name in ("probe", "workers", "threads")}
         rates = contest.hold(contenders, ROUNDS, dict.fromkeys(contenders, 1))
@@ -123,7 +124,7 @@ def features() -> Iterator[Row]:
 
 @contextmanager
 def _photos() -> Iterator[tuple[Path, int]]:
-    """A folder of class folders for as long as it is used, and how many photos it holds."""
+    """A folder of class folders that exists inside this context, and its number of photos."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if PHOTOS.isdecimal():
@@ -134,7 +135,7 @@ def _photos() -> Iterator[tuple[Path, int]]:
 
 
 def start() -> Iterator[Row]:
-    """Seconds until something happens, each time in a new process, the first of each not counted."""
+    """Seconds to the first update and to the splits. Each time is from a new process; the first one does not count."""
     with tempfile.TemporaryDirectory() as folder:
         seconds: dict[str, list[float]] = {"imports": [], "first_update": []}
         for _ in range(ROUNDS + 1):
@@ -181,7 +182,7 @@ def _seconds(folder: str, *what: str) -> float:
 
 
 def _flops(model: str) -> float:
-    """Floating-point operations of a forward and backward pass, per image."""
+    """Floating-point operations per image of a forward and backward pass."""
     network = models.build(model, num_classes=10, image_size=32)
     with FlopCounterMode(display=False) as counter:
         network(torch.randn(2, 3, 32, 32)).sum().backward()
@@ -213,7 +214,7 @@ def _machine() -> str:
 
 
 def main(asked: list[str]) -> None:
-    """Holds the contests `asked` for, or all."""
+    """Runs the contests in `asked`, or all if it is empty."""
     OUT.mkdir(exist_ok=True)
     lines = [_machine(), "", "| what | pipeline | beside | ratio | wanted |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)

@@ -1,4 +1,4 @@
-"""Contenders started once, asked for laps in turns: what disturbs the machine is spread then, not a result."""
+"""Starts contenders once and asks them for laps in turns, so that other load on the machine affects all of them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Rates:
-    """What a contender reached in its laps."""
+    """The rates of a contender, one per lap."""
 
     laps: tuple[float, ...]
 
@@ -32,9 +32,9 @@ class Rates:
 
 
 def hold(contenders: Mapping[str, Sequence[str]], rounds: int, units: Mapping[str, int]) -> dict[str, Rates]:
-    """The rates of `contenders`, name -> module and arguments, in `rounds` laps of so many `units` of work each.
+    """The rates of `contenders` (name -> module and arguments) in `rounds` laps. `units`: work units per lap, by name.
 
-    Only one of them runs at any time. Raises RuntimeError where one of them ends before it was asked to.
+    Only one of them runs at any time. Raises RuntimeError if one of them ends too early.
     """
     running = {name: Contender(name, command) for name, command in contenders.items()}
     try:
@@ -42,7 +42,7 @@ def hold(contenders: Mapping[str, Sequence[str]], rounds: int, units: Mapping[st
             contender.start()
         laps: dict[str, list[float]] = {name: [] for name in running}
         for turn in range(rounds):
-            # Each round in another order, so that nobody always follows the same one.
+            # Each round has another order, so that no contender always follows the same one.
             names = list(running)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 laps[name].append(running[name].lap(units[name]))
@@ -53,16 +53,16 @@ def hold(contenders: Mapping[str, Sequence[str]], rounds: int, units: Mapping[st
 
 
 class Contender:
-    """A process that works when it is asked to."""
+    """A process that works on request."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
         self._command = command
         self._process: subprocess.Popen[str] | None = None
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - for as long as the process; a pipe would fill up
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process; a pipe would fill up
 
     def start(self) -> None:
-        """Starts it, and waits until it has warmed up."""
+        """Starts the process, and waits until it has warmed up."""
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_DISABLE_TELEMETRY": "true"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", *self._command],
@@ -75,13 +75,13 @@ class Contender:
         self._answer()
 
     def lap(self, units: int) -> float:
-        """The rate of `units` of its work."""
+        """The rate of a lap of `units` of work."""
         assert self._process is not None and self._process.stdin is not None
         print(units, file=self._process.stdin, flush=True)
         return float(self._answer()["rate"])  # type: ignore[arg-type]
 
     def end(self) -> None:
-        """Ends it: without more to do it leaves, and clears up, of its own accord."""
+        """Ends the process. When its input closes, it cleans up and exits; after 30 s it is killed."""
         if self._process is None:
             return
         try:

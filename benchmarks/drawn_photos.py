@@ -1,9 +1,9 @@
-"""A folder of photos that are drawn: classes that differ by colour, texture or shape, in many sizes and formats.
+"""Draws folders of photos: classes that differ by colour, texture or shape, in many sizes and formats.
 
-python -m benchmarks.drawn_photos FOLDER [number, 3000]   writes, the same every time,
-  FOLDER/photos/<class>/   so many photos of eight classes, some with a fault that `doctor` should name
-  FOLDER/few/train|test/   four other classes, 20 photos of each to learn from and 50 to test on
-  FOLDER/new/              40 photos without labels, half of them of those eight classes, some like none of them
+python -m benchmarks.drawn_photos FOLDER [number, 3000]   always writes the same photos:
+  FOLDER/photos/<class>/   `number` photos of eight classes, some with a fault that `doctor` should find
+  FOLDER/few/train|test/   four other classes, with 20 train and 50 test photos each
+  FOLDER/new/              40 photos without labels, half from the eight classes and half from the four others
 """
 
 import shutil
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 LEAST, MOST = 96, 400  # px a side
-SUFFIXES = ("jpg",) * 6 + ("png", "webp", "bmp", "gif")  # as often as that
+SUFFIXES = ("jpg",) * 6 + ("png", "webp", "bmp", "gif")  # each entry is equally likely
 SWAPPED, COPIED, NEW, FEW, TESTED = 20, 10, 40, 20, 50  # photos
 GRAIN = 8.0  # levels of a sensor's noise
 
@@ -29,7 +29,7 @@ def _colour(draw: Draw) -> Colour:
 
 
 def _ground(draw: Draw, size: tuple[int, int]) -> Image.Image:
-    """Soft patches of any colour, as what is out of focus behind things."""
+    """Soft patches of any colour, like a background out of focus."""
     patches = draw.integers(60, 196, (3, 4, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
 
@@ -45,7 +45,7 @@ def _hue(low: Colour, high: Colour) -> Callable[[Draw, tuple[int, int]], Image.I
 
 
 def _pattern(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Draw, tuple[int, int]], Image.Image]:
-    """Two colours, the second where `wave` of turned coordinates, a period of 1, is positive."""
+    """Two colours. The second fills the pixels at which `wave` of rotated coordinates, with period 1, is positive."""
 
     def paint(draw: Draw, size: tuple[int, int]) -> Image.Image:
         period, angle = min(size) * draw.uniform(0.08, 0.25), draw.uniform(0, np.pi)
@@ -58,7 +58,7 @@ def _pattern(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[
 
 
 def _shape(corners: int, inner: float = 1.0, hole: float = 0.0) -> Callable[[Draw, tuple[int, int]], Image.Image]:
-    """A polygon, the middles of its sides drawn in to a share `inner`; within it, unless 0, another of size `hole`."""
+    """A polygon, or a star if `inner` < 1 pulls the middles of its sides inwards. `hole`: size of another inside it."""
 
     def paint(draw: Draw, size: tuple[int, int]) -> Image.Image:
         image = _ground(draw, size)
@@ -96,7 +96,7 @@ OTHERS = {
 
 
 def one(paint: Callable[[Draw, tuple[int, int]], Image.Image], seed: list[int], path: Path) -> Path:
-    """Draws the photo of that seed, writes it as `path` with a suffix of its own, and returns where."""
+    """Draws a photo from `seed`, writes it to `path` with a random suffix, and returns the new path."""
     draw = np.random.default_rng(seed)
     width, height = (int(side) for side in draw.integers(LEAST, MOST + 1, 2))
     pixels = np.asarray(paint(draw, (width, height)), dtype=np.float32) * draw.uniform(0.7, 1.1)
@@ -108,12 +108,12 @@ def one(paint: Callable[[Draw, tuple[int, int]], Image.Image], seed: list[int], 
 
 
 def photos(root: Path, number: int) -> None:
-    """The folder to learn from, and its faults: swapped labels, copies, and files that are odd or broken."""
+    """Writes the folder with eight classes and its faults: swapped labels, copies, and odd or broken files."""
     names = [*PHOTOS]
     written = []
     for i in range(number):
         label = names[i % len(names)]
-        # Some lie in the folder of the next class.
+        # The first few are in the folder of the next class.
         folder = names[(i + 1) % len(names)] if i < SWAPPED else label
         written.append(one(PHOTOS[label], [0, i], root / folder / f"{i:05}"))
     for path in written[-COPIED:]:

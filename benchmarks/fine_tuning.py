@@ -1,11 +1,11 @@
-"""What earlier training is worth with few images: five classes of CIFAR-10, from the weights of the other five.
+"""Measures the gain from fine-tuning with few images: five classes of CIFAR-10, from the weights of the other five.
 
 python -m benchmarks.fine_tuning /path/to/cifar10-jpeg [seeds] [epochs] [source epochs]
 
-The folder holds train/<class> and test/<class>. A `fast` network learns the first five classes; from its weights, and
-from nothing, it then learns the other five from 20, 50 and 100 images of each, drawn anew for every seed. Each arm has
-the peak rate that did best on other images, before any of those seeds. Every number comes from the steps `train` and
-`evaluate` as a user runs them; the table goes to standard output, the figure and all numbers to build/.
+The folder holds train/<class> and test/<class>. A `fast` network learns the first five classes. From its weights, and
+from nothing, a network then learns the other five, from 20, 50 and 100 images of each, drawn anew for every seed. The
+peak rate of each arm is chosen first, on other images. Every number comes from the steps `train` and `evaluate`, run as
+a user runs them. Prints the table, and writes the figure and all numbers to build/.
 """
 
 import json
@@ -33,13 +33,13 @@ OUT = PROJECT / "build"
 FIRST = ("airplane", "automobile", "bird", "cat", "deer")
 OTHERS = ("dog", "frog", "horse", "ship", "truck")
 SIZES = (20, 50, 100)  # train images of each class
-CHOSEN_WITH, CHOSEN_ON = 50, 200  # images of each class, for choosing the rates: to train on, to compare by
+CHOSEN_WITH, CHOSEN_ON = 50, 200  # train and test images of each class for choosing the rates
 RATES = (0.008, 0.016, 0.032, 0.064)
 RECIPE = {
     "experiment": "none",
     "dataset": "folder",
     "model": "fast",
-    "valid_fraction": 0,  # the weights kept are the last
+    "valid_fraction": 0,  # so the last weights are kept
     "optimizer": "muon",
     "normalise_weights": "on",
     "momentum": 0.6,
@@ -56,11 +56,11 @@ ARMS: dict[str, dict[str, object]] = {"from nothing": {}, "fine-tuned": {"lr_dec
 
 
 def main(photos: Path, seeds: int = 5, epochs: int = 25, source_epochs: int = 6) -> None:
-    """Prints the table, and leaves build/fine_tuning.json and .png."""
+    """Prints the table, and writes build/fine_tuning.json and .png."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fine-tuning-") as name:
         folder = Path(name)
-        os.chdir(folder)  # where the runs' artifacts go
+        os.chdir(folder)  # the artifacts of the runs go here
         for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
             os.environ[variable] = str(folder / variable)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -80,7 +80,7 @@ def main(photos: Path, seeds: int = 5, epochs: int = 25, source_epochs: int = 6)
 
 
 def _source(photos: Path, folder: Path, epochs: int) -> str:
-    """The run that has learned the first five classes."""
+    """The id of a run that learns the first five classes."""
     for part in ("train", "test"):
         (folder / part).mkdir(parents=True)
         for each in FIRST:
@@ -91,7 +91,7 @@ def _source(photos: Path, folder: Path, epochs: int) -> str:
 
 
 def _rates(photos: Path, folder: Path, source: str, epochs: int) -> dict[str, float]:
-    """The best peak rate of each arm, on train images alone."""
+    """The best peak rate of each arm. Uses only train images."""
     few = _few(photos, folder / "for-the-rates", CHOSEN_WITH, "for the rates", CHOSEN_ON)
     found = {arm: {rate: _learn(few, arm, source, rate, epochs, 0) for rate in RATES} for arm in ARMS}
     print(f"accuracy by peak rate: {found}", flush=True)
@@ -99,7 +99,10 @@ def _rates(photos: Path, folder: Path, source: str, epochs: int) -> dict[str, fl
 
 
 def _few(photos: Path, folder: Path, size: int, seed: int | str, held_out: int = 0) -> Path:
-    """A folder with `size` train images of each of the other classes, and their test images or others of train."""
+    """A folder with `size` train images of each of the other five classes, and test images.
+
+    These are the test images of the data set, or if `held_out` > 0, `held_out` other train images of each class.
+    """
     for each in OTHERS:
         names = sorted(path.name for path in (photos / "train" / each).iterdir())
         random.Random(f"{seed} {each}").shuffle(names)
@@ -126,7 +129,7 @@ def _learn(few: Path, arm: str, source: str, rate: float, epochs: int, seed: int
 
 
 def _run(folder: Path, params: Mapping[str, object]) -> tuple[str, float]:
-    """Trains and evaluates. Returns the training's run and the accuracy on the folder's test part."""
+    """Trains and evaluates. Returns the id of the training's run and the accuracy on the folder's test part."""
     for step, given in (("train", {**RECIPE, "data_dir": folder, **params}), ("evaluate", {})):
         if status := pipeline([step, *(word for name, value in given.items() for word in (f"--{name}", str(value)))]):
             sys.exit(status)

@@ -1,7 +1,7 @@
-"""How time and memory grow with the images, the patch size and the classes: python -m benchmarks.growth
+"""Measures how time and memory grow with the images, the patch size and the classes: python -m benchmarks.growth
 
-A table per axis, each with the exponent of the power law that fits best, and build/growth.png. Every point is measured
-in a process of its own (`python -m benchmarks.growth <axis> <value>`).
+Prints a table per axis, with the exponent of the power law that fits best, and writes build/growth.png. Each point is
+measured in its own process (`python -m benchmarks.growth <axis> <value>`).
 """
 
 import json
@@ -30,19 +30,19 @@ from pipeline.training.events import StepEnd
 from pipeline.training.recipe import Recipe
 
 OUT = PROJECT / "build"
-UPDATES = 8  # timed, after as many that are not
+UPDATES = 8  # timed updates, after the same number of untimed ones
 MEBI = 2**20
 
 
 class Cost(NamedTuple):
-    """What a training took."""
+    """The time and the memory that a training took."""
 
     seconds: float
-    mebibytes: float  # most memory of its own at any update: images mapped from a file are the kernel's to take back
+    mebibytes: float  # largest private memory at any update; the kernel can free images that are mapped from a file
 
 
 def images(count: int) -> Cost:
-    """One epoch over so many images, which lie in a file, of a network that is cheap beside reading them."""
+    """One epoch over `count` images in a file, with a network that costs little compared to reading them."""
     params = TrainStepParams(model="fast", width=4, batch_size=512, optimizer="sgd", max_lr=0.01, epochs=1)
     with tempfile.TemporaryDirectory() as folder:
         return _cost(params, splits(count, folder=Path(folder)))
@@ -68,7 +68,7 @@ AXES: dict[str, tuple[Callable[[int], Cost], tuple[int, ...], str]] = {
 
 
 def _cost(params: TrainStepParams, data: Splits, updates: int = 0) -> Cost:
-    """Of a whole epoch, or of the latter half of so many updates."""
+    """The cost of a whole epoch, or if `updates` > 0, of the second half of `updates` updates."""
     where = device.choose("auto")
     training = Recipe(params, data, where, device.choose_precision("auto", where)).one_cycle(0.01)
     started, most = now(), 0.0
@@ -89,7 +89,7 @@ def _own_memory() -> float:
 
 
 def main() -> None:
-    """Measures all, prints the tables and draws the figure."""
+    """Measures all points, prints the tables and draws the figure."""
     measured: dict[str, np.ndarray] = {}
     for axis, (_, values, unit) in AXES.items():
         seconds, memory = measured[axis] = np.array([_measured(axis, value) for value in values]).T
@@ -107,7 +107,7 @@ def _exponent(values: Sequence[int], costs: np.ndarray) -> float:
 
 
 def _draw(measured: Mapping[str, np.ndarray]) -> None:
-    """`measured` has seconds and MiB (2, points) of each axis."""
+    """Draws the figure. `measured`: seconds and MiB, (2, points), by axis."""
     figure, panels = plt.subplots(1, len(AXES), figsize=(12, 3.4), sharey=True, layout="constrained")
     for panel, (axis, (_, values, unit)) in zip(panels, AXES.items(), strict=True):
         seconds, memory = measured[axis]

@@ -1,4 +1,4 @@
-"""The clock of a contender, in a process of its own: it runs while it is asked to, and waits while others do."""
+"""The clock of a contender, which is a separate process: it works on request, and waits while others work."""
 
 import json
 import sys
@@ -6,11 +6,11 @@ import time
 
 import torch
 
-WARM_UP = 3  # units of work before the first lap: kernels are compiled, caches filled
+WARM_UP = 3  # units of work before the first lap: they compile kernels and fill caches
 
 
 class Laps:
-    """Counts what a contender does, and tells the rate of every lap that it is asked for."""
+    """Counts the work of a contender, and prints the rate of every lap that was requested."""
 
     def __init__(self) -> None:
         self._units = self._wanted = 0
@@ -18,7 +18,7 @@ class Laps:
         self._started = 0.0
 
     def __call__(self, amount: float) -> None:
-        """To be called after each unit of work, `amount` images or operations; ends the process after the last lap."""
+        """Call this after each unit of work, with its `amount` of images or operations. Exits after the last lap."""
         self._units += 1
         self._amount += amount
         if self._units == (self._wanted or WARM_UP):
@@ -35,7 +35,7 @@ class Laps:
 
 
 def now() -> float:
-    """Seconds, read once the accelerator, where there is one, has done what it was given."""
+    """The time in seconds, after the accelerator, if there is one, has finished its work."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

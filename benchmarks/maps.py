@@ -1,11 +1,11 @@
-"""Do maps find what they should? Digits planted on texture, a small network of every family, every method of maps.
+"""Tests whether maps find digits on texture, for every method of maps and a small network of every family.
 
 python -m benchmarks.maps [seed] [family ...]
 
-Each network learns to tell the digits; then its maps of images it has not seen are judged: by pointing at the digit and
-by the energy on it (`benchmarks.planted_objects`), and by both measures of the step `explain`, which know of no digit;
-last, how often these two prefer the same of two maps, and how alike the maps stay when all weights are random. In bold
-the method that `auto` chooses; `±` is the standard error over the images. The table goes to standard output and to
+Each network learns to recognise the digits. Then its maps of unseen images are judged. Two measures know the place of
+the digit: pointing and energy (`benchmarks.planted_objects`). The two measures of the step `explain` do not. The last
+row says how often these two prefer the same of two maps, and how similar the maps stay if all weights are random. The
+method that `auto` chooses is bold; `±` is the standard error over the images. Prints the table, and writes it to
 build/maps.md.
 """
 
@@ -35,14 +35,14 @@ COLUMNS = "family | digits right | map | pointing | energy | faithfulness (ROAD)
 
 @dataclass(frozen=True)
 class Family:
-    """A small network of a family, and how it is trained."""
+    """A small network of a family, and its training."""
 
-    build: Callable[[int], nn.Module]  # from the side of the images in px
+    build: Callable[[int], nn.Module]  # takes the side of the images in px
     where: Callable[[nn.Module], CamTarget]
     side: int
     updates: int
     max_lr: float = 0.01
-    fit: Callable[[nn.Module, Tensor], None] = lambda model, images: None  # weights that follow from images
+    fit: Callable[[nn.Module, Tensor], None] = lambda model, images: None  # sets weights that depend on images
 
 
 def named(name: str, side: int, updates: int, max_lr: float = 0.01, **options: int) -> Family:
@@ -56,7 +56,7 @@ def _build(name: str, options: dict[str, int], side: int) -> nn.Module:
 
 
 def _swin(side: int) -> nn.Module:
-    """torchvision's, far smaller than those that have a name: two stages, windows of 3 tokens a side."""
+    """torchvision's Swin, much smaller than the named sizes: two stages, windows of 3 tokens a side."""
     return SwinTransformer([2, 2], 32, [2, 2], [2, 4], [3, 3], num_classes=NUM_CLASSES)
 
 
@@ -83,7 +83,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def train(family: Family, seed: int) -> nn.Module:
-    """A network of the family that has learned to tell planted digits."""
+    """A network of the family, trained to recognise planted digits."""
     torch.manual_seed(seed)
     model = family.build(family.side).train()
     planted = plant(BATCH * family.updates, family.side, 2 * seed)
@@ -97,7 +97,7 @@ def train(family: Family, seed: int) -> nn.Module:
 
 
 def rows(family: Family, model: nn.Module, planted: Planted, seed: int) -> Iterator[str]:
-    """A line of the table for every method that the network can have and for the controls, and one of the agreement."""
+    """The table's rows: one for each method that the network supports and each control, and one for the agreement."""
     images, labels, boxes = planted.images[:JUDGED], planted.labels[:JUDGED], planted.boxes[:JUDGED]
     chosen = attribution.choose(attribution.AUTO, model, family.where(model), images)
     others = attribution.METHODS if chosen in attention.METHODS else attribution.CAMS
@@ -119,7 +119,7 @@ def _with_error(mean: float, error: float) -> str:
 
 
 def main(seed: int, asked: Sequence[str]) -> None:
-    """Prints the table of the families `asked` for, or of all, and leaves build/maps.md."""
+    """Prints the table of the families in `asked`, or of all if it is empty, and writes build/maps.md."""
     if unknown := [name for name in asked if name not in FAMILIES]:
         raise SystemExit(f"no family is called {unknown[0]} (families: {'; '.join(FAMILIES)})")
     device.choose("cpu")

@@ -1,6 +1,6 @@
-"""Contenders in what surrounds training: augmentation, evaluation, explanation; each beside the usual way.
+"""Contenders in augmentation, evaluation and explanation: the pipeline, and the usual ways.
 
-python -m benchmarks.parts <contender>   as `contest` starts it: laps are asked for on standard input
+python -m benchmarks.parts <contender>   `contest` starts this, and requests laps on standard input
 """
 
 import sys
@@ -27,7 +27,7 @@ EXPLAINED = 64
 
 
 def augment_batches(laps: Laps) -> None:
-    """Crops, flips and normalises batch by batch, as the pipeline does."""
+    """Crops, flips and normalises whole batches, as the pipeline does."""
     device.choose("cpu")
     data = splits(10_000)
     draw = Generator().manual_seed(0)
@@ -55,7 +55,7 @@ def evaluate(laps: Laps) -> None:
 
 
 def forward(laps: Laps) -> None:
-    """Nothing but forward passes of the same network and as many pixels, ready in memory."""
+    """Only forward passes of the same network, over the same number of pixels, which are in memory already."""
     where = device.choose("cpu")
     network, data = _resnet18(), splits(2048)
     pixels = augmentation.normalise(torch.from_numpy(data.test.take(np.arange(2048))), data.mean, data.std)
@@ -67,7 +67,7 @@ def forward(laps: Laps) -> None:
 
 
 def explain(laps: Laps) -> None:
-    """Grad-CAM maps of 64 images as the step `explain` computes them."""
+    """Grad-CAM maps of 64 images, computed as in the step `explain`."""
     device.choose("cpu")
     network, images = _resnet18(), _some_images()
     target = models.cam_target("resnet18", network)
@@ -77,7 +77,7 @@ def explain(laps: Laps) -> None:
 
 
 def grad_cam_one_by_one(laps: Laps) -> None:
-    """The package's own way, called for each image."""
+    """Grad-CAM maps from the package pytorch-grad-cam, called for each image."""
     network, images = _resnet18(), _some_images()
     while True:
         with GradCAM(model=network, target_layers=[network.layer4]) as cam:

@@ -1,7 +1,9 @@
-"""Photos from folder to batches: the first pass beside bare decoding, the second beside copying memory, memory itself.
+"""Measures the way of photos from a folder to batches, and the memory it takes.
 
-python -m benchmarks.photos [number, 2000] [image_size, 224]   writes so many JPEG photos of 224 to 500 px and their
-cache into a temporary folder where TMPDIR says (of 100,000 some 27 GB), and prints a Markdown table
+The first pass is next to bare decoding, the second next to copying memory.
+
+python -m benchmarks.photos [number, 2000] [image_size, 224]   writes JPEG photos of 224 to 500 px and their cache into
+a temporary folder in TMPDIR (100,000 photos take about 27 GB), and prints a Markdown table
 """
 
 import os
@@ -26,15 +28,15 @@ from pipeline.params import RecipeParams
 from pipeline.training import device
 from pipeline.training.recipe import Recipe, load_splits
 
-CLASSES, BATCH, AUGMENTED = 10, 256, 8  # of them the first batches, whose augmentation is timed
+CLASSES, BATCH, AUGMENTED = 10, 256, 8  # the augmentation of the first 8 batches is timed
 LEAST, MOST = 224, 500  # px a side
-BARE = 10_000  # photos decoded in the bare loop, whose rate more would not change
-AT_ONCE = 16  # photos of one block
+BARE = 10_000  # photos for the bare loop at most: more would not change its rate
+AT_ONCE = 16  # photos in a block
 MIB = 2**20
 
 
 def write_photos(number: int) -> list[str]:
-    """Writes coloured patches under the grain of a sensor, and returns their paths."""
+    """Writes photos of coloured patches with the noise of a sensor, and returns their paths."""
     for label in range(CLASSES):
         Path(f"photos/{label}").mkdir(parents=True)
     blocks = map_blocks(_write, range(number), AT_ONCE, title="writing photos")
@@ -57,13 +59,13 @@ def _write_one(number: int) -> str:
 
 
 class Bare:
-    """What every reader of photos must do: open, decode and, with `size` (px), scale; nothing is kept."""
+    """The least work of any reader of photos: open, decode and, if `size` (px) is not 0, scale. Keeps no pixels."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def __call__(self, paths: Sequence[str]) -> int:
-        """The number of `paths`, once they are decoded."""
+        """Decodes the photos and returns their number."""
         for path in paths:
             with Image.open(path) as image:
                 pixels = image.convert("RGB")
@@ -72,13 +74,13 @@ class Bare:
 
 
 def decode_bare(paths: Sequence[str], size: int) -> "Cost":
-    """What `Bare` costs in as many processes as the pipeline takes."""
+    """The cost of `Bare` in the same number of processes as the pipeline uses."""
     return cost(lambda: sum(map_blocks(Bare(size), paths, AT_ONCE, title="bare decoding")))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of some work: seconds on the clock, and of processors, which other work on the machine moves less."""
+    """The cost of some work in seconds: clock time, and processor time, which depends less on other load."""
 
     clock: float
     processor: float
@@ -88,18 +90,18 @@ class Cost:
 
 
 def cost(work: Callable[[], object]) -> Cost:
-    """What `work` costs, its worker processes included."""
+    """The cost of `work`, including its worker processes."""
     clock, processor = time.perf_counter(), _processor_seconds()
     work()
     return Cost(time.perf_counter() - clock, _processor_seconds() - processor)
 
 
 def _processor_seconds() -> float:
-    return sum(os.times()[:4])  # user and system, of this process and of its children that have ended
+    return sum(os.times()[:4])  # user and system time of this process and of its ended children
 
 
 def read_batches(split: data.Split) -> float:
-    """MiB per second of shuffled batches of `split`, from its memory map into memory of their own."""
+    """MiB per second for reading shuffled batches of `split` from its memory map into new memory."""
     order, read = np.random.default_rng(0).permutation(len(split)), 0
     started = time.perf_counter()
     for start in range(0, len(order), BATCH):
@@ -108,7 +110,7 @@ def read_batches(split: data.Split) -> float:
 
 
 def copy_memory(split: data.Split) -> float:
-    """MiB per second of copies of a batch that lies in memory already."""
+    """MiB per second for copying a batch that is in memory already."""
     batch = split.take(np.arange(min(BATCH, len(split))))
     laps = max(1, split.nbytes // batch.nbytes)
     started = time.perf_counter()
@@ -118,7 +120,7 @@ def copy_memory(split: data.Split) -> float:
 
 
 def augmented(params: RecipeParams, splits: data.Splits) -> float:
-    """Photos per second of processor time through the recipe's augmentation and normalisation, on one thread."""
+    """Photos that the recipe augments and normalises per second of processor time, on one thread."""
     torch.set_num_threads(1)
     batches = Recipe(params, splits, device.choose("cpu"), "fp32").train_batches(0)
     started, done = time.process_time(), 0
@@ -129,7 +131,7 @@ def augmented(params: RecipeParams, splits: data.Splits) -> float:
 
 @contextmanager
 def peak_memory() -> Iterator[list[float]]:
-    """The most memory beyond what it had that this process took within the context, pages of files apart (MiB)."""
+    """The largest increase of this process's memory inside the context, in MiB, without pages of files."""
     process, over, taken = psutil.Process(), threading.Event(), [0.0]
 
     def own() -> float:
@@ -156,8 +158,8 @@ def row(what: str, value: float, unit: str, beside: str = "", peer: float = 0.0)
 
 
 def main(number: int, image_size: int) -> None:
-    """Measures and prints."""
-    device.choose("cpu")  # as a training does first: it settles how memory is kept, in workers too
+    """Measures, and prints the table."""
+    device.choose("cpu")  # a training does this first: it decides how memory is kept, in workers too
     common = {"dataset": "folder", "data_dir": "photos", "image_size": image_size, "batch_size": 64, "device": "cpu"}
     params = RecipeParams(**common, crop_area=0.35)
     paths = write_photos(number)

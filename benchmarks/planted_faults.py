@@ -1,9 +1,9 @@
-"""Does the doctor find what was planted? Swapped labels and duplicates across the splits, in a tree of links.
+"""Tests whether the doctor finds planted faults: swapped labels, and duplicates across the splits, in a tree of links.
 
 python -m benchmarks.planted_faults <folder of train/ and test/> [train images per class, 0 for all] [--name value ...]
 
-Whatever follows the number goes to the step `doctor`. The images' own faults count against precision: it is a lower
-bound for a set that has some.
+Arguments after the number go to the step `doctor`. Faults that the images had before count as false alarms, so the true
+precision may be higher.
 """
 
 import io
@@ -24,7 +24,7 @@ from PIL.Image import Resampling
 PROJECT = Path(__file__).resolve().parent.parent
 NUM_SWAPPED, NUM_COPIES = 100, 50
 SEED = 0
-TRAIN_TO_TEST = 5  # images of a class in train, for one in test, where not all are taken
+TRAIN_TO_TEST = 5  # train images of a class for each test image, if not all images are used
 
 
 def _jpeg(image: Image.Image, quality: int = 75) -> bytes:
@@ -53,7 +53,7 @@ COPIES: dict[str, Callable[[Path], bytes]] = {
 
 
 def main(source: Path, per_class: int, flags: list[str]) -> None:
-    """Plants, asks the doctor by its command line, and prints recall and precision."""
+    """Plants faults, runs the doctor by its command line, and prints recall and precision."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         swapped, copies = _plant(source, folder / "photos", per_class)
@@ -65,7 +65,7 @@ def main(source: Path, per_class: int, flags: list[str]) -> None:
 
 
 def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
-    """Seconds that the doctor takes for the photos in `folder`, and the tables it leaves."""
+    """The seconds that the doctor takes for the photos in `folder`, and the tables that it writes."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(PROJECT),

@@ -1,7 +1,7 @@
-"""Images whose class lies at a known place: a digit planted on texture; and whether a map finds it.
+"""Plants a digit at a known place on texture, and measures whether a map finds it.
 
-The pointing game (Zhang et al. 2016, arXiv:1608.00507) asks whether a map is highest on the object. Its energy is the
-share of a map that lies on it (Wang et al. 2020, arXiv:1910.01279).
+The pointing game (Zhang et al. 2016, arXiv:1608.00507) asks whether a map is highest on the object. The energy is the
+share of a map that lies on the object (Wang et al. 2020, arXiv:1910.01279).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ NUM_CLASSES = 10
 
 @dataclass(frozen=True)
 class Planted:
-    """Images as a model takes them, their digits, and where those lie."""
+    """Images for a model, their digits, and the places of the digits."""
 
     images: Tensor  # (N, 3, side, side) float32, about 0 on average
     labels: Tensor  # (N,) int64
@@ -25,9 +25,9 @@ class Planted:
 
 
 def plant(count: int, side: int, seed: int) -> Planted:
-    """`count` images of `side` px (even), each a digit in its own colour, anywhere on a coloured texture.
+    """`count` images of `side` px (even). Each has a digit in a random colour, anywhere on a coloured texture.
 
-    Train on those of an even seed and look at those of an odd one: they share no digit.
+    Use an even seed for training and an odd seed for testing: their images share no digit.
     """
     draw = Generator().manual_seed(seed)
     digits, labels = _digits(seed % 2)
@@ -44,9 +44,9 @@ def plant(count: int, side: int, seed: int) -> Planted:
 
 
 def hits(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1]: whether each map (N, H, W) is highest on its object; of several highest pixels, their share.
+    """(N,) in [0, 1]: the share of the highest pixels of each map (N, H, W) that lie on its object, usually 0 or 1.
 
-    A map that is the same everywhere, as a blank one, points nowhere: 0.
+    A map with the same value everywhere, such as a blank one, gets 0.
     """
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     on_object = (highest & boxes).sum(axis=(1, 2)) / highest.sum(axis=(1, 2))
@@ -54,13 +54,13 @@ def hits(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def energy(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1]: the share of each map (N, H, W) that lies on its object; of a blank one 0."""
+    """(N,) in [0, 1]: the share of each map (N, H, W) that lies on its object; 0 for a blank map."""
     total = maps.sum(axis=(1, 2))
     return np.where(total > 0, (maps * boxes).sum(axis=(1, 2)) / np.maximum(total, 1e-12), 0)
 
 
 def _digits(half: int) -> tuple[Tensor, Tensor]:
-    """Every other of the scanned digits of scikit-learn: (N, 8, 8) float32 in [0, 1], and what they are (N,) int64."""
+    """Every second scanned digit of scikit-learn: images (N, 8, 8) float32 in [0, 1], and labels (N,) int64."""
     data = load_digits()
     images, labels = data.images[half::2] / 16, data.target[half::2]
     return torch.from_numpy(images).float(), torch.from_numpy(labels).long()
@@ -73,6 +73,6 @@ def _within(starts: Tensor, length: int, side: int) -> Tensor:
 
 
 def _texture(count: int, side: int, draw: Generator) -> Tensor:
-    """Coarse and fine coloured noise, (N, 3, side, side), darker than any digit for the most part."""
+    """Coarse and fine coloured noise, (N, 3, side, side). Most of it is darker than any digit."""
     layers = [torch.randn(count, 3, cells, cells, generator=draw) for cells in (side // 8, side // 2)]
     return sum((0.35 * interpolate(layer, (side, side), mode="bilinear") for layer in layers), torch.tensor(-0.5))

@@ -1,10 +1,10 @@
-"""Contenders in predicting a folder of photos: the step as a user runs it, and its two halves alone.
+"""Contenders in predicting a folder of photos: the step as a user runs it, and each of its two halves alone.
 
-python -m benchmarks.predicting <contender> <folder> [class folders]   as `contest` starts it: laps are asked for on
+python -m benchmarks.predicting <contender> <folder> [class folders]   `contest` starts this, and requests laps on
 standard input
 
-A lap's unit is one pass over the folder. What it predicts with is made first, on scanned digits at 32 px, or, given
-class folders, a probe of the network that folders of photos get by default, on some of them.
+A unit of work is one pass over the folder. `predict` first trains a network on scanned digits at 32 px. If class
+folders are given, it fits a probe to some of their photos instead, with the default network for folders of photos.
 """
 
 import contextlib
@@ -28,23 +28,23 @@ from pipeline.data.decoder import decode as decode_file
 from pipeline.training import device
 from pipeline.training.photo_defaults import BACKBONE
 
-PHOTO = (640, 480)  # px, as they lie on the disk
-CLASSES = 10  # of the photos that are made up
-LEARNED_FROM = 160  # photos a probe is fitted to, at most
+PHOTO = (640, 480)  # px, on the disk
+CLASSES = 10  # of the generated photos
+LEARNED_FROM = 160  # photos at most, to which a probe is fitted
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What predicts, and what is predicted."""
+    """The photos, and the network that predicts their classes."""
 
     photos: list[str]
     model: str
-    image_size: int  # px, as the network takes them
+    image_size: int  # px, for the network
     training: tuple[str, ...]  # the command that trains it
 
     @classmethod
     def of(cls, folder: str, class_folders: str = "") -> "Setting":
-        """The photos below `folder`, and a network that learns from `class_folders` or else from scanned digits."""
+        """The photos below `folder`, and a network that learns from `class_folders` or, without them, from digits."""
         photos = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
         if not class_folders:
             recipe = (
@@ -56,13 +56,13 @@ class Setting:
 
 
 def predict(laps: Laps, folder: str, class_folders: str = "") -> None:
-    """The step `predict` from its start to the end of its run, with calibration known, table and contact sheet."""
+    """The step `predict` from start to end of its run, with known calibration, including table and contact sheet."""
     from pipeline.__main__ import main
     from pipeline.params import PredictParams
     from pipeline.steps import predict as step
 
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
-        weights = cache_folder() / "weights"  # that were put there by hand
+        weights = cache_folder() / "weights"  # weights that the user has put there
         os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db", "XDG_STATE_HOME": place}
         os.environ["XDG_CACHE_HOME"] = f"{place}/cache"
         share_weights(weights)
@@ -74,13 +74,13 @@ def predict(laps: Laps, folder: str, class_folders: str = "") -> None:
 
 
 def share_weights(weights: Path) -> None:
-    """Links the folder `weights` into the cache that XDG_CACHE_HOME names now."""
+    """Links the folder `weights` into the cache of the current XDG_CACHE_HOME."""
     cache_folder().mkdir(parents=True)
     (cache_folder() / "weights").symlink_to(weights)
 
 
 def decode(laps: Laps, folder: str, class_folders: str = "") -> None:
-    """Nothing but decoding and scaling, in a DataLoader with a worker per core."""
+    """Only decoding and scaling, in a DataLoader with a worker per core."""
     setting = Setting.of(folder, class_folders)
     photos = _Photos(setting.photos, setting.image_size)
     loader = DataLoader(
@@ -91,7 +91,7 @@ def decode(laps: Laps, folder: str, class_folders: str = "") -> None:
 
 
 def forward(laps: Laps, folder: str, class_folders: str = "") -> None:
-    """Nothing but forward passes of the same network over as many images, ready in memory."""
+    """Only forward passes of the same network, over the same number of images, which are in memory already."""
     setting, where = Setting.of(folder, class_folders), device.choose("auto")
     network = models.build(setting.model, num_classes=10, image_size=setting.image_size).eval()
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,7 +117,7 @@ class _Photos(Dataset[np.ndarray]):
 
 
 def write_photos(root: Path, num_photos: int) -> None:
-    """JPEG files of 640 x 480 px in class folders, as hard to decode as photos: blurred shapes under a little noise."""
+    """Writes JPEG files of 640 x 480 px into class folders: blurred shapes with noise, as hard to decode as photos."""
     draw = np.random.default_rng(0)
     for number in range(num_photos):
         coarse = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)

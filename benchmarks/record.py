@@ -1,6 +1,6 @@
-"""Whole trainings of experiments/cifar10_fast.yaml, in turns with laps of the network of CIFAR-10's speed record.
+"""Compares whole trainings of experiments/cifar10_fast.yaml with the network of CIFAR-10's speed record, in turns.
 
-python -m benchmarks.record <class folders of CIFAR-10>   three seeds: what they reached, and that network's time
+python -m benchmarks.record <class folders of CIFAR-10>   prints the accuracy of three seeds, and that network's time
 """
 
 import os
@@ -15,14 +15,14 @@ import mlflow
 from benchmarks.contest import PROJECT, Contender, Rates
 
 SEEDS = (0, 1, 2)
-PASSES = 400_000  # over images: 8 epochs of 50,000, those of the record's recipe
+PASSES = 400_000  # images seen in the record's recipe: 8 epochs of 50,000
 NETWORKS = ("record", "record_blocks_kept")
-UPDATES = 10  # of a lap
+UPDATES = 10  # per lap
 ACCURACIES = ("test/accuracy", "test/accuracy_6_views")
 
 
 def main(data_dir: str) -> None:
-    """Trains and times in turns; only one process works at any time."""
+    """Trains, and times the network, in turns. Only one process works at any time."""
     networks = {name: Contender(name, ("benchmarks.training", name, "fast")) for name in NETWORKS}
     laps: dict[str, list[float]] = {name: [] for name in networks}
     trained = []
@@ -55,7 +55,7 @@ def _ask(networks: dict[str, Contender], laps: dict[str, list[float]]) -> None:
 
 
 def _train(data_dir: str, seed: int) -> dict[str, float]:
-    """Test accuracies, and the seconds of all epochs, of one training."""
+    """Trains once. Returns the test accuracies, and the seconds of all epochs."""
     command = [sys.executable, "-m", "pipeline", "main", "--experiment", "experiments/cifar10_fast.yaml"]
     command += ["--dataset", "folder", "--data_dir", data_dir, "--steps", "train,evaluate", "--seed", str(seed)]
     subprocess.run(command, cwd=PROJECT, check=True)

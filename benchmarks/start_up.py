@@ -1,7 +1,7 @@
-"""How long a start takes, in a process of its own: the imports alone, up to the first update, the splits alone.
+"""Measures how long a start takes, in a separate process: the imports, up to the first update, or only the splits.
 
 python -m benchmarks.start_up imports | first_update   prints seconds since the process began
-python -m benchmarks.start_up splits <folder>          prints seconds that reading them took, after the imports
+python -m benchmarks.start_up splits <folder>          prints seconds for reading the splits, after the imports
 """
 
 import importlib
@@ -13,20 +13,20 @@ import psutil
 
 
 def imports() -> None:
-    """What no training can do without."""
+    """Imports the packages that every training needs."""
     import mlflow  # noqa: F401
     import torch  # noqa: F401
     import torchvision  # noqa: F401
 
 
 def first_update() -> None:
-    """`python -m pipeline train` on scanned digits, left after its first update."""
+    """Runs `python -m pipeline train` on scanned digits until its first update is done."""
     from pipeline.__main__ import main
 
     imported = importlib.import_module
 
     def with_last_step(name: str, package: str | None = None) -> ModuleType:
-        # Not before main asks for it: how it imports is part of what is measured.
+        # The patch waits until main imports the step: the time of the imports is part of the measurement.
         module = imported(name, package)
         if name == "pipeline.steps.train":
             _leave_after_the_first_update()
@@ -50,7 +50,7 @@ def _leave_after_the_first_update() -> None:
 
 
 def cached_splits(folder: str) -> None:
-    """The splits of 60,000 images that lie in the cache already."""
+    """Times the loading of the splits of 60,000 images that are in the cache already."""
     from pipeline import data
 
     started = time.perf_counter()

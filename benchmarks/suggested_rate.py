@@ -1,6 +1,6 @@
-"""Is the suggested rate a good one? Validation accuracy of OneCycle at the rates around it.
+"""Tests whether the suggested rate is good: measures the validation accuracy of OneCycle at the rates around it.
 
-python -m benchmarks.suggested_rate [--name value ...]   any parameter of the step `train`
+python -m benchmarks.suggested_rate [--name value ...]   takes any parameter of the step `train`
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Images that need no download: noise of the size of CIFAR-10's, which costs a network what photographs do."""
+"""Images that need no download: noise in the size of CIFAR-10, as costly for a network as photos."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WRITTEN_AT_ONCE = 10_000  # images
 
 
 def splits(num_images: int, num_classes: int = 10, size: int = 32, folder: Path | None = None) -> Splits:
-    """`num_images` train images of `size` px and as many test images, the same ones; mapped from a file in `folder`."""
+    """`num_images` images of `size` px, used for both train and test. If `folder` is given, a file in it holds them."""
     draw = np.random.default_rng(0)
     shape = (num_images, 3, size, size)
     if folder is None:
@@ -40,7 +40,7 @@ def splits(num_images: int, num_classes: int = 10, size: int = 32, folder: Path 
 
 
 def write_folder(root: Path, num_images: int) -> None:
-    """`num_images` JPEG files of 32 px in ten class folders."""
+    """Writes `num_images` JPEG files of 32 px into ten class folders."""
     draw = np.random.default_rng(0)
     for i in range(num_images):
         folder = root / f"class {i % 10}"

@@ -1,6 +1,6 @@
-"""Contenders in training: the same network, batches, pixels and number format, in the loops that people write.
+"""Contenders in training: the same network, batches, pixels and number format, in loops that people write.
 
-python -m benchmarks.training <contender> <model>   as `contest` starts it: laps are asked for on standard input
+python -m benchmarks.training <contender> <model>   `contest` starts this, and requests laps on standard input
 """
 
 import os
@@ -28,7 +28,7 @@ RECORD_BATCH = 2000  # of https://github.com/KellerJordan/cifar10-airbench, airb
 
 
 def pipeline(model: str, laps: Laps, tracking: bool = True, compile: str = "off") -> None:
-    """`python -m pipeline train`, from the first update on: its events, recorded as it records them."""
+    """`python -m pipeline train` from the first update on. Its events are recorded in the same way."""
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{Path.cwd()}/mlflow.db", "XDG_STATE_HOME": str(Path.cwd())}
     from pipeline.resume.training_state import checkpointed
     from pipeline.tracking import lifecycle
@@ -50,12 +50,12 @@ def untracked(model: str, laps: Laps) -> None:
 
 
 def compiled(model: str, laps: Laps) -> None:
-    """The loop alone, its updates compiled."""
+    """The pipeline's loop alone, with compiled updates."""
     pipeline(model, laps, tracking=False, compile="on")
 
 
 def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
-    """A tuned loop: bf16 where the hardware has it, channels last, pixels ready in memory, fused optimizer."""
+    """A tuned loop: bf16 if the hardware has it, channels last, pixels in memory, fused optimizer."""
     where, data = _device(), splits(IMAGES)
     network = _network(model).to(where).to(memory_format=torch.channels_last).train()
     images, labels = _pixels(data, where), torch.from_numpy(data.train.labels).to(where)
@@ -71,24 +71,24 @@ def bare(model: str, laps: Laps, batch_size: int = BATCH) -> None:
 
 
 def bare_blocks_kept(model: str, laps: Laps) -> None:
-    """The same with the memory of large tensors kept."""
+    """The same as `bare`, but the memory of large tensors is kept."""
     device.keep_large_blocks()
     bare(model, laps)
 
 
 def record(model: str, laps: Laps) -> None:
-    """The record's batches at their full size, with an optimizer that costs less than its Muon."""
+    """The full batch size of the record, with an optimizer that costs less than the record's Muon."""
     bare(model, laps, RECORD_BATCH)
 
 
 def record_blocks_kept(model: str, laps: Laps) -> None:
-    """The same with the memory of large tensors kept."""
+    """The same as `record`, but the memory of large tensors is kept."""
     device.keep_large_blocks()
     record(model, laps)
 
 
 def notebook(model: str, laps: Laps) -> None:
-    """The loop of many a notebook: transforms image by image in two workers, float32, a loss printed per update."""
+    """The loop of many notebooks: transforms for each image in two workers, float32, a loss read in each update."""
     where = _device()
     network = _network(model).to(where).train()
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True)
@@ -105,7 +105,7 @@ def notebook(model: str, laps: Laps) -> None:
 
 
 def lightning(model: str, laps: Laps) -> None:
-    """Lightning with its MLFlowLogger, bf16-mixed where the hardware has it, channels last."""
+    """Lightning with its MLFlowLogger, bf16-mixed if the hardware has it, channels last."""
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.loggers import MLFlowLogger
 
@@ -142,7 +142,7 @@ def lightning(model: str, laps: Laps) -> None:
 
 
 def product(model: str, laps: Laps) -> None:
-    """The machine's own product of two matrices of 2048, in operations: what bounds each `model` on it."""
+    """The machine's product of two 2048 x 2048 matrices, in operations: an upper bound for each `model`."""
     where = _device()
     kind = torch.bfloat16 if _has_bf16(where) else torch.float32
     a, b = (torch.randn(2048, 2048, device=where, dtype=kind) for _ in range(2))
@@ -167,7 +167,7 @@ CONTENDERS: dict[str, Callable[[str, Laps], None]] = {
 
 
 class OneByOne(Dataset[tuple[Tensor, int]]):
-    """A split as most scripts read it: transforms called for each image."""
+    """A split as most scripts read it: the transforms are called for each image."""
 
     def __init__(self, data: Splits) -> None:
         self.images, self.labels = torch.from_numpy(data.train.take(np.arange(len(data.train)))), data.train.labels
@@ -213,7 +213,7 @@ def _pixels(data: Splits, where: torch.device) -> Tensor:
 
 
 def _device() -> torch.device:
-    """The pipeline's own, without its choice to keep the memory of large tensors on a CPU."""
+    """The device that the pipeline chooses. On a CPU, the memory of large tensors is not kept, unlike there."""
     return torch.device(device.available()[0])
 
 

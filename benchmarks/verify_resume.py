@@ -1,6 +1,6 @@
-"""Does an interrupted training end as an undisturbed one, to the bit? Tried on this machine: kills, resumes, compares.
+"""Tests on this machine whether a killed and resumed training ends with the same bits as an undisturbed one.
 
-python -m benchmarks.verify_resume [--num_kills 5] [--name value ...]   any parameter of the step `train`
+python -m benchmarks.verify_resume [--num_kills 5] [--name value ...]   takes any parameter of the step `train`
 """
 
 import os
@@ -33,28 +33,28 @@ from pipeline.tracking import system_metrics
 from pipeline.tracking.lifecycle import PROJECT
 from pipeline.training.events import Failure
 
-TIMINGS = {"images_per_second"}  # metrics of the clock, not of the result
-KILLED_AS_IT_STARTS = 0.2  # of the kills; the others hit the training itself
-ELSEWHERE = {"MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"}  # what leads runs to another place
-TRAINS = re.compile(r"^(epoch|going on)", re.MULTILINE)  # what the terminal shows then
+TIMINGS = {"images_per_second"}  # metrics that measure time, not the result
+KILLED_AS_IT_STARTS = 0.2  # share of the kills during the start; the others hit the training itself
+ELSEWHERE = {"MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"}  # would send runs to another place
+TRAINS = re.compile(r"^(epoch|going on)", re.MULTILINE)  # the terminal shows this when the training has begun
 
 
 class Times(NamedTuple):
-    """Seconds of a training until its first sign, and from there to its end."""
+    """Seconds from the start of a process to its first sign of training, and from there to its end."""
 
     start_up: float
     training: float
 
 
 class Left(NamedTuple):
-    """What a training and its evaluation left: digests of files, and (step, value) of every point of every curve."""
+    """The results of a training and its evaluation: digests of files, and (step, value) of all points of all curves."""
 
     digests: dict[str, str]
     curves: dict[str, list[tuple[int, float]]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the comparison that the command line asks for. Returns the exit status, as `python -m pipeline` does."""
+    """Runs the comparison with the parameters of the command line. Returns an exit status like `python -m pipeline`."""
     kills = click.Option(["--num_kills"], type=click.IntRange(1, 10_000), default=5, help="kills [5]")
 
     def compare(num_kills: int, **given: str | None) -> None:
@@ -97,13 +97,13 @@ def verify(params: TrainParams, num_kills: int) -> None:
 
 
 def differences(expected: Left, found: Left) -> list[str]:
-    """The files and curves that are not the same in both, or in one of them alone."""
+    """The names of files and curves that differ between the two, or that only one of them has."""
     ours, theirs = ({**left.digests, **left.curves} for left in (expected, found))
     return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
 class Place:
-    """A folder with a tracking store of its own, and the training that is done there."""
+    """A folder with its own tracking store, and the training in it."""
 
     def __init__(self, folder: Path, params: TrainParams) -> None:
         folder.mkdir()
@@ -123,7 +123,7 @@ class Place:
         self._flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
     def train_to_the_end(self) -> Times:
-        """Trains undisturbed."""
+        """Trains without a kill."""
         begun = time.monotonic()
         with self._training() as process:
             shown = self._wait_until_it_trains(process)
@@ -131,7 +131,7 @@ class Place:
         return Times(shown - begun, time.monotonic() - shown)
 
     def train_killed(self, num_kills: int, times: Times, chance: random.Random) -> int:
-        """Trains to the end, killed so many times on the way; returns how often, fewer where the end came first."""
+        """Trains to the end, killed `num_kills` times, or fewer if the training ends first. Returns the number."""
         for kills in range(num_kills):
             with self._training() as process:
                 if chance.random() < KILLED_AS_IT_STARTS:
@@ -147,10 +147,11 @@ class Place:
         return num_kills
 
     def left(self) -> Left:
-        """What is left now, the predictions of an evaluation included."""
+        """The results of the training. Evaluates first, so that they include predictions."""
         with self._started("evaluate", "--device", "cpu") as process:
             self._end(process)
-        # The newest: one killed before its first state has begun anew, one killed after its end has come to it twice.
+        # There may be several runs, and the newest counts: a training killed before its first state starts anew, and
+        # one killed after its end ends twice.
         training, evaluation = (
             self._client.search_runs(["0"], f"tags.step = '{step}' and attributes.status = 'FINISHED'")[0]
             for step in ("train", "evaluate")
@@ -174,7 +175,7 @@ class Place:
 
     @contextmanager
     def _started(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """A process with a session of its own, killed with all of it where that is left before it ends."""
+        """A process with its own session. The whole session is killed if the context ends before the process."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", *words],

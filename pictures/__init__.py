@@ -1,1 +1,1 @@
-"""What docs/ shows of this project: `make screenshots` and `make gallery`, in a real Chromium without a window."""
+"""Makes the pictures in docs/ with a real Chromium without a window: `make screenshots` and `make gallery`."""

@@ -1,4 +1,4 @@
-"""Chromium without a window, and its pictures as small PNG files."""
+"""Starts Chromium without a window, and stores its pictures as small PNG files."""
 
 import contextlib
 import io
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-LOOK_MS = 60_000  # until what is looked for must be there, on a busy machine too
-COLOURS = 256  # of a picture's palette: a third of the bytes of all colours
+LOOK_MS = 60_000  # time limit for content to appear, long enough for a busy machine
+COLOURS = 256  # in a picture's palette: this takes a third of the bytes of full colour
 MAX_BYTES = 300_000
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator["Browser"]:
-    """A Chromium. Raises ValueError where there is none, or nothing to drive it."""
+    """A running Chromium. Raises ValueError if Chromium or playwright is not installed."""
     if CHROMIUM is None:
         raise ValueError("no Chromium on this machine: apt-get install chromium")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise ValueError("playwright is not installed: pip install --editable '.[dev]'") from None
-    # Chromium's own sandbox refuses to run as root, as containers do; what is opened here is ours.
+    # Chromium's sandbox refuses to run as root, the usual user in containers. Only our own pages are opened here.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -40,7 +40,7 @@ def chromium() -> Iterator["Browser"]:
 
 
 def status(make: Callable[[], object]) -> int:
-    """The exit status of making pictures: 0, or 2 where something is missing or mistaken, with one line on stderr."""
+    """Calls `make` and returns the exit status: 0, or 2 after a ValueError, with its message as one line on stderr."""
     try:
         make()
     except ValueError as error:
@@ -50,7 +50,7 @@ def status(make: Callable[[], object]) -> int:
 
 
 def keep(picture: bytes, path: Path) -> int:
-    """Writes a PNG file of few colours, and of fewer the larger it is. Returns its bytes."""
+    """Writes a PNG file with at most 256 colours, and fewer if it would be too large. Returns its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     colours = COLOURS

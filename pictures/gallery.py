@@ -1,8 +1,8 @@
-"""python -m pictures.gallery [CIFAR10 [name=value ...]]   docs/gallery.md: a picture of every experiment's report
+"""python -m pictures.gallery [CIFAR10 [name=value ...]]   writes docs/gallery.md: a picture of each experiment's report
 
-CIFAR10 is a folder of class folders, train and test, for the experiments that are of it; what else is given shortens
-those, or one of them: cifar10_vit.max_lr=1e-3. An experiment is run where the store in use holds no finished run of it,
-else its newest is taken.
+CIFAR10 is a folder with train/<class> and test/<class>, for the experiments on that data set. The other arguments set
+parameters of these experiments, for example to shorten them, or of one of them: cifar10_vit.max_lr=1e-3. The gallery
+uses the newest finished run of an experiment. It runs the experiment if the store in use has no finished run of it.
 """
 
 import subprocess
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 PROJECT = EXPERIMENTS.parent
 DOCS = PROJECT / "docs"
 WATCHED = {"watch_images": "8"}  # so that the report has its slider
-WIDTH = 1500  # px, of two columns
-# The parts that are pictures, in two columns; the others are for reading.
+WIDTH = 1500  # px, for two columns
+# Shows the graphical parts of a report in two columns, and hides the parts that are for reading.
 LAYOUT = """
 body { max-width: none; padding-bottom: 1rem; }
 nav, details, #classes, #recipe, #source, #sweep .wide, #filters, #filtered, #confusion .panel { display: none; }
@@ -40,7 +40,7 @@ main { columns: 2; column-gap: 3rem; } section { break-inside: avoid; margin: 0 
 .errors li:nth-child(n + 7) { display: none; } .beside { display: block; }
 """
 PLACES = {"dataset": "folder", "data_dir": "/path/to/cifar10-jpeg"}
-NOT_GIVEN = {"experiment", "storage", "study_name"}  # they follow from the file, or from the place
+NOT_GIVEN = {"experiment", "storage", "study_name"}  # the experiment file or the store decides these
 NOT_SHORTER = {"dataset", "data_dir", "watch_images", "device"}
 HEAD = """# Gallery
 
@@ -70,7 +70,7 @@ ENTRY = """
 
 @dataclass(frozen=True)
 class Shown:
-    """An experiment file, the step that runs it, and what the gallery gives beside it."""
+    """An experiment file, the step that runs it, and the other parameters that the gallery sets."""
 
     path: Path
     step: str
@@ -86,7 +86,7 @@ class Shown:
 
 
 def make(data_dir: str, shortened: Mapping[str, str]) -> None:
-    """Makes page and pictures. Raises ValueError where there is no Chromium, or an experiment fails."""
+    """Makes the page and its pictures. Raises ValueError if there is no Chromium, or if an experiment fails."""
     entries = []
     with chromium() as browser:
         for shown in _experiments(data_dir, shortened):
@@ -104,7 +104,7 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
 def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]:
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         content = read_experiment(path)
-        if content.get("dataset") == "folder":  # of whatever photos there are
+        if content.get("dataset") == "folder":  # an experiment on the user's own photos
             continue
         step = "sweep" if "space" in content and "steps" not in content else "main"
         has_validation = resolve(step, {"experiment": str(path)}).model_dump()["valid_fraction"] > 0
@@ -116,7 +116,7 @@ def _experiments(data_dir: str, shortened: Mapping[str, str]) -> Iterator[Shown]
 
 
 def _newest(shown: Shown) -> str | None:
-    """The newest finished run of the experiment, whatever it was given beside it."""
+    """The id of the newest finished run of the experiment, with any other parameters."""
     for run in store.finished_runs(shown.step):
         if "mlflow.parentRunId" not in run.data.tags:
             with store.scratch() as folder:
@@ -135,7 +135,7 @@ def _run(shown: Shown) -> str:
 
 
 def _photographed(browser: "Browser", record: Record) -> tuple[bytes, str]:
-    """A picture of the report, and the sentence it begins with."""
+    """A picture of the report, and the report's first sentence."""
     context = browser.new_context(viewport={"width": WIDTH, "height": 800}, color_scheme="light")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
@@ -144,7 +144,7 @@ def _photographed(browser: "Browser", record: Record) -> tuple[bytes, str]:
         page.goto(file.as_uri())
         page.add_style_tag(content=LAYOUT)
         page.locator(".chart svg").first.wait_for()
-        page.wait_for_timeout(500)  # until all charts are drawn in their new width
+        page.wait_for_timeout(500)  # time for all charts to draw in their new width
         result = page.locator(".result").inner_text()
         picture = page.screenshot(full_page=True)
     context.close()
@@ -152,7 +152,7 @@ def _photographed(browser: "Browser", record: Record) -> tuple[bytes, str]:
 
 
 def _entry(shown: Shown, record: Record, result: str) -> str:
-    """What the gallery says of an experiment, from what its own run has kept."""
+    """The text of the gallery about an experiment, from the record of its run."""
     changed = _changed(shown, record)
     shorter = [text for name, text in changed.items() if name not in NOT_SHORTER]
     given = {name: as_text(PLACES.get(name, record.run.params[name])) for name in changed}
@@ -170,7 +170,7 @@ def _entry(shown: Shown, record: Record, result: str) -> str:
 
 
 def _changed(shown: Shown, record: Record) -> dict[str, str]:
-    """By name, each parameter that the run has otherwise than the experiment's file, in words."""
+    """The parameters of the run that differ from the experiment's file: name -> the difference in words."""
     declared = resolve(shown.step, {"experiment": str(shown.path)}).model_dump(mode="json")
     return {
         name: f"`{name}={as_text(value)}`, not `{as_text(declared[name])}`"
@@ -180,7 +180,7 @@ def _changed(shown: Shown, record: Record) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Makes the gallery. Raises ValueError for what is mistaken, too."""
+    """Makes the gallery. Raises ValueError for wrong arguments, and for the reasons that `make` has."""
     data_dir, *given = arguments or [""]
     if wrong := [word for word in given if "=" not in word]:
         raise ValueError(f"{wrong[0]}: expected name=value")

@@ -1,6 +1,6 @@
-"""python -m pictures.screenshots [experiment [sweep]]   docs/screenshots: MLflow's UI and a report of the store in use
+"""python -m pictures.screenshots [experiment [sweep]]   writes docs/screenshots: MLflow's UI, and a report
 
-The two are the ids of finished runs; those that are not given are the newest.
+`experiment` and `sweep` are ids of finished runs in the store in use. By default they are the newest ones.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "docs" / "screenshots"
 START_SECONDS = 90
-SETTLE_MS = 2500  # until charts stand still
+SETTLE_MS = 2500  # time for charts to stop moving
 UI_SIZE = (1400, 800)  # px
-REPORTS: dict[str, tuple[Literal["light", "dark"], int]] = {  # by picture: colours, and width (px)
+REPORTS: dict[str, tuple[Literal["light", "dark"], int]] = {  # for each picture: colours, and width in px
     "report": ("light", 1200),
     "report_dark": ("dark", 1200),
     "report_360px": ("light", 360),
 }
 REPORT_HEIGHT = 1500  # px
-# As on a second visit: on the first, MLflow's assistant takes a quarter of the page.
+# Simulates a second visit: on the first one, MLflow's assistant covers a quarter of the page.
 SECOND_VISIT = "if (location.host) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
 
 def make(folder: Path = FOLDER, asked: Sequence[str] = ()) -> list[Path]:
-    """Makes all pictures. Raises ValueError where there is no Chromium, or nothing finished to show."""
+    """Makes all pictures and returns their paths. Raises ValueError if Chromium or a finished run is missing."""
     with chromium() as browser:
         named = dict(zip(("main", "sweep"), asked, strict=False))
         experiment, study = _finished("main", named, "train.run_id"), _finished("sweep", named)
@@ -53,7 +53,7 @@ def make(folder: Path = FOLDER, asked: Sequence[str] = ()) -> list[Path]:
 
 
 def _finished(step: str, named: Mapping[str, str], tag: str = "") -> "Run":
-    """The finished run of `step` that is `named`, or the newest, which has the tag."""
+    """The finished run of `step` that `named` gives, or the newest one. If `tag` is given, the run must have it."""
     for run in store.finished_runs(step):
         if named.get(step, run.info.run_id) == run.info.run_id and (not tag or tag in run.data.tags):
             return run
@@ -64,7 +64,7 @@ def _finished(step: str, named: Mapping[str, str], tag: str = "") -> "Run":
 
 
 def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
-    """Light, dark, and on a telephone."""
+    """(name, picture) of the report in light and dark colours, and in the width of a phone."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
         file.write_text(report.build(run_record.read(run_id)), encoding="utf-8")
@@ -94,8 +94,8 @@ def _of_ui(browser: "Browser", url: str, experiment: "Run", study: "Run") -> Ite
 
 
 def _seen(page: "Page", address: str, text: str) -> bytes:
-    """What is seen there, once the text is."""
-    page.goto("about:blank")  # else a change behind the # alone loads nothing
+    """A picture of the page at `address`, taken when it shows `text`."""
+    page.goto("about:blank")  # otherwise a change only after the # loads nothing
     page.goto(address)
     page.get_by_text(text).first.wait_for()
     page.wait_for_timeout(SETTLE_MS)
@@ -104,7 +104,7 @@ def _seen(page: "Page", address: str, text: str) -> bytes:
 
 @contextlib.contextmanager
 def _ui() -> Iterator[str]:
-    """The address of the UI on the store in use: its own where it is a server, else one that `make ui` starts."""
+    """The address of a UI for the store in use: the store's own if it is a server, else one that `make ui` starts."""
     if store.uri().startswith("http"):
         yield f"{store.uri().rstrip('/')}/"
         return

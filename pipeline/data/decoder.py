@@ -123,7 +123,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def crop(image: Image.Image, image_size: int, filtering: Resampling = Resampling.BICUBIC) -> Image.Image:
-    """The centred square of `image`, scaled to `image_size` px with antialiasing. If the size fits, pixels are exact.
+    """The centred square of `image`, scaled to `image_size` px with antialiasing. A square of that size stays exact.
 
     This gives the same picture as scaling the shorter side and cropping the centre, but scales only the square.
     """

@@ -45,7 +45,7 @@ class NamedSet:
 def read(
     name: str, data_dir: Path, image_size: int, *, interpolation: str = "bicubic", progress: bool = True
 ) -> Decoded:
-    """The set `name` scaled to `image_size` px by `interpolation`. It comes from the cache, or at first `data_dir`.
+    """The set `name` scaled to `image_size` px by `interpolation`, from the cache if it is there, else from `data_dir`.
 
     Files that are not in `data_dir` are downloaded into it. If that fails, raises ValueError that says what to do.
     """

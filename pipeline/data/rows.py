@@ -54,7 +54,7 @@ class Rows:
 def prefetch(images: np.ndarray, rows: np.ndarray) -> None:
     """Requests all `rows` of `images`, a memory map of (N, 3, S, S) uint8, from the disk, and returns at once.
 
-    Reading the rows one by one waits 30 times as long, if the set is larger than memory. Nothing is requested if
+    Reading the rows one by one waits 30 times as long if the set is larger than memory. The function does nothing if
     `images` is not a memory map, or if the images are so small that the disk reads their neighbours anyway.
     """
     memory: object = images

@@ -72,7 +72,7 @@ def scan(root: Path) -> Listing:
 
     Links are followed, except to a folder that was read already or lies above. Hidden files and files without an image
     suffix are only counted, because there may be thousands. Other files that cannot be used are named. MLflow's folders
-    are skipped. Raises ValueError if there is nothing to train on.
+    are skipped. Raises ValueError if `root` is not a folder, or not a tree of images.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises if it may not look
         raise ValueError(f"data_dir={root} is not a folder: give one that holds a sub-folder per class")
@@ -114,7 +114,7 @@ def unusable(status: os.stat_result) -> str:
 
 
 def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
-    """The classes of the train files, sorted. Raises ValueError if they are fewer than two, or other parts add some."""
+    """The sorted classes of the train files. Raises ValueError for fewer than two, or if another part has more."""
     classes = sorted({file.label for file in files if file.part == TRAIN})
     if stray := sorted({file.label for file in files} - {*classes}):
         raise ValueError(f"{root}: no usable train image of {', '.join(stray)}, found in test or validation only")

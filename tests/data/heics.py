@@ -1,6 +1,6 @@
-"""HEIC files: pi-heif reads them but writes none, so they are kept here as pillow-heif wrote them (quality 60).
+"""HEIC files that pillow-heif wrote (quality 60). They are stored here because pi-heif can only read such files.
 
-Four rectangles of 32 x 24 px: red and green above, blue and white below.
+They show four rectangles of 32 x 24 px: red and green above, blue and white below.
 """
 
 import base64

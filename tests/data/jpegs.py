@@ -1,15 +1,15 @@
-"""JPEG files made by hand, of scans that say next to nothing."""
+"""Makes JPEG files whose scans hold almost no data."""
 
 import struct
 
 
 def segment(code: int, content: bytes) -> bytes:
-    """A marker with its length and content."""
+    """A JPEG segment: marker, length and content."""
     return struct.pack(">BBH", 0xFF, code, len(content) + 2) + content
 
 
 def jpeg(side: int, num_scans: int, *, frame: int = 0xC2, components: int = 1, header: bytes = b"") -> bytes:
-    """A grey image, or of three channels, of so many scans of one channel each; progressive unless `frame` is 0xc0."""
+    """A JPEG with `num_scans` scans of one channel each; progressive unless `frame` is 0xc0. `components`: channels."""
     channels = bytes(value for number in range(components) for value in (number + 1, 0x11, 0))
     tables = [
         segment(0xDB, bytes([0, *[1] * 64])),

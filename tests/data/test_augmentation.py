@@ -1,4 +1,4 @@
-"""Augmentation: every image draws for itself, and what comes out is what the name says."""
+"""Augmentation: each image has its own random draw, and each function does what its name says."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ def seeded(seed: int = 0) -> Generator:
 
 @pytest.fixture
 def image() -> Tensor:
-    """(3, 8, 8) uint8 whose pixels are all different."""
+    """An image (3, 8, 8) uint8 whose pixels are all different."""
     return torch.randperm(256, generator=seeded())[: 3 * SIZE * SIZE].reshape(3, SIZE, SIZE).to(torch.uint8)
 
 
 @pytest.fixture
 def copies(image: Tensor) -> Tensor:
-    """(512, 3, 8, 8) uint8, all the same image."""
+    """512 copies of one image: (512, 3, 8, 8) uint8."""
     return image.expand(512, -1, -1, -1)
 
 

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def noisy(images, labels, place, generator):
-    """Draws from its generator, as crops do, and from the global random state, as mixup does."""
+    """Adds draws from its generator, as crops use it, and from the global random state, as mixup uses it."""
     return images.float() + torch.rand(images.shape, generator=generator) + torch.rand(images.shape), labels
 
 

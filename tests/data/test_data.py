@@ -1,4 +1,4 @@
-"""Image sets: what is read, how it is split, and that a second start reads the same from the cache."""
+"""Image sets: which files are read, how they are split, and that a second start reads the same from the cache."""
 
 import ctypes
 import gzip
@@ -48,7 +48,7 @@ def paint(path: Path, colour: Any = 0, mode: str = "RGB", size: tuple[int, int] 
 
 
 def plant(root: Path, count: int = 10, classes: tuple[str, ...] = ("cat", "dog"), start: int = 0) -> None:
-    """`count` PNG files per class, no two of them equal."""
+    """Writes `count` PNG files per class, all different."""
     for label, name in enumerate(classes):
         for number in range(start, start + count):
             paint(root / name / f"{number:04}.png", (number, 100 * label, 7))
@@ -60,7 +60,7 @@ def plant_parts(root: Path) -> None:
 
 
 def first_pixels(split: data.Split) -> dict[str, tuple[int, ...]]:
-    """Name -> its top left pixel."""
+    """The top left pixel of each image, by name."""
     images = split.take(np.arange(len(split)))
     return {name: tuple(image[:, 0, 0].tolist()) for name, image in zip(split.names, images, strict=True)}
 
@@ -487,7 +487,7 @@ def _ask_for_rows(tmp_path: Path) -> None:
 
 
 def resident(images: np.ndarray) -> np.ndarray:
-    """Which of `images`, a memory map, lie in memory: the page in the middle of each, (N,) bool."""
+    """(N,) bool: whether each of `images`, a memory map, is in memory. Checks the page in the middle of the image."""
     libc, pages = ctypes.CDLL(None, use_errno=True), np.zeros(1, dtype=np.uint8)
     there = []
     for image in images:
@@ -710,7 +710,7 @@ def test_digits_need_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    """A data_dir with 40 train and 20 test images, in the files that torchvision reads."""
+    """A data_dir with the files that torchvision reads, which hold 40 train and 20 test images."""
     raw = tmp_path / "data/MNIST/raw"
     raw.mkdir(parents=True)
     for prefix, count in (("train", 40), ("t10k", 20)):

@@ -1,4 +1,4 @@
-"""One image file of any kind -> the RGB pixels that a viewer shows."""
+"""Decoding: an image file of any kind gives the RGB pixels that a viewer shows."""
 
 import struct
 from io import BytesIO
@@ -93,7 +93,7 @@ def test_transparency_shows_white(alpha: int, expected: int, tmp_path: Path) -> 
 def test_a_bmp_whose_alpha_is_zero_throughout_is_opaque(
     masks: str, alphas: tuple[int, int], expected: int, tmp_path: Path
 ) -> None:
-    """As Photoshop and others write the fourth byte, under a header that calls it alpha."""
+    """Photoshop and other programs leave the fourth byte 0, under a header that calls it alpha."""
     pixels = np.full((SIZE, SIZE, 4), 100, dtype=np.uint8)
     pixels[..., 3] = alphas[1]
     pixels[0, 0, 3] = alphas[0]

@@ -1,4 +1,4 @@
-"""How much detail files hold: as large as they are, or what they were enlarged from, whatever by."""
+"""Detail of files: their full size, or the size before they were enlarged, by any method."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.data import heics
 
 
 def grain(width: int, height: int, seed: int) -> np.ndarray:
-    """(height, width), of deviation 1: as much in every octave, as photos have it."""
+    """Noise (height, width) with deviation 1 and, as in photos, the same amount in every octave."""
     waves = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None] * width)
     noise = np.random.default_rng(seed).normal(size=(height, width))
     grey = np.fft.ifft2(np.fft.fft2(noise) / np.maximum(waves, 1)).real

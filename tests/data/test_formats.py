@@ -1,4 +1,4 @@
-"""Photos in the formats of telephones, scanners and cameras: what they show, and what is refused before it costs."""
+"""Formats of phones, scanners and cameras: photos show the right pixels, and costly files are refused early."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (240, 240
 
 
 def drawn() -> Image.Image:
-    """Four rectangles of 32 x 24 px, as in `heics`."""
+    """Four rectangles of 32 x 24 px, the same as in `heics`."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[:24, :32], pixels[:24, 32:], pixels[24:, :32], pixels[24:, 32:] = RED, GREEN, BLUE, WHITE
     return Image.fromarray(pixels)
@@ -40,7 +40,7 @@ def turned_by_exif(orientation: int) -> Image.Exif:
 
 
 def corners(content: bytes) -> list[tuple[int, ...]]:
-    """What is seen near the corners: left and right above, left and right below."""
+    """The pixels near the corners: top left, top right, bottom left, bottom right."""
     shown = decode(io.BytesIO(content), 8, "squash").astype(int)
     return [tuple(shown[:, y, x].tolist()) for y in (1, 6) for x in (1, 6)]
 
@@ -53,7 +53,7 @@ UPRIGHT, CLOCKWISE = [RED, GREEN, BLUE, WHITE], [BLUE, RED, WHITE, GREEN]
 
 
 def several(kind: str, **options: Any) -> bytes:
-    """A file of three pictures, the others black."""
+    """A file with three pictures; the second and the third are black."""
     return saved(kind, save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT)) for _ in "ab"], **options)
 
 
@@ -103,7 +103,7 @@ def test_its_size_is_that_of_what_is_seen(name: str, tmp_path: Path) -> None:
 
 
 def tiff(order: str, tags: dict[int, int | tuple[int, int]], behind: bytes = b"") -> bytes:
-    """A TIFF made by hand: header, `behind` it at byte 8, and a page of tags that are numbers or (count, number)."""
+    """A TIFF from its parts: a header, `behind` at byte 8, and a page with `tags`, each a number or (count, number)."""
     start = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(behind))
     values = {tag: value if isinstance(value, tuple) else (1, value) for tag, value in tags.items()}
     page = [struct.pack(f"{order}HHII", tag, 4, *values[tag]) for tag in sorted(values)]
@@ -153,7 +153,7 @@ def box(kind: bytes, *content: bytes) -> bytes:
 
 
 def heic_of_parts(parts: dict[int, list[int]], side: int, brand: bytes = b"heic", parts_box: bytes = b"dimg") -> bytes:
-    """A HEIC of images 1, 2, ...: `parts` says what each is made of; those it does not name are of `side` px."""
+    """A HEIC with images 1, 2, ... `parts` lists the parts of an image; images without parts have `side` px."""
     number = max(each for made_of in parts.values() for each in made_of)
     references = [
         box(parts_box, struct.pack(f">HH{len(made_of)}H", item, len(made_of), *made_of))
@@ -167,7 +167,7 @@ def heic_of_parts(parts: dict[int, list[int]], side: int, brand: bytes = b"heic"
 
 
 def claiming(content: bytes, width: int) -> bytes:
-    """A HEIC or AVIF whose every image says that it is of that width."""
+    """`content`, a HEIC or AVIF file, with all its images claiming to be `width` px wide and high."""
     place, size = 0, struct.pack(">II", width, width)
     while (place := content.find(b"ispe", place)) >= 0:
         content = content[: place + 8] + size + content[place + 16 :]
@@ -176,7 +176,7 @@ def claiming(content: bytes, width: int) -> bytes:
 
 
 def overlapping_tags() -> bytes:
-    """A TIFF of 64 kB of which each of 2,000 tags says that all of it is its own."""
+    """A TIFF of 64 kB with 2,000 tags. Each tag claims the same 60 kB as its value."""
     tags = {**page(), **dict.fromkeys(range(40000, 42000), (15000, 8))}
     return tiff("<", tags, bytes(64_000))
 

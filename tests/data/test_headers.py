@@ -1,4 +1,4 @@
-"""Sizes of files, from their headers."""
+"""Sizes of images, read from the headers of files."""
 
 import os
 import warnings

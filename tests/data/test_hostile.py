@@ -1,4 +1,4 @@
-"""A folder of 500 files as bad as they come: read without a crash, in little memory, each left out with its reason."""
+"""A folder with 500 hostile files: it is read without a crash, in little memory, and each reason is reported."""
 
 import contextlib
 import io
@@ -72,7 +72,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def blank_png(side: int) -> bytes:
-    """A whole black PNG of 1 bit a pixel, 0.01 % of what its pixels take."""
+    """A complete black PNG with 1 bit per pixel. The file takes 0.01 % of the memory of its pixels."""
     rows, row = zlib.compressobj(9), bytes(1 + -(-side // 8))
     pixels = b"".join(rows.compress(row) for _ in range(side)) + rows.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
@@ -80,7 +80,7 @@ def blank_png(side: int) -> bytes:
 
 
 def picture(kind: str, mode: str = "RGB", size: tuple[int, int] = (24, 20), seed: int = 0, **options: Any) -> bytes:
-    """A file of noise."""
+    """An image file that shows noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise).convert(mode)
     image.save(file := io.BytesIO(), kind, **options)
@@ -88,13 +88,13 @@ def picture(kind: str, mode: str = "RGB", size: tuple[int, int] = (24, 20), seed
 
 
 def claiming(content: bytes, offset: int, layout: str) -> bytes:
-    """`content` with its size, at `offset`, replaced by that of a bomb."""
+    """`content` with the image size at `offset` replaced by the size of a decompression bomb."""
     size = struct.pack(layout, BOMB_SIDE, BOMB_SIDE)
     return content[:offset] + size + content[offset + len(size) :]
 
 
 def honest() -> dict[str, bytes]:
-    """Files that are images, by name."""
+    """The content of valid image files, by name."""
     deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
     deep.save(sixteen_bit := io.BytesIO(), "PNG")
     frames = [Image.new("RGB", (12, 12), colour) for colour in ("red", "lime", "blue")]
@@ -127,7 +127,7 @@ def honest() -> dict[str, bytes]:
 
 
 def broken() -> dict[str, tuple[bytes, str]]:
-    """Files that are no images: content and part of the reason, by name."""
+    """Files that are not valid images, by name: their content and a part of the reason."""
     png, gif, bmp, jpeg = (picture(kind) for kind in ("PNG", "GIF", "BMP", "JPEG"))
     draw = np.random.default_rng(0)
     files = {
@@ -154,7 +154,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
 
 
 def write_hostile(root: Path) -> None:
-    """All of these files: the images in `root`, the others in `root`/bad."""
+    """Writes all of these files: the images into `root`, the others into `root`/bad."""
     (root / "bad").mkdir()
     for name, content in honest().items():
         (root / name).write_bytes(content)
@@ -164,7 +164,7 @@ def write_hostile(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes: "good" holds images, "bad" what is none or leads astray."""
+    """Two classes: "good" holds images; "bad" holds broken files, misleading links and a pipe."""
     root = tmp_path_factory.mktemp("hostile") / "images"
     for name in ("good", "bad/deep"):
         (root / name).mkdir(parents=True)
@@ -192,7 +192,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> dict[str, Any]:
-    """What a process of its own tells of loading the folder."""
+    """The results of loading the folder in a separate process."""
     told = folder.parent / "told.json"
     # A socket's path may be no longer than 108 bytes.
     with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder / "bad"):

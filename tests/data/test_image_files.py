@@ -12,7 +12,7 @@ from tests.data.test_hostile import broken, honest, write_hostile
 
 @pytest.fixture
 def photos(tmp_path):
-    """Photos in two folders, a link to one of these, and what such folders hold besides."""
+    """Photos in two folders, a link back to the folder above, and other files that are usual in such folders."""
     draw = np.random.default_rng(0)
     for name in ("a/0.jpg", "a/1.PNG", "a/deep/er/2.webp", "b/3.bmp", "b/[4].jpg"):
         path = tmp_path / "photos" / name

@@ -1,4 +1,4 @@
-"""A JPEG whose scans or segments would take minutes is refused at once; every other one is decoded."""
+"""A JPEG is refused at once if its scans or segments would take minutes. All others are decoded."""
 
 import io
 import time
@@ -19,7 +19,7 @@ EXIF = segment(0xE1, b"Exif\0\0x")
 
 
 def photo(mode="RGB", size=(300, 200), **options):
-    """The bytes of a JPEG as Pillow writes it, longer than what is read at a time."""
+    """The bytes of a JPEG that Pillow has written, longer than one block of reading."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, "JPEG", **options)

@@ -1,4 +1,4 @@
-"""A table of labels: what it lists is read as folders are, and one that cannot be trusted is refused in one line."""
+"""Tables of labels: their files are read like folders, and an untrustworthy table is refused in one line."""
 
 import csv
 import logging
@@ -21,7 +21,7 @@ def write(root: Path, rows: Rows, name: str = "labels.csv") -> Path:
 
 
 def plant(root: Path, count: int = 10) -> Rows:
-    """`count` PNG files of each of two classes, all in one folder, and the rows that list them."""
+    """Writes `count` PNG files for each of two classes into one folder. Returns the rows that list them."""
     names = [(f"photos/{number:03}.png", ("cat", "dog")[number % 2]) for number in range(2 * count)]
     for number, (name, _) in enumerate(names):
         paint(root / name, (number, 0, 7))

@@ -1,4 +1,4 @@
-"""Folders of train, validation and test: known by their names, and never taken for classes without a word."""
+"""Folders of train, validation and test: they are recognised by name, and never silently treated as classes."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Automatic augmentation: images stay images, few share a draw, and the global random state decides."""
+"""Automatic augmentation: images stay images, few images share a draw, and the global random state decides."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Control groups as Linux shows them in containers and out of them, of either version."""
+"""Control groups of both versions, as Linux shows them inside and outside containers."""
 
 import os
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ NONE_1 = {"memory/memory.limit_in_bytes": 9223372036854771712, "memory/memory.us
 
 @pytest.fixture
 def machine(tmp_path):
-    """Makes a machine's files: lines of what this process is in, lines of what is mounted, files of the groups."""
+    """A function that writes a machine's files: lines of /proc/self/cgroup, lines of mountinfo, files of the groups."""
 
     def make(groups, mounts, files):
         for name, lines in {"cgroup": groups, "mountinfo": ["22 1 0:5 / /proc rw - proc proc rw", *mounts]}.items():

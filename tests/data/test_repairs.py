@@ -1,4 +1,4 @@
-"""Files with whole pixels and something broken beside them: read. Files that lack pixels: still left out."""
+"""Repairs: files with complete pixels are read although other parts are broken. Files that lack pixels are left out."""
 
 import struct
 import zlib
@@ -23,7 +23,7 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 def png_with(*chunks: bytes, end: bool = False) -> bytes:
-    """A PNG of noise with more `chunks`, before its pixels or at its end."""
+    """A PNG of noise with additional `chunks`, before its pixels or at its end."""
     content = picture("PNG")
     place = len(content) - 12 if end else HEADER
     return content[:place] + b"".join(chunks) + content[place:]
@@ -114,7 +114,7 @@ def test_a_webp_is_read_whatever_its_metadata_hold(options: dict[str, Any]) -> N
 
 
 def rational(kind: int, tag: int = 0x112, number: int = 1, value: int = 6) -> bytes:
-    """An EXIF block of one entry."""
+    """An EXIF block with one entry."""
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, tag, kind, number, value << 16, 0)
 
 

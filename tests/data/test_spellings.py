@@ -1,4 +1,4 @@
-"""Names that Unicode spells in several ways: one class, one file, one group, and a word about it."""
+"""Names with several Unicode spellings mean one class, one file and one group, and a message says so."""
 
 import unicodedata
 from pathlib import Path
@@ -18,7 +18,7 @@ def spelled(form: str, text: str = "café") -> str:
 
 
 def plant_names(root: Path, form: str, count: int = 6) -> list[str]:
-    """Files of one folder whose names are in `form`."""
+    """Writes files into one folder, with names in the Unicode form `form`."""
     names = [spelled(form, f"größe/é{number}.png") for number in range(count)]
     for number, name in enumerate(names):
         paint(root / name, (number, 0, 7))

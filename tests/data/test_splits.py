@@ -1,4 +1,4 @@
-"""Splits of any set: disjoint, complete, and with the classes in proportion."""
+"""The splits of any set are disjoint and complete, with the classes in proportion."""
 
 from itertools import permutations
 
@@ -13,7 +13,7 @@ SIZE = 2
 
 
 def decoded(counts: list[list[int]]) -> Decoded:
-    """As many images of each class in each part as `counts[part][class]` says, in no order."""
+    """An image set with `counts[part][class]` images of each class in each part, in random order."""
     numbers = np.array(counts).ravel()
     parts, labels = (np.repeat(index.ravel(), numbers) for index in np.indices(np.shape(counts)))
     order = np.random.default_rng(0).permutation(len(labels))
@@ -26,7 +26,7 @@ def decoded(counts: list[list[int]]) -> Decoded:
 
 
 def split(images: Decoded, valid_fraction: float, limit: int = 0) -> Splits | None:
-    """The splits; None where they were refused, which is in one line."""
+    """The splits; None if they were refused. Checks that the error has one line."""
     settings = {"valid_fraction": valid_fraction, "limit_train": limit, "limit_test": 0}
     try:
         return divide(images, "some", flip=False, report=Report(), **settings)
@@ -36,7 +36,7 @@ def split(images: Decoded, valid_fraction: float, limit: int = 0) -> Splits | No
 
 
 def is_stratified(held: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether no class has given clearly more of its images than one that had more to give."""
+    """Whether no class has a clearly larger held-out share than another class that has more images to give."""
     return all(
         held[a] >= whole[a] - 1 or held[b] / whole[b] - held[a] / whole[a] <= 1 / whole[a] + 1 / whole[b]
         for a, b in permutations(range(len(whole)), 2)

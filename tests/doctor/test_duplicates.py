@@ -1,4 +1,4 @@
-"""Twins: found whatever was done to them, told once, in the split where they matter."""
+"""Twins: they are found after any usual change, and reported once, in the split where they matter."""
 
 import io
 
@@ -14,7 +14,7 @@ SIZE = 48
 
 
 def scenes(num_images, seed=0):
-    """Images (N, 3, 48, 48) of soft colours with some edges, none like another."""
+    """Images (N, 3, 48, 48) of soft colours with some edges. All look different."""
     draw = torch.Generator().manual_seed(seed)
     coarse = torch.rand((num_images, 3, 6, 6), generator=draw)
     fine = torch.nn.functional.interpolate(torch.rand((num_images, 3, 12, 12), generator=draw), SIZE)

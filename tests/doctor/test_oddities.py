@@ -1,4 +1,4 @@
-"""Odd images: each kind is named, and an even set has none."""
+"""Odd images: the doctor names each kind, and finds none in a uniform set."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels: one that contradicts what the class looks like is suspect, and no network judges what it has learnt from."""
+"""Labels are suspect if their images look like another class. No network judges images that it learnt from."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ OPTIONS = {"seed": 0, "device": torch.device("cpu"), "precision": "fp32"}
 
 
 def two_kinds(num_images, wrong, seed=0):
-    """Splits of stripes, upright in class 0 and level in class 1, with noise; the labels of `wrong` are swapped."""
+    """Splits of noisy stripes, vertical in class 0 and horizontal in class 1. The labels of `wrong` are swapped."""
     draw = np.random.default_rng(seed)
     kind = np.arange(num_images) % 2
     wave = np.sin(np.arange(SIDE)[None] * 0.9 + draw.uniform(0, 6, num_images)[:, None])
