@@ -61,10 +61,12 @@ def _check_meaning(node: yaml.Node, name: str = "") -> None:
 
 
 def _as_decimal(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    for kind in (int, float):  # a float has no room for all digits of a large whole number
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
