@@ -95,7 +95,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     probabilities = _probabilities(trained, trained.classifier.model)
     test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
-    with_views, told_of_views = _with_views(trained, params.views)
+    with_views, views_in_words = _with_views(trained, params.views)
     summary = {**metrics.summary(labels, probabilities, params.top_k), **with_views}
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
@@ -131,7 +131,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
-        f"ECE {summary['test/ece']:.4f}{told_of_views}"
+        f"ECE {summary['test/ece']:.4f}{views_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
