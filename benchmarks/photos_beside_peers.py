@@ -16,6 +16,7 @@ to build/photos_beside_peers/<name>.log.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -132,11 +133,12 @@ def _of_peer(name: str, folder: Path, photos: Path, weights: Path, given: argpar
     }
     commands = [[str(python), *(_filled(word, words) for word in command)] for command in peer.commands]
     row.seconds = _seconds(name, commands, folder, {"HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": str(folder)})
-    last = _last_line(name)
-    if row.seconds is not None and last.startswith("CORRECT "):
-        row.correct = int(last.split()[1])
+    # A progress bar may stand before it in its line.
+    found = re.findall(r"CORRECT (\d+)", _log(name).read_text(errors="replace"))
+    if row.seconds is not None and found:
+        row.correct = int(found[-1])
     else:
-        row.note = last
+        row.note = _last_line(name)
     return row
 
 
