@@ -73,8 +73,11 @@ def can_be_checked(labels: np.ndarray, folds: int) -> np.ndarray:
     return np.bincount(labels)[labels] >= folds
 
 
-def suspects(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+def suspects(labels: np.ndarray, probabilities: np.ndarray, of_copy: np.ndarray | None = None) -> pd.DataFrame:
     """A row per suspect, the likeliest error first: its position, `given` and `suggested` class, their probabilities.
+
+    of_copy: (N,) the class of an exact copy with another label; -1 if there is none. Such images come first, and are
+    listed whatever the networks say, because the networks learned from both.
 
     labels: (N,) from 0 to C - 1; each class occurs. probabilities: (N, C), from networks that did not learn from the
     image. Confident learning (Northcutt et al. 2021, arXiv:1911.00068) counts an image for another class if its
@@ -83,9 +86,10 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """
     wrong = find_label_issues(labels, probabilities, filter_by="prune_by_class", n_jobs=1)
     confidence = get_self_confidence_for_each_label(labels, probabilities)
-    found = np.flatnonzero(wrong)
-    found = found[np.argsort(confidence[found], kind="stable")]
-    suggested = probabilities[found].argmax(1)
+    other = np.full(len(labels), -1) if of_copy is None else of_copy
+    found = np.flatnonzero(wrong | (other >= 0))
+    found = found[np.lexsort([confidence[found], other[found] < 0])]
+    suggested = np.where(other[found] >= 0, other[found], probabilities[found].argmax(1))
     return pd.DataFrame(
         {
             "image": found,

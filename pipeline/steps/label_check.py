@@ -24,14 +24,17 @@ def check(run: Run, patient: Patient) -> Finding:
     if len(known) < 2:
         return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
     probabilities = _probabilities(patient, taught, given, len(known))
-    found = suspect_labels.suspects(given, probabilities)
+    copies = _copies_of_another_class(patient)
+    class_of_copy = {position: patient.images.labels[copy] for position, copy in copies.items()}
+    place = {label: number for number, label in enumerate(known.tolist())}
+    of_copy = np.array([place.get(class_of_copy.get(position, -1), -1) for position in taught])
+    found = suspect_labels.suspects(given, probabilities, of_copy)
     positions = taught[found["image"].to_numpy()]
     names = np.array(patient.splits.classes, dtype=object)[known]
     suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
-    twin = _contradicting(patient, positions)
-    table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:], twin], axis=1)
-    order = np.argsort(twin == "", kind="stable")  # images with a contradicting copy first, the others by probability
-    table, positions = table.iloc[order].reset_index(drop=True), positions[order]
+    names_of_copies = [patient.images.names[copies[each]] if each in copies else "" for each in positions]
+    copy = pd.Series(names_of_copies, dtype=object, name="exact_copy_of_another_class")
+    table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:], copy], axis=1)
     run.table("suspect_labels.csv", table)
     accuracy = float((probabilities.argmax(1) == given).mean())
     numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
@@ -72,12 +75,8 @@ def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_
     return filled
 
 
-def _contradicting(patient: Patient, positions: np.ndarray) -> pd.Series:
-    """For each image at `positions`, the name of an exact copy of it with another label; empty if there is none."""
+def _copies_of_another_class(patient: Patient) -> dict[int, int]:
+    """The position of an exact copy with another label, by the position of each image that has one."""
     pairs = duplicates.contradictions(patient.twins, patient.images.labels)
-    twin = {
-        **dict(zip(pairs["twin"], pairs["image"], strict=True)),
-        **dict(zip(pairs["image"], pairs["twin"], strict=True)),
-    }
-    names = [patient.images.names[twin[position]] if position in twin else "" for position in positions]
-    return pd.Series(names, dtype=object, name="exact_copy_of_another_class")
+    images, twins = pairs["image"].tolist(), pairs["twin"].tolist()
+    return dict(zip([*twins, *images], [*images, *twins], strict=True))

@@ -63,3 +63,15 @@ def test_classes_with_too_few_images_for_the_folds_cannot_be_checked():
     given = np.array([0, 0, 0, 0, 1, 1, 1, 2])
     assert suspect_labels.can_be_checked(given, 3).tolist() == [True] * 7 + [False]
     assert suspect_labels.can_be_checked(given, 4).tolist() == [True] * 4 + [False] * 4
+
+
+def test_labels_that_an_exact_copy_contradicts_are_named_first_whatever_the_networks_say():
+    given = np.array([0, 1] * 10)
+    probabilities = np.where(given[:, None] == np.arange(2), 0.9, 0.1)
+    probabilities[4] = [0.05, 0.95]  # a suspect without a copy
+    of_copy = np.full(20, -1)
+    of_copy[[2, 3]] = [1, 0]
+    table = suspect_labels.suspects(given, probabilities, of_copy)
+    assert {*table["image"][:2]} == {2, 3} and dict(zip(table["image"], table["suggested"], strict=True))[2] == 1
+    without = suspect_labels.suspects(given, probabilities)["image"].tolist()
+    assert table["image"][2:].tolist() == without and 2 not in without and 3 not in without

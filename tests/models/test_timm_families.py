@@ -107,7 +107,7 @@ def test_a_network_of_every_family_is_updated_explained_kept_and_served(network,
         loss, _ = train_step(model, given, torch.arange(3), optimizer, "fp32", 0.0)
         assert loss.isfinite()
     still = [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])]
-    assert len(still) < 0.3 * len(before), still  # a gain that starts at zero has hardly moved what is before it
+    assert len(still) < 0.5 * len(before), still  # a gain that starts at zero has hardly moved what is before it
 
     where, predicted = models.cam_target(name, model), model.eval()(given).argmax(1)
     maps = attribution.class_maps(model, where, given, predicted, "gradcam")
