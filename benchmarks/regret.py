@@ -1,0 +1,175 @@
+"""How much accuracy does a rule for the peak rate cost? Whole trainings at a grid of rates, and where each rule lands.
+
+python -m benchmarks.regret train DATA [recipe ...]    trains the grid, for hours; a second start continues
+python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's ladders
+python -m benchmarks.regret table                      prints regret by rule
+
+DATA holds the folders cifar10 (train/ and test/ of JPEG files) and photos. Every number is a line of
+benchmarks/regret.jsonl. The regret of a rule is the best mean accuracy on validation, over the rates of the grid, minus
+the accuracy at the rate that the rule picks, read off between the grid's rates on a logarithmic axis.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.contest import PROJECT
+from benchmarks.regret_recipes import HELD_OUT, RECIPES, parameters
+from pipeline.history.initial_weights import prepare
+from pipeline.params import LadderParams, TrainParams
+from pipeline.settings import resolve
+from pipeline.training import range_test
+from pipeline.training.events import EpochEnd
+from pipeline.training.range_test import Curve
+from pipeline.training.recipe import Recipe
+from pipeline.training.training import Diverged
+
+RESULTS = PROJECT / "benchmarks" / "regret.jsonl"
+STEP = math.sqrt(10)  # of the grid: half decades
+START = {"sgd": 0.1, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
+SEEDS = 2
+WORSE = 0.05  # of accuracy, below the best: the grid ends there
+FAILED = 0.0  # accuracy of a training that diverged
+
+
+def train(data: Path, names: list[str]) -> None:
+    """Trains each recipe from a usual rate both ways until accuracy has clearly fallen, then beside the best."""
+    for name in names:
+        recipe = _recipe(name, data)
+        known = _accuracies(name)
+        for lr in _walk(known, START[recipe.params.optimizer]):
+            for seed in range(SEEDS):
+                if seed not in known.get(lr, {}):
+                    known.setdefault(lr, {})[seed] = _train(name, recipe, lr, seed)
+
+
+def ladders(data: Path, names: list[str]) -> None:
+    """Climbs the ladders of each recipe, three where the program climbs one, and keeps their losses."""
+    for name in names:
+        recipe, ladder = _recipe(name, data), LadderParams()
+        for repeat in range(3):
+            started = time.perf_counter()
+            curve = range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps)
+            seconds = time.perf_counter() - started
+            losses = {"lr": curve.lr.tolist(), "loss": curve.loss.tolist()}
+            _keep({"recipe": name, "kind": "ladder", "repeat": repeat, "seconds": seconds, **losses})
+
+
+def regret(accuracies: Mapping[float, float], lr: float | None) -> float:
+    """The best accuracy of the grid minus that at `lr`, between its neighbours; beyond the grid, that of its end."""
+    best = max(accuracies.values())
+    if lr is None:
+        return best - FAILED
+    rates = sorted(accuracies)
+    return best - float(np.interp(math.log(lr), np.log(rates), [accuracies[rate] for rate in rates]))
+
+
+def rates_by_rule(name: str, params: TrainParams) -> dict[str, float | None]:
+    """The rate that each rule picks for a recipe, from the ladders that were climbed."""
+    curves = [
+        Curve(np.array(row["lr"]), np.array(row["loss"]), range_test.smooth(np.array(row["loss"])))
+        for row in _rows(name, "ladder")
+    ]
+    found: dict[str, float | None] = dict(range_test.suggest(curves).rates) if curves else {}
+    if params.optimizer == "sgd":
+        found["0.1 per 128 images"] = 0.1 * params.batch_size / 128
+    return found | {row["rule"]: row["lr"] for row in _rows(name, "rule")}
+
+
+def table() -> None:
+    """Prints a Markdown table of the regret of every rule, recipe by recipe, in points of accuracy."""
+    rows: dict[str, dict[str, float]] = {}
+    for name in {**RECIPES, **HELD_OUT}:
+        accuracies = {lr: fmean(seeds.values()) for lr, seeds in _accuracies(name).items()}
+        if accuracies:
+            params = cast(TrainParams, resolve("train", _flags(name, Path("data"))))
+            rates = rates_by_rule(name, params)
+            rows[name] = {rule: 100 * regret(accuracies, lr) for rule, lr in rates.items()}
+    rules = list(dict.fromkeys(rule for row in rows.values() for rule in row))
+    print(f"| recipe | {' | '.join(rules)} |\n|---|{'---|' * len(rules)}")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(f'{row[rule]:.2f}' if rule in row else '' for rule in rules)} |")
+    for what, of in (("mean", fmean), ("largest", max)):
+        values = [of([row[rule] for row in rows.values() if rule in row]) for rule in rules]
+        print(f"| **{what}** | {' | '.join(f'{value:.2f}' for value in values)} |")
+
+
+def _walk(known: Mapping[float, Mapping[int, float]], start: float) -> Iterator[float]:
+    """The rates to train at. Each depends on the accuracies of those before it."""
+    for step in (STEP, 1 / STEP):
+        lr = start
+        while True:
+            yield lr
+            if _mean(known, lr) < max(_mean(known, each) for each in known) - WORSE:
+                break
+            lr = float(f"{lr * step:.3g}")
+    best = max(known, key=lambda lr: _mean(known, lr))
+    for factor in (STEP**0.5, STEP**-0.5):
+        yield float(f"{best * factor:.3g}")
+
+
+def _mean(known: Mapping[float, Mapping[int, float]], lr: float) -> float:
+    return fmean(known[lr].values())
+
+
+def _train(name: str, recipe: Recipe, lr: float, seed: int) -> float:
+    started = time.perf_counter()
+    training = Recipe(
+        recipe.params.model_copy(update={"seed": seed}),
+        recipe.splits,
+        recipe.device,
+        recipe.precision,
+        recipe.pretrained,
+    ).one_cycle(lr)
+    try:
+        *_, end = training.events()
+        assert isinstance(end, EpochEnd) and end.valid_accuracy is not None
+        reached, loss = end.valid_accuracy, end.valid_loss
+    except Diverged:
+        reached, loss = FAILED, None
+    seconds = time.perf_counter() - started
+    row = {"recipe": name, "kind": "training", "lr": lr, "seed": seed, "accuracy": reached, "loss": loss}
+    _keep({**row, "seconds": round(seconds, 1)})
+    print(f"{name}: lr {lr:g}, seed {seed}: {reached:.2%} in {seconds:.0f} s", flush=True)
+    return reached
+
+
+def _recipe(name: str, data: Path) -> Recipe:
+    return prepare(cast(TrainParams, resolve("train", _flags(name, data))))
+
+
+def _flags(name: str, data: Path) -> dict[str, str]:
+    return {key: str(value) for key, value in parameters(name, data).items()}
+
+
+def _accuracies(name: str) -> dict[float, dict[int, float]]:
+    """The accuracies of the trainings of a recipe so far, by rate and seed."""
+    found: dict[float, dict[int, float]] = {}
+    for row in _rows(name, "training"):
+        found.setdefault(row["lr"], {})[row["seed"]] = row["accuracy"]
+    return found
+
+
+def _rows(name: str, kind: str) -> list[dict[str, Any]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return [row for row in map(json.loads, lines) if (row["recipe"], row["kind"]) == (name, kind)]
+
+
+def _keep(row: Mapping[str, Any]) -> None:
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    command, *rest = sys.argv[1:] or ["table"]
+    if command == "table":
+        table()
+    else:
+        {"train": train, "ladders": ladders}[command](Path(rest[0]), rest[1:] or list(RECIPES))
