@@ -22,6 +22,7 @@ SMALL, LARGE = 64, 128  # px, image sizes to train from nothing
 LOOKED_AT = 256  # photos whose headers are read to find their size
 LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 8
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning
+OF_A_PROBE = ("model", "weights", "image_size")  # a probe has no use for the other choices
 FIRST_SIDE = 5 / 7  # of image_size, for the images of the first updates; as a multiple of GRID
 GRID = 32  # px that become one cell of a backbone's grid
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
@@ -44,6 +45,8 @@ def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, 
     if is_probe and weights == "none":
         return {}, []  # the step raises an error that says why
     network = _network(given, weights, root, [file.path for file in files], is_probe)
+    if is_probe:
+        network = [choice for choice in network if choice[0] in OF_A_PROBE]
     number = _num_train(len(files), {file.part for file in found.files}, given)
     of_training = () if is_probe else _of_training(given, number, Counter(file.label for file in files))
     open_ones = [(name, value, line) for name, value, line in (*network, *of_training) if name not in given]
