@@ -27,7 +27,7 @@ from pipeline.training import device, features
 from pipeline.training.photo_defaults import BACKBONE
 from pipeline.training.recipe import load
 
-IMAGE_SIZE, BATCH = 224, 32  # px; photos a bare loop looks at at a time, of which more are no faster
+IMAGE_SIZE, BATCH = 224, 32  # px; photos per batch of a bare loop (larger batches are no faster)
 
 
 def probe(laps: Laps, folder: str) -> None:

@@ -1,7 +1,7 @@
-"""What others' documentation shows for fine-tuning a folder of photos: the commands of each, for their environment.
+"""Commands that fine-tune a folder of photos with other libraries, as their documentation shows.
 
-All take the same folder, of train, val and test with a folder per class each, and start from the same weights if they
-can. Settings are those of the documentation named beside them; none was chosen by the test photos.
+All libraries take the same folder: train, val and test, each with a folder per class. They start from the same weights
+if they can. Each entry names the documentation that its settings come from. No setting was chosen on the test photos.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 BACKBONE = "tf_efficientnet_lite0"
 IMAGE_SIZE = 224  # px
 
-# Of `commands`: where the photos, the weights and the peer's own files are, and how much there is of what.
+# Values for the placeholders in `commands`: paths of the photos, the weights and the peer's own files, and counts.
 Words = dict[str, str]
 
 
@@ -18,8 +18,8 @@ Words = dict[str, str]
 class Peer:
     """A library, how it is documented to be used, and the commands that do so.
 
-    A command is what follows the interpreter; `{name}` in it stands for one of `Words`. The last one prints `CORRECT`
-    and how many of the test photos it has right.
+    A command is the arguments of the Python interpreter, and `{name}` in it is a key of `Words`. The last command
+    prints `CORRECT` and the number of test photos that the peer predicts correctly.
     """
 
     package: str
@@ -32,7 +32,7 @@ class Peer:
     scripts: tuple[str, ...] = ()  # that its package does not hold, below the folder {scripts}
 
     def missing(self, weights: Path, scripts: Path) -> str:
-        """What it cannot start without, or nothing."""
+        """The files that the peer needs and does not find, with what to do; empty if it can start."""
         if not (weights / self.weights).is_file():
             return f"no weights at hand: put {self.weights} into {weights}"
         absent = [name for name in self.scripts if not (scripts / name).is_file()]

@@ -14,7 +14,7 @@ PARTS = ("train", "val", "test")
 
 
 def link_photos(root: Path, photos: Path, at_most: int) -> int:
-    """Links files from all over the class folders `photos` into those of `root`. Returns how many."""
+    """Links `at_most` files of `photos`, evenly spaced, into class folders below `root`. Returns their number."""
     files = sorted(path for path in photos.rglob("*") if path.is_file())
     chosen = [files[place] for place in np.linspace(0, len(files) - 1, min(at_most, len(files))).astype(int)]
     for number, file in enumerate(chosen):
@@ -27,8 +27,7 @@ def link_photos(root: Path, photos: Path, at_most: int) -> int:
 def write_split(source: Path, root: Path, photos_per_class: int = 0) -> dict[str, Counter[str]]:
     """Links the photos of `source` into train, val and test below `root`, as this project divides them by default.
 
-    Returns how many photos there are of each class in each part. photos_per_class: of class folders at most so many, 0
-    for all.
+    Returns the number of photos by part and class. photos_per_class: the most photos of a class (0: all).
     """
     if photos_per_class:
         source = _few(source, root.with_name("few"), photos_per_class)

@@ -4,13 +4,13 @@ python -m benchmarks.photos_beside_peers DATA [--timm FOLDER] [--peers ENVIRONME
                                               [--photos N] [--epochs N]
 
 DATA holds a folder of photos per class. The split that this project makes of it is written out as folders of links, and
-everyone takes these. Seconds are those of whole commands, from their start to the test accuracy, one after the other.
-Peers run in a virtual environment of their own, with the same torch, which is made if it is missing (build/peers);
-benchmarks/peers.py says how they are used. timm's package holds no training script: --timm names a folder with train.py
+everyone takes these. The seconds cover whole commands, from the start to the test accuracy. Only one runs at a time.
+Peers run in their own virtual environment with the same torch (build/peers). The first start makes it.
+benchmarks/peers.py has their commands. timm's package holds no training script: --timm names a folder with train.py
 and validate.py of its repository, of the same version if possible. Starting weights are files below
-~/.cache/classifier-pipeline/weights. --photos takes so many photos of each class, and --epochs shortens every training:
-to try this script out, not to compare. The table goes to build/photos_beside_peers.md and .json, what the commands say
-to build/photos_beside_peers/<name>.log.
+~/.cache/classifier-pipeline/weights. --photos limits the photos of each class, and --epochs shortens every training:
+both are for trying this script, not for a comparison. The table goes to build/photos_beside_peers.md and .json, the
+output of the commands to build/photos_beside_peers/<name>.log.
 """
 
 import argparse
@@ -48,20 +48,20 @@ OURS: dict[str, list[str]] = {"ours": [], "ours, probe alone": ["--steps", "prob
 
 @dataclass
 class Row:
-    """What one of them reached."""
+    """The result of one library."""
 
     name: str
     version: str
     network: str
     settings: str
     documentation: str
-    correct: int | None = None  # of the test photos; None where it did not come to an answer
+    correct: int | None = None  # test photos; None if the library gave no result
     seconds: float | None = None
     note: str = ""
 
 
 def main(given: argparse.Namespace) -> None:
-    """Prints the table, a row as soon as it is known, and leaves it in build/."""
+    """Prints each row of the table as soon as its library is done, and writes the table to build/."""
     LOGS.mkdir(parents=True, exist_ok=True)
     asked = given.only or [*OURS, *PEERS]
     if not OURS.keys() >= {*asked}:
@@ -143,14 +143,14 @@ def _of_peer(name: str, folder: Path, photos: Path, weights: Path, given: argpar
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:
-    """`word` with what stands for {name}; a script of several lines as it is."""
+    """`word` with its placeholders filled in. A script of several lines stays unchanged."""
     return word if "\n" in word else word.format(**words)
 
 
 def _seconds(
     name: str, commands: Sequence[Sequence[str]], folder: Path, environment: Mapping[str, str]
 ) -> float | None:
-    """How long `commands` take one after the other, in `folder`; None if one fails. What they say goes to the log."""
+    """How long `commands` take one after the other, in `folder`; None if one fails. Their output goes to the log."""
     started = time.perf_counter()
     with _log(name).open("w") as log:
         for command in commands:

@@ -76,13 +76,13 @@ def can_be_checked(labels: np.ndarray, folds: int) -> np.ndarray:
 def suspects(labels: np.ndarray, probabilities: np.ndarray, of_copy: np.ndarray | None = None) -> pd.DataFrame:
     """A row per suspect, the likeliest error first: its position, `given` and `suggested` class, their probabilities.
 
-    of_copy: (N,) the class of an exact copy with another label; -1 if there is none. Such images come first, and are
-    listed whatever the networks say, because the networks learned from both.
-
     labels: (N,) from 0 to C - 1; each class occurs. probabilities: (N, C), from networks that did not learn from the
     image. Confident learning (Northcutt et al. 2021, arXiv:1911.00068) counts an image for another class if its
     probability is above the mean of that class's own images. These counts give the number of wrong labels in each
-    class. So many of its least confident images are named (cleanlab's prune_by_class).
+    class. So many of its least confident images are listed (cleanlab's prune_by_class).
+
+    of_copy: (N,) the class of an exact copy with another label; -1 if there is none. Such images come first, and are
+    listed whatever the networks say, because the networks learned from both.
     """
     wrong = find_label_issues(labels, probabilities, filter_by="prune_by_class", n_jobs=1)
     confidence = get_self_confidence_for_each_label(labels, probabilities)
