@@ -25,8 +25,6 @@ from pipeline.training.calibration import Calibration, calibrate, look
 
 NAMED_CLASSES = 5  # at most, in the summary
 LEFT_OUT = "named in left_out.csv"
-# On a CPU, workers that decode and threads of a forward pass make each other wait. So many photos are read first.
-BYTES_READ_AT_ONCE = 2**27
 
 
 def run(params: PredictParams) -> Result | None:
@@ -100,11 +98,10 @@ def _predict(
     """Answers batch by batch, if there are any, and the files of each batch that cannot be read, with the reason."""
     classifier = network.classifier
     described, where = classifier.description, next(classifier.model.parameters()).device
-    size = described.image_size
     batches = image_files.read(
         found.paths,
-        size,
-        max(batch_size(size), BYTES_READ_AT_ONCE // (3 * size**2)),
+        described.image_size,
+        batch_size(described.image_size),
         resize=described.resize,
         interpolation=described.interpolation,
         margin=described.margin,
@@ -113,13 +110,8 @@ def _predict(
     for batch in batches:
         given = None
         if len(batch.images):
-            parts = np.split(batch.images, range(batch_size(size), len(batch.images), batch_size(size)))
-            looks = [
-                look(classifier.model, classifier.normalise(torch.from_numpy(part).to(where)), network.precision)
-                for part in parts
-            ]
-            logits, features = (np.concatenate(arrays) for arrays in zip(*looks, strict=True))
-            given = _answers(batch, logits, features, known)
+            pixels = classifier.normalise(torch.from_numpy(batch.images).to(where))
+            given = _answers(batch, *look(classifier.model, pixels, network.precision), known)
         yield given, batch.left_out
 
 
