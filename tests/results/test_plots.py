@@ -381,7 +381,7 @@ def test_randomisation_draws_how_alike_the_maps_stay_part_by_part():
     (axes,) = figure.axes
     assert axes.lines[0].get_ydata() == pytest.approx([0.8, 0.1])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["head", "layer1"]
-    assert title(figure) == "digits: of random weights, maps are alike by +0.10"
+    assert title(figure) == "digits: map similarity with random weights: +0.10"
     render(figure)
 
 

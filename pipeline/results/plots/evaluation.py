@@ -132,7 +132,7 @@ def randomisation(table: pd.DataFrame, title: str) -> Figure:
     `table` has `part`, `similarity` in [-1, 1] and `standard_error`, in the order in which the parts are lost.
     """
     last = table["similarity"].iloc[-1]
-    figure = sheet(7, 4, f"{title}: of random weights, maps are alike by {last:+.2f}")
+    figure = sheet(7, 4, f"{title}: map similarity with random weights: {last:+.2f}")
     axes = figure.subplots()
     parts = [fit(part, NAME_CHARACTERS) for part in table["part"]]
     errors = table["standard_error"].fillna(0)
@@ -140,7 +140,7 @@ def randomisation(table: pd.DataFrame, title: str) -> Figure:
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set_xticks(range(len(table)), parts, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylim(-1.02, 1.02)
-    dress(axes, x="random from the head down to", y="rank correlation with the maps of the trained network")
+    dress(axes, x="random from the head down to", y="rank correlation with the trained maps")
     return figure
 
 
