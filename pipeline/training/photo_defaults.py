@@ -29,6 +29,11 @@ UNEVEN = 3.0  # ratio of class sizes, largest to smallest
 
 Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
 KEPT_NORMS: Choice = ("freeze_norms", "on", "freeze_norms=on: batch norms keep the statistics of their weights")
+RATE: Choice = (
+    "max_lr",
+    1e-3,
+    "max_lr=0.001: measured on photos; a range test (max_lr=auto) would take more than half as long as this training",
+)
 
 
 def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -70,7 +75,7 @@ def _network(given: Mapping[str, Any], weights: str, root: Path, names: list[str
     if weights == "none":
         side = _side(root, names)
         return [("image_size", side, f"image_size={side}: {LARGE} where half of the photos are as large, else {SMALL}")]
-    return [KEPT_NORMS]
+    return [KEPT_NORMS, *_rate(given)]
 
 
 def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
@@ -79,7 +84,12 @@ def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
     first = round(_number(given, "image_size", size) * FIRST_SIDE / GRID) * GRID
     network = {"model": BACKBONE, "weights": "default", "image_size": size}
     smaller = f"first_size={first}: the first half of the updates see smaller images, which saves time"
-    return [*((name, value, line) for name, value in network.items()), ("first_size", first, smaller), KEPT_NORMS]
+    return [*((name, value, line) for name, value in network.items()), ("first_size", first, smaller), KEPT_NORMS, *_rate(given)]
+
+
+def _rate(given: Mapping[str, Any]) -> list[Choice]:
+    """The measured rate, for the optimizer that it was measured with. Any other needs a range test."""
+    return [RATE] if given.get("optimizer", "adamw") == "adamw" else []
 
 
 def _from_nothing(why: str, side: int) -> list[Choice]:

@@ -173,6 +173,16 @@ def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, w
     assert len(workplace.runs("probe")) == probes
 
 
+def test_the_measured_rate_is_used_only_with_its_optimizer_and_is_said(tmp_path):
+    photos = draw(tmp_path / "photos", {"red": 4, "green": 4})
+    network = {"data_dir": str(photos), "model": "torchvision/resnet18", "weights": "default"}
+    values, lines = photo_defaults.choose(network)
+    assert values["max_lr"] == 1e-3
+    assert any(line.startswith("max_lr=0.001: ") for line in lines)
+    assert "max_lr" not in photo_defaults.choose({**network, "optimizer": "sgd"})[0]
+    assert "max_lr" not in photo_defaults.choose({**network, "max_lr": 0.1})[0]
+
+
 def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_path, capsys):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 8})
     assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0
