@@ -36,6 +36,7 @@ STEP = math.sqrt(10)  # of the grid: half decades
 START = {"sgd": 0.1, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
 SEEDS = 2
 WORSE = 0.05  # of accuracy, below the best: the grid ends there
+WIDEST = 2.1  # decades from START: the grid ends there, even if no accuracy falls
 FAILED = 0.0  # accuracy of a training that diverged
 
 
@@ -63,7 +64,11 @@ def ladders(data: Path, names: list[str]) -> None:
 
 
 def regret(accuracies: Mapping[float, float], lr: float | None) -> float:
-    """The best accuracy of the grid minus that at `lr`, between its neighbours; beyond the grid, that of its end."""
+    """The best accuracy of the grid minus the accuracy at `lr`.
+
+    A line between the two nearest rates gives the accuracy. Beyond the grid, the accuracy at its end counts. None is a
+    rule that picks no rate: it counts as a training that failed.
+    """
     best = max(accuracies.values())
     if lr is None:
         return best - FAILED
@@ -110,6 +115,8 @@ def _walk(known: Mapping[float, Mapping[int, float]], start: float) -> Iterator[
             if _mean(known, lr) < max(_mean(known, each) for each in known) - WORSE:
                 break
             lr = float(f"{lr * step:.3g}")
+            if abs(math.log10(lr / start)) > WIDEST:
+                break
     best = max(known, key=lambda lr: _mean(known, lr))
     for factor in (STEP**0.5, STEP**-0.5):
         yield float(f"{best * factor:.3g}")
