@@ -68,7 +68,7 @@ def _run_or_help(command: click.Command, arguments: Sequence[str] | None, name: 
     try:
         command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
+        print(error.format_message(), flush=True)  # otherwise a full disk is noticed after the guard
         return BAD_INPUT
     return 0
 

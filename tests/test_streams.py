@@ -35,7 +35,8 @@ def photo(name):
 def typed(workplace, words, redirections="", **environment):
     """Runs `python -m pipeline WORDS REDIRECTIONS` in a shell."""
     command = f"python -m pipeline {words} {redirections}"
-    env = {**workplace.environment, "PYTHONPATH": str(PROJECT), **environment}
+    # An unbuffered stream raises its errors earlier than the stream that most users have.
+    env = {**workplace.environment, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "", **environment}
     return subprocess.run(["bash", "-c", command], cwd=workplace.folder, env=env, capture_output=True, timeout=120)
 
 

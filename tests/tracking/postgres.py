@@ -22,7 +22,8 @@ class Postgres:
         self._bin = Path(found).resolve().parent
         self._user = []
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            self._user = ["runuser", "-u", "postgres", "--"]
+            # Not every PATH has the folders of system programs.
+            self._user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
             shutil.chown(folder, "postgres")
         self._folder = folder
         self._port = free_port()
