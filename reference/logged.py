@@ -75,7 +75,7 @@ FILES = {
         "curves.png": "loss, accuracy and rate over the training",
     },
     "evaluate": {
-        "predictions.csv": "each test image: true class, predicted class, confidence",
+        "predictions.csv": "each test image: true class, predicted class, confidence, group if there are groups",
         "confusion_matrix.csv": "how many images of each class were predicted as each class",
         "confusion_matrix.png": "the same as a picture",
         "confusion_matrix_normalised.png": "the same as shares of each true class",
@@ -177,6 +177,8 @@ METRICS = {
     },
     "evaluate": {
         "test/accuracy, test/accuracy_low, test/accuracy_high": "accuracy, and its 95 % interval",
+        "test/accuracy_over_groups_low, test/accuracy_over_groups_high": "the interval over groups, if any",
+        "test/groups, test/effective_images": "number of groups; number of independent images that say as much",
         "test/accuracy_*_views*": "the same, averaged over views",
         "test/top*_accuracy": "share of images whose class is among the k likeliest",
         "test/loss, test/macro_f1, test/balanced_accuracy": "cross entropy; mean F1 and mean recall of the classes",

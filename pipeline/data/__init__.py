@@ -67,9 +67,11 @@ def load(
         name, flip = shown(root.resolve().name), True
         left_out = sorted([*listing.left_out, *decoded.corrupt])
         report = Report(dict(+listing.skipped), dict(listing.unread), left_out, listing.remarks)
+        groups = {shown(path): shown(group) for path, group in listing.groups.items()}
     else:
         decoded = named_sets.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
         name, flip, report, has_test = dataset, named_sets.SETS[dataset].flip, Report(), True
+        groups = {}
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report)
@@ -82,6 +84,7 @@ def load(
         limit_train=limit_train,
         limit_test=limit_test,
         margin=margin,
+        groups=groups,
     )
     if not has_test:
         log.info("%s has no test part: %s", root, _made_of(splits, VALID in decoded.parts, valid_as_test))

@@ -16,6 +16,8 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from pipeline.results import dependence
+
 PROBABILITY_COLUMNS = 100  # with more classes, a table of predictions leaves out the probabilities
 CURVE_POINTS = 200  # at most, per class
 
@@ -31,18 +33,32 @@ def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.9
     return float(interval.low), float(interval.high)
 
 
-def accuracy_in_words(accuracy: float, num_images: int) -> str:
-    """An accuracy of `num_images` images and its interval: `50.00% (95 % interval 15.00% to 85.00%, n = 4)`."""
+def accuracy_in_words(accuracy: float, num_images: int, over: dependence.Share | None = None) -> str:
+    """An accuracy of `num_images` images and its interval: `50.00% (95 % interval 15.00% to 85.00%, n = 4)`.
+
+    With the interval `over` groups, the text has both, and the effective number of images.
+    """
     low, high = accuracy_interval(round(accuracy * num_images), num_images)
-    return f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images})"
+    more = (
+        ""
+        if over is None
+        else (
+            f"; over {over.num_groups} groups {over.low:.2%} to {over.high:.2%}, "
+            f"as from {over.effective:.0f} independent images"
+        )
+    )
+    return f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images}{more})"
 
 
-def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> dict[str, float]:
+def summary(
+    labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5, groups: np.ndarray | None = None
+) -> dict[str, float]:
     """The metrics `test/...` of `probabilities` (N, C) for `labels` (N,) int64.
 
     `accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`; `balanced_accuracy`, `macro_f1` and
     `mean_average_precision`, over the classes that occur in `labels`; `loss`, the mean cross-entropy in nats, always
-    finite; `ece`; and `top{k}_accuracy` with k at most C - 1, left out if k would be 1.
+    finite; `ece`; and `top{k}_accuracy` with k at most C - 1, left out if k would be 1. With `groups` (N,) int64, also
+    the interval `accuracy_over_groups_low` and `_high`, the number of `groups`, and `effective_images`.
     """
     num_classes = probabilities.shape[1]
     known = np.arange(num_classes)
@@ -57,6 +73,10 @@ def summary(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 5) -> di
         "test/mean_average_precision": float(np.nanmean(average_precision(labels, probabilities))),
         "test/ece": calibration(labels, probabilities)[0],
     }
+    if groups is not None:
+        found = dependence.share(predicted == labels, groups)
+        numbers |= {"test/accuracy_over_groups_low": found.low, "test/accuracy_over_groups_high": found.high}
+        numbers |= {"test/groups": float(found.num_groups), "test/effective_images": found.effective}
     k = min(top_k, num_classes - 1)
     if k > 1:
         numbers[f"test/top{k}_accuracy"] = float(top_k_accuracy_score(labels, probabilities, k=k, labels=known))
@@ -69,12 +89,14 @@ def accuracy(name: str, correct: np.ndarray) -> dict[str, float]:
     return {name: int(correct.sum()) / len(correct), f"{name}_low": low, f"{name}_high": high}
 
 
-def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+def per_class(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
+) -> pd.DataFrame:
     """One row per class: class, precision, recall, f1, support (images), average_precision, and 95 % intervals.
 
     `precision_low` and `_high`, `recall_low` and `_high` are Wilson intervals. Precision is NaN (interval 0 to 1) for a
     class that is never predicted; recall and average_precision are NaN for a class without images; f1 is NaN if both
-    hold.
+    hold. With `groups` (N,) int64, `precision_over_groups_low` and so on are the intervals over groups.
     """
     known, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
     scores = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=np.nan)
@@ -84,6 +106,10 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     for name, of in (("precision", predicted), ("recall", labels)):
         counts = zip(right.tolist(), np.bincount(of, minlength=len(classes)).tolist(), strict=True)
         table[f"{name}_low"], table[f"{name}_high"] = zip(*(accuracy_interval(*each) for each in counts), strict=True)
+        if groups is not None:
+            found = [dependence.share(predicted[of == each] == each, groups[of == each]) for each in known]
+            table[f"{name}_over_groups_low"] = [each.low for each in found]
+            table[f"{name}_over_groups_high"] = [each.high for each in found]
     return pd.DataFrame(table)
 
 
@@ -151,9 +177,13 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 1
 
 
 def predictions(
-    names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+    names: Sequence[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row per image: name, true, predicted, correct, confidence, probability_of_true.
+    """One row per image: name, true, predicted, correct, confidence, probability_of_true, and `group` if any has one.
 
     With at most 100 classes, `p/<class>` for each class too.
     """
@@ -169,6 +199,8 @@ def predictions(
             "probability_of_true": probabilities[rows, labels],
         }
     )
+    if any(groups):
+        table["group"] = list(groups)
     if len(classes) > PROBABILITY_COLUMNS:
         return table
     return pd.concat([table, pd.DataFrame(probabilities, columns=[f"p/{name}" for name in classes])], axis=1)

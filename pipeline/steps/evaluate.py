@@ -13,7 +13,7 @@ from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.tta import Views
 from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
-from pipeline.results import metrics, plots, sprite
+from pipeline.results import dependence, metrics, plots, sprite
 from pipeline.results.arms import Arm, judge
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
@@ -96,7 +96,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     with_views, views_in_words = _with_views(trained, params.views)
-    summary = {**metrics.summary(labels, probabilities, params.top_k), **with_views}
+    group_names = trained.splits.groups_of(test)
+    groups = dependence.numbers(group_names)
+    summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -105,7 +107,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     counts = [pd.DataFrame(matrix, columns=classes), pd.DataFrame({"true": classes})]
     run.table("confusion_matrix.csv", pd.concat(counts, axis=1))
     run.table("most_confused.csv", metrics.most_confused(matrix, classes))
-    per_class = metrics.per_class(labels, probabilities, classes)
+    per_class = metrics.per_class(labels, probabilities, classes, groups)
     run.table("per_class.csv", per_class)
     curves = metrics.precision_recall(labels, probabilities, classes)
     run.table("precision_recall.csv", curves)
@@ -115,7 +117,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     ece, bins = metrics.calibration(labels, probabilities)
     run.table("reliability.csv", bins)
     run.figure("reliability.png", plots.reliability(bins, ece, name))
-    predictions = metrics.predictions(test.names, labels, probabilities, classes)
+    predictions = metrics.predictions(test.names, labels, probabilities, classes, group_names)
     run.table("predictions.csv", predictions)
     wrong = predictions[~predictions["correct"]].sort_values("confidence", ascending=False, kind="stable")
     shown = wrong.head(GALLERY_IMAGES)
@@ -126,8 +128,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         plots.gallery(images, captions, f"{len(shown)} of {len(wrong)} misclassified images, most confident first"),
     )
     _keep_thumbnails(run, predictions, trained)
+    over = None if groups is None else dependence.share(predicted == labels, groups)
     result = (
-        f"test accuracy {metrics.accuracy_in_words(summary['test/accuracy'], len(test))}, "
+        f"test accuracy {metrics.accuracy_in_words(summary['test/accuracy'], len(test), over)}, "
         f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "

@@ -86,6 +86,7 @@ def test_no_group_is_in_two_splits_and_other_groups_are_other_data(root: Path) -
                 where.setdefault(group[name], set()).add(part)
     assert len(where) == 15 and all(len(parts) == 1 for parts in where.values())
     assert {part for parts in where.values() for part in parts} == {"train", "valid", "test"}
+    assert splits.groups_of(splits.test) == [group[name] for name in splits.test.names]
     sizes = {part: len(split) / 120 for part, split in splits_of(splits).items()}
     assert sizes["test"] == pytest.approx(0.2, abs=0.05) and sizes["valid"] == pytest.approx(0.16, abs=0.05)
     assert load(root, labels="labels.csv", valid_fraction=0.2).digest == splits.digest  # from the cache too

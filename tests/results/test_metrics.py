@@ -165,6 +165,9 @@ def test_summary_has_exactly_the_documented_keys():
     names = {"accuracy", "accuracy_low", "accuracy_high", "loss", "macro_f1", "ece", "top5_accuracy"}
     names |= {"balanced_accuracy", "mean_average_precision"}
     assert metrics.summary(labels, probabilities).keys() == {f"test/{name}" for name in names}
+    names |= {"accuracy_over_groups_low", "accuracy_over_groups_high", "groups", "effective_images"}
+    grouped = metrics.summary(labels, probabilities, groups=np.arange(len(labels)) // 2)
+    assert grouped.keys() == {f"test/{name}" for name in names}
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():

@@ -136,16 +136,23 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
         f"balanced accuracy {evaluation.data.metrics['test/balanced_accuracy']:.2%}"
         in evaluation.data.tags["mlflow.note.content"]
     )
+    numbers, note = evaluation.data.metrics, evaluation.data.tags["mlflow.note.content"]
+    assert numbers["test/effective_images"] <= 4 * numbers["test/groups"]
+    over = f"{numbers['test/accuracy_over_groups_low']:.2%} to {numbers['test/accuracy_over_groups_high']:.2%}"
+    assert f"over {numbers['test/groups']:.0f} groups {over}, as from" in note
     folder = listed.parent / "fetched"
     for run, names in (
         (training, ["splits.csv", "recipe.json"]),
-        (evaluation, ["per_class.csv", "precision_recall.csv", "precision_recall.png"]),
+        (evaluation, ["per_class.csv", "predictions.csv", "precision_recall.csv", "precision_recall.png"]),
     ):
         for name in names:
             workplace.client.download_artifacts(run.info.run_id, name, str(folder.mkdir(exist_ok=True) or folder))
     table = pd.read_csv(folder / "per_class.csv")
     assert table["class"].tolist() == ["'=many", "few"]
     assert (table["recall_low"] < table["recall_high"]).all() and table["average_precision"].between(0, 1).all()
+    assert {"recall_over_groups_low", "precision_over_groups_high"} <= {*table.columns}
+    predictions = pd.read_csv(folder / "predictions.csv")
+    assert predictions["group"].nunique() == numbers["test/groups"]
     assert '"class_weights": "balanced"' in (folder / "recipe.json").read_text()
     # All files are of one part, so that positions in it are those of the sorted names.
     names = sorted(f"{i}.jpg" for i in range(96))
