@@ -148,6 +148,7 @@ def test_every_third_party_import_is_a_declared_dependency():
         "PIL": "pillow",
         "pi_heif": "pi-heif",
         "yaml": "pyyaml",
+        "pynvml": "nvidia-ml-py",
         "huggingface_hub": "huggingface-hub",
     }
     libraries = {name.split(".")[0] for path in FILES for name in imported(path)}

@@ -85,12 +85,16 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     if not batch:
         return images
     down, across = torch.randint(-padding, padding + 1, (2, batch, 1, 1), generator=generator, device=images.device)
-    # Rows are reflected by arithmetic on their indices. Columns are reflected in memory: each row of the result is then
-    # one contiguous stretch. Copying stretches takes a seventh of the time of copying pixels.
+    # Rows are reflected by arithmetic on their indices.
+    rows = _reflect(down + torch.arange(height, device=images.device), height)
+    if images.device.type != "cpu":
+        columns = _reflect(across + torch.arange(width, device=images.device), width)
+        return _gathered(images, rows, columns)
+    # Columns are reflected in memory: each row of the result is then one contiguous stretch. On a CPU, copying
+    # stretches takes a third of the time of gathering pixels at 224 px. On MPS they take the memory of all windows.
     left, right = images[..., 1 : padding + 1].flip(-1), images[..., width - 1 - padding : -1].flip(-1)
     stretches = torch.cat([left, images, right], dim=-1).flatten().unfold(0, width, 1)
-    rows = _reflect(down + torch.arange(height, device=images.device), height)
-    first_rows = height * torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
+    first_rows = height * torch.arange(batch * channels).view(batch, channels, 1)
     starts = (first_rows + rows) * (width + 2 * padding) + padding + across
     return stretches.index_select(0, starts.flatten()).view(images.shape)
 
@@ -179,6 +183,12 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     """`index` in (-size, 2 * size - 1), reflected into [0, size) without repeating the border pixels."""
     last = size - 1
     return last - (last - index.abs()).abs()
+
+
+def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Rows (B, 1, H) and then columns (B, 1, W) of each image (B, C, H, W), by their indices."""
+    by_row = images.gather(2, rows[..., None].expand_as(images))
+    return by_row.gather(3, columns[:, :, None].expand_as(images))
 
 
 def _inside(length: int, batch: int, size: int, generator: Generator) -> Tensor:

@@ -41,7 +41,7 @@ class Batches:
     def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(order), self.batch_size):
             positions = order[start : start + self.batch_size]
-            on_device = positions.to(self.device, non_blocking=True)
+            on_device = self._sent(positions)
             yield self._images(positions, on_device), self._labels[on_device]
 
     def _images(self, positions: Tensor, on_device: Tensor) -> Tensor:
@@ -50,7 +50,11 @@ class Batches:
         images = torch.from_numpy(self.split.take(positions.numpy()))
         if self.device.type == "cuda":
             images = images.pin_memory()
-        return images.to(self.device, non_blocking=True)
+        return self._sent(images)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        # Only on CUDA may a copy go on while this process works: MPS would read memory that is already used again.
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 class NormalisedBatches:
@@ -99,9 +103,9 @@ class TrainBatches(Batches):
             self._draw.manual_seed(derive_seed(self._seed, "augmentation", epoch))
         rest = order[done * self.batch_size :]
         for number, (images, labels) in enumerate(self._in_order(rest), done):
-            positions = order[number * self.batch_size :][: len(labels)].to(self.device, non_blocking=True)
+            positions = order[number * self.batch_size :][: len(labels)]
             # Alternating flip (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
-            place = Place(epoch - 1 + number / len(self), self._mirrored[positions] ^ bool(epoch % 2))
+            place = Place(epoch - 1 + number / len(self), self._mirrored[self._sent(positions)] ^ bool(epoch % 2))
             yield self._augment(images, labels, place, self._draw)
 
     def random_states(self) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Finds a finished training by its run, and loads its classifier and its images."""
 
+import logging
 from dataclasses import dataclass, replace
 
 from pipeline import data
@@ -10,6 +11,8 @@ from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def find_model(params: TrainedModelParams) -> TrainedModel:
         weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
         classifier = Classifier.load(weights, where)
     precision = device.choose_precision(params.precision, where)
+    log.info(device.chosen(params, where, precision))
     is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"
     return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe)
 

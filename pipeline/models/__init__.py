@@ -101,15 +101,24 @@ def cam_target(name: str, model: nn.Module) -> CamTarget:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Inside this context, the model evaluates in full precision with frozen parameters. On exit, all is as before."""
+    """Inside this context, the model evaluates in full precision with frozen parameters. On exit, all is as before.
+
+    Full precision means fp32 on a GPU too, not TF32, which rounds the factors of a convolution to 10 bits.
+    """
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     device = parameters[0][0].device
+    products = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    roundings = [each.fp32_precision for each in products]
     try:
+        for each in products:
+            each.fp32_precision = "ieee"
         model.eval().requires_grad_(False)
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
+        for each, rounding in zip(products, roundings, strict=True):
+            each.fp32_precision = rounding
         for module, training in modes:
             module.training = training
         for parameter, requires_grad, gradient in parameters:

@@ -29,10 +29,10 @@ class DeviceParams(Params):
     device: Annotated[str, Like(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:<n>")] = Field(
         "auto", description="auto, cpu, mps, cuda or cuda:<n>"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="number format; auto: bf16 autocast if the hardware has it, else fp32; a CPU trains networks of "
-        "depthwise convolutions and batch norms in fp32, which is faster",
+        description="number format; auto: autocast in bf16 or, on a GPU without it, fp16, if the hardware has it; else "
+        "fp32; a CPU trains networks of depthwise convolutions and batch norms in fp32, which is faster",
     )
 
 

@@ -1,5 +1,6 @@
 """The doctor's check of labels: trains networks to find labels that are probably wrong."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from pipeline.results import plots
 from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
 from pipeline.tracking.run import Run
 from pipeline.training import device
+
+log = logging.getLogger(__name__)
 
 
 def check(run: Run, patient: Patient) -> Finding:
@@ -57,6 +60,8 @@ def check(run: Run, patient: Patient) -> Finding:
 def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
     params = patient.params
     names = [patient.images.names[position] for position in taught]
+    precision = device.choose_precision(params.precision, patient.device)
+    log.info(device.chosen(params, patient.device, precision))
     thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
     folds = suspect_labels.probabilities(
         replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
@@ -65,7 +70,7 @@ def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_
         flip=params.flip,
         seed=params.seed,
         device=patient.device,
-        precision=device.choose_precision(params.precision, patient.device),
+        precision=precision,
     )
     filled = np.zeros((len(taught), num_classes))
     for fold, (held, probabilities) in enumerate(folds, 1):

@@ -5,9 +5,12 @@ its measurements, takes them between two updates, and logs them like everything 
 """
 
 import logging
+import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
+import pynvml
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
@@ -16,8 +19,35 @@ from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 # Without this, a card that cannot measure its power would cause a message at every measurement.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # the cards that this process may use, by number or by the start of their id
 MEASURE_SECONDS = 5
 GROUP = "system/"  # MLflow's UI shows these metrics on a page of their own
+
+
+class _VisibleGPUMonitor(GPUMonitor):
+    """Measures the cards that this process may use. MLflow's own measures all cards, also those of other people."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ids = [pynvml.nvmlDeviceGetUUID(handle) for handle in self.gpu_handles]
+        self.gpu_handles = [self.gpu_handles[number] for number in visible(ids, os.environ.get(VISIBLE))]
+
+
+def visible(ids: Sequence[str], allowed: str | None) -> list[int]:
+    """The positions in `ids` of the cards that `allowed`, the value of CUDA_VISIBLE_DEVICES, lists, in its order.
+
+    None allows all cards. Like CUDA, this stops at the first entry that names no card.
+    """
+    if allowed is None:
+        return list(range(len(ids)))
+    found = []
+    for entry in (each.strip() for each in allowed.split(",")):
+        by_id = [i for i, each in enumerate(ids) if entry.startswith("GPU-") and each.startswith(entry)]
+        by_number = [i for i in range(len(ids)) if entry == str(i)]
+        if len(by_id + by_number) != 1:
+            break
+        found += by_id + by_number
+    return found
 
 
 class SystemMetrics:
@@ -25,7 +55,7 @@ class SystemMetrics:
 
     def __init__(self) -> None:
         self._monitors: list[BaseMetricsMonitor] = []
-        for kind in (CPUMonitor, GPUMonitor, ROCMMonitor):
+        for kind in (CPUMonitor, _VisibleGPUMonitor, ROCMMonitor):
             with suppress(Exception):  # the device does not exist, or cannot be read
                 self._monitors.append(kind())
         self._measure()

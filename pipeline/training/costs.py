@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data import quotas
 from pipeline.data.batches import free_memory
+from pipeline.training.device import HALF
 
 
 def measure(model: nn.Module, image_size: int) -> dict[str, float]:
@@ -62,7 +63,7 @@ def kept(model: nn.Module, image_size: int, precision: str) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.empty(COUNTED_WITH, 3, image_size, image_size, device="meta"))
     # Under autocast, nearly all activations take half the bytes.
-    return sum(found.values()) // COUNTED_WITH // (2 if precision == "bf16" else 1)
+    return sum(found.values()) // COUNTED_WITH // (2 if precision in HALF else 1)
 
 
 def _free(device: torch.device) -> int | None:

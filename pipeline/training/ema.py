@@ -10,8 +10,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 class MovingAverage(AveragedModel):
     """Keeps the exponential moving average of a network's parameters and buffers in `module`.
 
-    It equals torch's own to the bit, and so does its state. But torch copies the number of updates from the CPU to the
-    device in every update, and each copy waits for all pending work of the device. Here the number stays on the CPU.
+    It equals torch's own to the bit. But torch copies the number of updates from the CPU to the device in every update,
+    and each copy waits for all pending work of the device. Here the number stays on the CPU. Torch also averages whole
+    numbers, such as the count of a batch norm, one by one. Here they are copied, all at once.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,12 +23,12 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         """Adds `model` to the average. The first call copies it."""
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
-        if self.n_averaged == 0:
-            for averaged, current in pairs:
-                averaged.copy_(current)
-        else:
-            for dtype in {averaged.dtype for averaged, _ in pairs}:
-                self._average(*zip(*(pair for pair in pairs if pair[0].dtype == dtype), strict=True), self.n_averaged)
+        for dtype in {averaged.dtype for averaged, _ in pairs}:
+            averaged, current = map(list, zip(*(pair for pair in pairs if pair[0].dtype == dtype), strict=True))
+            if self.n_averaged == 0 or not dtype.is_floating_point:
+                torch._foreach_copy_(averaged, current)
+            else:
+                self._average(averaged, current, self.n_averaged)
         self.n_averaged += 1
 
 

@@ -31,6 +31,12 @@ def build(
     return OPTIMIZERS[name](model, Settings(lr, momentum, weight_decay, bias_lr, normalise_weights, lr_decay))
 
 
+def collect(optimizer: Optimizer) -> None:
+    """Call it after a backward pass and before anything that reads or changes the gradients of `optimizer`."""
+    if isinstance(optimizer, MuonWithAdamW):
+        optimizer.collect()
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of any optimizer; `build` explains them."""
@@ -62,6 +68,7 @@ class MuonWithAdamW(Optimizer):
         rest = [parameter for parameter in _learning(model) if id(parameter) not in hidden]
         factors = _factors(model, settings.lr_decay)
         self._normalise = settings.normalise_weights
+        self._is_collected = False  # the matrices have the gradients of this update
         self._parts = parts
         self._matrices = [_as_matrix(kernel.detach())[rows] for kernel, rows in parts]
         self._muon = Muon(
@@ -74,16 +81,24 @@ class MuonWithAdamW(Optimizer):
             weight_decay=settings.weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
-        self._adamw = AdamW(_groups(rest, settings, factors), lr=lr, betas=(momentum, 0.999))
+        self._adamw = _fused_on_gpus(AdamW, _groups(rest, settings, factors), lr=lr, betas=(momentum, 0.999))
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {"lr": lr, "momentum": momentum})
         # Both optimizers share this one list of groups, so they read the rates that a schedule writes here.
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Updates every parameter that has a gradient."""
+    def collect(self) -> None:
+        """Gives each matrix the gradient of its kernel, so that the gradients of `param_groups` are complete."""
         for (kernel, rows), matrix in zip(self._parts, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, like=kernel)[rows]
+        self._is_collected = True
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
+        if not self._is_collected:
+            self.collect()
+        self._is_collected = False
         learning = [matrix for matrix in self._matrices if matrix.grad is not None]
         if self._normalise and learning:
             norms = torch._foreach_norm(learning)
@@ -112,12 +127,25 @@ class MuonWithAdamW(Optimizer):
 def _sgd(model: nn.Module, settings: Settings) -> Optimizer:
     momentum = settings.momentum
     groups = _groups(_learning(model), settings, _factors(model, settings.lr_decay))
-    return SGD(groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0)
+    return _fused_on_gpus(SGD, groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0)
 
 
 def _adamw(model: nn.Module, settings: Settings) -> Optimizer:
     groups = _groups(_learning(model), settings, _factors(model, settings.lr_decay))
-    return AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+    return _fused_on_gpus(AdamW, groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+
+
+def _fused_on_gpus(kind: type[SGD] | type[AdamW], groups: list[dict[str, Any]], **settings: Any) -> SGD | AdamW:
+    """An optimizer that updates all parameters in one kernel if they are on a GPU.
+
+    It stays so when it loads a state from another device.
+    """
+    fused = {"fused": True} if any(p.is_cuda for group in groups for p in group["params"]) else {"fused": None}
+    optimizer = kind(groups, **settings, **fused)
+    optimizer.register_load_state_dict_pre_hook(
+        lambda _, state: {**state, "param_groups": [{**group, **fused} for group in state["param_groups"]]}
+    )
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, Settings], Optimizer]] = {

@@ -1,5 +1,6 @@
 """Checks a recipe before it trains, and says what it starts from and what will not work well."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from pipeline.models.weights import Pretrained
 from pipeline.params import ProbeParams, RecipeParams, TrainParams
 from pipeline.training import compilation, costs, device
 from pipeline.training.recipe import Recipe, load
+
+log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -27,8 +30,11 @@ def prepare(params: RecipeParams, pretrained: Pretrained | None = None) -> Prepa
     recipe = load(params, pretrained)
     notes = describe(recipe)
     trains = not isinstance(params, ProbeParams)
+    reason = ""
     if params.precision == "auto" and trains and device.trains_faster_in_fp32(recipe.outline(), recipe.device):
         recipe = replace(recipe, precision="fp32")
+        reason = "a CPU trains depthwise convolutions with batch norms faster in fp32"
+    log.info(device.chosen(params, recipe.device, recipe.precision, reason))
     return Prepared(recipe, notes, warnings(recipe))
 
 

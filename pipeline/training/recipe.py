@@ -220,7 +220,7 @@ def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
     pretrained: the weights that `params` name. Images are scaled and normalised as those weights need it, if known.
     """
     assert (pretrained is None) == (params.weights == "none")
-    where = device.choose(params.device)
+    where = device.choose(params.device, repeats_shapes=True)
     splits = load_splits(params, interpolation=_interpolation(pretrained))
     if len(splits.train) < params.batch_size and not isinstance(params, ProbeParams):
         raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")

@@ -2,13 +2,16 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -65,6 +68,13 @@ class Training:
         """The number of updates in one pass over the train split."""
         return len(self.batches)
 
+    @cached_property
+    def scaler(self) -> GradScaler:
+        """Keeps small gradients above zero in fp16; does nothing in other number formats."""
+        if self.precision == "fp16":  # the scaler may drop the first update, which torch then takes for a forgotten one
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        return GradScaler(self.batches.device.type, enabled=self.precision == "fp16")
+
     @property
     def evaluated(self) -> nn.Module:
         """The network that is validated and saved: the moving average, if there is one."""
@@ -100,7 +110,14 @@ class Training:
             lr = rate(self.optimizer)
             forward = whole_batches if len(images) == self.batches.batch_size else self.part(self.model)
             loss, num_correct = train_step(
-                forward, images, targets, self.optimizer, self.precision, self.label_smoothing, self.class_weights
+                forward,
+                images,
+                targets,
+                self.optimizer,
+                self.precision,
+                self.label_smoothing,
+                self.class_weights,
+                self.scaler,
             )
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
@@ -171,6 +188,8 @@ class Training:
     def _parts(self) -> dict[str, Any]:
         """By name, the parts that have a state and change during the training."""
         parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        if self.scaler.is_enabled():
+            parts["scaler"] = self.scaler
         return parts if self.ema is None else {**parts, "ema": self.ema}
 
 

@@ -5,12 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
+from pipeline.training import optimizers
 from pipeline.training.device import autocast
 from pipeline.training.loss import cross_entropy
 
+UNSCALED = GradScaler(enabled=False)
 FEW_TOKENS = 145  # up to here, plain products are faster; 197 tokens are faster in the fused kernel (docs/speed.md)
 
 
@@ -22,18 +25,22 @@ def train_step(
     precision: str,
     label_smoothing: float,
     class_weights: Tensor | None = None,
+    scaler: GradScaler = UNSCALED,
 ) -> tuple[Tensor, Tensor]:
     """One update of the network `forward`. Returns mean loss and number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C); the largest probability is the label.
-    `class_weights` (C,) weigh each image in the loss, by its label.
+    `class_weights` (C,) weigh each image in the loss, by its label. fp16 needs a `scaler`: without one, small gradients
+    become zero. It drops an update whose gradients overflow.
     """
     tokens = getattr(forward, "seq_length", None)  # only torchvision's vision transformers have it, compiled or not
     with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
         logits = forward(images)
     loss = cross_entropy(logits.float(), targets, label_smoothing, class_weights)
-    loss.backward()
-    optimizer.step()
+    scaler.scale(loss).backward()
+    optimizers.collect(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad()
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()

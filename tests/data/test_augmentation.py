@@ -48,6 +48,12 @@ def test_crop_without_padding_changes_nothing(copies: Tensor) -> None:
     assert torch.equal(augmentation.random_crop(copies, 0, seeded()), copies)
 
 
+def test_crop_on_a_gpu_gathers_the_same_pixels(copies: Tensor) -> None:
+    down, across = torch.randint(-2, 3, (2, 512, 1, 1), generator=seeded())
+    rows, columns = (augmentation._reflect(each + torch.arange(SIZE), SIZE) for each in (down, across))
+    assert torch.equal(augmentation._gathered(copies, rows, columns), augmentation.random_crop(copies, 2, seeded()))
+
+
 def test_crop_keeps_height_and_width_apart() -> None:
     images = torch.arange(2 * 3 * 6 * 4).reshape(2, 3, 6, 4)
     assert augmentation.random_crop(images, 3, seeded()).shape == (2, 3, 6, 4)

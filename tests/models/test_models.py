@@ -173,11 +173,15 @@ def test_untouched_gives_back_modes_flags_and_gradients():
     model(images()).sum().backward()
     modes = [module.training for module in model.modules()]
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    products = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [each.fp32_precision for each in products]
     with pytest.raises(KeyError), models.untouched(model):
+        assert [each.fp32_precision for each in products] == ["ieee", "ieee"]  # not TF32
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
         model.zero_grad()
         raise KeyError
+    assert [each.fp32_precision for each in products] == before
     assert [module.training for module in model.modules()] == modes
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["head.bias"]
     assert all(parameter.grad is gradients[name] for name, parameter in model.named_parameters())

@@ -1,6 +1,7 @@
-"""Each worker has its own GPU, and large tensors reuse the memory of earlier ones."""
+"""Devices are chosen because they work; workers share them, and large tensors reuse the memory of earlier ones."""
 
 import platform
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import torch
 from benchmarks.synthetic import splits
 from pipeline import models
 from pipeline.data import quotas
-from pipeline.params import LadderParams, TrainParams
+from pipeline.params import DeviceParams, LadderParams, TrainParams
 from pipeline.training import device
 from pipeline.training.range_test import climb
 from pipeline.training.recipe import Recipe
@@ -50,7 +51,59 @@ def three_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(device, "why_unusable", lambda name: "")
     return current
+
+
+def test_auto_takes_the_first_device_that_runs_a_kernel_and_says_why(three_gpus, monkeypatch):
+    too_old = {"cuda": "no kernel image is available", "cuda:0": "no kernel image is available"}
+    monkeypatch.setattr(device, "why_unusable", lambda name: too_old.get(name, ""))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (7, 5))
+    where = device.choose("auto")
+    assert where == torch.device("cuda:1")
+    assert device.chosen(DeviceParams(), where, "fp16") == (
+        "device cuda:1 (Tesla T4), fp16: cuda cannot be used: no kernel image is available; capability 7.5 has fp16, "
+        "not bf16"
+    )
+    slow = device.chosen(DeviceParams(device="cuda:1", precision="bf16"), where, "bf16")
+    assert slow.endswith("bf16 was asked for, which this hardware does slowly (precision=fp16 is faster)")
+    with pytest.raises(ValueError, match=r"device=cuda:0: cannot be used .no kernel image is available.; device=auto"):
+        device.choose("cuda:0")
+
+
+def test_without_a_gpu_the_line_says_what_torch_says_about_it():
+    where = device.choose("auto")
+    line = device.chosen(DeviceParams(), where, device.choose_precision("auto", where))
+    assert re.fullmatch(
+        r"device cpu, (bf16|fp32): no GPU can be used: \w[\w ]+; this processor has (bf16|only fp32)", line
+    ), line
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((6, 1), "fp32"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((12, 0), "bf16")]
+)
+def test_the_number_format_is_one_that_the_chosen_gpu_has_in_hardware(monkeypatch, capability, precision):
+    capabilities = {torch.device("cuda:1"): capability}  # no other GPU is asked
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capabilities[where])
+    assert device.choose_precision("auto", torch.device("cuda:1")) == precision
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 17.9 GB, max allowed: 18.1 GB)",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "GET was unable to find an engine to execute this computation",
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_the_words_of_every_device_for_no_memory_are_known(message):
+    assert device.is_out_of_memory(RuntimeError(message))
+    assert not device.is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 @pytest.mark.parametrize(

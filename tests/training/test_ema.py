@@ -19,10 +19,13 @@ def train(model):
     torch.optim.SGD(model.parameters(), 0.1).step()
 
 
-def assert_equal(one, other):
-    ours, theirs = one.state_dict(), other.state_dict()
+def assert_equal(one, other, model):
+    """Asserts that both averages are equal, except that ours has the whole numbers of `model`."""
+    ours, theirs, current = one.state_dict(), other.state_dict(), model.state_dict()
     assert list(ours) == list(theirs)
-    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    for name, tensor in theirs.items():
+        is_count = name != "n_averaged" and not tensor.is_floating_point()
+        assert torch.equal(ours[name], current[name.removeprefix("module.")] if is_count else tensor), name
 
 
 def test_it_is_torch_s_to_the_bit_and_goes_on_from_its_state():
@@ -32,14 +35,14 @@ def test_it_is_torch_s_to_the_bit_and_goes_on_from_its_state():
         train(model)
         for average in (ours, theirs):
             average.update_parameters(model)
-        assert_equal(ours, theirs)
+        assert_equal(ours, theirs, model)
     assert not torch.equal(ours.module[0].weight, model[0].weight)
     again = MovingAverage(network(), 0.9)
     again.load_state_dict(theirs.state_dict())
     train(model)
     for average in (again, theirs):
         average.update_parameters(model)
-    assert_equal(again, theirs)
+    assert_equal(again, theirs, model)
 
 
 class Moves(TorchDispatchMode):

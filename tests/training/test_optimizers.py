@@ -169,3 +169,15 @@ def test_what_does_not_learn_is_left_alone():
         before = model[3].weight.clone()
         train(model, optimizers.build(name, model, lr=0.1, momentum=0.9, weight_decay=0.5), steps=2)
         assert torch.equal(model[3].weight, before)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_state_from_a_gpu_goes_on_with_the_kernels_of_this_device(name):
+    model = network()
+    optimizer = optimizers.build(name, model, lr=0.02, momentum=0.9, weight_decay=0.01)
+    train(model, optimizer, steps=2)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["fused"] = True  # as on a GPU
+    optimizer.load_state_dict(state)
+    assert [group["fused"] for group in optimizer.param_groups] == [None] * len(optimizer.param_groups)

@@ -40,7 +40,7 @@ def train(epochs=3, *, max_lr=0.2, num_images=66, precision="fp32", seed=0, **op
     return model, training.events()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_it_learns(precision):
     _, events = train(epochs=6, precision=precision, valid=Valid(squares(40, seed=9)))
     last = list(events)[-1]

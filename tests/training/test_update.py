@@ -3,7 +3,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline import models
+from pipeline.training import optimizers
 from pipeline.training.update import train_step
+from tests.training.test_optimizers import network
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
 
@@ -38,3 +40,31 @@ def test_gradients_are_those_of_fp32_but_for_rounding():
 
     assert torch.nn.functional.cosine_similarity(bf16, fp32, dim=0) > 0.999
     assert torch.linalg.norm(bf16) == pytest.approx(torch.linalg.norm(fp32).item(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_fp16_scales_its_gradients_and_drops_an_update_whose_gradients_overflow(name):
+    def trained(precision, factor=1.0, scale=2.0**10):
+        """The change of each weight in one update whose loss is very small, and the scale after it."""
+        model = network()
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        optimizer = optimizers.build(name, model, lr=0.1, momentum=0.0, weight_decay=0.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=precision == "fp16")
+        images, labels = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+        train_step(lambda x: factor * model(x), images, labels, optimizer, precision, 0.0, scaler=scaler)
+        return torch.cat([p.detach().flatten() for p in model.parameters()]) - before, scaler.get_scale()
+
+    expected, _ = trained("fp32")
+    change, scale = trained("fp16")
+    # The others divide by the size of each gradient, so that the rounding of one that is almost zero decides its sign.
+    assert torch.nn.functional.cosine_similarity(change, expected, dim=0) > (0.999 if name == "sgd" else 0.8)
+    assert torch.linalg.norm(change) == pytest.approx(torch.linalg.norm(expected).item(), rel=0.02)
+    assert scale == 2.0**10
+    dropped, scale = trained("fp16", scale=2.0**30)
+    assert dropped.abs().max() == 0 and scale == 2.0**29
+    if name == "sgd":
+        unscaled, _ = trained("fp16", factor=1e-6, scale=1.0)
+        scaled, _ = trained("fp16", factor=1e-6, scale=2.0**16)
+        tiny, _ = trained("fp32", factor=1e-6)
+        lost, kept = (torch.linalg.norm(each - tiny) / torch.linalg.norm(tiny) for each in (unscaled, scaled))
+        assert kept < 0.05 < 0.1 < lost
