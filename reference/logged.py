@@ -204,7 +204,8 @@ METRICS = {
     "report": {},
     "compare": {
         "compare/*/accuracy": "mean accuracy of each arm",
-        "compare/*/*": "difference to the first arm, its intervals, p values, and the smallest detectable difference",
+        "compare/*/*": "difference to the first arm, its intervals over images, groups and seeds, p values, and the "
+        "smallest detectable difference",
     },
     "export": {
         "export/largest_difference": "between the file's probabilities and the model's",

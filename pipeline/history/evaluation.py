@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline.history import lookup
 from pipeline.params import TrainParams
+from pipeline.progress import say
+from pipeline.results import dependence
 from pipeline.settings import command
 from pipeline.text import from_cell
 from pipeline.tracking import store
@@ -15,6 +18,7 @@ from pipeline.tracking import store
 GROUPS = ("main", "seeds")  # steps whose runs are parents of trainings
 CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 TEXTS, NUMBERS = ["name", "true", "predicted"], ["confidence", "probability_of_true"]
+GROUP = "group"
 BINS = ["low", "high", "confidence", "accuracy", "count"]
 
 
@@ -29,8 +33,14 @@ class Evaluation:
     tags: dict[str, str]  # of the training
     test_digest: str
     metrics: dict[str, float]
-    predictions: pd.DataFrame  # one row per test image: name, true, predicted, confidence, probability_of_true
+    # One row per test image: name, true, predicted, confidence, probability_of_true; group if there are groups.
+    predictions: pd.DataFrame
     reliability: pd.DataFrame  # one row per bin: low, high, confidence, accuracy, count
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each test image is right: (N,) bool."""
+        return (self.predictions["true"] == self.predictions["predicted"]).to_numpy()
 
 
 def find(asked: str) -> list[Evaluation]:
@@ -55,6 +65,20 @@ def find(asked: str) -> list[Evaluation]:
     if not trainings:
         raise ValueError(f"runs: {asked} has no FINISHED training among its child runs")
     return [_read(_evaluation_of(each)) for each in reversed(trainings)]
+
+
+def groups_of(found: Sequence[Evaluation]) -> np.ndarray | None:
+    """The group of each test image as a number, (N,) int64, if all evaluations in `found` have the same groups.
+
+    None if no evaluation has groups. If some have none or others, the result is None too, and a line says so.
+    """
+    numbers = [dependence.numbers(each.predictions.get(GROUP, pd.Series(dtype=str)).tolist()) for each in found]
+    first, *others = numbers
+    if first is not None and all(each is not None and np.array_equal(first, each) for each in others):
+        return first
+    if any(each is not None for each in numbers):
+        say("the evaluations have different groups of images, or some have none: images are taken as independent")
+    return None
 
 
 def epochs(train_run_id: str) -> pd.DataFrame:
@@ -94,7 +118,7 @@ def _read(run: store.StoredRun) -> Evaluation:
         )
     training = store.stored_run(train_run_id, "train.run_id")
     with store.scratch() as folder:
-        predictions = _table(run_id, "predictions.csv", folder, TEXTS, NUMBERS)
+        predictions = _table(run_id, "predictions.csv", folder, TEXTS, NUMBERS, optional=[GROUP])
         reliability = _table(run_id, "reliability.csv", folder, [], BINS)
     return Evaluation(
         run_id,
@@ -109,13 +133,22 @@ def _read(run: store.StoredRun) -> Evaluation:
     )
 
 
-def _table(run_id: str, name: str, folder: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+def _table(
+    run_id: str,
+    name: str,
+    folder: Path,
+    texts: Sequence[str],
+    numbers: Sequence[str],
+    optional: Sequence[str] = (),
+) -> pd.DataFrame:
     """The columns `texts` and `numbers` of a run's table, with the texts as they were before `cell` changed them.
 
-    Raises ValueError if the table does not have this form.
+    `optional`: further texts, if the table has them. Raises ValueError if the table does not have this form.
     """
     path = store.artifact(run_id, name, folder)
     try:
+        there = pd.read_csv(path, nrows=0).columns
+        texts = [*texts, *(column for column in optional if column in there)]
         table = pd.read_csv(
             path,
             usecols=[*texts, *numbers],

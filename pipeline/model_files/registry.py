@@ -13,12 +13,14 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from pipeline.results.paired_tests import mcnemar
+from pipeline.results import dependence
+from pipeline.results.arms import network_test
 from pipeline.settings import command
 
 ALIAS = "champion"
 ALPHA = 0.05
 PREDICTIONS = "predictions.csv"
+NEEDED, OPTIONAL = ("name", "true", "predicted"), "group"  # its columns
 # Tags of a version: the id of the request that created it, why it became champion, the evaluation that registered it.
 REQUEST, REASON, EVALUATION = "request", "champion.because", "evaluation"
 CLAIM, OPEN, DONE = "champion.claim", "open", "done"  # tag: the version is becoming champion, or has become it
@@ -102,12 +104,16 @@ def _judged(
         if _experiment(client, holder.run_id or ""):
             why += f". `{command('evaluate', run_id=str(holder.run_id))}` creates one if it has the same test images"
         return False, why
-    only_there, only_here, p_value = mcnemar(*_correct(client, other_id, evaluation_id))
+    (there, here), groups = _correct(client, other_id, evaluation_id)
+    test = network_test(there, here, groups)
+    name, p_value = "McNemar's exact test", test["p_value"]
+    if groups is not None:
+        name, p_value = "sign flips of groups", test["p_value_over_groups"]
     counts = (
-        f"only this version is right on {only_here} test images, only version {holder.version} on {only_there} "
-        f"(McNemar's exact test, p = {p_value:.2g})"
+        f"only this version is right on {test['only_b']} test images, only version {holder.version} on "
+        f"{test['only_a']} ({name}, p = {p_value:.2g})"
     )
-    if only_here > only_there and p_value < ALPHA:
+    if test["only_b"] > test["only_a"] and p_value < ALPHA:
         return True, counts
     return False, f"version {holder.version} stays champion: {counts}; a better version needs p below {ALPHA:g}"
 
@@ -214,13 +220,17 @@ def _experiment(client: MlflowClient, run_id: str) -> str:
         return ""
 
 
-def _correct(client: MlflowClient, *evaluation_ids: str) -> list[np.ndarray]:
-    """For each evaluation, whether each test image is right: (N,) bool, in the same order."""
+def _correct(client: MlflowClient, *evaluation_ids: str) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """For each evaluation, whether each test image is right: (N,) bool, in the same order; and the images' groups.
+
+    The groups are (N,) int64; None if the images have none. The newest evaluation has them.
+    """
     first, *others = tables = [_predictions(client, evaluation_id) for evaluation_id in evaluation_ids]
     same = ["name", "true"]
     if not all(table[same].equals(first[same]) for table in others):
         raise ValueError(f"{PREDICTIONS} of {' and '.join(evaluation_ids)} are not of the same images")
-    return [(table["true"] == table["predicted"]).to_numpy() for table in tables]
+    names = tables[-1].get(OPTIONAL, pd.Series(dtype=str)).tolist()
+    return [(table["true"] == table["predicted"]).to_numpy() for table in tables], dependence.numbers(names)
 
 
 def _predictions(client: MlflowClient, evaluation_id: str) -> pd.DataFrame:
@@ -229,6 +239,9 @@ def _predictions(client: MlflowClient, evaluation_id: str) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         path = client.download_artifacts(evaluation_id, PREDICTIONS, folder)
         try:
-            return pd.read_csv(path, usecols=["name", "true", "predicted"], dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, usecols=[*NEEDED, OPTIONAL].__contains__, dtype=str, keep_default_na=False)
         except ValueError:
-            raise ValueError(f"evaluation {evaluation_id}: {PREDICTIONS} cannot be read") from None
+            table = pd.DataFrame()
+    if not {*NEEDED} <= {*table.columns}:
+        raise ValueError(f"evaluation {evaluation_id}: {PREDICTIONS} cannot be read")
+    return table

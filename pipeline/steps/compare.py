@@ -16,8 +16,7 @@ from pipeline.history.trained_model import ModelAndImages
 from pipeline.params import CompareParams, TrainedModelParams, TrainParams, as_text
 from pipeline.progress import say
 from pipeline.results import plots
-from pipeline.results.arms import Arm, Verdict, judge, per_class
-from pipeline.results.paired_tests import mcnemar
+from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
 from pipeline.settings import FREE_TO_CHANGE
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
@@ -49,8 +48,8 @@ def run(params: CompareParams) -> Result:
     tags = {"dataset": found[0].params.dataset, "test.digest": found[0].test_digest}
     with tracked("compare", title, params.model_dump(), tags) as step:
         run = step.run
-        run.tags({f"arm.{each.arm.letter}": " ".join(one.run_id for one in each.runs) for each in compared})
-        run.metrics({f"compare/{each.arm.letter}/accuracy": each.arm.accuracies.mean() for each in compared})
+        run.tags({f"arm.{each.arm.name}": " ".join(one.run_id for one in each.runs) for each in compared})
+        run.metrics({f"compare/{each.arm.name}/accuracy": each.arm.accuracies.mean() for each in compared})
         _describe_arms(run, compared)
         verdicts = [_compare(run, first, other, ALPHA / len(others), params) for other in others]
         return _conclude(step, compared, verdicts)
@@ -89,9 +88,10 @@ def _arms(found: Sequence[Evaluation]) -> list[Compared]:
         if len({each.params.seed for each in same}) < len(same):
             raise ValueError(f"runs: {same[0].train_run_id} is of the same recipe and seed as another beside it")
     differing = _differing([same[0] for same in series])
+    of_images = evaluation.groups_of(found)
     return [
         Compared(
-            Arm(letter, np.array([(each.predictions["true"] == each.predictions["predicted"]) for each in same])),
+            Arm(letter, np.array([each.correct for each in same]), of_images),
             same,
             f"{letter}: " + " ".join(f"{name}={values[place]}" for name, values in differing.items()),
         )
@@ -124,7 +124,7 @@ def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
         values = [visible(each.tags.get(name, "")) for each in firsts]
         if len(set(values)) > 1:
             differing[name] = values
-    letters = [each.arm.letter for each in compared]
+    letters = [each.arm.name for each in compared]
     table = pd.DataFrame.from_dict(differing, orient="index", columns=letters)
     run.table("parameters.csv", table.rename_axis("parameter").reset_index())
     members = [(each, one) for each in compared for one in each.runs]
@@ -138,7 +138,7 @@ def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
 
 def _member(each: Compared, one: Evaluation) -> dict[str, object]:
     numbers = {name: one.metrics.get(f"test/{name}", np.nan) for name in ("accuracy", "loss", "macro_f1", "ece")}
-    who = {"arm": each.arm.letter, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
+    who = {"arm": each.arm.name, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
     return {**who, **numbers}
 
 
@@ -156,23 +156,23 @@ def _pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _eces(compared: Sequence[Compared]) -> str:
     means = [np.mean([one.metrics.get("test/ece", np.nan) for one in each.runs]) for each in compared]
-    return ", ".join(f"{each.arm.letter} {mean:.4f}" for each, mean in zip(compared, means, strict=True)) + " (ECE)"
+    return ", ".join(f"{each.arm.name} {mean:.4f}" for each, mean in zip(compared, means, strict=True)) + " (ECE)"
 
 
 def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: CompareParams) -> Verdict:
     """Compares `other` with `first`, logs the numbers and tables, and returns the verdict."""
     a, b = first.arm, other.arm
     verdict = judge(a, b, alpha, params.seed)
-    run.metrics({f"compare/{b.letter}/{name}": value for name, value in verdict.numbers.items()})
+    run.metrics({f"compare/{b.name}/{name}": value for name, value in verdict.numbers.items()})
     labels = first.runs[0].predictions["true"].to_numpy()
-    run.table(f"per_class_{b.letter}.csv", per_class(labels, a, b, params.seed))
+    run.table(f"per_class_{b.name}.csv", per_class(labels, a, b, params.seed))
     rows = [
-        {a.letter: one.run_id, b.letter: another.run_id, **mcnemar(correct, others)._asdict()}
+        {a.name: one.run_id, b.name: another.run_id, **network_test(correct, others, a.groups)}
         for (one, correct), (another, others) in product(
             zip(first.runs, a.correct, strict=True), zip(other.runs, b.correct, strict=True)
         )
     ]
-    run.table(f"mcnemar_{b.letter}.csv", pd.DataFrame(rows))
+    run.table(f"mcnemar_{b.name}.csv", pd.DataFrame(rows))
     if params.num_images:
         _show_disagreement(run, first, other, params)
     return verdict
@@ -180,7 +180,7 @@ def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: C
 
 def _show_disagreement(run: Run, first: Compared, other: Compared, params: CompareParams) -> None:
     """Logs a sheet of images that only one of the arms' first networks has right, with the maps of both networks."""
-    pair = {each.arm.letter: each.runs[0] for each in (first, other)}
+    pair = {each.arm.name: each.runs[0] for each in (first, other)}
     sides = _disagreements(*(each.predictions for each in pair.values()))
     shown = [side[: params.num_images] for side in sides]
     rows = np.concatenate(shown)
@@ -201,7 +201,7 @@ def _show_disagreement(run: Run, first: Compared, other: Compared, params: Compa
     )
     title = f"Images that one has right: {', '.join(counts)} has; surest errors first; maps of the predicted class"
     captions = [_caption(pair, row) for row in rows]
-    run.figure(f"disagreements_{other.arm.letter}.png", plots.explanations(images, panels, captions, title))
+    run.figure(f"disagreements_{other.arm.name}.png", plots.explanations(images, panels, captions, title))
 
 
 def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:

@@ -56,7 +56,8 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
         result, correct = _report(step, trained, params)
         if params.register_as:
             step.run.register(params.register_as, trained.run_id, test_digest)
-        arm = Arm("the probe" if trained.is_probe else "the trained network", correct[None])
+        groups = dependence.numbers(trained.splits.groups_of(trained.splits.test))
+        arm = Arm("the probe" if trained.is_probe else "the trained network", correct[None], groups)
         verdict = [] if other is None else [_compare(step.run, other, arm)]
     # The store's messages are complete once the run has ended.
     return Evaluated(replace(result, summary="\n".join([result.summary, *step.run.messages, *verdict])), arm)

@@ -33,6 +33,7 @@ class Contest:
     def __init__(self, place, name):
         self.client, self.name, self.folder = place.client, name, place.folder
         self.training = self.evaluation = ""
+        self.group_size = 0
 
     def enter(self, wrong=(), digest=DIGEST, names=None):
         """Adds a training and an evaluation with all images right except `wrong`, and registers it.
@@ -59,7 +60,11 @@ class Contest:
         self.evaluation = self.started("evaluate", {"train.run_id": self.training, "test.digest": digest})
         names = names or [f"test/{i}.png" for i in range(NUM_IMAGES)]
         rows = [f"{name},'=a,{'b' if i in wrong else chr(39) + '=a'},0.5" for i, name in enumerate(names)]
-        (self.folder / "predictions.csv").write_text("\n".join(["name,true,predicted,confidence", *rows]))
+        header = "name,true,predicted,confidence"
+        if self.group_size:
+            header += ",group"
+            rows = [f"{row},pond {place // self.group_size}" for place, row in enumerate(rows)]
+        (self.folder / "predictions.csv").write_text("\n".join([header, *rows]))
         self.client.log_artifact(self.evaluation, str(self.folder / "predictions.csv"))
 
     def register(self, digest=DIGEST):
@@ -102,6 +107,14 @@ def test_the_champion_stays_if_another_version_is_not_significantly_better(conte
     contest.enter(wrong=range(10))
     message = contest.enter(wrong=wrong)
     assert f"version 2, version 1 stays champion: only this version is right on {counts}" in message
+    assert contest.champion == "1"
+
+
+def test_photos_of_few_groups_are_not_enough_to_replace_the_champion(contest):
+    contest.group_size = 5
+    contest.enter(wrong=range(10))
+    message = contest.enter()
+    assert "on 10 test images, only version 1 on 0 (sign flips of groups, p = 0.5)" in message
     assert contest.champion == "1"
 
 

@@ -24,6 +24,30 @@ def test_the_first_network_can_be_the_better_one():
     assert "network A is better" in judge(arm("A", 340), arm("B", 300)).sentence
 
 
+def test_a_network_with_a_name_in_words_is_called_by_it():
+    sentence = judge(arm("the probe", 300), arm("the trained network", 340)).sentence
+    assert ": the trained network is better; with one seed each" in sentence
+
+
+def test_images_of_few_groups_decide_nothing_although_they_would_if_they_were_independent():
+    groups = np.arange(NUM_IMAGES) // 10  # B is better on 40 images, which are 4 groups
+    a, b = (Arm(name, arm(name, number).correct, groups) for name, number in (("A", 300), ("B", 340)))
+    verdict = judge(a, b)
+    assert verdict.numbers["p_value"] < 1e-6 and verdict.numbers["p_value_over_groups"] == 2 / 2**4
+    assert "on 400 test images in 40 groups: +10.00 points" in verdict.sentence
+    assert "over groups p = 0.125): these images show no difference" in verdict.sentence
+    numbers = verdict.numbers
+    assert numbers["over_groups_low"] < numbers["over_images_low"] < 0.1 < numbers["over_groups_high"]
+    table = per_class(np.full(NUM_IMAGES, "cat"), a, b)
+    assert table["better"].tolist() == [""] and table.loc[0, "low"] == numbers["over_groups_low"]
+    b = Arm("B", arm("B", 370).correct, groups)
+    assert judge(a, b).numbers["p_value_over_groups"] == 2 / 2**7
+    assert "network B is better" in judge(a, b).sentence
+    several = [Arm(each.name, np.stack([each.correct[0]] * 2), groups) for each in (a, b)]
+    several[0].correct[0, :20] = False  # so that the seeds differ
+    assert {"over_groups_low", "over_seeds_low"} <= judge(*several).numbers.keys()
+
+
 @pytest.mark.parametrize("others", [303, 300])
 def test_a_difference_that_may_be_chance_is_not_claimed(others):
     sentence = judge(arm("A", 300), arm("B", others)).sentence

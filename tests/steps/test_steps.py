@@ -159,6 +159,13 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
     splits = pd.read_csv(folder / "splits.csv")
     series = splits["index"].map(lambda index: int(names[index].partition(".")[0]) // 4)
     assert splits.groupby(series)["split"].nunique().max() == 1
+    assert workplace.run("evaluate", checkpoint="last") == 0
+    last = workplace.runs("evaluate")[0].info.run_id
+    assert workplace.run("compare", runs=f"{evaluation.info.run_id},{last}", num_images=0) == 0
+    compared = workplace.runs("compare")[0]
+    assert "compare/B/p_value_over_groups" in compared.data.metrics
+    images = f"on {len(predictions)} test images in {numbers['test/groups']:.0f} groups"
+    assert images in compared.data.tags["mlflow.note.content"]
 
 
 RECORD = {
