@@ -22,7 +22,7 @@ GUIDES = {
 # The modules of pipeline/ that log a step's files.
 MODULES = {
     "main": ("steps/plan.py", "steps/seeds.py"),
-    "doctor": ("steps/doctor.py", "steps/label_check.py"),
+    "doctor": ("steps/doctor.py", "steps/label_check.py", "steps/label_suggestions.py"),
     "lr_range": ("steps/lr_range.py",),
     "probe": ("steps/outputs.py",),
     "sweep": ("steps/sweep.py",),
@@ -57,6 +57,9 @@ FILES = {
         "odd_images.png": "the first of these images",
         "suspect_labels.csv": "labels that contradict the networks; exact copies of another class first",
         "suspect_labels.png": "the first of these images",
+        "labels.csv": "all labels to edit, the doubtful ones first; `labels=` reads it (folders only)",
+        "label_studio.json": "the same as tasks for Label Studio (folders only)",
+        "label_studio.xml": "the labelling configuration for these tasks (folders only)",
     },
     "lr_range": {
         "recipe.json": "the part of the parameters that a good rate depends on, with the ladder",

@@ -12,7 +12,7 @@ from reference.parameters import TITLES
 
 PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
 WRITERS = {"array", "bytes", "figure", "file", "growing_table", "json", "table", "text"}  # methods of a run, for files
-SUFFIXES = {".csv", ".gif", ".html", ".json", ".npy", ".png", ".safetensors", ".txt", ".webp"}
+SUFFIXES = {".csv", ".gif", ".html", ".json", ".npy", ".png", ".safetensors", ".txt", ".webp", ".xml"}
 HEAD = """# All steps
 
 This page is made from `pipeline/steps` and `pipeline/params`. Each step is one command:

@@ -4,30 +4,35 @@ import csv
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from pipeline.data import label_studio
 from pipeline.data.cache import TRAIN
 from pipeline.data.parts import part_of, photos
 from pipeline.data.spellings import Disk, normal
 from pipeline.data.tree import ImageFile, Listing
-from pipeline.text import shown
+from pipeline.text import from_cell, original, shown
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 256 * 2**20  # of a table: more than a million images need
 MAX_CHARACTERS = 255  # of a label: the limit of folder names
-COLUMNS = ("path", "label", "split", "group")
+COLUMNS = ("path", "label", "split", "group", "exclude")
 NEEDED = COLUMNS[:2]
+OTHER_NAME = {"file": "path"}  # the doctor's name for a column
+OF_THE_DOCTOR = "suggested_label"  # a column of the doctor's table; it writes names as `shown` and `cell` do
+EXCLUDED = {"1": True, "true": True, "yes": True, "": False, "0": False, "false": False, "no": False}
 
 
 def read_labels(root: Path, table: str) -> Listing:
-    """The files that the CSV file `table` lists, sorted by part and path. `table` is absolute or relative to `root`.
+    """The files that `table` lists, sorted by part and path. `table` is absolute or relative to `root`.
 
-    The first line names the columns: path, relative to `root`; label; optionally split (train, valid or test) and
-    group. Images of one group stay in one split. Other columns and rows of empty cells are ignored. A missing file is
+    It is Label Studio's JSON export, or a CSV file. The first line of a CSV file names the columns: path (or file),
+    relative to `root`; label; optionally split (train, valid or test), group and exclude (1, true or yes leaves a file
+    out). Images of one group stay in one split. Other columns and rows of empty cells are ignored. A missing file is
     left out and named. Raises ValueError, with the line number, for a table that cannot be trusted: a row of another
     length, a path twice or outside `root`, a group in two splits. Errors never quote the line: the user may have named
     the wrong file, and others can read the errors.
@@ -36,16 +41,21 @@ def read_labels(root: Path, table: str) -> Listing:
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
     listing, table_path = Listing(), root / os.path.expanduser(table)  # noqa: PTH111 - a Path raises if there is no such user
     disk, respelled = Disk(root), 0
-    lines: dict[str, int] = {}
+    places: dict[str, str] = {}
     groups: dict[str, tuple[int, str]] = {}
-    for line, row in _rows(table_path):
-        where = f"{_named(table_path)} line {line}"
+    excluded = 0
+    for place, row in _rows(table_path):
+        where = f"{_named(table_path)} {place}"
         path = _path(row["path"], where)
-        file = ImageFile(_part(row, where), disk.spelled(path), _label(row["label"], where))
-        respelled += file.path != path
-        if file.path in lines:
-            raise ValueError(f"{where}: its path is in line {lines[file.path]} already")
-        lines[file.path] = line
+        spelled = disk.spelled(path)
+        respelled += spelled != path
+        if spelled in places:
+            raise ValueError(f"{where}: its path is in {places[spelled]} already")
+        places[spelled] = place
+        if _is_excluded(row, where):
+            excluded += 1
+            continue
+        file = ImageFile(_part(row, where), spelled, _label(row["label"], where))
         if group := row.get("group", ""):
             part, spelling = groups.setdefault(normal(group), (file.part, group))
             if part != file.part:
@@ -60,6 +70,8 @@ def read_labels(root: Path, table: str) -> Listing:
         listing.remarks.append(
             f"{_named(table_path)} and the disk spell {photos(respelled)} in different Unicode forms: taken as the same"
         )
+    if excluded:
+        log.info("%s excludes %s", _named(table_path), photos(excluded))
     listing.settle()
     return listing
 
@@ -73,8 +85,8 @@ def _look(root: Path, path: str) -> os.stat_result:
         raise
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """(line number, stripped cells by column) for each row of the CSV file `path`."""
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """(its place, stripped cells by column) for each row of the table at `path`."""
     name = _named(path)
     try:
         status = path.stat()
@@ -82,23 +94,43 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             raise ValueError(f"{name} is no file")
         if status.st_size > MAX_BYTES:
             raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes")
+        if path.suffix.lower() == ".json":
+            for place, row in label_studio.rows(path.read_bytes(), name):
+                yield place, _as_named(row, f"{name} {place}")
+            return
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             lines = csv.reader(chain([first], file), delimiter=_delimiter(first), strict=True)
             columns = [cell.strip().lower() for cell in next(lines, [])]
+            if "path" not in columns:
+                columns = [OTHER_NAME.get(column, column) for column in columns]
+            is_doctors = OF_THE_DOCTOR in columns
             _check_columns(columns, name)
             for cells in lines:
                 if not any(map(str.strip, cells)):  # spreadsheets leave empty rows at the end
                     continue
                 if len(cells) != len(columns):
                     raise ValueError(f"{name} line {lines.line_num}: {len(cells)} cells, not {len(columns)}")
-                yield lines.line_num, dict(zip(columns, map(str.strip, cells), strict=True))
+                row = dict(zip(columns, map(str.strip, cells), strict=True))
+                if is_doctors:
+                    row = _as_named(row, f"{name} line {lines.line_num}", from_cell)
+                yield f"line {lines.line_num}", row
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text: save it as CSV UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"{name} line {lines.line_num}: not CSV ({error})") from None
+
+
+def _as_named(
+    row: Mapping[str, str], where: str, unescaped: Callable[[str], str] = lambda text: text
+) -> dict[str, str]:
+    """A row that the doctor has written, with its names as the disk has them."""
+    try:
+        return {**row, **{column: original(unescaped(row[column])) for column in NEEDED}}
+    except UnicodeDecodeError:
+        raise ValueError(f"{where}: a backslash in its path or label must be doubled") from None
 
 
 def _delimiter(first_line: str) -> str:
@@ -122,6 +154,13 @@ def _part(row: Mapping[str, str], where: str) -> int:
     if part is None:
         raise ValueError(f"{where}: its split is none of train, valid, test")
     return part
+
+
+def _is_excluded(row: Mapping[str, str], where: str) -> bool:
+    excluded = EXCLUDED.get(row.get("exclude", "").lower())
+    if excluded is None:
+        raise ValueError(f"{where}: its exclude is none of 1, true, yes, and 0, false, no or empty")
+    return excluded
 
 
 def _path(text: str, where: str) -> str:

@@ -45,8 +45,8 @@ class DataParams(Params):
     data_dir: str = Field("data", min_length=1, description="the folder with downloaded data sets, or with your images")
     labels: str = Field(
         "",
-        description="for dataset=folder: a CSV file, relative to data_dir, with path, label, split and group; "
-        "empty: the images are in one folder per class",
+        description="for dataset=folder: a CSV file, relative to data_dir, with path, label, split, group and exclude, "
+        "or Label Studio's JSON export; empty: the images are in one folder per class",
     )
     image_size: int = Field(32, ge=8, le=1024, description="side of the square images (px)")
     resize: Resize = Field(

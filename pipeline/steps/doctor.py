@@ -17,7 +17,7 @@ from pipeline.doctor import class_names, duplicates, looks, oddities
 from pipeline.params import DoctorParams
 from pipeline.progress import conclude
 from pipeline.results import plots
-from pipeline.steps import label_check
+from pipeline.steps import label_check, label_suggestions
 from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
@@ -45,6 +45,8 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
             findings.append(check(run, patient))
             if findings[-1].line:
                 conclude(f"doctor: {findings[-1].line}")
+        if params.dataset == FOLDER:
+            label_suggestions.write(run, patient, findings)
         numbers = {name: value for finding in findings for name, value in finding.metrics.items()}
         run.metrics(numbers)
         lines = [finding.line for finding in findings if finding.line]
@@ -118,7 +120,12 @@ def _contradictions(run: Run, patient: Patient) -> Finding:
     first = table.iloc[0]
     example = f"{first['twin']} is {first['twin_class']}, its copy {first['image']} is {first['image_class']}"
     line = f"exact copies under two classes: {len(pairs):,} (contradictions.csv), one label of each is wrong: {example}"
-    return Finding(line, len(pairs), numbers)
+    reasons = {
+        position: f"exact copy of {row[f'{other}']}, which is {row[f'{other}_class']}"
+        for positions, other in ((twin, "image"), (image, "twin"))
+        for position, row in zip(positions.tolist(), table.to_dict("records"), strict=True)
+    }
+    return Finding(line, len(pairs), numbers, reasons)
 
 
 def _detail(run: Run, patient: Patient) -> Finding:
@@ -169,7 +176,12 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
     ]
     title = f"{min(SHEET_IMAGES, len(table))} of {len(table):,} duplicates, of two classes and across splits first"
     run.figure("duplicates.png", plots.gallery(_pairs(patient.images, twin[shown], image[shown]), captions, title))
-    return Finding(f"duplicates: {'; '.join(counted)}", len(found), numbers)
+    reasons = {
+        position: f"{row['kind']} copy of {row['twin']}, in {row['twin_split']}"
+        for position, row in zip(image.tolist(), table.to_dict("records"), strict=True)
+        if row["kind"] == "near" or row["image_class"] == row["twin_class"]
+    }
+    return Finding(f"duplicates: {'; '.join(counted)}", len(found), numbers, reasons)
 
 
 def _pairs(images: Split, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -196,7 +208,7 @@ def _oddities(run: Run, patient: Patient) -> Finding:
     title = f"{len(shown)} of {len(table):,} odd images"
     run.figure("odd_images.png", plots.gallery(patient.images.take(positions[:SHEET_IMAGES]), captions, title))
     line = f"odd images: {', '.join(f'{count:,} {why}' for why, count in counts.items())}"
-    return Finding(line, len(found), numbers)
+    return Finding(line, len(found), numbers, dict(zip(positions.tolist(), found["why"], strict=True)))
 
 
 # The surest check is first. The slow check of labels is last, so that the findings of the others appear at once.

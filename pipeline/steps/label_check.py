@@ -54,7 +54,12 @@ def check(run: Run, patient: Patient) -> Finding:
             f"{len(shown)} of {len(table):,} suspect labels, likeliest errors first, with the given label's probability"
         )
         run.figure("suspect_labels.png", plots.gallery(patient.images.take(positions[:SHEET_IMAGES]), captions, title))
-    return Finding(line, len(found), numbers)
+    reasons = {
+        position: f"looks like {row.suggested} ({row.probability_of_suggested:.0%}), not {row.image_class} "
+        f"({row.probability_of_given:.0%})"
+        for position, row in zip(positions.tolist(), table.itertuples(), strict=True)
+    }
+    return Finding(line, len(found), numbers, reasons, dict(zip(positions.tolist(), table["suggested"], strict=True)))
 
 
 def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """The image set that the doctor examines, and the findings of its checks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +19,16 @@ SHEET_IMAGES = 36
 
 
 class Finding(NamedTuple):
-    """The finding of one check: a line for people, the number of faults, and numbers as metrics."""
+    """The finding of one check: a line for people, the number of faults, and numbers as metrics.
+
+    reasons: why an image is doubtful, by its position, the surest first. suggested: another label for some of them.
+    """
 
     line: str
     faults: int
     metrics: dict[str, float]
+    reasons: Mapping[int, str] = MappingProxyType({})
+    suggested: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)

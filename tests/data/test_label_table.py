@@ -1,6 +1,7 @@
 """Tables of labels: their files are read like folders, and an untrustworthy table is refused in one line."""
 
 import csv
+import json
 import logging
 import os
 from pathlib import Path
@@ -144,6 +145,8 @@ HEADER = ["path", "label", "split", "group"]
         ([HEADER, ["0.png", "a", "train", ""], ["1.png", "a", "test", ""]], r"found one class \(a\)"),
         ([HEADER, ["0.png", "a", "train", "x"], ["1.png", "b", "train", "x"]], "the test split: no group of images"),
         ([HEADER, ["a\\0.png", "a", "train", ""]], "No such file or directory: write / between folders"),
+        ([[*HEADER, "exclude"], ["0.png", "a", "train", "", "maybe"]], "line 2: its exclude is none of 1, true, yes"),
+        ([["file", "label", "suggested_label"], ["a\\", "b", ""]], "line 2: a backslash in its path or label must be"),
         ([HEADER, ["x" * 200_000, "a", "train", "x"]], r"line 2: not CSV \(field larger than field limit"),
     ],
 )
@@ -154,6 +157,54 @@ def test_a_table_that_cannot_be_trusted_is_one_line(rows: Rows, message: str, ro
     with pytest.raises(ValueError, match=message) as refusal:
         load(root, labels="labels.csv")
     assert str(refusal.value).isprintable() and len(str(refusal.value)) < 1000
+
+
+def test_what_a_table_excludes_is_left_out_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = plant(root)
+    words = dict(zip(range(7), ["1", "TRUE", "Yes", "0", "false", "no", ""], strict=True))
+    marked = [[*row, words.get(number, "")] for number, row in enumerate(rows)]
+    write(root, [["File", "Label", "Exclude"], *marked, ["gone.png", "", "1"]])
+    with caplog.at_level(logging.INFO):
+        splits = load(root, labels="labels.csv")
+    assert len(splits.train) + len(splits.test) == 17
+    assert any(record.getMessage().endswith("labels.csv excludes 4 photos") for record in caplog.records)
+
+
+def labelled(label: str, control: str = "label", when: str = "") -> dict[str, object]:
+    return {"result": [{"from_name": control, "value": {"choices": [label]}}], "updated_at": when}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("hunter2", "is not as in Label Studio's export: export as JSON"),
+        ("[" * 100_000, "is not as in Label Studio's export"),
+        ({"hunter2": 1}, "is not as in Label Studio's export"),
+        ([], "lists no file"),
+        ([{"image": "hunter2", "label": "cat"}], "task 1: data is not as in Label Studio's export"),
+        ([{"data": {"file": "0.png"}, "annotations": [{"result": 3}]}], "task 1: annotations.0.result is not as in"),
+        ([{"data": {"image": "hunter2"}, "annotations": [labelled("cat")]}], "task 1: its data name no `file`"),
+        ([{"data": {"file": "../hunter2"}, "annotations": [labelled("cat")]}], "task 1: its path must be relative"),
+        ([{"data": {"file": "0.png"}, "annotations": [labelled("cat", "tag")]}], "task 1: 0 labels in its newest"),
+        ([{"data": {"file": "0.png"}, "annotations": [labelled("cat")]}] * 2, "task 2: its path is in task 1 already"),
+    ],
+)
+def test_an_export_that_cannot_be_trusted_is_one_line(tasks: object, message: str, root: Path) -> None:
+    paint(root / "0.png")
+    (root / "export.json").write_text(tasks if isinstance(tasks, str) else json.dumps(tasks))
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(root, labels="export.json")
+    assert str(refusal.value).isprintable() and "hunter2" not in str(refusal.value)
+
+
+def test_the_newest_annotation_of_a_task_counts_and_a_task_that_nobody_labelled_is_excluded(root: Path) -> None:
+    rows = plant(root)
+    tasks = [{"data": {"file": path, "split": "train"}, "annotations": [labelled(label)]} for path, label in rows]
+    tasks[0]["annotations"] = [labelled("emu", when="2026-02-01T00:00Z"), labelled("dog", when="2026-01-01T00:00Z")]
+    tasks[1]["annotations"] = []
+    (root / "export.json").write_text(json.dumps(tasks))
+    splits = load(root, labels="export.json")
+    assert splits.classes == ("cat", "dog", "emu") and len(splits.train) + len(splits.test) == 19
 
 
 @pytest.mark.parametrize(

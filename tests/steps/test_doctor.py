@@ -1,6 +1,8 @@
 """The doctor as a user calls it: on a folder with every fault planted, and on one without faults."""
 
+import json
 import unicodedata
+import xml.etree.ElementTree as xml
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from pipeline import data
 from tests.conftest import Workplace
 from tests.data.test_detail import grain
 from tests.doctor.test_duplicates import scenes
@@ -82,6 +85,69 @@ def test_every_planted_fault_is_named_in_its_table_and_shown(workplace, tmp_path
     files = workplace.artifacts(run.info.run_id)
     assert {"class_counts.png", "duplicates.png", "suspect_labels.png", "odd_images.png"} <= files
     assert run.data.metrics["doctor/odd_images"] == len(odd)
+
+
+def read(root, labels=""):
+    sizes = {"image_size": 48, "valid_fraction": 0.1, "limit_train": 0, "limit_test": 0}
+    return data.load("folder", data_dir=root, labels=str(labels), **sizes)
+
+
+def test_the_labels_to_edit_read_back_as_they_were_and_as_people_corrected_them(workplace, tmp_path, capsys):
+    root = plant(tmp_path / "photos")
+    (root / "train/blue/000.png").rename(root / "train/red/=swapped, twice.png")
+    Image.new("RGB", (48, 48), "grey").save(root / "train/red/blank.png")
+    (root / "train/blue/copy.png").write_bytes((root / "train/red/007.png").read_bytes())
+    assert workplace.run("doctor", **QUICK, data_dir=root) == 0
+    (run,) = workplace.runs("doctor")
+    fetched = {
+        name: Path(workplace.client.download_artifacts(run.info.run_id, name, str(tmp_path)))
+        for name in ("labels.csv", "label_studio.json", "label_studio.xml")
+    }
+    before = read(root)
+    for name in ("labels.csv", "label_studio.json"):
+        untouched = read(root, fetched[name])
+        for part in ("train", "valid", "test"):
+            assert getattr(untouched, part).digest() == getattr(before, part).digest()
+
+    table = pd.read_csv(fetched["labels.csv"], keep_default_na=False)
+    assert table.columns.tolist() == ["file", "label", "suggested_label", "exclude", "reason", "split"]
+    assert (table["reason"] == "").is_monotonic_increasing and len(table) == 138
+    doubts = table.set_index("file")
+    swapped = next(name for name in doubts.index if "swapped" in name)
+    assert doubts["suggested_label"][swapped] == "blue" and doubts["reason"][swapped].startswith("looks like blue (")
+    assert doubts["reason"]["train/red/blank.png"].endswith("blank")
+    assert "exact copy of train/red/007.png, which is red" in doubts["reason"]["train/blue/copy.png"]
+
+    table.loc[table["file"] == swapped, "label"] = "blue"
+    table.loc[table["file"].isin(["train/red/blank.png", "train/blue/copy.png"]), "exclude"] = "1"
+    table.to_csv(tmp_path / "corrected.csv", index=False, sep=";")
+    tasks = json.loads(fetched["label_studio.json"].read_text())
+    by_file = {task["data"]["file"]: task for task in tasks}
+    assert by_file["train/red/=swapped, twice.png"]["data"]["image"].endswith(
+        "photos/train/red/%3Dswapped%2C%20twice.png"
+    )
+    (choice,) = by_file["train/red/=swapped, twice.png"]["predictions"][0]["result"]
+    newer = {"updated_at": "2026-01-01T00:00:00Z"}
+    by_file["train/red/=swapped, twice.png"]["annotations"].append({"result": [choice], **newer})
+    by_file["train/red/blank.png"]["annotations"].append({"result": [], "was_cancelled": True, **newer})
+    excluded = {**choice, "from_name": "exclude", "value": {"choices": ["exclude"]}}
+    by_file["train/blue/copy.png"]["annotations"].append({"result": [choice, excluded], **newer})
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    capsys.readouterr()
+    for name in ("corrected.csv", "export.json"):
+        corrected = read(root, tmp_path / name)
+        every = {
+            name: corrected.classes[label]
+            for split in (corrected.train, corrected.valid, corrected.test)
+            for name, label in zip(split.names, split.labels, strict=True)
+        }
+        assert every["train/red/=swapped, twice.png"] == "blue" and len(every) == 136
+        assert not {"train/red/blank.png", "train/blue/copy.png"} & every.keys()
+    controls = xml.fromstring(fetched["label_studio.xml"].read_text()).findall("Choices")
+    assert {control.get("name"): [choice.get("value") for choice in control] for control in controls} == {
+        "label": ["blue", "red"],
+        "exclude": ["exclude"],
+    }
 
 
 def test_a_clean_folder_is_called_clean(workplace, tmp_path, capsys):
