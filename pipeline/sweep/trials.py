@@ -27,7 +27,7 @@ from pipeline.sweep import study, workers
 from pipeline.sweep.space import Space
 from pipeline.tracking import errors, lifecycle, locks, processes, store
 from pipeline.tracking.run import Run
-from pipeline.training import costs
+from pipeline.training import costs, device
 from pipeline.training.events import EpochEnd, Failure
 from pipeline.training.recipe import Recipe
 
@@ -76,6 +76,7 @@ class Worker:
                 if is_free := count.finished + count.running < self._total:
                     self._run_one()
                     gc.collect()  # the traceback of a failed trial refers to itself and keeps the network in memory
+                    torch.cuda.empty_cache()  # what torch keeps for this process, other workers of the card cannot use
             finally:
                 self._lock.release()
             if not is_free:
@@ -187,6 +188,8 @@ def blamed_on_values() -> Iterator[None]:
 
 
 def _is_trouble(error: BaseException | None) -> bool:
+    if isinstance(error, torch.AcceleratorError) and device.is_out_of_memory(error):  # it does not damage the device
+        return False
     return error is not None and (isinstance(error, TROUBLES) or _is_trouble(error.__cause__ or error.__context__))
 
 

@@ -5,6 +5,7 @@ import re
 import socket
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -70,15 +71,27 @@ def diverge():
     raise Diverged("the loss became nan")
 
 
+def broken_gpu(message):
+    raise torch.AcceleratorError(message)
+
+
 @pytest.mark.parametrize(
-    "do", [diverge, lambda: TrainParams(model="vit", patch_size=0), lambda: torch.empty(2**55, dtype=torch.uint8)]
+    "do",
+    [
+        diverge,
+        lambda: TrainParams(model="vit", patch_size=0),
+        lambda: torch.empty(2**55, dtype=torch.uint8),
+        partial(broken_gpu, "CUDA error: out of memory"),
+    ],
 )
 def test_a_trial_fails_if_its_values_cause_an_error(do):
     with pytest.raises(trials.TrialFailed), trials.blamed_on_values():
         do()
 
 
-def test_a_trial_does_not_fail_because_of_a_full_disk_or_a_store_that_is_away(monkeypatch):
+def test_a_trial_does_not_fail_because_of_a_broken_gpu_a_full_disk_or_a_store_that_is_away(monkeypatch):
+    with pytest.raises(torch.AcceleratorError), trials.blamed_on_values():
+        broken_gpu("CUDA error: an illegal memory access was encountered")
     with pytest.raises(OSError, match="No space left"), trials.blamed_on_values():
         Path("/dev/full").write_text("x")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")

@@ -22,6 +22,7 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from pipeline import models
@@ -264,6 +265,10 @@ def test_a_trial_whose_objective_is_not_finite_fails_and_counts(workplace):
     assert [trial.user_attrs.get("error") for trial in trials_of(workplace, "broken")] == ["valid/loss became nan"] * 2
 
 
+def run_out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeypatch):
     networks, alive = [], []
 
@@ -271,6 +276,8 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
         alive.append(sum(network() is not None for network in networks))
         network = build(self, seed)
         networks.append(weakref.ref(network))
+        if len(networks) == 2:
+            network.register_forward_hook(run_out_of_memory)
         return network
 
     monkeypatch.setattr(Recipe, "model", model)
@@ -282,7 +289,9 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
     finally:
         monkeypatch.undo()
         gc.enable()
-    assert {trial.state.name for trial in trials_of(workplace, "grid")} == {"COMPLETE", "FAIL"}
+    trials = trials_of(workplace, "grid")
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "FAIL"}
+    assert "out of memory" in trials[1].user_attrs["error"]
     assert alive == [0, 0, 0, 0]
 
 
