@@ -14,29 +14,33 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
+import torch.nn.functional as F
 
 from benchmarks.contest import PROJECT
 from benchmarks.regret_recipes import HELD_OUT, RECIPES, parameters
 from pipeline.history.initial_weights import prepare
 from pipeline.params import LadderParams, TrainParams
 from pipeline.settings import resolve
-from pipeline.training import range_test
-from pipeline.training.events import EpochEnd
+from pipeline.training import range_test, short_cycles
 from pipeline.training.range_test import Curve
 from pipeline.training.recipe import Recipe
 from pipeline.training.training import Diverged
+from pipeline.training.update import predict
 
 RESULTS = PROJECT / "benchmarks" / "regret.jsonl"
 STEP = math.sqrt(10)  # of the grid: half decades
-START = {"sgd": 0.1, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
+START = {"sgd": 0.3, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
 SEEDS = 2
-WORSE = 0.05  # of accuracy, below the best: the grid ends there
+WORSE = 0.04  # of accuracy, below the best: the grid ends there
 WIDEST = 2.1  # decades from START: the grid ends there, even if no accuracy falls
+SHARES = (0.02, 0.05, 0.1)
+FEWEST_UPDATES = 20
 FAILED = 0.0  # accuracy of a training that diverged
 
 
@@ -55,12 +59,31 @@ def ladders(data: Path, names: list[str]) -> None:
     """Climbs the ladders of each recipe, three where the program climbs one, and keeps their losses."""
     for name in names:
         recipe, ladder = _recipe(name, data), LadderParams()
-        for repeat in range(3):
+        for repeat in range(2):
             started = time.perf_counter()
             curve = range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps)
             seconds = time.perf_counter() - started
             losses = {"lr": curve.lr.tolist(), "loss": curve.loss.tolist()}
             _keep({"recipe": name, "kind": "ladder", "repeat": repeat, "seconds": seconds, **losses})
+
+
+def cycles(data: Path, names: list[str]) -> None:
+    """Trains short cycles of each recipe, of several lengths, at the rates of the grid and half a decade beyond."""
+    for name in names:
+        recipe = _recipe(name, data)
+        total = cast(TrainParams, recipe.params).epochs * recipe.updates_per_epoch
+        for share in SHARES:
+            num_updates = max(FEWEST_UPDATES, round(share * total))
+            known = {row["lr"] for row in _rows(name, "cycle") if row["num_updates"] == num_updates}
+            for power in range(-3, 4):
+                lr = float(f"{START[recipe.params.optimizer] * STEP**power:.3g}")
+                if lr in known:
+                    continue
+                started = time.perf_counter()
+                cycle = short_cycles.run(recipe.short_cycle(lr, num_updates), lr, num_updates)
+                seconds = round(time.perf_counter() - started, 2)
+                length = {"num_updates": num_updates, "share": num_updates / total, "seconds": seconds}
+                _keep({"recipe": name, "kind": "cycle", **length, **vars(cycle)})
 
 
 def regret(accuracies: Mapping[float, float], lr: float | None) -> float:
@@ -128,17 +151,15 @@ def _mean(known: Mapping[float, Mapping[int, float]], lr: float) -> float:
 
 def _train(name: str, recipe: Recipe, lr: float, seed: int) -> float:
     started = time.perf_counter()
-    training = Recipe(
-        recipe.params.model_copy(update={"seed": seed}),
-        recipe.splits,
-        recipe.device,
-        recipe.precision,
-        recipe.pretrained,
-    ).one_cycle(lr)
+    seeded = replace(recipe, params=recipe.params.model_copy(update={"seed": seed}))
+    whole = seeded.one_cycle(lr)
+    training = replace(whole, valid=None)  # validated once, at the end
     try:
-        *_, end = training.events()
-        assert isinstance(end, EpochEnd) and end.valid_accuracy is not None
-        reached, loss = end.valid_accuracy, end.valid_loss
+        for _ in training.events():
+            pass
+        assert whole.valid is not None
+        logits, labels = predict(training.part(training.evaluated), whole.valid, training.precision)
+        reached, loss = (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
     except Diverged:
         reached, loss = FAILED, None
     seconds = time.perf_counter() - started
@@ -179,4 +200,4 @@ if __name__ == "__main__":
     if command == "table":
         table()
     else:
-        {"train": train, "ladders": ladders}[command](Path(rest[0]), rest[1:] or list(RECIPES))
+        {"train": train, "ladders": ladders, "cycles": cycles}[command](Path(rest[0]), rest[1:] or list(RECIPES))

@@ -9,14 +9,14 @@ ALL = {"valid_fraction": 0.1}
 CIFAR10, DIGITS, PHOTOS = "cifar10", "digits", "photos"
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet9 sgd": (CIFAR10, {**SMALL, "model": "resnet9", "width": 16, "optimizer": "sgd", "epochs": 12}),
-    "resnet9 adamw": (CIFAR10, {**SMALL, "model": "resnet9", "width": 16, "epochs": 12}),
-    "resnet9 muon": (CIFAR10, {**SMALL, "model": "resnet9", "width": 16, "optimizer": "muon", "epochs": 12}),
+    "resnet9 sgd": (CIFAR10, {**SMALL, "model": "resnet9", "width": 8, "optimizer": "sgd", "epochs": 12}),
+    "resnet9 adamw": (CIFAR10, {**SMALL, "model": "resnet9", "width": 8, "epochs": 12}),
+    "resnet9 muon": (CIFAR10, {**SMALL, "model": "resnet9", "width": 8, "optimizer": "muon", "epochs": 12}),
     "resnet9 sgd b512": (
         CIFAR10,
-        {**SMALL, "model": "resnet9", "width": 16, "optimizer": "sgd", "batch_size": 512, "epochs": 24},
+        {**SMALL, "model": "resnet9", "width": 8, "optimizer": "sgd", "batch_size": 512, "epochs": 24},
     ),
-    "resnet18 sgd": (CIFAR10, {**SMALL, "model": "resnet18", "width": 16, "optimizer": "sgd", "epochs": 12}),
+    "resnet18 sgd": (CIFAR10, {**SMALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "epochs": 12}),
     "resnet18 sgd 45,000": (CIFAR10, {**ALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "epochs": 3}),
     "fast muon 45,000": (
         CIFAR10,
@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "vit 4 px adamw": (
         CIFAR10,
-        {**SMALL, "model": "vit", "patch_size": 4, "dim": 48, "depth": 4, "heads": 3, "epochs": 12},
+        {**SMALL, "model": "vit", "patch_size": 4, "dim": 48, "depth": 2, "heads": 3, "epochs": 12},
     ),
     "vit 8 px adamw b64": (
         CIFAR10,
@@ -49,7 +49,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "freeze": 4,
             "freeze_norms": "on",
             "batch_size": 32,
-            "epochs": 6,
+            "epochs": 24,
             "crop_padding": 0,
             "crop_area": 0.35,
         },
@@ -60,7 +60,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 HELD_OUT: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18 sgd b256, 24 epochs": (
         CIFAR10,
-        {**SMALL, "model": "resnet18", "width": 16, "optimizer": "sgd", "batch_size": 256, "epochs": 24},
+        {**SMALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "batch_size": 256, "epochs": 24},
     ),
     "fast adamw 10,000": (
         CIFAR10,

@@ -62,10 +62,12 @@ FILES = {
         "label_studio.xml": "the labelling configuration for these tasks (folders only)",
     },
     "lr_range": {
-        "recipe.json": "the part of the parameters that a good rate depends on, with the ladder",
-        "lr_range.csv": "rate, loss and smoothed loss of each update",
-        "lr_range.png": "the curves, with the rate that each rule suggests",
-        "lr_range.json": "the suggestion, its rule, and why there is none if there is none",
+        "recipe.json": "the part of the parameters that a good rate depends on, with the rule",
+        "short_cycles.csv": "peak rate, loss and accuracy of each short cycle (lr_rule=cycles)",
+        "short_cycle_updates.csv": "rate and loss of each update of the short cycles (lr_rule=cycles)",
+        "lr_range.csv": "rate, loss and smoothed loss of each update of the ladders (other rules)",
+        "lr_range.png": "the short cycles, or the ladders with the rate that each rule suggests",
+        "lr_range.json": "the suggestion, its rule, why there is none, and what makes it uncertain",
     },
     "probe": _INPUT,
     "sweep": {
@@ -155,7 +157,9 @@ METRICS = {
     },
     "lr_range": {
         "lr_range/suggestion": "the suggested peak rate",
-        "lr_range/valley, lr_range/steepest, lr_range/minimum_over_10": "the rate of each rule",
+        "lr_range/low, lr_range/high": "the rates between them do about as well",
+        "lr_range/cycles, lr_range/cycle_updates": "the number of short cycles, and the updates of each",
+        "lr_range/valley, lr_range/steepest, lr_range/minimum_over_10": "the rate of each rule on ladders",
         "lr_range/spread": "highest over lowest suggestion of the ladders",
     },
     "probe": {
@@ -221,7 +225,12 @@ _START = {
     "weights.licence": "the licence that their publisher states, or `not stated`",
 }
 TAGS = {
-    "lr_range": _START,
+    "lr_range": {
+        "range_test": "fingerprint of the recipe and the rule: a training of the same fingerprint takes the suggestion",
+        "no_suggestion": "why no rate is suggested (only then)",
+        "doubt": "what makes the suggested rate uncertain (only then)",
+        **_START,
+    },
     "probe": _START,
     "sweep": _START,
     "train": {

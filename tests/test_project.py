@@ -14,7 +14,7 @@ from PIL import Image
 from reference import logged
 
 QUICK = {"experiment": "none", "limit_train": 300, "limit_test": 120, "width": 8, "batch_size": 32}
-TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2}
+TRAIN = {**QUICK, "optimizer": "sgd", "epochs": 2, "lr_rule": "steepest"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_each_step_gets_the_run_of_the_step_before(step):
         assert step(name).data.params["run_id"] == training.info.run_id
 
 
-def test_the_range_test_reports_every_rule(workplace, step):
+def test_the_range_test_on_ladders_reports_every_rule(workplace, step):
     run = step("lr_range")
     assert {"lr_range.png", "lr_range.csv", "params.json", "recipe.json"} <= workplace.artifacts(run.info.run_id)
     for rule in ("valley", "steepest", "minimum_over_10", "suggestion"):
@@ -171,7 +171,9 @@ def test_range_test_and_training_alone(workplace, experiment, step):
     before = step("lr_range").info.run_id
     commands = [
         workplace.start_mlflow_run("train", **{**TRAIN, "epochs": 1}),
-        workplace.start_mlflow_run("lr_range", **QUICK, optimizer="adamw", ladder_steps=30, num_repeats=1),
+        workplace.start_mlflow_run(
+            "lr_range", **QUICK, optimizer="adamw", lr_rule="steepest", ladder_steps=30, num_repeats=1
+        ),
     ]
     for command in commands:
         _, err = command.communicate(timeout=300)

@@ -53,6 +53,14 @@ class Split:
         """The same rows, but `take` returns the whole stored images."""
         return replace(self, margin=0)
 
+    def spread(self, most: int) -> Self:
+        """At most `most` of the images, evenly spaced."""
+        if len(self) <= most:
+            return self
+        some = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        names = [self.names[position] for position in some]
+        return replace(self, rows=self.rows[some], labels=self.labels[some], names=names)
+
     def digest(self) -> str:
         """A hash of names, labels and pixels, 32 hex digits. It does not depend on the rest of the set."""
         digest = hashlib.sha256("\n".join(self.names).encode())

@@ -19,6 +19,7 @@ from pipeline.params.base import (
 from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 from pipeline.text import without_passwords
 
+LrRule = Literal["cycles", "steepest", "valley", "minimum/10"]
 Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
 
 
@@ -49,6 +50,11 @@ class TrainParams(RecipeParams, StudyParams):
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the train split")
     max_lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = Field(
         "auto", description="peak learning rate; auto: the suggestion of a range test with the same recipe"
+    )
+    lr_rule: LrRule = Field(
+        "cycles",
+        description="how a range test finds the rate: cycles: short OneCycle trainings; steepest, valley, minimum/10: "
+        "a rule on a ladder of rates, as a cheap first look",
     )
     pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates in which the rate rises to max_lr")
     div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
@@ -112,7 +118,7 @@ class TrainStepParams(TrainParams, SeriesParams):
 
 
 class LadderParams(Params):
-    """The ladder of rates that a range test climbs."""
+    """The ladder of rates that a range test climbs, unless lr_rule=cycles."""
 
     ladder_min_lr: float = Field(1e-5, gt=0, description="first rate of the ladder")
     ladder_max_lr: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
@@ -127,13 +133,18 @@ class LadderParams(Params):
             raise ValueError(f"ladder_min_lr={self.ladder_min_lr:g} must be below ladder_max_lr={self.ladder_max_lr:g}")
         return self
 
+    @classmethod
+    def own(cls) -> list[str]:
+        """The names of the parameters that only a ladder has."""
+        return [name for name in LadderParams.model_fields if name not in Params.model_fields]
+
     def rungs(self) -> dict[str, float]:
         """The parameters that determine the rates of a ladder, by name."""
         return {name: getattr(self, name) for name in ("ladder_min_lr", "ladder_max_lr", "ladder_steps")}
 
 
-class LrRangeParams(RecipeParams, LadderParams):
-    """Range test: suggests a peak learning rate for the recipe."""
+class LrRangeParams(TrainParams, LadderParams):
+    """Range test: suggests a peak learning rate for a training with these parameters."""
 
 
 class ProbeParams(RecipeParams):

@@ -13,7 +13,7 @@ PARENTS = ("main", "seeds")  # runs of several steps, without steps' artifacts o
 SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
 # By step and path: the columns with text; all others hold numbers. None: each column may hold either.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
-    "lr_range": {"lr_range.csv": ()},
+    "lr_range": {"lr_range.csv": (), "short_cycles.csv": (), "short_cycle_updates.csv": ()},
     "probe": {},
     "sweep": {"study.csv": None, "importances.csv": ("parameter",)},
     "train": {
@@ -39,6 +39,8 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
 COLUMNS: dict[str, tuple[str, ...]] = {
     "seeds.csv": ("seed",),
     "lr_range.csv": ("repeat", "lr", "loss", "smoothed"),
+    "short_cycles.csv": ("lr", "loss", "accuracy", "first_loss"),
+    "short_cycle_updates.csv": ("peak", "update", "loss"),
     "study.csv": ("number", "state"),
     "importances.csv": ("parameter", "importance"),
     "steps.csv": ("epoch", "lr", "loss"),

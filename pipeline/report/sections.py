@@ -15,7 +15,12 @@ MOST_ROWS = 1000  # of a table on the page
 EPOCH_ROWS = 100  # of the table under the curves
 CURVE_POINTS, LADDER_POINTS = 1000, 3000
 WATCHED_MAPS = 4096  # enough for 64 images and 60 epochs
-CHARTED = {"lr_range.csv": LADDER_POINTS, "steps.csv": CURVE_POINTS, "study.csv": MOST_ROWS}
+CHARTED = {
+    "lr_range.csv": LADDER_POINTS,
+    "short_cycle_updates.csv": LADDER_POINTS,
+    "steps.csv": CURVE_POINTS,
+    "study.csv": MOST_ROWS,
+}
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv"} | {
     f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation")

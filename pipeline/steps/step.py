@@ -47,10 +47,11 @@ class Result:
 class SuggestedRate(NamedTuple):
     """The result of a range test."""
 
-    fingerprint: str  # of the recipe and the ladder
+    fingerprint: str  # of the recipe, its rule and, for a rule on ladders, the ladder
     run_id: str
     rate: float | None  # None if there is no suggestion
     reason: str  # why there is none; else empty
+    doubt: str = ""  # what makes the rate uncertain; else empty
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _max_lr(
     if found.rate is None:
         raise ValueError(f"the range test of this recipe has no suggestion ({found.reason}): give max_lr")
     run.tags({"lr_range.run_id": found.run_id})
-    say(f"max_lr {found.rate:.2e}, from range test {found.run_id}")
+    say(f"max_lr {found.rate:.2e}, from range test {found.run_id}{f' ({found.doubt})' if found.doubt else ''}")
     if params.unfreeze_epoch:
         then = f"from epoch {params.unfreeze_epoch} on the rest learns at it too (lr_decay {params.lr_decay:g})"
         say(f"measured with freeze={params.freeze}: {then}; give max_lr if validation falls then")
@@ -108,6 +108,7 @@ def _stored_suggestion(fingerprint: str) -> SuggestedRate | None:
             test.info.run_id,
             test.data.metrics.get(SUGGESTION),
             test.data.tags.get("no_suggestion", ""),
+            test.data.tags.get("doubt", ""),
         )
         for test in store.finished_runs("lr_range", {"range_test": fingerprint})
     ]
@@ -131,12 +132,12 @@ def _say_what_differs(wanted: Mapping[str, object]) -> None:
         try:
             other = store.read_json(others[0].info.run_id, "recipe.json", folder)
         except ValueError as error:
-            say(f"range test {others[0].info.run_id} is of another recipe or ladder, not used: {error}")
+            say(f"range test {others[0].info.run_id} is of another recipe, rule or ladder, not used: {error}")
             return
     differences = [
         f"{name} {other.get(name)} there, {value} here" for name, value in wanted.items() if other.get(name) != value
     ]
-    say(f"range test {others[0].info.run_id} is of another recipe or ladder, not used: {'; '.join(differences)}")
+    say(f"range test {others[0].info.run_id} is of another recipe, rule or ladder, not used: {'; '.join(differences)}")
 
 
 def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, training: Training) -> Result:

@@ -157,6 +157,13 @@ def finished_runs(step: str, tags: Mapping[str, str] | None = None, beside: Stor
     return list(client.search_runs([*experiments], " and ".join(conditions), order_by=order))
 
 
+def interrupted_runs(step: str, tags: Mapping[str, str]) -> list[StoredRun]:
+    """The experiment's runs of `step` with all of `tags` that are not FINISHED, newest first, also below a parent."""
+    conditions = [f"tags.`{name}` = '{value}'" for name, value in {"step": step, **tags}.items()]
+    found = Client().search_runs([experiment_id()], " and ".join(conditions), order_by=["attributes.start_time DESC"])
+    return [run for run in found if run.info.status != "FINISHED"]
+
+
 def unfinished_runs(step: str) -> list[StoredRun]:
     """The experiment's runs of `step` that are not FINISHED and have no parent, newest first."""
     order = ["attributes.start_time DESC"]

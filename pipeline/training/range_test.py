@@ -11,8 +11,8 @@ from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
 from pipeline.training.training import Training
 
-RULES = ("valley", "steepest", "minimum/10")
-CHOSEN_RULE = "steepest"
+STEEPEST = "steepest"
+RULES = ("valley", STEEPEST, "minimum/10")
 # The running mean lags by 9 updates, or half a decade of the default ladder. This lag is wanted: the ladder has no
 # warm-up, so its loss turns up before the peak rate that OneCycle can use.
 SMOOTHING = 0.9
@@ -35,10 +35,10 @@ class Curve:
 class Suggestion:
     """The combined result of several ladders."""
 
-    lr: float | None  # by CHOSEN_RULE; None if the curves allow none
+    lr: float | None  # None if the curves allow none
     reason: str  # why there is no rate; else empty
     rates: dict[str, float | None]  # the median of each rule
-    spread: float | None  # highest divided by lowest rate of the repeats, by CHOSEN_RULE
+    spread: float | None  # highest divided by lowest rate of the repeats; None if there is no rate
 
 
 def climb(training: Training, num_steps: int, look: Callable[[float, float], None] | None = None) -> Curve:
@@ -72,16 +72,16 @@ def smooth(losses: np.ndarray) -> np.ndarray:
     return scipy.signal.lfilter([1.0], [1.0, -SMOOTHING], losses) / np.cumsum(SMOOTHING ** np.arange(len(losses)))
 
 
-def suggest(curves: Sequence[Curve]) -> Suggestion:
-    """The rate that `curves`, repeats of one ladder, suggest: for each rule, the median over curves that allow one."""
+def suggest(curves: Sequence[Curve], rule: str = STEEPEST) -> Suggestion:
+    """The rate that `rule` finds on `curves`, repeats of one ladder: the median over the curves that allow a rate."""
     found = [_rates(curve) for curve in curves]
     usable = [rates for rates in found if isinstance(rates, dict)]
     if 2 * len(usable) <= len(curves):
         reasons = [reason for reason in found if isinstance(reason, str)]
         return Suggestion(None, max(set(reasons), key=reasons.count), dict.fromkeys(RULES), None)
-    rates = {rule: float(np.exp(np.median([np.log(each[rule]) for each in usable]))) for rule in RULES}
-    chosen = [each[CHOSEN_RULE] for each in usable]
-    return Suggestion(rates[CHOSEN_RULE], "", dict(rates), max(chosen) / min(chosen))
+    rates = {name: float(np.exp(np.median([np.log(each[name]) for each in usable]))) for name in RULES}
+    chosen = [each[rule] for each in usable]
+    return Suggestion(rates[rule], "", dict(rates), max(chosen) / min(chosen))
 
 
 def _rates(curve: Curve) -> dict[str, float] | str:

@@ -23,6 +23,19 @@ from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
 INTERPOLATION = "bicubic"  # unless the starting weights need another
+# Parameters that a short cycle has and a ladder has not.
+OF_A_CYCLE = (
+    "lr_rule",
+    "epochs",
+    "pct_start",
+    "div_factor",
+    "final_div_factor",
+    "anneal",
+    "first_size",
+    "first_share",
+)
+SHORT_VALID = 2000  # images by which short cycles are compared
+NORM_SHARE = 1 / 8  # of the updates of a short cycle, over which its batch norms average
 SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # at most this many train images and pixels set weights
 # With more train images than this (of 32 px; fewer if they are larger), one ladder is enough, and three take long.
 LARGE_SET = 10_000
@@ -42,9 +55,34 @@ class Recipe:
         """The OneCycle training with peak rate `max_lr`. The parameters must be training parameters."""
         params = self.params
         assert isinstance(params, TrainParams)
-        model, batches = self.model(params.seed), self.train_batches(params.seed)
+        batches = self.train_batches(params.seed)
+        return self._cycle(max_lr, batches, params.epochs * len(batches), self.splits.valid)
+
+    def short_cycle(self, max_lr: float, num_updates: int) -> Training:
+        """A OneCycle of `num_updates` updates: the whole training, shortened. The last epoch may be incomplete.
+
+        All short cycles of a recipe share weights, order and augmentation, so that only the rate differs. They validate
+        on at most SHORT_VALID images. They keep no average of weights, which would lag behind, and their batch norms
+        follow faster for the same reason.
+        """
+        params = self.params
+        assert isinstance(params, TrainParams)
+        batches = self.train_batches(params.seed, num_updates)
+        shortened = {
+            "epochs": -(-num_updates // len(batches)),
+            "ema_decay": 0.0,
+            "compile": "off",
+            "unfreeze_epoch": 0,
+            "norm_momentum": min(1.0, max(params.norm_momentum, 1 / (NORM_SHARE * num_updates))),
+        }
+        valid = self.splits.valid and self.splits.valid.spread(SHORT_VALID)
+        return replace(self, params=params.model_copy(update=shortened))._cycle(max_lr, batches, num_updates, valid)
+
+    def _cycle(self, max_lr: float, batches: TrainBatches, num_updates: int, valid: data.Split | None) -> Training:
+        params = self.params
+        assert isinstance(params, TrainParams)
+        model = self.model(params.seed)
         ema = MovingAverage(model, params.ema_decay) if params.ema_decay else None
-        num_updates = params.epochs * len(batches)
         optimizer = self._optimizer(model, max_lr, params.momentum)
         schedule = schedules.one_cycle(
             optimizer,
@@ -56,7 +94,6 @@ class Recipe:
             anneal=params.anneal,
             momentum=params.momentum,
         )
-        valid = self.splits.valid
         training = Training(
             model,
             batches,
@@ -77,7 +114,7 @@ class Recipe:
     def ladder(self, ladder: LadderParams, repeat: int) -> Training:
         """Ladder number `repeat` of a range test, with its own weights, order and augmentation."""
         seed = self.params.seed + repeat
-        model, batches = self.model(seed), self.train_batches(seed, grow=False)
+        model, batches = self.model(seed), self.train_batches(seed, 0)
         optimizer = self._optimizer(model, ladder.ladder_min_lr, schedules.peak_momentum(self.params.momentum))
         schedule = schedules.ladder(
             optimizer, min_lr=ladder.ladder_min_lr, max_lr=ladder.ladder_max_lr, num_steps=ladder.ladder_steps
@@ -100,6 +137,11 @@ class Recipe:
         if ladder.num_repeats != "auto":
             return ladder.num_repeats
         return 1 if len(self.splits.train) * self.params.image_size**2 > LARGE_SET * 32**2 else 3
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """The number of updates in one pass over the train split."""
+        return -(-len(self.splits.train) // self.params.batch_size)
 
     @property
     def interpolation(self) -> str:
@@ -148,10 +190,11 @@ class Recipe:
             return None
         return Frozen(model, None if freeze == "backbone" else freeze, until_epoch)
 
-    def train_batches(self, seed: int, grow: bool = True) -> TrainBatches:
+    def train_batches(self, seed: int, num_updates: int | None = None) -> TrainBatches:
         """Shuffled, augmented, normalised batches of the train split.
 
-        grow: whether the first updates use smaller images, if the parameters ask for it.
+        num_updates: the length of the training, which decides how long its images stay small, if the parameters ask
+        for it; None for all epochs of the parameters; 0 for images of one size.
         """
         params = self.params
         flip: Literal["off", "random", "alternate"]
@@ -169,19 +212,27 @@ class Recipe:
             mixup=params.mixup,
             cutmix=params.cutmix,
         )
-        if grow and isinstance(params, TrainParams):
-            passes = params.first_share * params.epochs
-            augment = replace(augment, first_size=params.first_size, first_passes=passes)
+        if num_updates != 0 and isinstance(params, TrainParams):
+            passes = params.epochs if num_updates is None else num_updates * params.batch_size / len(self.splits.train)
+            augment = replace(augment, first_size=params.first_size, first_passes=params.first_share * passes)
         return TrainBatches(self.splits.train.with_margin(), params.batch_size, self.device, seed=seed, augment=augment)
 
     def identity(self, ladder: LadderParams | None = None) -> dict[str, Any]:
         """Everything that a good rate depends on, by name: parameters, number format, images, starting weights.
 
-        With `ladder`, everything that the suggestion of its range test depends on.
+        With `ladder`, everything that the suggestion of a range test depends on: its rule and, for a rule on ladders,
+        the ladder, for short cycles the length and shape of the whole training.
         """
         start = "none" if self.pretrained is None else self.pretrained.identity
         own = {**self.params.identity(), "weights": start, "precision": self.precision, "data": self.splits.digest}
-        return own if ladder is None else {**own, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
+        if ladder is None:
+            return own
+        params = self.params
+        assert isinstance(params, TrainParams)
+        if params.lr_rule != "cycles":
+            return {**own, "lr_rule": params.lr_rule, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
+        cycle = {name: getattr(params, name) for name in OF_A_CYCLE}
+        return {**own, **cycle}
 
     def fingerprint(self, ladder: LadderParams | None = None) -> str:
         """12 hex digits that change when anything in `identity` changes."""

@@ -14,6 +14,7 @@ EXPERIMENT = {
     "width": 8,
     "batch_size": 8,
     "epochs": 3,
+    "lr_rule": "steepest",
     "ladder_steps": 60,
     "num_repeats": 1,
     "num_images": 2,

@@ -28,6 +28,7 @@ ALL = {
     "heads": 2,
     "batch_size": 16,
     "epochs": 2,
+    "lr_rule": "steepest",
     "ladder_steps": 40,
     "num_repeats": 2,
     "num_trials": 3,

@@ -195,7 +195,7 @@ def test_changed_parameters_are_refused_by_name_and_a_run_continues_elsewhere_fr
 
 @pytest.mark.slow
 def test_an_experiment_continues_with_the_interrupted_step(workplace, capsys):
-    steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "ladder_steps": 100, "num_repeats": 2, "num_images": 2}
+    steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "lr_rule": "steepest", "num_repeats": 2, "num_images": 2}
     train_id, status, *_ = interrupt(workplace, signal.SIGTERM, step="main", **steps)
     assert status == 143
     (parent,) = workplace.runs("main")

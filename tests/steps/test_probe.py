@@ -119,7 +119,7 @@ def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_
     photos = draw(tmp_path / "photos", {"red": 30, "green": 30})
     start = {"dataset": "folder", "data_dir": photos, "image_size": 64, "model": BACKBONE, "weights": "default"}
     start |= {"experiment": "none", "batch_size": 16}
-    short = {"ladder_steps": 20, "num_repeats": 1}
+    short = {"lr_rule": "steepest", "ladder_steps": 20, "num_repeats": 1}
     space = '{"label_smoothing": [0.1]}'
     assert workplace.run("lr_range", **start, **short) == 0
     assert workplace.run("probe", **start) == 0
@@ -165,7 +165,7 @@ def test_without_weights_it_says_where_to_put_them_and_trains_from_nothing(workp
 )
 def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, weights, tmp_path, given):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
-    command = {"dataset": "folder", "data_dir": photos, "epochs": 1, "width": 4, "num_images": 2, "ladder_steps": 20}
+    command = {"dataset": "folder", "data_dir": photos, "epochs": 1, "width": 4, "num_images": 2}
     probes = len(workplace.runs("probe"))
     assert workplace.run("main", **command, **given) in (0, 1)  # a range test so short may have no suggestion
     main = workplace.runs("main")[0]

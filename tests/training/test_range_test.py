@@ -94,7 +94,7 @@ def test_the_rules_find_their_places_on_a_known_curve():
     assert 1e-2 < suggestion.rates["minimum/10"] < 10**-1.5
     assert 1e-3 < suggestion.rates["steepest"] < 10**-0.5
     assert 1e-2 < suggestion.rates["valley"] < 10**-1.5
-    assert suggestion.lr == suggestion.rates[range_test.CHOSEN_RULE]
+    assert suggestion.lr == suggestion.rates[range_test.STEEPEST]
 
 
 def test_a_lone_slope_is_found_where_it_is_in_log_lr_not_at_small_rates():

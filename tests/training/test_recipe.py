@@ -79,7 +79,7 @@ def test_the_range_test_weighs_classes_as_training_does():
     ],
 )
 def test_a_range_test_is_known_by_its_ladder(ladder, is_same):
-    known = recipe_of(RecipeParams(**SMALL))
+    known = recipe_of(TrainParams(**SMALL, lr_rule="steepest"))
     fingerprints = {known.fingerprint(LadderParams()), known.fingerprint(LadderParams(**ladder))}
     assert (len(fingerprints) == 1) == is_same
     assert known.fingerprint() not in fingerprints

@@ -37,6 +37,43 @@
     });
   });
 
+  const cycles = rows("lr_range/short_cycles.csv");
+  const cycleUpdates = rows("lr_range/short_cycle_updates.csv");
+  const most = 1.3 * d3.max(cycles, (row) => row.first_loss);
+  const ofLoss = (value) => Math.min(value ?? most, most);
+  chart("cycles-chart", (options) => {
+    const low = metrics.lr_range?.["lr_range/low"];
+    const high = metrics.lr_range?.["lr_range/high"];
+    const label = ({ accuracy }) => (accuracy == null ? "" : `${(100 * accuracy).toFixed(1)} %`);
+    return Plot.plot({
+      ...options,
+      height: 300,
+      marginTop: 40,
+      marginLeft: 50,
+      x: { type: "log", label: "peak learning rate", tickFormat: "~e", ticks: Math.max(2, options.width / 110) },
+      y: { label: "cross-entropy at the end (nats)", grid: true, nice: true },
+      marks: [
+        low && high ? Plot.rectX([{ low, high }], { x1: "low", x2: "high", fill: colours[2], fillOpacity: 0.15 }) : null,
+        suggested ? Plot.ruleX([suggested], { stroke: colours[2], strokeWidth: 2.5 }) : null,
+        Plot.line(cycles, { x: "lr", y: (row) => ofLoss(row.loss), stroke: blue }),
+        Plot.dot(cycles, { x: "lr", y: (row) => ofLoss(row.loss), fill: blue, r: 4 }),
+        Plot.text(cycles, { x: "lr", y: (row) => ofLoss(row.loss), text: label, dy: -12 }),
+        suggested ? Plot.text([suggested], { x: (rate) => rate, frameAnchor: "top", dy: -14, text: (rate) => `suggested ${rate.toExponential(2)}` }) : null,
+      ],
+    });
+  });
+  chart("cycle-updates-chart", (options) =>
+    Plot.plot({
+      ...options,
+      height: 260,
+      marginLeft: 50,
+      x: { label: "update" },
+      y: { label: "train loss (nats)", grid: true },
+      color: { type: "log", scheme: "viridis", reverse: true, label: "peak rate", legend: true, tickFormat: "~e" },
+      marks: [Plot.line(cycleUpdates, { x: "update", y: (row) => ofLoss(row.loss), z: "peak", stroke: "peak", strokeWidth: 1.4 })],
+    }),
+  );
+
   const epochs = rows("train/epochs");
   const steps = rows("train/steps.csv");
   const slider = document.getElementById("epoch");

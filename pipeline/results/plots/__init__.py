@@ -1,7 +1,7 @@
 """Functions from plain data to a matplotlib Figure, without global state, so that several threads can draw at once."""
 
 from pipeline.results.plots.comparison import calibrations, curves_beside
-from pipeline.results.plots.curves import curves, lr_range
+from pipeline.results.plots.curves import curves
 from pipeline.results.plots.evaluation import (
     class_counts,
     confusion_matrix,
@@ -12,6 +12,7 @@ from pipeline.results.plots.evaluation import (
     reliability,
 )
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
+from pipeline.results.plots.range_test import lr_range, short_cycles
 
 __all__ = [
     "attention_matrices",
@@ -29,5 +30,6 @@ __all__ = [
     "precision_recall",
     "randomisation",
     "reliability",
+    "short_cycles",
     "watched",
 ]

@@ -1,11 +1,11 @@
-"""Figures with the curves of a training and of a range test."""
+"""The figure with the curves of a training."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from pipeline.results.plots.style import BLUE, COLOURS, GREY, ORANGE, SMALL, dress, sheet
+from pipeline.results.plots.style import BLUE, GREY, ORANGE, SMALL, dress, sheet
 
 SPLITS = {"train": BLUE, "valid": ORANGE}
 SMOOTHED_SHARE = 0.01  # each point of the loss curve is the mean over this share of the updates
@@ -32,40 +32,6 @@ def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str) -> Figure:
     dress(rate, x="epoch", y="learning rate")
     for axes in (loss, accuracy, rate):
         axes.legend(frameon=False, fontsize=SMALL)
-    return figure
-
-
-def lr_range(
-    curves: pd.DataFrame,
-    suggestions: dict[str, float | None],
-    chosen: str | None,
-    suggestion: float | None,
-    title: str,
-    reason: str = "",
-) -> Figure:
-    """Loss over the ladder of rates, with the rate of each rule. If there is no suggestion, the title says why.
-
-    `curves` has `repeat`, `lr`, `loss` and `smoothed` (nats); `suggestions` maps each rule to its rate, or to None if
-    the curves allow none; `chosen` names the rule that gave `suggestion`.
-    """
-    finding = f"no suggestion, {reason}" if suggestion is None else f"{suggestion:.2e} suggested"
-    figure = sheet(7.5, 5, f"{title}: {finding}")
-    axes = figure.subplots()
-    for repeat, each in curves.groupby("repeat"):
-        first = repeat == curves["repeat"].iloc[0]
-        axes.plot(
-            each["lr"], each["loss"], color=BLUE, alpha=0.2, linewidth=0.8, label="each update" if first else None
-        )
-        axes.plot(each["lr"], each["smoothed"], color=BLUE, linewidth=1.6, label="smoothed" if first else None)
-    for (rule, rate), colour in zip(suggestions.items(), COLOURS[1:], strict=False):
-        if rate is not None:
-            line, width, note = ("-", 2.2, " (suggested)") if rule == chosen else (":", 1.5, "")
-            axes.axvline(rate, color=colour, linestyle=line, linewidth=width, label=f"{rule}: {rate:.2e}{note}")
-    axes.set_xscale("log")
-    dress(axes, x="learning rate", y="cross-entropy (nats)")
-    if len(curves):
-        _leave_out_divergence(axes, curves)
-        axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
     return figure
 
 
@@ -99,10 +65,3 @@ def _draw_splits(axes: Axes, epochs: pd.DataFrame, quantity: str) -> None:
     for split, colour in SPLITS.items():
         if _has(epochs, f"{split}/{quantity}"):
             axes.plot(epochs["epoch"], epochs[f"{split}/{quantity}"], "o-", color=colour, markersize=3, label=split)
-
-
-def _leave_out_divergence(axes: Axes, curves: pd.DataFrame) -> None:
-    """Sets the limits by the first and lowest losses, because a diverged loss may be a million times higher."""
-    start, lowest = curves.groupby("repeat")["smoothed"].first().max(), curves["loss"].min()
-    margin = max(start - lowest, start / 4) / 2
-    axes.set_ylim(lowest - margin / 5, start + margin)

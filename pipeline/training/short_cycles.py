@@ -1,0 +1,147 @@
+"""Short cycles: OneCycle trainings of few updates at several peak rates. They decide the rate of the whole training.
+
+A ladder of rates has no warm-up and ends after a few dozen updates, so it says little about the rate that OneCycle
+bears. A short cycle is the whole training in small: it warms up, anneals and is judged on validation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+
+from pipeline.training.device import random_state_kept
+from pipeline.training.events import StepEnd
+from pipeline.training.training import Training
+from pipeline.training.update import predict
+
+STEP = math.sqrt(10)  # between neighbouring rates
+MOST_CYCLES, FEWEST_CYCLES = 6, 3
+FEWEST_UPDATES = 20  # of a cycle; with fewer, no rate has time to show what it does
+# The share of a training's updates that all of its short cycles may take.
+LONG = 24  # epochs, from which on a training is long
+LONG_SHARE, SHORT_SHARE, SHORT_UPDATES = 0.1, 0.5, 400
+LAST = 0.2  # share of a cycle's updates whose losses judge it if there is no validation
+LEAST_FALL = 0.05  # of the first loss; a smaller fall is no learning
+TIE = 0.02  # of the best loss: rates within it do about as well
+LEANING = 0.5  # share of the way, on a logarithmic axis, from what the cycles say to a usual rate
+# Rates of OneCycle that people give without a test: SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
+USUAL_BATCH = 128
+USUAL = {"sgd": 0.1, "adamw": 2e-3, "muon": 0.03}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many short cycles may run, and the updates of each."""
+
+    num_updates: int
+    most_cycles: int
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A short cycle that has ended."""
+
+    lr: float  # its peak rate
+    loss: float  # on validation; without validation, of its last updates; inf if it diverged
+    accuracy: float | None  # on validation
+    first_loss: float  # of its first update
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rate that short cycles suggest."""
+
+    lr: float | None  # None if no cycle learned
+    low: float | None  # the rates from low to high do about as well
+    high: float | None
+    reason: str  # why there is no rate; else empty
+    doubt: str  # what makes the rate uncertain; else empty
+
+
+def plan(epochs: int, num_updates: int) -> Plan | None:
+    """The short cycles for a training of `epochs` and `num_updates` in all; None if it is too short for any."""
+    budget = LONG_SHARE * num_updates
+    if epochs < LONG:
+        budget = max(budget, min(SHORT_SHARE * num_updates, SHORT_UPDATES))
+    cycles = min(MOST_CYCLES, int(budget / FEWEST_UPDATES))
+    return Plan(int(budget / cycles), cycles) if cycles >= FEWEST_CYCLES else None
+
+
+def usual_rate(optimizer: str, batch_size: int) -> float:
+    """A common peak rate for `optimizer`. For SGD it is in proportion to the batch."""
+    return USUAL[optimizer] * (batch_size / USUAL_BATCH if optimizer == "sgd" else 1)
+
+
+def run(training: Training, lr: float, num_updates: int, look: Callable[[float, float], None] | None = None) -> Cycle:
+    """Trains a short cycle with peak rate `lr` to its end. The random state does not change.
+
+    look: called with the rate and the loss of each update.
+    """
+    losses: list[float] = []
+    with random_state_kept(training.batches.device):
+        for event in training.events():
+            if not isinstance(event, StepEnd):
+                continue
+            losses.append(float(event.loss))  # waits for the device; a diverged cycle ends here
+            if look is not None:
+                look(event.lr, losses[-1])
+            if not math.isfinite(losses[-1]):
+                return Cycle(lr, math.inf, None, losses[0])
+            if len(losses) == num_updates:
+                break
+    if training.valid is None:
+        return Cycle(lr, float(np.mean(losses[-max(1, round(LAST * num_updates)) :])), None, losses[0])
+    logits, labels = predict(training.part(training.model), training.valid, training.precision)
+    loss = F.cross_entropy(logits, labels).item()
+    accuracy = (logits.argmax(1) == labels).float().mean().item()
+    return Cycle(lr, loss if math.isfinite(loss) else math.inf, accuracy, losses[0])
+
+
+def walk(measure: Callable[[float], Cycle], start: float, most: int) -> list[Cycle]:
+    """At most `most` cycles, by rising rate: from `start` on until the best one has a worse one on both sides."""
+    done = {0: measure(start)}
+    while len(done) < most:
+        best = min(done, key=lambda place: (done[place].loss, place))
+        beside = (best - 1,) if done[best].loss == math.inf else (best + 1, best - 1)
+        place = next((each for each in beside if each not in done), None)
+        if place is None:
+            break
+        done[place] = measure(float(f"{start * STEP**place:.3g}"))
+    return [done[place] for place in sorted(done)]
+
+
+def choose(cycles: Sequence[Cycle], usual: float) -> Choice:
+    """The rate that `cycles`, by rising rate, suggest. It leans to `usual`, a rate that is often good."""
+    learned = [cycle for cycle in cycles if cycle.loss < (1 - LEAST_FALL) * cycle.first_loss]
+    if not learned:
+        return Choice(None, None, None, _why_none(cycles), "")
+    place = min(range(len(cycles)), key=lambda each: cycles[each].loss)
+    best = cycles[place]
+    around = [min(cycle.loss, best.first_loss) for cycle in cycles[max(0, place - 1) : place + 2]]
+    is_bracketed = 0 < place < len(cycles) - 1
+    bend, slope = _parabola(around) if is_bracketed else (0.0, 0.0)
+    vertex = -slope / (2 * bend) if bend > 0 else 0.0  # in steps from the best rate, within half a step
+    found = best.lr * STEP**vertex
+    lr = found * (usual / found) ** LEANING
+    width = math.sqrt(TIE * best.loss / bend) if bend > 0 else 1.0
+    doubt = "" if is_bracketed else _why_in_doubt(place, cycles)
+    return Choice(lr, lr * STEP ** -min(1, width), lr * STEP ** min(1, width), "", doubt)
+
+
+def _parabola(losses: Sequence[float]) -> tuple[float, float]:
+    """(bend, slope) at 0 of the parabola through `losses` at -1, 0 and 1."""
+    left, middle, right = losses
+    return (left - 2 * middle + right) / 2, (right - left) / 2
+
+
+def _why_none(cycles: Sequence[Cycle]) -> str:
+    if not any(math.isfinite(cycle.loss) for cycle in cycles):
+        return f"every short cycle diverged, down to lr {cycles[0].lr:.2e}"
+    return f"no short cycle lowered the loss by {LEAST_FALL:.0%}: give more epochs, or max_lr"
+
+
+def _why_in_doubt(place: int, cycles: Sequence[Cycle]) -> str:
+    end = "lowest" if place == 0 else "highest"
+    return f"the {end} of {len(cycles)} rates was the best, so a better one may lie beyond: give more epochs, or max_lr"
