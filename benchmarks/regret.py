@@ -2,6 +2,7 @@
 
 python -m benchmarks.regret train DATA [recipe ...]    trains the grid, for hours; a second start continues
 python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's ladders
+python -m benchmarks.regret auto DATA [recipe ...]     chooses each rate as max_lr=auto does
 python -m benchmarks.regret table                      prints regret by rule
 
 DATA holds the folders cifar10 (train/ and test/ of JPEG files) and photos. Every number is a line of
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -30,24 +32,23 @@ from pipeline.settings import resolve
 from pipeline.training import range_test, short_cycles
 from pipeline.training.range_test import Curve
 from pipeline.training.recipe import Recipe
+from pipeline.training.short_cycles import Cycle, Plan
 from pipeline.training.training import Diverged
 from pipeline.training.update import predict
 
 RESULTS = PROJECT / "benchmarks" / "regret.jsonl"
 STEP = math.sqrt(10)  # of the grid: half decades
 START = {"sgd": 0.3, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
-SEEDS = 2
+SEEDS = 1  # one training per rate
 WORSE = 0.04  # of accuracy, below the best: the grid ends there
 WIDEST = 2.1  # decades from START: the grid ends there, even if no accuracy falls
-SHARES = (0.02, 0.05, 0.1)
-FEWEST_UPDATES = 20
 FAILED = 0.0  # accuracy of a training that diverged
 
 
 def train(data: Path, names: list[str]) -> None:
     """Trains each recipe from a usual rate both ways until accuracy has clearly fallen, then beside the best."""
     for name in names:
-        recipe = _recipe(name, data)
+        recipe = recipe_of(name, data)
         known = _accuracies(name)
         for lr in _walk(known, START[recipe.params.optimizer]):
             for seed in range(SEEDS):
@@ -58,32 +59,37 @@ def train(data: Path, names: list[str]) -> None:
 def ladders(data: Path, names: list[str]) -> None:
     """Climbs the ladders of each recipe, three where the program climbs one, and keeps their losses."""
     for name in names:
-        recipe, ladder = _recipe(name, data), LadderParams()
+        recipe, ladder = recipe_of(name, data), LadderParams()
         for repeat in range(2):
             started = time.perf_counter()
             curve = range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps)
             seconds = time.perf_counter() - started
             losses = {"lr": curve.lr.tolist(), "loss": curve.loss.tolist()}
-            _keep({"recipe": name, "kind": "ladder", "repeat": repeat, "seconds": seconds, **losses})
+            keep({"recipe": name, "kind": "ladder", "repeat": repeat, "seconds": seconds, **losses})
 
 
-def cycles(data: Path, names: list[str]) -> None:
-    """Trains short cycles of each recipe, of several lengths, at the rates of the grid and half a decade beyond."""
+def auto(data: Path, names: list[str]) -> None:
+    """Lets the program's own rule, short cycles, choose the rate of each recipe."""
     for name in names:
-        recipe = _recipe(name, data)
-        total = cast(TrainParams, recipe.params).epochs * recipe.updates_per_epoch
-        for share in SHARES:
-            num_updates = max(FEWEST_UPDATES, round(share * total))
-            known = {row["lr"] for row in _rows(name, "cycle") if row["num_updates"] == num_updates}
-            for power in range(-3, 4):
-                lr = float(f"{START[recipe.params.optimizer] * STEP**power:.3g}")
-                if lr in known:
-                    continue
-                started = time.perf_counter()
-                cycle = short_cycles.run(recipe.short_cycle(lr, num_updates), lr, num_updates)
-                seconds = round(time.perf_counter() - started, 2)
-                length = {"num_updates": num_updates, "share": num_updates / total, "seconds": seconds}
-                _keep({"recipe": name, "kind": "cycle", **length, **vars(cycle)})
+        recipe = recipe_of(name, data)
+        params = cast(TrainParams, recipe.params)
+        total = params.epochs * recipe.updates_per_epoch
+        usual = short_cycles.usual_rate(params.optimizer, params.batch_size, recipe.pretrained is not None)
+        plan = short_cycles.plan(params.epochs, total) or Plan(0, 0)
+        started = time.perf_counter()
+        if plan.most_cycles:
+            cycles = short_cycles.walk(partial(_short_cycle, recipe, plan.num_updates), usual, plan.most_cycles)
+            choice = short_cycles.choose(cycles, usual)
+        else:
+            cycles, choice = [], short_cycles.untested(usual, total)
+        seconds, cost = round(time.perf_counter() - started, 1), len(cycles) * plan.num_updates / total
+        trained = [vars(cycle) for cycle in cycles]
+        keep({"recipe": name, "kind": "auto", **vars(choice), "cost": cost, "seconds": seconds, "cycles": trained})
+        print(f"{name}: {choice.lr}, {len(cycles)} cycles of {plan.num_updates} updates, {cost:.0%}", flush=True)
+
+
+def _short_cycle(recipe: Recipe, num_updates: int, lr: float) -> Cycle:
+    return short_cycles.run(recipe.short_cycle(lr, num_updates), lr, num_updates)
 
 
 def regret(accuracies: Mapping[float, float], lr: float | None) -> float:
@@ -100,15 +106,16 @@ def regret(accuracies: Mapping[float, float], lr: float | None) -> float:
 
 
 def rates_by_rule(name: str, params: TrainParams) -> dict[str, float | None]:
-    """The rate that each rule picks for a recipe, from the ladders that were climbed."""
+    """The rate that each rule picks for a recipe: on its ladders, by short cycles, or in another library."""
     curves = [
         Curve(np.array(row["lr"]), np.array(row["loss"]), range_test.smooth(np.array(row["loss"])))
         for row in _rows(name, "ladder")
     ]
     found: dict[str, float | None] = dict(range_test.suggest(curves).rates) if curves else {}
-    if params.optimizer == "sgd":
-        found["0.1 per 128 images"] = 0.1 * params.batch_size / 128
-    return found | {row["rule"]: row["lr"] for row in _rows(name, "rule")}
+    found["usual rate"] = short_cycles.usual_rate(params.optimizer, params.batch_size, params.weights != "none")
+    chosen = _rows(name, "auto")
+    found |= {row["rule"]: row["lr"] for row in _rows(name, "rule")}
+    return {**found, "auto": chosen[-1]["lr"]} if chosen else found
 
 
 def table() -> None:
@@ -164,12 +171,13 @@ def _train(name: str, recipe: Recipe, lr: float, seed: int) -> float:
         reached, loss = FAILED, None
     seconds = time.perf_counter() - started
     row = {"recipe": name, "kind": "training", "lr": lr, "seed": seed, "accuracy": reached, "loss": loss}
-    _keep({**row, "seconds": round(seconds, 1)})
+    keep({**row, "seconds": round(seconds, 1)})
     print(f"{name}: lr {lr:g}, seed {seed}: {reached:.2%} in {seconds:.0f} s", flush=True)
     return reached
 
 
-def _recipe(name: str, data: Path) -> Recipe:
+def recipe_of(name: str, data: Path) -> Recipe:
+    """The recipe `name`, with its images."""
     return prepare(cast(TrainParams, resolve("train", _flags(name, data))))
 
 
@@ -190,7 +198,8 @@ def _rows(name: str, kind: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if (row["recipe"], row["kind"]) == (name, kind)]
 
 
-def _keep(row: Mapping[str, Any]) -> None:
+def keep(row: Mapping[str, Any]) -> None:
+    """Adds `row` to the results."""
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -200,4 +209,4 @@ if __name__ == "__main__":
     if command == "table":
         table()
     else:
-        {"train": train, "ladders": ladders, "cycles": cycles}[command](Path(rest[0]), rest[1:] or list(RECIPES))
+        {"train": train, "ladders": ladders, "auto": auto}[command](Path(rest[0]), rest[1:] or list(RECIPES))

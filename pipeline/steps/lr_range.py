@@ -48,11 +48,10 @@ def _by_cycles(step: Step, recipe: Recipe, fingerprint: str) -> Result:
     params = recipe.params
     assert isinstance(params, TrainParams)
     total = params.epochs * recipe.updates_per_epoch
-    usual = short_cycles.usual_rate(params.optimizer, params.batch_size)
+    usual = short_cycles.usual_rate(params.optimizer, params.batch_size, recipe.pretrained is not None)
     plan = short_cycles.plan(params.epochs, total)
     if plan is None:
-        doubt = f"{total} updates are too few for short cycles: a usual rate of {params.optimizer} is taken, untested"
-        return _conclude(step, fingerprint, Choice(usual, None, None, "", doubt), "usual", {})
+        return _conclude(step, fingerprint, short_cycles.untested(usual, total), "usual", {})
     share = plan.most_cycles * plan.num_updates / total
     say(
         f"range test: at most {plan.most_cycles} short cycles of {plan.num_updates} updates, {share:.0%} of the "

@@ -29,6 +29,7 @@ LEANING = 0.5  # share of the way, on a logarithmic axis, from what the cycles s
 # Rates of OneCycle that people give without a test: SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
 USUAL_BATCH = 128
 USUAL = {"sgd": 0.1, "adamw": 2e-3, "muon": 0.03}
+USUAL_FROM_WEIGHTS = {"sgd": 0.02, "adamw": 1e-3, "muon": 0.01}  # for starting weights, which a large rate destroys
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,19 @@ def plan(epochs: int, num_updates: int) -> Plan | None:
     return Plan(int(budget / cycles), cycles) if cycles >= FEWEST_CYCLES else None
 
 
-def usual_rate(optimizer: str, batch_size: int) -> float:
-    """A common peak rate for `optimizer`. For SGD it is in proportion to the batch."""
-    return USUAL[optimizer] * (batch_size / USUAL_BATCH if optimizer == "sgd" else 1)
+def usual_rate(optimizer: str, batch_size: int, has_weights: bool) -> float:
+    """A common peak rate for `optimizer`. For SGD it is in proportion to the batch.
+
+    has_weights: whether the network starts from weights, not from nothing.
+    """
+    rate = (USUAL_FROM_WEIGHTS if has_weights else USUAL)[optimizer]
+    return rate * (batch_size / USUAL_BATCH if optimizer == "sgd" else 1)
+
+
+def untested(usual: float, num_updates: int) -> Choice:
+    """The choice for a training of so few updates that no short cycle fits into it."""
+    doubt = f"{num_updates:,} updates are too few for short cycles: a usual rate is taken, untested"
+    return Choice(usual, None, None, "", doubt)
 
 
 def run(training: Training, lr: float, num_updates: int, look: Callable[[float, float], None] | None = None) -> Cycle:

@@ -72,7 +72,7 @@ def test_what_a_range_test_ignores_is_said(workplace, capsys):
     assert "max_lr=0.3 is ignored: the range test looks for it" in err
     assert "ladder_steps, num_repeats: ignored, because lr_rule=cycles climbs no ladder" in err
     # 38 updates are too few to compare rates.
-    assert "warning: 38 updates are too few for short cycles: a usual rate of sgd is taken, untested" in err
+    assert "warning: 38 updates are too few for short cycles: a usual rate is taken, untested" in err
     (test, *_) = workplace.runs("lr_range")
     assert test.data.metrics["lr_range/suggestion"] == 0.1 * 16 / 128
     file = workplace.client.download_artifacts(test.info.run_id, "lr_range.json", str(workplace.folder))
