@@ -3,7 +3,7 @@
 python -m benchmarks.regret train DATA [recipe ...]    trains the grid, for hours; a second start continues
 python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's ladders
 python -m benchmarks.regret auto DATA [recipe ...]     chooses each rate as max_lr=auto does
-python -m benchmarks.regret table                      prints regret by rule
+python -m benchmarks.regret table                      prints regret by rule, and draws docs/regret.png
 
 DATA holds the folders cifar10 (train/ and test/ of JPEG files) and photos. Every number is a line of
 benchmarks/regret.jsonl. The regret of a rule is the best mean accuracy on validation, over the rates of the grid, minus
@@ -14,13 +14,18 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
 import numpy as np
 import torch.nn.functional as F
 
@@ -37,6 +42,7 @@ from pipeline.training.training import Diverged
 from pipeline.training.update import predict
 
 RESULTS = PROJECT / "benchmarks" / "regret.jsonl"
+FIGURE = PROJECT / "docs" / "regret.png"
 STEP = math.sqrt(10)  # of the grid: half decades
 START = {"sgd": 0.3, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
 SEEDS = 1  # one training per rate
@@ -119,21 +125,44 @@ def rates_by_rule(name: str, params: TrainParams) -> dict[str, float | None]:
 
 
 def table() -> None:
-    """Prints a Markdown table of the regret of every rule, recipe by recipe, in points of accuracy."""
-    rows: dict[str, dict[str, float]] = {}
-    for name in {**RECIPES, **HELD_OUT}:
-        accuracies = {lr: fmean(seeds.values()) for lr, seeds in _accuracies(name).items()}
-        if accuracies:
-            params = cast(TrainParams, resolve("train", _flags(name, Path("data"))))
-            rates = rates_by_rule(name, params)
-            rows[name] = {rule: 100 * regret(accuracies, lr) for rule, lr in rates.items()}
+    """Prints a Markdown table of the regret of every rule, recipe by recipe, in points of accuracy, and draws it."""
+    rows = _regrets()
     rules = list(dict.fromkeys(rule for row in rows.values() for rule in row))
-    print(f"| recipe | {' | '.join(rules)} |\n|---|{'---|' * len(rules)}")
+    print(f"| recipe | best rate | accuracy there | {' | '.join(rules)} |\n|---|---|---|{'---|' * len(rules)}")
     for name, row in rows.items():
-        print(f"| {name} | {' | '.join(f'{row[rule]:.2f}' if rule in row else '' for rule in rules)} |")
+        means = _means(name)
+        best = max(means, key=lambda lr: means[lr])
+        cells = " | ".join(f"{row[rule]:.2f}" if rule in row else "" for rule in rules)
+        print(f"| {name} | {best:g} | {means[best]:.2%} | {cells} |")
     for what, of in (("mean", fmean), ("largest", max)):
         values = [of([row[rule] for row in rows.values() if rule in row]) for rule in rules]
-        print(f"| **{what}** | {' | '.join(f'{value:.2f}' for value in values)} |")
+        print(f"| **{what}** | | | {' | '.join(f'{value:.2f}' for value in values)} |")
+    _draw({rule: [row[rule] for row in rows.values() if rule in row] for rule in rules})
+
+
+def _regrets() -> dict[str, dict[str, float]]:
+    """The regret of every rule for each recipe that has a grid, in points of accuracy."""
+    rows = {}
+    for name in {**RECIPES, **HELD_OUT}:
+        if means := _means(name):
+            params = cast(TrainParams, resolve("train", _flags(name, Path("data"))))
+            rows[name] = {rule: 100 * regret(means, lr) for rule, lr in rates_by_rule(name, params).items()}
+    return rows
+
+
+def _draw(regrets: Mapping[str, Sequence[float]]) -> None:
+    """Draws a dot per recipe and a bar at the mean, for each rule, the best rule on top."""
+    order = sorted(regrets, key=lambda rule: -fmean(regrets[rule]))
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(order) + 1), layout="constrained")
+    for place, rule in enumerate(order):
+        axes.plot(regrets[rule], [place] * len(regrets[rule]), "o", color="tab:blue", alpha=0.6)
+        axes.plot(fmean(regrets[rule]), place, "|", color="tab:orange", markersize=22, markeredgewidth=3)
+    axes.set_yticks(range(len(order)), [f"{rule} (mean {fmean(regrets[rule]):.2f})" for rule in order])
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xticks([0, 0.5, 1, 2, 5, 10, 20, 50], ["0", "0.5", "1", "2", "5", "10", "20", "50"])
+    axes.set(xlabel="regret: points of validation accuracy lost to the best rate", xlim=(-0.05, None))
+    axes.grid(axis="x", alpha=0.25)
+    figure.savefig(FIGURE, dpi=120)
 
 
 def _walk(known: Mapping[float, Mapping[int, float]], start: float) -> Iterator[float]:
@@ -150,6 +179,10 @@ def _walk(known: Mapping[float, Mapping[int, float]], start: float) -> Iterator[
     best = max(known, key=lambda lr: _mean(known, lr))
     for factor in (STEP**0.5, STEP**-0.5):
         yield float(f"{best * factor:.3g}")
+
+
+def _means(name: str) -> dict[float, float]:
+    return {lr: fmean(seeds.values()) for lr, seeds in _accuracies(name).items()}
 
 
 def _mean(known: Mapping[float, Mapping[int, float]], lr: float) -> float:

@@ -95,8 +95,11 @@ def main(data: Path, names: list[str]) -> None:
     logging.getLogger("lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     for name in names:
+        recipe = recipe_of(name, data)
         for library, suggest in LIBRARIES.items():
-            rate = suggest(recipe_of(name, data))
+            if library == "Lightning" and recipe.params.optimizer == "muon":
+                continue  # Lightning passes a closure to the optimizer, which this one does not take
+            rate = suggest(recipe)
             keep({"recipe": name, "kind": "rule", "rule": library, "lr": rate})
             print(f"{name}: {library} {rate}", flush=True)
 

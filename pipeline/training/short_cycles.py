@@ -18,7 +18,7 @@ from pipeline.training.update import predict
 
 STEP = math.sqrt(10)  # between neighbouring rates
 MOST_CYCLES, FEWEST_CYCLES = 6, 3
-FEWEST_UPDATES = 20  # of a cycle; with fewer, no rate has time to show what it does
+FEWEST_UPDATES = 8  # of a cycle; with fewer, no rate has time to show what it does
 # The share of a training's updates that all of its short cycles may take.
 LONG = 24  # epochs, from which on a training is long
 LONG_SHARE, SHORT_SHARE, SHORT_UPDATES = 0.1, 0.5, 400
@@ -54,7 +54,7 @@ class Cycle:
 class Choice:
     """The rate that short cycles suggest."""
 
-    lr: float | None  # None if no cycle learned
+    lr: float | None  # None if all cycles diverged
     low: float | None  # the rates from low to high do about as well
     high: float | None
     reason: str  # why there is no rate; else empty
@@ -125,9 +125,13 @@ def walk(measure: Callable[[float], Cycle], start: float, most: int) -> list[Cyc
 
 def choose(cycles: Sequence[Cycle], usual: float) -> Choice:
     """The rate that `cycles`, by rising rate, suggest. It leans to `usual`, a rate that is often good."""
-    learned = [cycle for cycle in cycles if cycle.loss < (1 - LEAST_FALL) * cycle.first_loss]
-    if not learned:
-        return Choice(None, None, None, _why_none(cycles), "")
+    if not any(math.isfinite(cycle.loss) for cycle in cycles):
+        return Choice(None, None, None, f"every short cycle diverged, down to lr {cycles[0].lr:.2e}", "")
+    if not any(cycle.loss < (1 - LEAST_FALL) * cycle.first_loss for cycle in cycles):
+        doubt = (
+            f"no short cycle lowered the loss by {LEAST_FALL:.0%}: a usual rate is taken; give more epochs, or max_lr"
+        )
+        return Choice(usual, None, None, "", doubt)
     place = min(range(len(cycles)), key=lambda each: cycles[each].loss)
     best = cycles[place]
     around = [min(cycle.loss, best.first_loss) for cycle in cycles[max(0, place - 1) : place + 2]]
@@ -145,12 +149,6 @@ def _parabola(losses: Sequence[float]) -> tuple[float, float]:
     """(bend, slope) at 0 of the parabola through `losses` at -1, 0 and 1."""
     left, middle, right = losses
     return (left - 2 * middle + right) / 2, (right - left) / 2
-
-
-def _why_none(cycles: Sequence[Cycle]) -> str:
-    if not any(math.isfinite(cycle.loss) for cycle in cycles):
-        return f"every short cycle diverged, down to lr {cycles[0].lr:.2e}"
-    return f"no short cycle lowered the loss by {LEAST_FALL:.0%}: give more epochs, or max_lr"
 
 
 def _why_in_doubt(place: int, cycles: Sequence[Cycle]) -> str:

@@ -21,8 +21,8 @@ def test_a_training_takes_the_rate_of_short_cycles_and_says_what_they_cost(workp
     (test,) = workplace.runs("lr_range")
     cycles = cycles_of(workplace, test, tmp_path)
     numbers = test.data.metrics
-    assert f"range test: at most 3 short cycles of {numbers['lr_range/cycle_updates']:.0f} updates, 49% of" in err
-    assert len(cycles) == numbers["lr_range/cycles"] == 3
+    assert f"range test: at most 6 short cycles of {numbers['lr_range/cycle_updates']:.0f} updates, 47% of" in err
+    assert len(cycles) == numbers["lr_range/cycles"] >= 3
     assert cycles["lr"].is_monotonic_increasing and cycles["accuracy"].between(0, 1).all()
     assert numbers["lr_range/low"] <= numbers["lr_range/suggestion"] <= numbers["lr_range/high"]
     (training,) = workplace.runs("train")
@@ -46,11 +46,10 @@ def test_an_interrupted_range_test_does_not_repeat_its_cycles(workplace, tmp_pat
     assert workplace.run("lr_range", **quick) == 0
     err = capsys.readouterr().err
     assert err.count(f"finished by run {stopped.info.run_id}, not repeated") == 1
-    assert err.count("validation accuracy") == 2
     again = cycles_of(workplace, workplace.runs("lr_range")[0], tmp_path)
     assert workplace.run("lr_range", **quick, weight_decay=0) == 0  # another recipe: all cycles are its own
     assert "not repeated" not in capsys.readouterr().err
-    assert len(again) == 3
+    assert err.count("validation accuracy") == len(again) - 1 >= 2
 
 
 def stop_after(train, most):

@@ -30,11 +30,11 @@ def bowl(best, bend=0.3):
 def test_short_cycles_cost_a_tenth_of_a_long_training_and_at_most_half_of_any(epochs, per_epoch):
     found = plan(epochs, epochs * per_epoch)
     if found is None:
-        assert epochs * per_epoch < 60 * (10 if epochs >= 24 else 2)
+        assert epochs * per_epoch < 24 * (10 if epochs >= 24 else 2)
     else:
         share = found.most_cycles * found.num_updates / (epochs * per_epoch)
         assert share <= (0.1 if epochs >= 24 else 0.5)
-        assert found.num_updates >= 20 and found.most_cycles >= 3
+        assert found.num_updates >= 8 and found.most_cycles >= 3
 
 
 @pytest.mark.parametrize("best", [0.003, 0.1, 0.2, 2.0])
@@ -77,14 +77,16 @@ def test_a_best_rate_at_the_end_of_the_walk_is_in_doubt():
     assert choice.doubt.startswith("the lowest of 3 rates was the best")
 
 
-@pytest.mark.parametrize(
-    ("loss", "reason"),
-    [(math.inf, "every short cycle diverged, down to lr"), (2.99, "no short cycle lowered the loss")],
-)
-def test_cycles_that_do_not_learn_suggest_nothing(loss, reason):
-    choice = choose(walk(lambda lr: Cycle(lr, loss, None, 3.0), 0.1, 4), usual=0.1)
+def test_cycles_that_all_diverge_suggest_nothing():
+    choice = choose(walk(lambda lr: Cycle(lr, math.inf, None, 3.0), 0.1, 4), usual=0.1)
     assert choice.lr is None
-    assert choice.reason.startswith(reason)
+    assert choice.reason == "every short cycle diverged, down to lr 3.16e-03"
+
+
+def test_cycles_that_do_not_learn_leave_the_usual_rate_in_doubt():
+    choice = choose(walk(lambda lr: Cycle(lr, 2.99, None, 3.0), 0.1, 4), usual=0.1)
+    assert choice.lr == 0.1
+    assert choice.doubt.startswith("no short cycle lowered the loss by 5%: a usual rate is taken")
 
 
 def test_a_short_cycle_is_the_same_to_the_bit_and_leaves_the_random_state():
