@@ -68,7 +68,7 @@ def ladders(data: Path, names: list[str]) -> None:
         recipe, ladder = recipe_of(name, data), LadderParams()
         for repeat in range(2):
             started = time.perf_counter()
-            curve = range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps)
+            curve = range_test.climb(range_test.training(recipe, ladder, repeat), ladder.ladder_steps)
             seconds = time.perf_counter() - started
             losses = {"lr": curve.lr.tolist(), "loss": curve.loss.tolist()}
             keep({"recipe": name, "kind": "ladder", "repeat": repeat, "seconds": seconds, **losses})
@@ -95,7 +95,7 @@ def auto(data: Path, names: list[str]) -> None:
 
 
 def _short_cycle(recipe: Recipe, num_updates: int, lr: float) -> Cycle:
-    return short_cycles.run(recipe.short_cycle(lr, num_updates), lr, num_updates)
+    return short_cycles.run(short_cycles.training(recipe, lr, num_updates), lr, num_updates)
 
 
 def regret(accuracies: Mapping[float, float], lr: float | None) -> float:

@@ -23,7 +23,7 @@ class Finished(NamedTuple):
 def of(fingerprint: str, seed: int) -> dict[float, Finished]:
     """The cycles of this user's interrupted range tests with `fingerprint` and `seed`, by peak rate."""
     found: dict[float, Finished] = {}
-    for run in store.interrupted_runs("lr_range", {"range_test": fingerprint}):
+    for run in store.unfinished_runs("lr_range", {"range_test": fingerprint}):
         run_id = run.info.run_id
         if run.data.params.get("seed") != str(seed) or not owners.is_own(run) or not store.has_artifact(run_id, TABLE):
             continue

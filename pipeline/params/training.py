@@ -85,6 +85,11 @@ class TrainParams(RecipeParams, StudyParams):
         description="number of validation images with maps after each epoch (0: none); not in a sweep",
     )
 
+    def cycle_shape(self) -> dict[str, Any]:
+        """The parameters that determine the length and the shape of the cycle, by name."""
+        names = ("epochs", "pct_start", "div_factor", "final_div_factor", "anneal", "first_size", "first_share")
+        return {name: getattr(self, name) for name in names}
+
     @model_validator(mode="after")
     def first_size_fits(self) -> Self:
         least = FAST_LEAST_SIZE if self.model == "fast" else 8

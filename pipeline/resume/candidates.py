@@ -51,7 +51,8 @@ def with_same_params(step: str, params: Declared) -> str:
 def _candidates(step: str) -> list[StoredRun]:
     """Runs of `step` or of its series that are not FINISHED and have no parent, newest first."""
     found = [run for each in {step, SERIES.get(step, step)} for run in store.unfinished_runs(each)]
-    return sorted(found, key=lambda run: -run.info.start_time)
+    alone = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    return sorted(alone, key=lambda run: -run.info.start_time)
 
 
 def _obstacle(run: StoredRun) -> str:

@@ -84,7 +84,7 @@ def _cycles(step: Step, recipe: Recipe, plan: Plan, usual: float, fingerprint: s
             else:
                 cycle = _train(recipe, lr, plan.num_updates, progress, updates)
             done.append(cycle)
-            step.run.table(finished_cycles.TABLE, _table(done))
+            step.run.table("short_cycles.csv", _table(done))
             return cycle
 
         cycles = short_cycles.walk(measure, usual, plan.most_cycles)
@@ -99,7 +99,7 @@ def _train(recipe: Recipe, lr: float, num_updates: int, progress: Meter, updates
         updates.append({"peak": lr, "update": len(updates) - first, "lr": rate, "loss": loss})
         progress.advance(lambda: f"short cycle, peak {lr:.1e}  lr {rate:.1e}  loss {loss:.3f}")
 
-    cycle = short_cycles.run(recipe.short_cycle(lr, num_updates), lr, num_updates, look)
+    cycle = short_cycles.run(short_cycles.training(recipe, lr, num_updates), lr, num_updates, look)
     reached = "" if cycle.accuracy is None else f", validation accuracy {cycle.accuracy:.2%}"
     say(f"short cycle at lr {lr:.2e}: loss {cycle.loss:.4f}{reached}")
     return cycle
@@ -130,7 +130,7 @@ def _climb(recipe: Recipe, ladder: LadderParams, repeat: int, ladders: int, prog
     def look(lr: float, loss: float) -> None:
         progress.advance(lambda: f"ladder {repeat + 1}/{ladders}  lr {lr:.1e}  loss {loss:.3f}")
 
-    curve = range_test.climb(recipe.ladder(ladder, repeat), ladder.ladder_steps, look)
+    curve = range_test.climb(range_test.training(recipe, ladder, repeat), ladder.ladder_steps, look)
     progress.total -= ladder.ladder_steps - len(curve.lr)
     reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
     say(f"range test {repeat + 1}/{ladders}: {len(curve.lr)} updates, {reached}")

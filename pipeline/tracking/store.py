@@ -157,18 +157,11 @@ def finished_runs(step: str, tags: Mapping[str, str] | None = None, beside: Stor
     return list(client.search_runs([*experiments], " and ".join(conditions), order_by=order))
 
 
-def interrupted_runs(step: str, tags: Mapping[str, str]) -> list[StoredRun]:
-    """The experiment's runs of `step` with all of `tags` that are not FINISHED, newest first, also below a parent."""
-    conditions = [f"tags.`{name}` = '{value}'" for name, value in {"step": step, **tags}.items()]
-    found = Client().search_runs([experiment_id()], " and ".join(conditions), order_by=["attributes.start_time DESC"])
+def unfinished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
+    """The experiment's runs of `step` with all of `tags` that are not FINISHED, newest first."""
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {"step": step, **(tags or {})}.items())
+    found = Client().search_runs([experiment_id()], condition, order_by=["attributes.start_time DESC"])
     return [run for run in found if run.info.status != "FINISHED"]
-
-
-def unfinished_runs(step: str) -> list[StoredRun]:
-    """The experiment's runs of `step` that are not FINISHED and have no parent, newest first."""
-    order = ["attributes.start_time DESC"]
-    found = Client().search_runs([experiment_id()], f"tags.step = '{step}'", order_by=order)
-    return [run for run in found if run.info.status != "FINISHED" and "mlflow.parentRunId" not in run.data.tags]
 
 
 def children(run_id: str, step: str) -> list[StoredRun]:

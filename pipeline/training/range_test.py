@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # loads its signal module on first use, so that a start does not wait for it
 
+from pipeline.params import LadderParams
+from pipeline.training import schedules
 from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
+from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
 
 STEEPEST = "steepest"
@@ -39,6 +42,29 @@ class Suggestion:
     reason: str  # why there is no rate; else empty
     rates: dict[str, float | None]  # the median of each rule
     spread: float | None  # highest divided by lowest rate of the repeats; None if there is no rate
+
+
+def training(recipe: Recipe, ladder: LadderParams, repeat: int) -> Training:
+    """Ladder number `repeat` of a range test, with its own weights, order and augmentation."""
+    params = recipe.params
+    seed = params.seed + repeat
+    model, batches = recipe.model(seed), recipe.train_batches(seed, 0)
+    optimizer = recipe.optimizer(model, ladder.ladder_min_lr, schedules.peak_momentum(params.momentum))
+    schedule = schedules.ladder(
+        optimizer, min_lr=ladder.ladder_min_lr, max_lr=ladder.ladder_max_lr, num_steps=ladder.ladder_steps
+    )
+    return Training(
+        model,
+        batches,
+        optimizer,
+        schedule,
+        epochs=-(-ladder.ladder_steps // len(batches)),
+        precision=recipe.precision,
+        label_smoothing=params.label_smoothing,
+        class_weights=recipe.class_weights(),
+        frozen=recipe.frozen(model),
+        freezes_norms=params.freeze_norms == "on",
+    )
 
 
 def climb(training: Training, num_steps: int, look: Callable[[float, float], None] | None = None) -> Curve:

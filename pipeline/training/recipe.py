@@ -1,4 +1,4 @@
-"""Builds trainings from parameters and images: OneCycle, or a ladder of the range test."""
+"""Builds trainings from parameters and images."""
 
 import hashlib
 import json
@@ -23,19 +23,6 @@ from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
 INTERPOLATION = "bicubic"  # unless the starting weights need another
-# Parameters that a short cycle has and a ladder has not.
-OF_A_CYCLE = (
-    "lr_rule",
-    "epochs",
-    "pct_start",
-    "div_factor",
-    "final_div_factor",
-    "anneal",
-    "first_size",
-    "first_share",
-)
-SHORT_VALID = 2000  # images by which short cycles are compared
-NORM_SHARE = 1 / 8  # of the updates of a short cycle, over which its batch norms average
 SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # at most this many train images and pixels set weights
 # With more train images than this (of 32 px; fewer if they are larger), one ladder is enough, and three take long.
 LARGE_SET = 10_000
@@ -56,34 +43,15 @@ class Recipe:
         params = self.params
         assert isinstance(params, TrainParams)
         batches = self.train_batches(params.seed)
-        return self._cycle(max_lr, batches, params.epochs * len(batches), self.splits.valid)
+        return self.cycle(max_lr, batches, params.epochs * len(batches), self.splits.valid)
 
-    def short_cycle(self, max_lr: float, num_updates: int) -> Training:
-        """A OneCycle of `num_updates` updates: the whole training, shortened. The last epoch may be incomplete.
-
-        All short cycles of a recipe share weights, order and augmentation, so that only the rate differs. They validate
-        on at most SHORT_VALID images. They keep no average of weights, which would lag behind, and their batch norms
-        follow faster for the same reason.
-        """
-        params = self.params
-        assert isinstance(params, TrainParams)
-        batches = self.train_batches(params.seed, num_updates)
-        shortened = {
-            "epochs": -(-num_updates // len(batches)),
-            "ema_decay": 0.0,
-            "compile": "off",
-            "unfreeze_epoch": 0,
-            "norm_momentum": min(1.0, max(params.norm_momentum, 1 / (NORM_SHARE * num_updates))),
-        }
-        valid = self.splits.valid and self.splits.valid.spread(SHORT_VALID)
-        return replace(self, params=params.model_copy(update=shortened))._cycle(max_lr, batches, num_updates, valid)
-
-    def _cycle(self, max_lr: float, batches: TrainBatches, num_updates: int, valid: data.Split | None) -> Training:
+    def cycle(self, max_lr: float, batches: TrainBatches, num_updates: int, valid: data.Split | None) -> Training:
+        """A OneCycle of `num_updates` updates on `batches`, validated on `valid`."""
         params = self.params
         assert isinstance(params, TrainParams)
         model = self.model(params.seed)
         ema = MovingAverage(model, params.ema_decay) if params.ema_decay else None
-        optimizer = self._optimizer(model, max_lr, params.momentum)
+        optimizer = self.optimizer(model, max_lr, params.momentum)
         schedule = schedules.one_cycle(
             optimizer,
             max_lr=max_lr,
@@ -102,7 +70,7 @@ class Recipe:
             epochs=params.epochs,
             precision=self.precision,
             label_smoothing=params.label_smoothing,
-            class_weights=self._class_weights(),
+            class_weights=self.class_weights(),
             valid=None if valid is None else NormalisedBatches(self.splits, valid, params.batch_size, self.device),
             ema=ema,
             frozen=self.frozen(model, params.unfreeze_epoch),
@@ -110,27 +78,6 @@ class Recipe:
             is_compiled=compilation.choose(params.compile, self.device, num_updates),
         )
         return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)
-
-    def ladder(self, ladder: LadderParams, repeat: int) -> Training:
-        """Ladder number `repeat` of a range test, with its own weights, order and augmentation."""
-        seed = self.params.seed + repeat
-        model, batches = self.model(seed), self.train_batches(seed, 0)
-        optimizer = self._optimizer(model, ladder.ladder_min_lr, schedules.peak_momentum(self.params.momentum))
-        schedule = schedules.ladder(
-            optimizer, min_lr=ladder.ladder_min_lr, max_lr=ladder.ladder_max_lr, num_steps=ladder.ladder_steps
-        )
-        return Training(
-            model,
-            batches,
-            optimizer,
-            schedule,
-            epochs=-(-ladder.ladder_steps // len(batches)),
-            precision=self.precision,
-            label_smoothing=self.params.label_smoothing,
-            class_weights=self._class_weights(),
-            frozen=self.frozen(model),
-            freezes_norms=self.params.freeze_norms == "on",
-        )
 
     def num_ladders(self, ladder: LadderParams) -> int:
         """How many ladders a range test climbs."""
@@ -229,16 +176,16 @@ class Recipe:
             return own
         params = self.params
         assert isinstance(params, TrainParams)
-        if params.lr_rule != "cycles":
-            return {**own, "lr_rule": params.lr_rule, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
-        cycle = {name: getattr(params, name) for name in OF_A_CYCLE}
-        return {**own, **cycle}
+        if params.lr_rule == "cycles":
+            return {**own, "lr_rule": "cycles", **params.cycle_shape()}
+        return {**own, "lr_rule": params.lr_rule, **ladder.rungs(), "num_repeats": self.num_ladders(ladder)}
 
     def fingerprint(self, ladder: LadderParams | None = None) -> str:
         """12 hex digits that change when anything in `identity` changes."""
         return hashlib.sha256(json.dumps(self.identity(ladder), sort_keys=True).encode()).hexdigest()[:12]
 
-    def _optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
+    def optimizer(self, model: nn.Module, lr: float, momentum: float) -> Optimizer:
+        """The optimizer of `model`, with first rate `lr`."""
         return optimizers.build(
             self.params.optimizer,
             model,
@@ -250,7 +197,7 @@ class Recipe:
             lr_decay=self.params.lr_decay,
         )
 
-    def _class_weights(self) -> Tensor | None:
+    def class_weights(self) -> Tensor | None:
         """The weight of each class in the loss, (C,); None if all weights are equal."""
         if self.params.class_weights == "none":
             return None

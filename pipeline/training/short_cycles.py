@@ -6,13 +6,15 @@ bears. A short cycle is the whole training in small: it warms up, anneals and is
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch.nn.functional as F
 
+from pipeline.params import TrainParams
 from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
+from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
 from pipeline.training.update import predict
 
@@ -22,6 +24,8 @@ FEWEST_UPDATES = 8  # of a cycle; with fewer, no rate has time to show what it d
 # The share of a training's updates that all of its short cycles may take.
 LONG = 24  # epochs, from which on a training is long
 LONG_SHARE, SHORT_SHARE, SHORT_UPDATES = 0.1, 0.5, 400
+MOST_VALID = 2000  # images by which short cycles are compared
+NORM_SHARE = 1 / 8  # of the updates of a short cycle, over which its batch norms average
 LAST = 0.2  # share of a cycle's updates whose losses judge it if there is no validation
 LEAST_FALL = 0.05  # of the first loss; a smaller fall is no learning
 TIE = 0.02  # of the best loss: rates within it do about as well
@@ -83,6 +87,27 @@ def untested(usual: float, num_updates: int) -> Choice:
     """The choice for a training of so few updates that no short cycle fits into it."""
     doubt = f"{num_updates:,} updates are too few for short cycles: a usual rate is taken, untested"
     return Choice(usual, None, None, "", doubt)
+
+
+def training(recipe: Recipe, max_lr: float, num_updates: int) -> Training:
+    """A OneCycle of `num_updates` updates: the whole training, shortened. The last epoch may be incomplete.
+
+    All short cycles of a recipe share weights, order and augmentation, so that only the rate differs. They keep no
+    average of weights, which would lag behind, and their batch norms follow faster for the same reason.
+    """
+    params = recipe.params
+    assert isinstance(params, TrainParams)
+    batches = recipe.train_batches(params.seed, num_updates)
+    shortened = {
+        "epochs": -(-num_updates // len(batches)),
+        "ema_decay": 0.0,
+        "compile": "off",
+        "unfreeze_epoch": 0,
+        "norm_momentum": min(1.0, max(params.norm_momentum, 1 / (NORM_SHARE * num_updates))),
+    }
+    valid = recipe.splits.valid and recipe.splits.valid.spread(MOST_VALID)
+    short = replace(recipe, params=params.model_copy(update=shortened))
+    return short.cycle(max_lr, batches, num_updates, valid)
 
 
 def run(training: Training, lr: float, num_updates: int, look: Callable[[float, float], None] | None = None) -> Cycle:

@@ -12,7 +12,7 @@ from benchmarks.synthetic import splits
 from pipeline import models
 from pipeline.data import quotas
 from pipeline.params import DeviceParams, LadderParams, TrainParams
-from pipeline.training import device
+from pipeline.training import device, range_test
 from pipeline.training.range_test import climb
 from pipeline.training.recipe import Recipe
 from tests.conftest import PROJECT
@@ -145,7 +145,7 @@ def test_no_gpu_but_the_one_in_use_is_asked_for_its_random_state(monkeypatch):
     assert asked == put_back == [torch.device("cuda:1")]
     params = TrainParams(model="resnet9", width=4, batch_size=16)
     on_the_cpu = Recipe(params, splits(64), torch.device("cpu"), "fp32")
-    climb(on_the_cpu.ladder(LadderParams(ladder_steps=20), 0), 20)
+    climb(range_test.training(on_the_cpu, LadderParams(ladder_steps=20), 0), 20)
     assert len(asked) == 1
 
 

@@ -57,7 +57,7 @@ def test_random_state_stays_and_a_training_after_it_is_the_same_to_the_bit():
     for is_climbed in (False, True):
         random_state = torch.get_rng_state()
         if is_climbed:
-            assert len(climb(recipe.ladder(LadderParams(ladder_steps=20), 0), 20).lr)
+            assert len(climb(range_test.training(recipe, LadderParams(ladder_steps=20), 0), 20).lr)
         assert torch.equal(torch.get_rng_state(), random_state)
         training = recipe.one_cycle(0.01)
         list(training.events())

@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.synthetic import splits
 from pipeline import models
 from pipeline.params import LadderParams, RecipeParams, TrainParams
-from pipeline.training import recipe
+from pipeline.training import range_test, recipe
 from pipeline.training.range_test import climb
 from pipeline.training.recipe import Recipe
 
@@ -64,7 +64,7 @@ def test_the_range_test_weighs_classes_as_training_does():
     for weights in ("none", "balanced"):
         known = recipe_of(RecipeParams(**SMALL, class_weights=weights))
         known.splits.train.labels[:] = np.repeat(np.arange(10), [55, *[1] * 9])
-        losses[weights] = climb(known.ladder(ladder, 0), 20).loss
+        losses[weights] = climb(range_test.training(known, ladder, 0), 20).loss
     assert not np.allclose(losses["none"], losses["balanced"], rtol=1e-2)
 
 

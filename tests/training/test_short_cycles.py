@@ -92,25 +92,25 @@ def test_cycles_that_do_not_learn_leave_the_usual_rate_in_doubt():
 def test_a_short_cycle_is_the_same_to_the_bit_and_leaves_the_random_state():
     recipe = recipe_of(mixup=0.2)
     before = torch.get_rng_state()
-    first, second = (short_cycles.run(recipe.short_cycle(0.05, 12), 0.05, 12) for _ in range(2))
+    first, second = (short_cycles.run(short_cycles.training(recipe, 0.05, 12), 0.05, 12) for _ in range(2))
     assert first == second and first.loss < math.inf
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_short_cycle_rises_and_falls_within_its_updates():
     rates = []
-    short_cycles.run(recipe_of().short_cycle(0.05, 25), 0.05, 25, lambda lr, _: rates.append(lr))
+    short_cycles.run(short_cycles.training(recipe_of(), 0.05, 25), 0.05, 25, lambda lr, _: rates.append(lr))
     assert len(rates) == 25  # two and a half epochs
     assert max(rates) == pytest.approx(0.05, rel=0.02)
     assert rates[0] == pytest.approx(0.05 / 25) and rates[-1] < 1e-4
 
 
 def test_a_short_cycle_that_diverges_has_an_infinite_loss():
-    assert short_cycles.run(recipe_of().short_cycle(1e30, 12), 1e30, 12).loss == math.inf
+    assert short_cycles.run(short_cycles.training(recipe_of(), 1e30, 12), 1e30, 12).loss == math.inf
 
 
 def test_images_stay_small_for_their_share_of_a_short_cycle():
-    training = recipe_of(first_size=16).short_cycle(0.05, 10)
+    training = short_cycles.training(recipe_of(first_size=16), 0.05, 10)
     sides = []
     training.model.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
     short_cycles.run(training, 0.05, 10)
