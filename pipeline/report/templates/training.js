@@ -67,7 +67,7 @@
       ...options,
       height: 260,
       marginLeft: 50,
-      x: { label: "update" },
+      x: { label: "update", tickFormat: "d" },
       y: { label: "train loss (nats)", grid: true },
       color: { type: "log", scheme: "viridis", reverse: true, label: "peak rate", legend: true, tickFormat: "~e" },
       marks: [Plot.line(cycleUpdates, { x: "update", y: (row) => ofLoss(row.loss), z: "peak", stroke: "peak", strokeWidth: 1.4 })],
