@@ -33,7 +33,7 @@ def main(data_dir: str) -> None:
                 network.start()
             for seed in SEEDS:
                 _ask(networks, laps)
-                trained.append(_train(data_dir, seed))
+                trained.append(train(data_dir, seed))
                 print(f"seed {seed}:", {name: round(value, 4) for name, value in trained[-1].items()}, flush=True)
             _ask(networks, laps)
         finally:
@@ -54,7 +54,7 @@ def _ask(networks: dict[str, Contender], laps: dict[str, list[float]]) -> None:
         laps[name].append(network.lap(UPDATES))
 
 
-def _train(data_dir: str, seed: int) -> dict[str, float]:
+def train(data_dir: str, seed: int) -> dict[str, float]:
     """Trains once. Returns the test accuracies, and the seconds of all epochs."""
     command = [sys.executable, "-m", "pipeline", "main", "--experiment", "experiments/cifar10_fast.yaml"]
     command += ["--dataset", "folder", "--data_dir", data_dir, "--steps", "train,evaluate", "--seed", str(seed)]
