@@ -56,7 +56,7 @@ class Setting:
 
 
 def predict(laps: Laps, folder: str, class_folders: str = "") -> None:
-    """The step `predict` from start to end of its run, with known calibration, including table and contact sheet."""
+    """The step `predict` from start to end of its run, including table and contact sheet."""
     from pipeline.__main__ import main
     from pipeline.params import PredictParams
     from pipeline.steps import predict as step

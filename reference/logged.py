@@ -107,7 +107,7 @@ FILES = {
         "explain/randomisation.png": "the same as a curve",
     },
     "predict": {
-        "predictions.csv": "each image: class, confidence, calibrated probability, entropy, distance, next classes",
+        "predictions.csv": "each image: class, calibrated probability, entropy, distance, next classes",
         "classes.csv": "the number of images predicted as each class",
         "left_out.csv": "files that cannot be read, with the reason (only if there are any)",
         "contact_sheet.png": "the images to doubt first",
@@ -139,7 +139,6 @@ COMPUTED_FILES = {
         "model": "the model to serve: code and safetensors",
     },
     "probe": {"model": "the model to serve: code and safetensors"},
-    "predict": {"calibration.safetensors": "temperature and novelty of the training, in the first run only"},
     "export": {"model.onnx, model.pt2": "the exported model, if it agrees with the original"},
 }
 METRICS = {
@@ -167,6 +166,7 @@ METRICS = {
         "cv/accuracy, cv/accuracy_low, cv/accuracy_high": "cross-validated accuracy on the train images, and interval",
         "weights/best_epoch": "1",
         "weights/best_valid_accuracy": "accuracy on the validation images",
+        "calibration/*": "temperature, calibration error before and after, distance limit",
     },
     "sweep": {
         "sweep/best_*": "the best value of the first objective",
@@ -180,6 +180,7 @@ METRICS = {
         "images_per_second": "speed of each epoch",
         "weights/best_epoch": "the epoch whose weights are kept as the best",
         "weights/best_valid_accuracy": "its accuracy on the validation images",
+        "calibration/*": "temperature, calibration error before and after, distance limit: of the best weights",
         "system/*": "load of processor, memory and graphics cards; `system/state_seconds` to keep the state",
     },
     "evaluate": {
@@ -190,7 +191,7 @@ METRICS = {
         "test/top*_accuracy": "share of images whose class is among the k likeliest",
         "test/loss, test/macro_f1, test/balanced_accuracy": "cross entropy; mean F1 and mean recall of the classes",
         "test/mean_average_precision": "mean over the classes",
-        "test/ece": "expected calibration error",
+        "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
     },
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",
@@ -206,7 +207,7 @@ METRICS = {
         "predict/images, predict/left_out": "images answered for, and files that cannot be read",
         "predict/unlike_training": "images unlike the training images",
         "predict/images_per_second": "speed",
-        "calibration/*": "temperature, calibration error before and after, distance limit",
+        "calibration/*": "those of the training",
     },
     "report": {},
     "compare": {

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.history import lookup
-from pipeline.model_files import checkpoint, classifier
+from pipeline.model_files import checkpoint, classifier, stored_calibration
 from pipeline.models import timm_networks
 from pipeline.models.weights import NOT_STATED, Pretrained, of_timm, of_torchvision
 from pipeline.params import ModelParams, Params, RecipeParams, absolute
@@ -127,7 +127,7 @@ def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> 
     if description.network.name != model:
         raise ValueError(f"{source}: the weights are for model={description.network.name}, not for model={model}")
     return Pretrained(
-        state,
+        stored_calibration.apart(state)[0],
         source,
         identity,
         f"{origin}, which started from {description.started_from}" if description.started_from else origin,

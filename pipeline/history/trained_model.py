@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pipeline import data
 from pipeline.history import lookup
 from pipeline.model_files.classifier import Classifier
-from pipeline.params import DataParams, TrainedModelParams, TrainParams
+from pipeline.params import DataParams, NetworkParams, TrainedModelParams, TrainParams
 from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
@@ -52,7 +52,7 @@ def find(params: TrainedModelParams) -> ModelAndImages:
     return with_images(find_model(params), params.data_dir, params.labels)
 
 
-def find_model(params: TrainedModelParams) -> TrainedModel:
+def find_model(params: NetworkParams) -> TrainedModel:
     """The classifier of the training that `params.run_id` names. Its images are not needed.
 
     Raises ValueError if there is no such run, or if it is not a FINISHED training.

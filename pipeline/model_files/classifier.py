@@ -16,10 +16,11 @@ from pipeline import models
 from pipeline.data import augmentation
 from pipeline.data.batches import batch_size
 from pipeline.data.decoder import Interpolation, decode
-from pipeline.model_files import checkpoint
+from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.settings import message
+from pipeline.training.calibration import Calibration
 
 PerChannel = tuple[float, float, float]
 
@@ -71,11 +72,18 @@ class Classifier:
 
     model: nn.Module
     description: Description
+    calibration: Calibration | None = None
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
         return list(self.description.classes)
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the logits that makes probabilities calibrated; 1 if none was fitted."""
+        fitted = self.calibration.temperature if self.calibration is not None else None
+        return 1.0 if fitted is None else fitted.value
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8, normalised for the network: float32."""
@@ -92,11 +100,12 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
+        """Calibrated class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
         where = next(self.model.parameters()).device
         pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
         batches = pixels.split(batch_size(pixels.shape[-1]))
-        return torch.cat([self.model(self.normalise(batch.to(where))).softmax(1).cpu() for batch in batches]).numpy()
+        logits = torch.cat([self.model(self.normalise(batch.to(where))).cpu() for batch in batches])
+        return (logits / self.temperature).softmax(1).numpy()
 
     def table(self, images: np.ndarray) -> pd.DataFrame:
         """One row per image: `class`, and the probability `p/<name>` of every class."""
@@ -108,9 +117,11 @@ class Classifier:
     @staticmethod
     def load(path: Path, device: torch.device | None = None) -> "Classifier":
         """The classifier in a weights file, in evaluation mode. Raises ValueError for any other file."""
-        state, described = checkpoint.load(path)
+        tensors, described = checkpoint.load(path)
+        state, own = stored_calibration.apart(tensors)
         try:
             description = parse(described)
+            calibration = stored_calibration.parse(own, described)
             sizes = {**description.network.options, "image_size": description.image_size}
             build = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
             # Takes no memory, until it is known that the file has exactly these tensors.
@@ -128,7 +139,7 @@ class Classifier:
             with torch.random.fork_rng(devices=[]):
                 model = build().to(where)
         model.load_state_dict(state)
-        return Classifier(model.eval(), description)
+        return Classifier(model.eval(), description, calibration)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -20,7 +20,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Portable(nn.Module):
-    """A classifier with normalisation and softmax: images (N, 3, H, W) uint8 to probabilities (N, C)."""
+    """A classifier with normalisation and softmax: images (N, 3, H, W) uint8 to calibrated probabilities (N, C)."""
 
     mean: Tensor
     std: Tensor
@@ -28,13 +28,15 @@ class Portable(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.model = classifier.model
+        self.temperature = classifier.temperature
         # For pixels from 0 to 255.
         self.register_buffer("mean", 255 * torch.tensor(classifier.description.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(classifier.description.std).view(3, 1, 1))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model((images.float() - self.mean) / self.std).softmax(1)
+        logits = self.model((images.float() - self.mean) / self.std)
+        return (logits / self.temperature).softmax(1)
 
 
 @dataclass(frozen=True)

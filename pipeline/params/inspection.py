@@ -66,7 +66,11 @@ class FileFormatParams(TrainingRunParams):
     )
 
 
-class TrainedModelParams(TrainingRunParams, DeviceParams):
+class NetworkParams(TrainingRunParams, DeviceParams):
+    """A finished training, without its images."""
+
+
+class TrainedModelParams(NetworkParams):
     """A finished training, with the images it was trained on."""
 
     data_dir: MovedFolder = Field("", description="the folder of the images now; empty: as in the training")
@@ -85,7 +89,7 @@ class ExportParams(TrainedModelParams, FileFormatParams):
     """Writes a trained model to one file for other programs, and checks the file on the CPU."""
 
 
-class PredictParams(TrainedModelParams):
+class PredictParams(NetworkParams):
     """Predicts the classes of images without labels: one line per photo on the terminal, or a run with a table."""
 
     images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg'; makes a run with a table")

@@ -11,12 +11,11 @@ from scipy.special import entr
 
 @dataclass(frozen=True)
 class Answers:
-    """The predictions for n images. `calibrated`, `distances` and `unlike` are None if there is no calibration."""
+    """The predictions for n images. `distances` and `unlike` are None if there is no calibration."""
 
     paths: np.ndarray  # (n,) texts
     images: np.ndarray  # (n, 3, S, S) uint8
-    probabilities: np.ndarray  # (n, C)
-    calibrated: np.ndarray | None  # (n,) probability of the likeliest class at the fitted temperature
+    probabilities: np.ndarray  # (n, C), calibrated if there is a calibration
     distances: np.ndarray | None  # (n,) distance from the training images, in feature space
     unlike: np.ndarray | None  # (n,) bool: too far from the training images
 
@@ -30,12 +29,12 @@ class Answers:
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability (n,) of the likeliest class, without calibration."""
+        """The probability (n,) of the likeliest class."""
         return self.probabilities.max(axis=1)
 
 
 def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
-    """One row per image: path, class, confidence, calibrated, entropy (nats), distance, unlike_training, and more.
+    """One row per image: path, class, confidence, entropy (nats), distance, unlike_training, and more.
 
     The further classes are class_2, probability_2 and so on, up to `top_k`. Unknown values have no column.
     """
@@ -44,7 +43,6 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
         "path": answers.paths,
         "class": _names(likeliest[:, 0], classes),
         "confidence": probabilities[:, 0],
-        "calibrated": answers.calibrated,
         "entropy": entr(answers.probabilities).sum(axis=1),
         "distance": answers.distances,
         "unlike_training": answers.unlike,
@@ -56,19 +54,18 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
 
 
 def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[str]:
-    """One line per image, such as `photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %`."""
+    """One line per image, such as `photo.jpg: cat 93.1 %, then dog 4.0 %`."""
     likeliest, probabilities = _likeliest(answers.probabilities, 2)
     for row, path in enumerate(answers.paths):
-        first, *others = (
+        named = (
             f"{classes[known]} {100 * probability:.1f} %"
             for known, probability in zip(likeliest[row], probabilities[row], strict=True)
         )
-        calibrated = "" if answers.calibrated is None else f" (calibrated {100 * answers.calibrated[row]:.1f} %)"
         warning = ""
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
             far = f"distance {answers.distances[row]:.3g}, usual up to {limit:.3g}"
             warning = f"; unlike the training images: {far}"
-        yield f"{path}: {', then '.join([first + calibrated, *others])}{warning}"
+        yield f"{path}: {', then '.join(named)}{warning}"
 
 
 class Tally:

@@ -48,11 +48,6 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
     return Temperature(value, len(labels), nll_before, nll_after, ece_before, ece_after)
 
 
-def confidence(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """The probability (N,) of the likeliest class for each row of `logits` (N, C) at `temperature`."""
-    return softmax(logits.astype(np.float64) / temperature, axis=1).max(axis=1)
-
-
 def _loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     return float(-_of(labels, log_softmax(logits / temperature, axis=1)).mean())
 

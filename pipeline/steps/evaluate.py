@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 from torch import nn
 
 from pipeline.data.batches import NormalisedBatches, batch_size
@@ -72,12 +73,13 @@ def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
     return verdict.sentence
 
 
-def _probabilities(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
+def _logits(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
+    """The logits (N, C) float64 of the test images."""
     splits = trained.splits
     where = next(model.parameters()).device
     size = batch_size(trained.params.image_size, LARGEST_BATCH)
     logits, _ = predict(model, NormalisedBatches(splits, splits.test, size, where), trained.precision)
-    return logits.double().softmax(1).numpy()
+    return logits.double().numpy()
 
 
 def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], str]:
@@ -85,7 +87,7 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
     if views == 1:
         return {}, ""
     labels = trained.splits.test.labels
-    correct = _probabilities(trained, Views(trained.classifier.model, views)).argmax(1) == labels
+    correct = _logits(trained, Views(trained.classifier.model, views)).argmax(1) == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
     share, low, high = numbers.values()
     return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
@@ -93,13 +95,15 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
 
 def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
     run, name = step.run, step.name
-    probabilities = _probabilities(trained, trained.classifier.model)
+    logits = _logits(trained, trained.classifier.model)
+    probabilities = softmax(logits / trained.classifier.temperature, axis=1)
     test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
     with_views, views_in_words = _with_views(trained, params.views)
     group_names = trained.splits.groups_of(test)
     groups = dependence.numbers(group_names)
     summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
+    summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -135,7 +139,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
-        f"ECE {summary['test/ece']:.4f}{views_in_words}"
+        f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration){views_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)

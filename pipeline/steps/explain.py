@@ -74,7 +74,7 @@ def _choose(trained: ModelAndImages, num_images: int) -> list[Chosen]:
     size = batch_size(trained.params.image_size, LARGEST_BATCH)
     batches = NormalisedBatches(trained.splits, trained.splits.test, size, _device(trained))
     logits, _ = predict(trained.classifier.model, batches, trained.precision)
-    probabilities = logits.softmax(1).numpy()
+    probabilities = (logits / trained.classifier.temperature).softmax(1).numpy()
     predicted = probabilities.argmax(1)
     wrong, right = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
     surest_first = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]

@@ -1,21 +1,23 @@
-"""Outputs of a training or a probe in its run: a description of the input, weights, and a model to serve."""
+"""Outputs of a training or a probe in its run: a description of the input, calibrated weights, a model to serve."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.data.tree import in_words
-from pipeline.model_files import checkpoint
+from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models import weights as starting_weights
-from pipeline.progress import say
+from pipeline.progress import meter, say
 from pipeline.tracking.run import Run
-from pipeline.training import device
+from pipeline.training import calibration, device
+from pipeline.training.calibration import Calibration
 from pipeline.training.recipe import Recipe
 
 EXAMPLES = 2  # images stored with the served model
+FEW = 100  # with fewer validation images, a warning says that they are few
 
 
 def describe_input(run: Run, recipe: Recipe) -> None:
@@ -39,13 +41,40 @@ def describe_input(run: Run, recipe: Recipe) -> None:
         run.tags({"data.left_out": counts})
         say(f"files left out: {counts}")
     if splits.valid is None:
-        say("no validation split: all of train is trained on, and the best weights are the last")
+        say("no validation split: all of train is trained on, the best weights are the last, and nothing is calibrated")
+    elif len(splits.valid) < FEW:
+        say(f"warning: {len(splits.valid)} validation images are few: all that they choose or calibrate is uncertain")
 
 
-def log_weights(run: Run, recipe: Recipe, kind: str, weights: Mapping[str, Tensor], epoch: int, folder: Path) -> None:
+def calibrate(recipe: Recipe, model: nn.Module) -> Calibration | None:
+    """The calibration of `model`, which it puts into evaluation mode; None without validation images."""
+    splits = recipe.splits
+    if splits.valid is None:
+        return None
+    with meter("calibrate", calibration.num_images(splits)) as progress:
+
+        def done(images: int) -> None:
+            progress.at(images, lambda: f"images {images:,}")
+
+        return calibration.calibrate(model.eval(), splits, recipe.precision, done)
+
+
+def log_weights(
+    run: Run,
+    recipe: Recipe,
+    kind: str,
+    weights: Mapping[str, Tensor],
+    epoch: int,
+    folder: Path,
+    calibration: Calibration | None = None,
+) -> None:
     """Logs `weights` after `epoch` as weights/<kind>.safetensors. This file alone can rebuild the classifier."""
     file = f"{kind}.safetensors"
-    checkpoint.save(folder / file, weights, _description(recipe, epoch))
+    tensors, description = dict(weights), _description(recipe, epoch)
+    if calibration is not None:
+        tensors |= stored_calibration.tensors(calibration)
+        description |= stored_calibration.described(calibration)
+    checkpoint.save(folder / file, tensors, description)
     run.file(folder / file, f"weights/{file}")
 
 

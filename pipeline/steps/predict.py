@@ -13,15 +13,16 @@ from pipeline.data import image_files
 from pipeline.data.batches import batch_size
 from pipeline.data.image_files import Batch, Found
 from pipeline.data.tree import in_words
-from pipeline.history import stored_calibration, trained_model
+from pipeline.history import trained_model
 from pipeline.history.trained_model import TrainedModel
+from pipeline.model_files import stored_calibration
+from pipeline.model_files.classifier import Classifier
 from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
-from pipeline.results import answers, temperature
+from pipeline.results import answers
 from pipeline.results.answers import Answers, Tally
 from pipeline.steps.step import Result, Step, tracked
-from pipeline.tracking.run import Run
-from pipeline.training.calibration import Calibration, calibrate, look
+from pipeline.training.calibration import Calibration, look
 
 NAMED_CLASSES = 5  # at most, in the summary
 LEFT_OUT = "named in left_out.csv"
@@ -40,18 +41,13 @@ def run(params: PredictParams) -> Result | None:
 
 
 def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
-    """Prints a line per image on standard output. A training's first answer makes a run that stores its calibration."""
-    known, kept_in = _calibration(params, network)
-    if known is not None and not kept_in:
-        name = f"{network.params.dataset} {network.params.model} calibration"
-        with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
-            _keep_calibration(step.run, known, "")
-            step.run.describe(name, f"**Calibration** of `{network.run_id}` — {_quality(known)}")
+    """Prints a line per image on standard output."""
+    known = _calibration(network)
     is_answered = False
     _say_left_out(found.left_out)
     if found.unread:
         conclude(f"photos left out: {in_words(found.unread)}")
-    for given, unreadable in _predict(network, found, known):
+    for given, unreadable in _predict(network, found):
         if given is not None:
             is_answered = True
             for line in answers.lines(given, network.classifier.classes, known.familiar.limit if known else 0.0):
@@ -65,14 +61,15 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
     name = f"{network.params.dataset} {network.params.model} prediction"
     with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
         run = step.run
-        known, kept_in = _calibration(params, network)
-        _keep_calibration(run, known, kept_in)
+        known = _calibration(network)
+        if known is not None:
+            run.metrics(stored_calibration.numbers(known))
         classes = network.classifier.classes
         tally, left_out = Tally(len(classes), params.num_shown), list(found.left_out)
         started = time.perf_counter()
         try:
             with run.growing_table("predictions.csv") as add:
-                for given, unreadable in _predict(network, found, known):
+                for given, unreadable in _predict(network, found):
                     left_out += unreadable
                     if given is not None:
                         add(answers.table(given, classes, params.top_k))
@@ -92,9 +89,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
         return _conclude(step, network, known, tally, passed_over)
 
 
-def _predict(
-    network: TrainedModel, found: Found, known: Calibration | None
-) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
+def _predict(network: TrainedModel, found: Found) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
     """Answers batch by batch, if there are any, and the files of each batch that cannot be read, with the reason."""
     classifier = network.classifier
     described, where = classifier.description, next(classifier.model.parameters()).device
@@ -111,36 +106,27 @@ def _predict(
         given = None
         if len(batch.images):
             pixels = classifier.normalise(torch.from_numpy(batch.images).to(where))
-            given = _answers(batch, *look(classifier.model, pixels, network.precision), known)
+            given = _answers(classifier, batch, *look(classifier.model, pixels, network.precision))
         yield given, batch.left_out
 
 
-def _answers(batch: Batch, logits: np.ndarray, features: np.ndarray, known: Calibration | None) -> Answers:
-    calibrated = distances = unlike = None
-    if known is not None:
-        distances = known.familiar.distances(features)
-        unlike = known.familiar.unlike(distances)
-        if known.temperature is not None:
-            calibrated = temperature.confidence(logits, known.temperature.value)
-    paths = np.array(batch.paths, dtype=object)
-    return Answers(paths, batch.images, softmax(logits, axis=1), calibrated, distances, unlike)
+def _answers(classifier: Classifier, batch: Batch, logits: np.ndarray, features: np.ndarray) -> Answers:
+    distances = unlike = None
+    if classifier.calibration is not None:
+        distances = classifier.calibration.familiar.distances(features)
+        unlike = classifier.calibration.familiar.unlike(distances)
+    probabilities = softmax(logits.astype(np.float64) / classifier.temperature, axis=1)
+    return Answers(np.array(batch.paths, dtype=object), batch.images, probabilities, distances, unlike)
 
 
-def _calibration(params: PredictParams, network: TrainedModel) -> tuple[Calibration | None, str]:
-    """The calibration of a training, and the earlier run that stores it, if any. Without one: None, and prints why."""
-    if kept := stored_calibration.find(network.run_id, params.checkpoint):
-        return kept
-    missing = "neither calibrated nor compared with the training images"
-    if not trained_model.was_validated(network.run_id):
-        say(f"{missing}: training {network.run_id} has no validation split")
-        return None, ""
-    try:
-        splits = trained_model.with_images(network, params.data_dir, params.labels).splits
-    except ValueError as error:
-        say(f"{missing}: {error}")
-        return None, ""
-    say(f"calibrating training {network.run_id}, once, on its validation split")
-    return calibrate(network.classifier.model, splits, network.precision), ""
+def _calibration(network: TrainedModel) -> Calibration | None:
+    """The calibration of a training. Without one: None, and prints why."""
+    known = network.classifier.calibration
+    if known is None:
+        was_validated = trained_model.was_validated(network.run_id)
+        why = "is of an earlier version" if was_validated else "has no validation split"
+        say(f"neither calibrated nor compared with the training images: training {network.run_id} {why}")
+    return known
 
 
 def _own(params: PredictParams, network: TrainedModel) -> dict[str, Any]:
@@ -150,18 +136,6 @@ def _own(params: PredictParams, network: TrainedModel) -> dict[str, Any]:
 def _tags(params: PredictParams, network: TrainedModel) -> dict[str, str]:
     of = {"dataset": network.params.dataset, "model": network.params.model}
     return {**of, "train.run_id": network.run_id, "checkpoint": params.checkpoint}
-
-
-def _keep_calibration(run: Run, known: Calibration | None, kept_in: str) -> None:
-    """Logs the numbers of the calibration, and the calibration itself unless the run `kept_in` already stores it."""
-    if known is None:
-        run.tags({stored_calibration.TAG: "none"})
-        return
-    run.metrics(stored_calibration.numbers(known))
-    if kept_in:
-        run.tags({stored_calibration.TAG: kept_in})
-    else:
-        stored_calibration.keep(run, known)
 
 
 def _quality(known: Calibration) -> str:

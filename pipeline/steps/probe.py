@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.data import Split
 from pipeline.history import initial_weights
+from pipeline.model_files import stored_calibration
 from pipeline.params import ProbeParams, TrainParams
 from pipeline.progress import Meter, meter, say
 from pipeline.results import metrics
@@ -98,9 +99,12 @@ def _conclude(step: Step, recipe: Recipe, model: nn.Module, head: Probe, numbers
     step.run.metrics(found)
     step.run.tags({"probe.strength": head.strength})
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    calibration = outputs.calibrate(recipe, model)
+    if calibration is not None:
+        step.run.metrics(stored_calibration.numbers(calibration))
     with store.scratch() as folder:
         for kind in ("best", "last"):
-            outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder))
+            outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder), calibration)
         uri = outputs.log_model(step.run, recipe, EPOCH, Path(folder))
     handed = {"run_id": step.run.id, "weights": f"run:{step.run.id}"}
     return step.conclude(

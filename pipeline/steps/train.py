@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline import progress
 from pipeline.history import initial_weights, lookup
+from pipeline.model_files import stored_calibration
 from pipeline.params import LadderParams, TrainParams, TrainStepParams
 from pipeline.progress import Part, say, show
 from pipeline.resume import training_state
@@ -16,6 +17,7 @@ from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, SuggestedRate, tracked
 from pipeline.tracking import store, views
 from pipeline.tracking.run import Run, measured
+from pipeline.training.calibration import Calibration
 from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
@@ -149,13 +151,16 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
                 done = training.log.num_steps
                 for _ in show(events, training.steps_per_epoch, params.epochs, done):
                     pass
+            calibrations = _calibrate(recipe, training)
         except BaseException:
             # The epochs so far are also useful after Ctrl-C or a diverged loss. If there is no room for them, the user
             # needs to see what stopped the training, not that error.
             with suppress(Exception):
-                _log_results(run, name, recipe, training, folder)
+                _log_results(run, name, recipe, training, folder, {})
             raise
-        _log_results(run, name, recipe, training, folder)
+        _log_results(run, name, recipe, training, folder, calibrations)
+        if "best" in calibrations:
+            run.metrics(stored_calibration.numbers(calibrations["best"]))
         if watch is not None:
             watch.conclude(folder, sum(epoch.seconds for epoch in training.log.epochs))
         best = training.log.best
@@ -173,7 +178,22 @@ def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
     return Watch(run, recipe, training)
 
 
-def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder: Path) -> None:
+def _calibrate(recipe: Recipe, training: Training) -> dict[str, Calibration]:
+    """The calibrations of the best and the last weights; empty without validation images."""
+    found: dict[str, Calibration] = {}
+    for kind in ("best", "last"):
+        if kind == "last" and training.weights["last"] is training.weights["best"]:
+            known = found.get("best")
+        else:
+            training.evaluated.load_state_dict(training.weights[kind])
+            known = outputs.calibrate(recipe, training.evaluated)
+        found |= {} if known is None else {kind: known}
+    return found
+
+
+def _log_results(
+    run: Run, name: str, recipe: Recipe, training: Training, folder: Path, calibrations: Mapping[str, Calibration]
+) -> None:
     """Logs the curves, and the weights of the best and of the last epoch."""
     from pipeline.results import plots  # imported here, so that the first update does not wait for matplotlib
 
@@ -184,7 +204,7 @@ def _log_results(run: Run, name: str, recipe: Recipe, training: Training, folder
     epochs = pd.DataFrame([{"epoch": epoch.epoch, **measured(epoch)} for epoch in log.epochs])
     run.figure("curves.png", plots.curves(epochs, log.steps(), name))
     for kind, epoch in (("best", log.best), ("last", log.epochs[-1])):
-        outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder)
+        outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder, calibrations.get(kind))
 
 
 def _conclude(step: Step, name: str, best: EpochEnd, num_valid: int, uri: str) -> Result:

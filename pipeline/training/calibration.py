@@ -1,5 +1,6 @@
 """Calibrates a trained network on the validation split: how sure its answers are, and which images are new to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,12 +26,23 @@ class Calibration:
     familiar: Familiar
 
 
-def calibrate(model: nn.Module, splits: Splits, precision: str) -> Calibration:
-    """The calibration of `model` from its train and validation splits. The model must be in evaluation mode."""
+def num_images(splits: Splits) -> int:
+    """The number of images that a calibration looks at."""
+    return len(splits.valid or ()) + min(SAMPLE, len(splits.train))
+
+
+def calibrate(
+    model: nn.Module, splits: Splits, precision: str, done: Callable[[int], None] = lambda done: None
+) -> Calibration:
+    """The calibration of `model` from its train and validation splits. The model must be in evaluation mode.
+
+    done: called with the number of images that it has looked at.
+    """
     assert splits.valid is not None
-    logits, valid_features, labels = _look_at_all(model, splits, splits.valid, precision)
-    _, features, train_labels = _look_at_all(model, splits, _sample(splits.train), precision)
-    return Calibration(temperature.fit(logits, labels), novelty.fit(features, train_labels, valid_features))
+    valid, train = splits.valid, _sample(splits.train)
+    logits, valid_features = _look_at_all(model, splits, valid, precision, done)
+    _, features = _look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
+    return Calibration(temperature.fit(logits, valid.labels), novelty.fit(features, train.labels, valid_features))
 
 
 @torch.inference_mode()
@@ -42,14 +54,17 @@ def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, 
 
 
 def _look_at_all(
-    model: nn.Module, splits: Splits, split: Split, precision: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, features and labels of a split."""
+    model: nn.Module, splits: Splits, split: Split, precision: str, done: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and features of a split."""
     where = next(model.parameters()).device
-    batches = NormalisedBatches(splits, split, batch_size(split.source.shape[-1]), where)
-    looks = [look(model, images, precision) for images, _ in batches]
+    looks, number = [], 0
+    for images, _ in NormalisedBatches(splits, split, batch_size(split.source.shape[-1]), where):
+        looks.append(look(model, images, precision))
+        number += len(images)
+        done(number)
     logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
-    return logits, features, split.labels
+    return logits, features
 
 
 def _sample(train: Split) -> Split:

@@ -17,7 +17,6 @@ def answers(num_images=40, seed=0, known=True):
         np.array([f"{seed}/{i}.jpg" for i in range(num_images)], dtype=object),
         draw.integers(0, 256, (num_images, 3, 4, 4), dtype=np.uint8),
         probabilities,
-        0.9 * probabilities.max(axis=1) if known else None,
         distances if known else None,
         distances > LIMIT if known else None,
     )
@@ -27,7 +26,7 @@ def test_the_table_has_the_likeliest_classes_in_order():
     given = answers()
     rows = table(given, CLASSES, top_k=5)
     assert rows.columns.tolist() == [
-        *("path", "class", "confidence", "calibrated", "entropy", "distance", "unlike_training"),
+        *("path", "class", "confidence", "entropy", "distance", "unlike_training"),
         *("class_2", "probability_2", "class_3", "probability_3"),
     ]
     order = np.argsort(-given.probabilities, axis=1)
@@ -36,12 +35,12 @@ def test_the_table_has_the_likeliest_classes_in_order():
     assert np.allclose(rows[["confidence", "probability_2", "probability_3"]].sum(axis=1), 1)
     assert np.allclose(rows["entropy"], entropy(given.probabilities, axis=1))
     assert table(given, CLASSES, top_k=1).columns.tolist()[-1] == "unlike_training"
-    unknown = {"calibrated", "distance", "unlike_training"}
+    unknown = {"distance", "unlike_training"}
     assert {*table(answers(known=False), CLASSES, top_k=3).columns} == {*rows.columns} - unknown
 
 
 def test_a_certain_answer_has_no_entropy():
-    sure = Answers(np.array(["a"], dtype=object), np.zeros((1, 3, 2, 2)), np.eye(3)[:1], None, None, None)
+    sure = Answers(np.array(["a"], dtype=object), np.zeros((1, 3, 2, 2)), np.eye(3)[:1], None, None)
     assert table(sure, CLASSES, 3)["entropy"].tolist() == [0]
 
 
@@ -50,18 +49,14 @@ def test_lines_name_the_likeliest_classes_and_warn_of_unlike_images():
         np.array(["photo.jpg", "noise.png"], dtype=object),
         np.zeros((2, 3, 4, 4), np.uint8),
         np.array([[0.931, 0.04, 0.029], [0.1, 0.2, 0.7]]),
-        np.array([0.902, 0.61]),
         np.array([3.2, 51.72]),
         np.array([False, True]),
     )
     assert list(lines(given, CLASSES, LIMIT)) == [
-        "photo.jpg: cat 93.1 % (calibrated 90.2 %), then dog 4.0 %",
-        "noise.png: =emu 70.0 % (calibrated 61.0 %), then dog 20.0 %; "
-        "unlike the training images: distance 51.7, usual up to 6",
+        "photo.jpg: cat 93.1 %, then dog 4.0 %",
+        "noise.png: =emu 70.0 %, then dog 20.0 %; unlike the training images: distance 51.7, usual up to 6",
     ]
-    bare = Answers(given.paths, given.images, given.probabilities, None, None, None)
-    assert next(lines(bare, CLASSES, 0.0)) == "photo.jpg: cat 93.1 %, then dog 4.0 %"
-    alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None, None)
+    alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None)
     assert list(lines(alone, ["cat"], 0.0)) == ["photo.jpg: cat 100.0 %"]
 
 

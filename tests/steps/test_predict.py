@@ -5,12 +5,16 @@ import re
 import shutil
 from pathlib import Path
 
+import mlflow
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from pipeline.model_files import checkpoint
+from pipeline.model_files.classifier import Classifier
 from pipeline.text import shown
 from tests.conftest import Workplace
 from tests.data.test_hostile import broken, honest, write_hostile
@@ -100,15 +104,15 @@ def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
 
 def test_the_run_tells_what_it_was(workplace, tracked, photos):
     training = workplace.runs("train")[0].info.run_id
-    assert {"train.run_id": training, "checkpoint": "best", "dataset": "folder", "calibration": "here"}.items() <= (
-        tracked.data.tags.items()
-    )
+    assert {"train.run_id": training, "checkpoint": "best", "dataset": "folder"}.items() <= tracked.data.tags.items()
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["run_id"] == training
     assert tracked.data.params["images"] == str(photos / "test")
     numbers = tracked.data.metrics
     assert numbers["predict/images"] == 75 and numbers["predict/images_per_second"] > 0
     assert numbers["calibration/num_images"] == 30 * len(CLASSES)
+    of_training = workplace.runs("train")[0].data.metrics
+    assert all(of_training[name] == value for name, value in numbers.items() if name.startswith("calibration/"))
     assert numbers["calibration/nll_after"] <= numbers["calibration/nll_before"]
     note = tracked.data.tags["mlflow.note.content"]
     assert f"temperature {numbers['calibration/temperature']:.3f}" in note
@@ -116,25 +120,18 @@ def test_the_run_tells_what_it_was(workplace, tracked, photos):
         f"ECE {numbers['calibration/ece_before']:.4f} before and {numbers['calibration/ece_after']:.4f} after" in note
     )
     files = workplace.artifacts(tracked.info.run_id)
-    assert {"predictions.csv", "classes.csv", "contact_sheet.png", "calibration.safetensors", "params.json"} <= files
+    assert {"predictions.csv", "classes.csv", "contact_sheet.png", "params.json"} <= files
     assert "left_out.csv" not in files
 
 
-def test_noise_is_flagged_and_validation_is_not_and_the_calibration_is_computed_once(
-    workplace, tracked, photos, noise, read, capsys, tmp_path
-):
+def test_noise_is_flagged_and_validation_is_not(workplace, photos, noise, read, tmp_path):
     assert workplace.run("predict", images=noise, maps="true", num_shown=3) == 0
     noisy = workplace.runs("predict")[0]
     assert read("predictions.csv")["unlike_training"].mean() > 0.9
     assert noisy.data.metrics["predict/unlike_training"] > 27
     assert workplace.run("predict", images=f"{photos}/val/*/*.png", num_shown=0) == 0
     familiar = workplace.runs("predict")[0]
-    predicted = read("predictions.csv")
-    assert predicted["unlike_training"].sum() == 2  # 1 % of 150
-    for run in (noisy, familiar):
-        assert run.data.tags["calibration"] == tracked.info.run_id
-        assert run.data.metrics["calibration/temperature"] == tracked.data.metrics["calibration/temperature"]
-    assert "calibrating" not in capsys.readouterr().err
+    assert read("predictions.csv")["unlike_training"].sum() == 2  # 1 % of 150
     assert "contact_sheet.png" in workplace.artifacts(noisy.info.run_id)
     assert workplace.run("predict", images=noise, num_shown=3) == 0
     sheets = [
@@ -143,13 +140,42 @@ def test_noise_is_flagged_and_validation_is_not_and_the_calibration_is_computed_
     ]
     assert sheets[0] != sheets[1]  # with maps, and without
     assert "contact_sheet.png" not in workplace.artifacts(familiar.info.run_id)
-    # A temperature is a power of the probabilities.
-    columns = ["confidence", *(f"probability_{place}" for place in range(2, 6))]
-    powers = predicted[columns].to_numpy() ** (1 / tracked.data.metrics["calibration/temperature"])
-    assert np.allclose(predicted["calibrated"], powers[:, 0] / powers.sum(axis=1), atol=1e-4)
 
 
-LINE = r"{}: \S+ \d+\.\d % \(calibrated \d+\.\d %\), then \S+ \d+\.\d %"
+def test_predict_and_the_served_and_the_exported_model_give_the_same_calibrated_probabilities(
+    workplace, photos, read, tmp_path
+):
+    paths = sorted((photos / "test").glob("*/*.png"))
+    assert workplace.run("predict", images=photos / "test", precision="fp32", num_shown=0) == 0
+    table = read("predictions.csv").set_index("path").loc[[str(path) for path in paths]]
+    predicted = np.empty((len(paths), len(CLASSES)))
+    for place in range(1, 6):
+        name, value = ("class", "confidence") if place == 1 else (f"class_{place}", f"probability_{place}")
+        columns = [CLASSES.index(each.removeprefix("'")) for each in table[name]]
+        predicted[np.arange(len(paths)), columns] = table[value]
+
+    training = workplace.runs("train")[0]
+    (output,) = training.outputs.model_outputs
+    served = mlflow.pyfunc.load_model(workplace.client.get_logged_model(output.model_id).artifact_location)
+    answered = served.predict(pd.DataFrame({"image": [path.read_bytes() for path in paths]}))
+    np.testing.assert_allclose(answered[[f"p/{name}" for name in CLASSES]], predicted, atol=1e-6)
+
+    assert workplace.run("export") == 0
+    exported = workplace.client.download_artifacts(workplace.runs("export")[0].info.run_id, "model.onnx", str(tmp_path))
+    weights = workplace.client.download_artifacts(training.info.run_id, "weights/best.safetensors", str(tmp_path))
+    classifier = Classifier.load(Path(weights))
+    images = np.stack([classifier.read(str(path)) for path in paths])
+    (found,) = onnxruntime.InferenceSession(exported).run(None, {"images": images})
+    np.testing.assert_allclose(found, predicted, atol=1e-6)
+
+    # A temperature is a power of the probabilities: without it, they would be others.
+    fitted = training.data.metrics["calibration/temperature"]
+    assert classifier.temperature == fitted and abs(fitted - 1) > 0.05
+    bare = Classifier(classifier.model, classifier.description).probabilities(images) ** (1 / fitted)
+    np.testing.assert_allclose(bare / bare.sum(axis=1, keepdims=True), predicted, atol=1e-6)
+
+
+LINE = r"{}: \S+ \d+\.\d %, then \S+ \d+\.\d %"
 
 
 def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tracked, photos, noise, capsys):
@@ -177,15 +203,6 @@ def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, pho
     assert out.count("\n") == 1 and err == f"photos {told}\n"
     assert workplace.run("predict", images=tmp_path, num_shown=0) == 0
     assert told in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
-
-
-def test_the_first_answer_of_a_training_keeps_its_calibration(workplace, photos, capsys):
-    for _ in range(2):
-        assert workplace.run("predict", photos / "test/0", checkpoint="last") == 0
-    kept = [run for run in workplace.runs("predict") if run.data.tags["checkpoint"] == "last"]
-    assert [run.data.tags["calibration"] for run in kept] == ["here"]
-    assert "Calibration" in kept[0].data.tags["mlflow.note.content"]
-    assert capsys.readouterr().err.count("calibrating training") == 1
 
 
 @pytest.mark.parametrize(
@@ -236,47 +253,33 @@ def test_without_one_readable_image_the_run_fails_and_names_them(workplace, trac
     assert read("left_out.csv")["file"].tolist() == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
 
 
-def test_a_calibration_that_cannot_be_used_is_computed_again(workplace, tracked, photos, capsys):
-    keeping = [run for run in workplace.runs("predict") if run.data.tags.get("calibration") == "here"]
-    paths = [Path(run.info.artifact_uri.removeprefix("file://"), "calibration.safetensors") for run in keeping]
-    kept = {path: path.read_bytes() for path in paths}
-    try:
-        for path in paths:
-            path.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
-        assert workplace.run("predict", images=photos / "test/0", num_shown=0) == 0
-    finally:
-        for path, content in kept.items():
-            path.write_bytes(content)
-    err = capsys.readouterr().err
-    assert "cannot be used and is computed again" in err and "calibrating training" in err
-    newest = workplace.runs("predict")[0]
-    assert newest.data.tags["calibration"] == "here"
-    again, first = (run.data.metrics["calibration/temperature"] for run in (newest, tracked))
-    assert again == pytest.approx(first)
-
-
-def test_without_the_training_s_images_predictions_go_on_and_say_so(workplace, photos, tmp_path, capsys, read):
-    training = workplace.runs("train")[0].info.run_id
-    for run in workplace.runs("predict"):
-        workplace.client.delete_run(run.info.run_id)
+def test_no_training_image_is_needed(workplace, photos, tmp_path, read):
+    kept = shutil.copytree(photos / "test/0", tmp_path / "kept")
     unplugged = photos.with_name("unplugged")
     photos.rename(unplugged)
     try:
-        assert workplace.run("predict", images=unplugged / "test/0", run_id=training, num_shown=2) == 0
+        for checkpoint_name in ("best", "last"):
+            assert workplace.run("predict", images=kept, checkpoint=checkpoint_name, num_shown=2) == 0
+            assert {"distance", "unlike_training"} <= {*read("predictions.csv").columns}
+            assert "temperature" in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
     finally:
         unplugged.rename(photos)
-    err = capsys.readouterr().err
-    assert "neither calibrated nor compared with the training images: data_dir=" in err
-    assert not {"calibrated", "distance", "unlike_training"} & {*read("predictions.csv").columns}
-    assert workplace.runs("predict")[0].data.tags["calibration"] == "none"
-    # Back again, it is calibrated; elsewhere, by data_dir.
-    elsewhere = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
-    photos.rename(unplugged)
+
+
+def test_weights_of_an_earlier_version_answer_without_calibration_and_say_so(workplace, photos, read, capsys):
+    artifacts = workplace.runs("train")[0].info.artifact_uri.removeprefix("file://")
+    path = Path(artifacts, "weights/best.safetensors")
+    kept = path.read_bytes()
+    tensors, described = checkpoint.load(path)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("calibration/")}
+    checkpoint.save(path, own, {name: value for name, value in described.items() if name != "calibration"})
     try:
-        assert workplace.run("predict", images=elsewhere / "test/0", data_dir=elsewhere, num_shown=0) == 0
+        assert workplace.run("predict", images=photos / "test/0", num_shown=0) == 0
     finally:
-        unplugged.rename(photos)
-    assert {"calibrated", "distance", "unlike_training"} <= {*read("predictions.csv").columns}
+        path.write_bytes(kept)
+    assert "neither calibrated nor compared with the training images" in capsys.readouterr().err
+    assert not {"distance", "unlike_training"} & {*read("predictions.csv").columns}
+    assert "not calibrated" in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
 
 
 def test_a_training_without_validation_says_so(photos, tmp_path, capsys):

@@ -1,0 +1,76 @@
+"""The calibration of a network in its weights file: some tensors beside the weights, and a part of the description."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from pipeline.results.novelty import Familiar
+from pipeline.results.temperature import HIGHEST, LOWEST, Temperature
+from pipeline.training.calibration import Calibration
+
+KEY = "calibration"  # in the description
+PREFIX = "calibration/"  # of its tensors' names; no module of a network has a slash in its name
+
+
+class _Numbers(BaseModel):
+    """The numbers that belong to the tensors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    temperature: Temperature | None
+    limit: float = Field(ge=0)
+
+
+def tensors(calibration: Calibration) -> dict[str, Tensor]:
+    """The arrays of `calibration`, by the names that they have in a weights file."""
+    familiar = calibration.familiar
+    arrays = {"whitening": familiar.whitening, "means": familiar.means}
+    return {PREFIX + name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def described(calibration: Calibration) -> dict[str, Any]:
+    """The numbers of `calibration`, as plain data."""
+    fitted = calibration.temperature
+    numbers = {"temperature": None if fitted is None else asdict(fitted), "limit": calibration.familiar.limit}
+    return {KEY: numbers}
+
+
+def apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a weights file in two parts: those of the network, and those of its calibration."""
+    own = {name: tensor for name, tensor in state.items() if name.startswith(PREFIX)}
+    return {name: tensor for name, tensor in state.items() if name not in own}, own
+
+
+def parse(own: Mapping[str, Tensor], description: Mapping[str, Any]) -> Calibration | None:
+    """The calibration in a file with the tensors `own` and `description`; None if the file has none.
+
+    Raises ValueError if the two do not fit together.
+    """
+    if KEY not in description and not own:
+        return None
+    try:
+        numbers = _Numbers.model_validate(description[KEY])
+        if numbers.temperature is not None and not LOWEST <= numbers.temperature.value <= HIGHEST:
+            raise ValueError(f"its temperature is not between {LOWEST} and {HIGHEST}")
+        whitening, means = own[f"{PREFIX}whitening"].numpy(), own[f"{PREFIX}means"].numpy()
+        if not whitening.dtype == means.dtype == np.float32:
+            raise ValueError("its tensors are not float32")
+        if whitening.ndim != 2 or means.ndim != 2 or len({*whitening.shape, means.shape[1]}) != 1 or not len(means):
+            raise ValueError("the shapes of its tensors do not match")
+    except (ValidationError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"its calibration cannot be used: {reason}") from None
+    return Calibration(numbers.temperature, Familiar(whitening, means, numbers.limit))
+
+
+def numbers(calibration: Calibration) -> dict[str, float]:
+    """The numbers of a calibration, by metric name."""
+    fitted = {} if calibration.temperature is None else asdict(calibration.temperature)
+    fitted["temperature"] = fitted.pop("value", None)
+    values = {**fitted, "distance_limit": calibration.familiar.limit}
+    return {f"calibration/{name}": value for name, value in values.items() if value is not None}
