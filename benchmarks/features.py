@@ -41,7 +41,7 @@ def probe(laps: Laps, folder: str) -> None:
             splits, model = recipe.splits, recipe.model(params.seed)
             for part in (splits.train, splits.valid, splits.test):
                 if part is not None:
-                    done += len(features.of_split(model, splits, part, recipe.precision, recipe.backbone))
+                    done += len(features.of_split(model, splits, part, recipe.precision, recipe.backbone).of_head)
         laps(done)
 
 

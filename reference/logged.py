@@ -27,7 +27,7 @@ MODULES = {
     "probe": ("steps/outputs.py",),
     "sweep": ("steps/sweep.py",),
     "train": ("steps/train.py", "steps/outputs.py"),
-    "evaluate": ("steps/evaluate.py",),
+    "evaluate": ("steps/evaluate.py", "steps/unsure.py"),
     "explain": ("steps/explain.py",),
     "predict": ("steps/predict.py", "steps/contact_sheet.py"),
     "report": ("steps/report.py",),
@@ -90,6 +90,8 @@ FILES = {
         "precision_recall.png": "the same as curves",
         "reliability.csv": "confidence against accuracy, in bins",
         "reliability.png": "the same as a chart",
+        "risk_coverage.csv": "errors against the share of images that is answered",
+        "risk_coverage.png": "the same as a curve",
         "misclassified.png": "images that the network got wrong, the most confident first",
         "thumbnails.csv": "what the small images of the report show",
         "thumbnails.webp": "these small images in one file",
@@ -107,7 +109,7 @@ FILES = {
         "explain/randomisation.png": "the same as a curve",
     },
     "predict": {
-        "predictions.csv": "each image: class, calibrated probability, entropy, distance, next classes",
+        "predictions.csv": "each image: class, calibrated probability, entropy, distance, unsure, unlike, next classes",
         "classes.csv": "the number of images predicted as each class",
         "left_out.csv": "files that cannot be read, with the reason (only if there are any)",
         "contact_sheet.png": "the images to doubt first",
@@ -166,7 +168,7 @@ METRICS = {
         "cv/accuracy, cv/accuracy_low, cv/accuracy_high": "cross-validated accuracy on the train images, and interval",
         "weights/best_epoch": "1",
         "weights/best_valid_accuracy": "accuracy on the validation images",
-        "calibration/*": "temperature, calibration error before and after, distance limit",
+        "calibration/*": "temperature, calibration error before and after, limits, coverage",
     },
     "sweep": {
         "sweep/best_*": "the best value of the first objective",
@@ -180,7 +182,7 @@ METRICS = {
         "images_per_second": "speed of each epoch",
         "weights/best_epoch": "the epoch whose weights are kept as the best",
         "weights/best_valid_accuracy": "its accuracy on the validation images",
-        "calibration/*": "temperature, calibration error before and after, distance limit: of the best weights",
+        "calibration/*": "temperature, calibration error before and after, limits, coverage: of the best weights",
         "system/*": "load of processor, memory and graphics cards; `system/state_seconds` to keep the state",
     },
     "evaluate": {
@@ -191,6 +193,9 @@ METRICS = {
         "test/top*_accuracy": "share of images whose class is among the k likeliest",
         "test/loss, test/macro_f1, test/balanced_accuracy": "cross entropy; mean F1 and mean recall of the classes",
         "test/mean_average_precision": "mean over the classes",
+        "test/coverage": "share of the test images of which the network is sure",
+        "test/sure_error, test/sure_error_low, test/sure_error_high": "share of them that is wrong, with 95 % interval",
+        "test/risk_coverage_area": "area under the curve of errors over coverage",
         "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
     },
     "explain": {
@@ -205,7 +210,7 @@ METRICS = {
     },
     "predict": {
         "predict/images, predict/left_out": "images answered for, and files that cannot be read",
-        "predict/unlike_training": "images unlike the training images",
+        "predict/unsure, predict/unlike": "unsure answers, and images unlike the training images",
         "predict/images_per_second": "speed",
         "calibration/*": "those of the training",
     },

@@ -24,6 +24,7 @@ TITLES = {
     "SeriesParams": "Seeds and resuming",
     "LadderParams": "Range test",
     "SweepParams": "Sweep",
+    "RejectionParams": "Unsure answers",
     "TrainingRunParams": "Finished training",
     "TrainedModelParams": "Images of a finished training",
     "EvaluationParams": "Evaluation",

@@ -7,6 +7,7 @@ from pipeline import data
 from pipeline.history import lookup
 from pipeline.model_files.classifier import Classifier
 from pipeline.params import DataParams, NetworkParams, TrainedModelParams, TrainParams
+from pipeline.params.base import RejectionParams
 from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
@@ -63,6 +64,8 @@ def find_model(params: NetworkParams) -> TrainedModel:
     with store.scratch() as folder:
         weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
         classifier = Classifier.load(weights, where)
+    if isinstance(params, RejectionParams):
+        classifier = classifier.rejecting(params.reject_above_error)
     precision = device.choose_precision(params.precision, where)
     log.info(device.chosen(params, where, precision))
     is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"

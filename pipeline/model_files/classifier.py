@@ -1,15 +1,16 @@
 """A trained network with everything needed to use it. Its weights file is enough to rebuild it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Self
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from pipeline import models
@@ -20,7 +21,7 @@ from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.settings import message
-from pipeline.training.calibration import Calibration
+from pipeline.training.calibration import Calibration, look
 
 PerChannel = tuple[float, float, float]
 
@@ -67,6 +68,16 @@ def parse(described: Any) -> Description:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The answers of a classifier for n images. All but probabilities are None if there is no calibration."""
+
+    probabilities: np.ndarray  # (n, C) float64, calibrated if there is a calibration
+    unsure: np.ndarray | None = None  # (n,) bool: too little confidence
+    distances: np.ndarray | None = None  # (n,) distance from the training images, in feature space
+    unlike: np.ndarray | None = None  # (n,) bool: too far from the training images
+
+
+@dataclass(frozen=True)
 class Classifier:
     """`model` takes normalised images and returns logits in the order of `classes`; see `description` for both."""
 
@@ -85,6 +96,12 @@ class Classifier:
         fitted = self.calibration.temperature if self.calibration is not None else None
         return 1.0 if fitted is None else fitted.value
 
+    def rejecting(self, most_error: float | Literal["auto"]) -> Self:
+        """This classifier with another `most_error` in its calibration, if it has one; `auto` leaves it as it is."""
+        if self.calibration is None or most_error == "auto":
+            return self
+        return replace(self, calibration=replace(self.calibration, most_error=most_error))
+
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8, normalised for the network: float32."""
         return augmentation.normalise(images, self.description.mean, self.description.std)
@@ -98,20 +115,35 @@ class Classifier:
         image = decode(source, size + 2 * margin, self.description.resize, self.description.interpolation)
         return image[:, margin : margin + size, margin : margin + size]
 
-    @torch.inference_mode()
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Calibrated class probabilities (N, C) float32 of images (N, 3, H, W) uint8."""
+    def answer(self, images: np.ndarray, precision: str = "fp32") -> Answered:
+        """The answers for images (N, 3, H, W) uint8, computed in `precision` (fp32 or bf16)."""
         where = next(self.model.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
-        batches = pixels.split(batch_size(pixels.shape[-1]))
-        logits = torch.cat([self.model(self.normalise(batch.to(where))).cpu() for batch in batches])
-        return (logits / self.temperature).softmax(1).numpy()
+        batches = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8)).split(batch_size(images.shape[-1]))
+        looks = [look(self.model, self.normalise(batch.to(where)), precision) for batch in batches]
+        logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
+        probabilities = softmax(logits.astype(np.float64) / self.temperature, axis=1)
+        if self.calibration is None:
+            return Answered(probabilities)
+        unsure = probabilities.max(axis=1) < self.calibration.threshold
+        distances = self.calibration.familiar.distances(features)
+        return Answered(probabilities, unsure, distances, self.calibration.familiar.unlike(distances))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated class probabilities (N, C) float64 of images (N, 3, H, W) uint8."""
+        return self.answer(images).probabilities
 
     def table(self, images: np.ndarray) -> pd.DataFrame:
-        """One row per image: `class`, and the probability `p/<name>` of every class."""
-        probabilities = self.probabilities(images)
-        table = pd.DataFrame(probabilities, columns=[f"p/{name}" for name in self.classes])
-        table.insert(0, "class", np.array(self.classes, dtype=object)[probabilities.argmax(1)])
+        """One row per image: `class`, and the calibrated probability `p/<name>` of every class.
+
+        With a calibration, also `unsure`, whether the probability is below the threshold of the calibration, and
+        `unlike`, whether the image is unlike the training images.
+        """
+        answered = self.answer(images)
+        table = pd.DataFrame(answered.probabilities, columns=[f"p/{name}" for name in self.classes])
+        table.insert(0, "class", np.array(self.classes, dtype=object)[answered.probabilities.argmax(1)])
+        if answered.unsure is not None and answered.unlike is not None:
+            table.insert(1, "unsure", answered.unsure)
+            table.insert(2, "unlike", answered.unlike)
         return table
 
     @staticmethod

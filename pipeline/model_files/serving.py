@@ -43,7 +43,7 @@ class ServedClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per image: `class`, and `p/<name>` for every class.
+        """One row per image: `class`, `unsure`, `unlike`, and `p/<name>` for every class; see `Classifier.table`.
 
         `model_input` is images (N, 3, H, W) of whole numbers from 0 to 255, or a table with one column, `image`, of
         image files of any size, as bytes or base64 text. Raises MlflowException for anything else, which a server

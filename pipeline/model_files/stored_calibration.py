@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pipeline.results.novelty import Familiar
+from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import HIGHEST, LOWEST, Temperature
 from pipeline.training.calibration import Calibration
 
@@ -23,21 +24,24 @@ class _Numbers(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     temperature: Temperature | None
+    scale: float = Field(gt=0)
     limit: float = Field(ge=0)
+    most_error: float = Field(gt=0, lt=1)
 
 
 def tensors(calibration: Calibration) -> dict[str, Tensor]:
     """The arrays of `calibration`, by the names that they have in a weights file."""
-    familiar = calibration.familiar
-    arrays = {"whitening": familiar.whitening, "means": familiar.means}
+    familiar, outcomes = calibration.familiar, calibration.outcomes
+    arrays = {"means": familiar.means, "directions": familiar.directions}
+    arrays |= {"confidence": outcomes.confidence, "correct": outcomes.correct}
     return {PREFIX + name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def described(calibration: Calibration) -> dict[str, Any]:
     """The numbers of `calibration`, as plain data."""
-    fitted = calibration.temperature
-    numbers = {"temperature": None if fitted is None else asdict(fitted), "limit": calibration.familiar.limit}
-    return {KEY: numbers}
+    fitted, familiar = calibration.temperature, calibration.familiar
+    limits = {"scale": familiar.scale, "limit": familiar.limit, "most_error": calibration.most_error}
+    return {KEY: {"temperature": None if fitted is None else asdict(fitted), **limits}}
 
 
 def apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -57,15 +61,21 @@ def parse(own: Mapping[str, Tensor], description: Mapping[str, Any]) -> Calibrat
         numbers = _Numbers.model_validate(description[KEY])
         if numbers.temperature is not None and not LOWEST <= numbers.temperature.value <= HIGHEST:
             raise ValueError(f"its temperature is not between {LOWEST} and {HIGHEST}")
-        whitening, means = own[f"{PREFIX}whitening"].numpy(), own[f"{PREFIX}means"].numpy()
-        if not whitening.dtype == means.dtype == np.float32:
+        means, directions = own[f"{PREFIX}means"].numpy(), own[f"{PREFIX}directions"].numpy()
+        if not means.dtype == directions.dtype == np.float32:
             raise ValueError("its tensors are not float32")
-        if whitening.ndim != 2 or means.ndim != 2 or len({*whitening.shape, means.shape[1]}) != 1 or not len(means):
+        if means.ndim != 2 or directions.ndim != 2 or means.shape[1] != len(directions) or not len(means):
             raise ValueError("the shapes of its tensors do not match")
+        confidence, correct = own[f"{PREFIX}confidence"].numpy(), own[f"{PREFIX}correct"].numpy()
+        if confidence.dtype != np.float64 or correct.dtype != np.bool_:
+            raise ValueError("its outcomes are not float64 and bool")
+        if confidence.ndim != 1 or confidence.shape != correct.shape or not len(correct):
+            raise ValueError("the shapes of its outcomes do not match")
     except (ValidationError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"its calibration cannot be used: {reason}") from None
-    return Calibration(numbers.temperature, Familiar(whitening, means, numbers.limit))
+    familiar = Familiar(means, directions, numbers.scale, numbers.limit)
+    return Calibration(numbers.temperature, familiar, Outcomes(confidence, correct), numbers.most_error)
 
 
 def numbers(calibration: Calibration) -> dict[str, float]:
@@ -73,4 +83,7 @@ def numbers(calibration: Calibration) -> dict[str, float]:
     fitted = {} if calibration.temperature is None else asdict(calibration.temperature)
     fitted["temperature"] = fitted.pop("value", None)
     values = {**fitted, "distance_limit": calibration.familiar.limit}
+    if np.isfinite(calibration.threshold):
+        values["threshold"] = calibration.threshold
+    values["coverage"] = calibration.outcomes.numbers(calibration.threshold)["coverage"]
     return {f"calibration/{name}": value for name, value in values.items() if value is not None}

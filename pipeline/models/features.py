@@ -1,26 +1,33 @@
-"""Takes features from a network: from a layer two thirds of the way to the logits, and from the input of the head."""
+"""Takes features from a network: from the input of its last stage, and from the input of its head."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.stages import head
+from pipeline.models.stages import head, stages
 
 
 def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, C) for `images` as the model takes them, and features (B, D) float32 from inside the network.
 
-    The first features are the input of the head, averaged over its positions, if any. The others are each channel's
-    mean and standard deviation over the positions of the input of `inner(model)`. They are needed because the last
-    features only separate the classes: there, images of no class often look as if they had one. Raises ValueError for a
-    model without a head.
+    Raises ValueError for a model without a head.
+    """
+    logits, of_head, of_stage = inside(model, images)
+    return logits, joined(of_head, of_stage)
+
+
+def inside(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, C), and the inputs of the head (B, D) and of the last stage (B, E), averaged over their positions.
+
+    Both inputs are float32. E is 0 for a network without such a stage.
     """
     last, before = head(model)[1], inner(model)
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(layer: nn.Module, inputs: Any) -> None:
-        kept[layer] = _positions_last(layer, inputs[0].float())
+        kept[layer] = _positions_last(layer, inputs[0].float()).mean(2)
 
     handles = [layer.register_forward_pre_hook(keep) for layer in (last, before) if layer is not None]
     try:
@@ -28,17 +35,29 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    parts = [kept[last].mean(2)]
-    if before is not None:
-        parts += [kept[before].mean(2), kept[before].std(2, correction=0)]
-    return logits, torch.cat(parts, dim=1)
+    of_head = kept[last]
+    # A network may have a layer that only a training calls.
+    return logits, of_head, of_head[:, :0] if before is None else kept.get(before, of_head[:, :0])
+
+
+def joined(of_head: Tensor, of_stage: Tensor) -> Tensor:
+    """Features (B, D + E) from the two inputs, each scaled to length 1.
+
+    The input of the head alone would not do: it only separates the classes, and images of no class often look as if
+    they had one.
+    """
+    return torch.cat([F.normalize(of_head, dim=1), F.normalize(of_stage, dim=1)], dim=1)
 
 
 def inner(model: nn.Module) -> nn.Module | None:
-    """The convolution or layer norm two thirds of the way through `model`; None for a network that has neither."""
+    """The convolution or layer norm that the last stage with one begins with; None for a network that has neither."""
     # Only these exact types: subclasses may have their channels elsewhere. Not all linear layers are called as modules.
-    layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.LayerNorm)]
-    return layers[2 * len(layers) // 3] if layers else None
+    for stage in reversed(stages(model)):
+        for part in stage.modules:
+            for layer in part.modules():
+                if type(layer) in (nn.Conv2d, nn.LayerNorm):
+                    return layer
+    return None
 
 
 def _positions_last(layer: nn.Module, values: Tensor) -> Tensor:

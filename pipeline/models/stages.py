@@ -48,7 +48,8 @@ def stages(model: nn.Module) -> list[Stage]:
             is_open = is_bare
         found[-1].modules.extend([*feeding, part])
         feeding.clear()
-    found[0].parameters.extend(loose)
+    for first in found[:1]:
+        first.parameters.extend(loose)
     return found
 
 

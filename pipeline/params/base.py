@@ -41,6 +41,14 @@ class Params(Declared):
     )
 
 
+class RejectionParams(Params):
+    reject_above_error: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="answers of little confidence are unsure, so that of the others at most this share was wrong on "
+        "validation; auto: 0.02, or as in the training",
+    )
+
+
 @dataclass(frozen=True)
 class Like:
     """For annotations: text must fully match `pattern`. The message for any other text is "should be" and `words`."""

@@ -10,6 +10,7 @@ from pipeline.params.base import (
     OF_A_RUN,
     Like,
     Params,
+    RejectionParams,
     RunId,
     absolute,
     comma_separated,
@@ -33,7 +34,7 @@ class TrainingRunParams(Params):
     )
 
 
-class EvaluationParams(TrainingRunParams):
+class EvaluationParams(TrainingRunParams, RejectionParams):
     views: Annotated[Literal[1, 2, 6], BeforeValidator(integer)] = Field(
         1, description="also evaluate the mean over views of each image: 2 adds its mirror image, 6 also shifted images"
     )
@@ -89,7 +90,7 @@ class ExportParams(TrainedModelParams, FileFormatParams):
     """Writes a trained model to one file for other programs, and checks the file on the CPU."""
 
 
-class PredictParams(NetworkParams):
+class PredictParams(NetworkParams, RejectionParams):
     """Predicts the classes of images without labels: one line per photo on the terminal, or a run with a table."""
 
     images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg'; makes a run with a table")

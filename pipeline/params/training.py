@@ -10,6 +10,7 @@ from pipeline.params.base import (
     OF_A_RUN,
     Like,
     Params,
+    RejectionParams,
     check_database_url,
     comma_separated,
     from_json,
@@ -43,7 +44,7 @@ class StudyParams(Params):
         return without_passwords(storage)
 
 
-class TrainParams(RecipeParams, StudyParams):
+class TrainParams(RecipeParams, StudyParams, RejectionParams):
     """The parameters of a OneCycle training."""
 
     from_study: str = Field("", description="use the parameters and best values of this study, unless given here")
@@ -152,7 +153,7 @@ class LrRangeParams(TrainParams, LadderParams):
     """Range test: suggests a peak learning rate for a training with these parameters."""
 
 
-class ProbeParams(RecipeParams):
+class ProbeParams(RecipeParams, RejectionParams):
     """Fits a linear probe, logistic regression on the features of a pretrained network, in seconds."""
 
 

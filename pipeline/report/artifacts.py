@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "most_confused.csv": ("true", "predicted"),
         "per_class.csv": ("class",),
         "reliability.csv": (),
+        "risk_coverage.csv": (),
         "thumbnails.csv": ("name", "true", "predicted"),
     },
     "explain": {
@@ -49,6 +50,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "most_confused.csv": ("true", "predicted", "count", "share_of_true"),
     "per_class.csv": ("class", "precision", "recall", "f1", "support"),
     "reliability.csv": ("low", "high", "confidence", "accuracy", "count"),
+    "risk_coverage.csv": ("threshold", "coverage", "error", "error_low", "error_high"),
     "thumbnails.csv": ("name", "true", "predicted", "confidence", "left", "top", "side"),
     "explain/images.csv": ("image", "kind", "true", "predicted", "confidence", "left", "top", "side"),
     "explain/maps.csv": ("image", "kind", "map", "blank"),

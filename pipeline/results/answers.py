@@ -11,11 +11,12 @@ from scipy.special import entr
 
 @dataclass(frozen=True)
 class Answers:
-    """The predictions for n images. `distances` and `unlike` are None if there is no calibration."""
+    """The predictions for n images. The last three are None if there is no calibration."""
 
     paths: np.ndarray  # (n,) texts
     images: np.ndarray  # (n, 3, S, S) uint8
     probabilities: np.ndarray  # (n, C), calibrated if there is a calibration
+    unsure: np.ndarray | None  # (n,) bool: too little confidence
     distances: np.ndarray | None  # (n,) distance from the training images, in feature space
     unlike: np.ndarray | None  # (n,) bool: too far from the training images
 
@@ -34,7 +35,7 @@ class Answers:
 
 
 def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
-    """One row per image: path, class, confidence, entropy (nats), distance, unlike_training, and more.
+    """One row per image: path, class, confidence, unsure, entropy (nats), distance, unlike, and more.
 
     The further classes are class_2, probability_2 and so on, up to `top_k`. Unknown values have no column.
     """
@@ -43,9 +44,10 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
         "path": answers.paths,
         "class": _names(likeliest[:, 0], classes),
         "confidence": probabilities[:, 0],
+        "unsure": answers.unsure,
         "entropy": entr(answers.probabilities).sum(axis=1),
         "distance": answers.distances,
-        "unlike_training": answers.unlike,
+        "unlike": answers.unlike,
     }
     for place in range(1, likeliest.shape[1]):
         columns[f"class_{place + 1}"] = _names(likeliest[:, place], classes)
@@ -61,10 +63,10 @@ def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[st
             f"{classes[known]} {100 * probability:.1f} %"
             for known, probability in zip(likeliest[row], probabilities[row], strict=True)
         )
-        warning = ""
+        warning = "; unsure" if answers.unsure is not None and answers.unsure[row] else ""
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
             far = f"distance {answers.distances[row]:.3g}, usual up to {limit:.3g}"
-            warning = f"; unlike the training images: {far}"
+            warning += f"; unlike the training images: {far}"
         yield f"{path}: {', then '.join(named)}{warning}"
 
 
@@ -73,13 +75,14 @@ class Tally:
 
     def __init__(self, num_classes: int, num_shown: int) -> None:
         self.counts = np.zeros(num_classes, np.int64)  # images predicted for each class
-        self.num_unlike = 0
+        self.num_unsure = self.num_unlike = 0
         self.shown: Answers | None = None
         self._num_shown = num_shown
 
     def add(self, answers: Answers) -> None:
         """Adds `answers` to the summary."""
         self.counts += np.bincount(answers.predicted, minlength=len(self.counts))
+        self.num_unsure += 0 if answers.unsure is None else int(answers.unsure.sum())
         self.num_unlike += 0 if answers.unlike is None else int(answers.unlike.sum())
         first = most_doubtful(answers, self._num_shown)
         self.shown = first if self.shown is None else most_doubtful(_joined(self.shown, first), self._num_shown)

@@ -14,8 +14,9 @@ from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.tta import Views
 from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
-from pipeline.results import dependence, metrics, plots, sprite
+from pipeline.results import dependence, metrics, plots, rejection, sprite
 from pipeline.results.arms import Arm, judge
+from pipeline.steps import unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.update import predict
@@ -104,6 +105,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     groups = dependence.numbers(group_names)
     summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
     summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
+    outcomes = rejection.of(probabilities, labels)
+    of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, name)
+    summary |= of_unsure
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -139,7 +143,8 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
-        f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration){views_in_words}"
+        f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
+        f"{unsure_in_words}{views_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)

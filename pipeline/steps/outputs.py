@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from pipeline.data.tree import in_words
 from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models import weights as starting_weights
+from pipeline.params.base import RejectionParams
 from pipeline.progress import meter, say
+from pipeline.results.rejection import MOST_ERROR
 from pipeline.tracking.run import Run
 from pipeline.training import calibration, device
 from pipeline.training.calibration import Calibration
@@ -46,7 +48,12 @@ def describe_input(run: Run, recipe: Recipe) -> None:
         say(f"warning: {len(splits.valid)} validation images are few: all that they choose or calibrate is uncertain")
 
 
-def calibrate(recipe: Recipe, model: nn.Module) -> Calibration | None:
+def most_error(params: RejectionParams) -> float:
+    """The share of sure answers that may be wrong on validation."""
+    return MOST_ERROR if params.reject_above_error == "auto" else params.reject_above_error
+
+
+def calibrate(recipe: Recipe, model: nn.Module, params: RejectionParams) -> Calibration | None:
     """The calibration of `model`, which it puts into evaluation mode; None without validation images."""
     splits = recipe.splits
     if splits.valid is None:
@@ -56,7 +63,7 @@ def calibrate(recipe: Recipe, model: nn.Module) -> Calibration | None:
         def done(images: int) -> None:
             progress.at(images, lambda: f"images {images:,}")
 
-        return calibration.calibrate(model.eval(), splits, recipe.precision, done)
+        return calibration.calibrate(model.eval(), splits, recipe.precision, most_error(params), done)
 
 
 def log_weights(

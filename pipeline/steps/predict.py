@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.special import softmax
 
 from pipeline.data import image_files
 from pipeline.data.batches import batch_size
@@ -16,13 +14,13 @@ from pipeline.data.tree import in_words
 from pipeline.history import trained_model
 from pipeline.history.trained_model import TrainedModel
 from pipeline.model_files import stored_calibration
-from pipeline.model_files.classifier import Classifier
+from pipeline.model_files.classifier import Answered
 from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
 from pipeline.results import answers
 from pipeline.results.answers import Answers, Tally
 from pipeline.steps.step import Result, Step, tracked
-from pipeline.training.calibration import Calibration, look
+from pipeline.training.calibration import Calibration
 
 NAMED_CLASSES = 5  # at most, in the summary
 LEFT_OUT = "named in left_out.csv"
@@ -92,7 +90,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
 def _predict(network: TrainedModel, found: Found) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
     """Answers batch by batch, if there are any, and the files of each batch that cannot be read, with the reason."""
     classifier = network.classifier
-    described, where = classifier.description, next(classifier.model.parameters()).device
+    described = classifier.description
     batches = image_files.read(
         found.paths,
         described.image_size,
@@ -105,18 +103,14 @@ def _predict(network: TrainedModel, found: Found) -> Iterator[tuple[Answers | No
     for batch in batches:
         given = None
         if len(batch.images):
-            pixels = classifier.normalise(torch.from_numpy(batch.images).to(where))
-            given = _answers(classifier, batch, *look(classifier.model, pixels, network.precision))
+            answered = classifier.answer(batch.images, network.precision)
+            given = _with_images(batch, answered)
         yield given, batch.left_out
 
 
-def _answers(classifier: Classifier, batch: Batch, logits: np.ndarray, features: np.ndarray) -> Answers:
-    distances = unlike = None
-    if classifier.calibration is not None:
-        distances = classifier.calibration.familiar.distances(features)
-        unlike = classifier.calibration.familiar.unlike(distances)
-    probabilities = softmax(logits.astype(np.float64) / classifier.temperature, axis=1)
-    return Answers(np.array(batch.paths, dtype=object), batch.images, probabilities, distances, unlike)
+def _with_images(batch: Batch, answered: Answered) -> Answers:
+    paths = np.array(batch.paths, dtype=object)
+    return Answers(paths, batch.images, answered.probabilities, answered.unsure, answered.distances, answered.unlike)
 
 
 def _calibration(network: TrainedModel) -> Calibration | None:
@@ -149,6 +143,13 @@ def _quality(known: Calibration) -> str:
     )
 
 
+def _threshold(known: Calibration) -> str:
+    """What makes an answer unsure, in words."""
+    if not np.isfinite(known.threshold):
+        return f"all: no confidence had errors of at most {known.most_error:.1%} on validation"
+    return f"below {known.threshold:.1%}: from there on, at most {known.most_error:.1%} were wrong on validation"
+
+
 def _conclude(
     step: Step,
     network: TrainedModel,
@@ -166,8 +167,9 @@ def _conclude(
     if known is None:
         parts.append("not calibrated")
     else:
-        numbers["predict/unlike_training"] = tally.num_unlike
-        parts += [f"{tally.num_unlike:,} unlike the training images", _quality(known)]
+        numbers |= {"predict/unsure": tally.num_unsure, "predict/unlike": tally.num_unlike}
+        unsure = f"{tally.num_unsure:,} unsure ({_threshold(known)})"
+        parts += [unsure, f"{tally.num_unlike:,} unlike the training images", _quality(known)]
     if counts := in_words(passed_over):
         parts.append(f"left out: {counts}")
     result = "; ".join(parts)

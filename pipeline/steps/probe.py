@@ -17,7 +17,9 @@ from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.training import features, probe
+from pipeline.training import calibration, features, probe
+from pipeline.training.calibration import Calibration
+from pipeline.training.features import Features
 from pipeline.training.probe import Probe
 from pipeline.training.recipe import Recipe
 
@@ -36,27 +38,38 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
         outputs.describe_input(step.run, recipe)
         model = recipe.model(params.seed)
         probe.check(model)
-        head, numbers = _fit(recipe, model)
+        head, numbers, calibrated = _fit(recipe, model, outputs.most_error(params))
         probe.put(model, head)
         step.run.metrics(numbers, step=EPOCH)
-        return _conclude(step, recipe, model, head, numbers)
+        return _conclude(step, recipe, model, head, numbers, calibrated)
 
 
-def _fit(recipe: Recipe, model: nn.Module) -> tuple[Probe, dict[str, float]]:
-    """The head, and its loss and accuracy on the train and validation images, keyed by metric name."""
+def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, dict[str, float], Calibration | None]:
+    """The head, its loss and accuracy on the train and validation images, keyed by metric name, and its calibration.
+
+    most_error: see `Calibration`.
+    """
     splits = recipe.splits
     parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
     with meter("probe", sum(map(len, parts.values()))) as progress:
-        found = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
+        both = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
+    found = {name: each.of_head for name, each in both.items()}
     labels = {name: part.labels for name, part in parts.items()}
     head = probe.fit(found["train"], labels["train"], found.get("valid"), labels.get("valid"), len(splits.classes))
     say(f"probe: strength {head.strength:g}, by {head.chosen_by}")
+    logits = {name: values @ head.weight.T + head.bias for name, values in found.items()}
     numbers = {
         f"{name}/{metric}": value
-        for name, values in found.items()
-        for metric, value in _numbers(values @ head.weight.T + head.bias, labels[name]).items()
+        for name, values in logits.items()
+        for metric, value in _numbers(values, labels[name]).items()
     }
-    return head, numbers | _cross_validated(head, labels["train"])
+    calibrated = None
+    if "valid" in both:
+        train, valid = both["train"], both["valid"]
+        calibrated = calibration.of_features(
+            logits["valid"], valid, labels["valid"], train, labels["train"], most_error
+        )
+    return head, numbers | _cross_validated(head, labels["train"]), calibrated
 
 
 def _cross_validated(head: Probe, labels: np.ndarray) -> dict[str, float]:
@@ -68,7 +81,7 @@ def _cross_validated(head: Probe, labels: np.ndarray) -> dict[str, float]:
     return numbers
 
 
-def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> np.ndarray:
+def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> Features:
     before = progress.done
     return features.of_split(
         model,
@@ -88,7 +101,14 @@ def _numbers(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
     }
 
 
-def _conclude(step: Step, recipe: Recipe, model: nn.Module, head: Probe, numbers: Mapping[str, float]) -> Result:
+def _conclude(
+    step: Step,
+    recipe: Recipe,
+    model: nn.Module,
+    head: Probe,
+    numbers: Mapping[str, float],
+    calibrated: Calibration | None,
+) -> Result:
     found = {"weights/best_epoch": float(EPOCH)}
     if "valid/accuracy" in numbers:
         found["weights/best_valid_accuracy"] = numbers["valid/accuracy"]
@@ -99,12 +119,11 @@ def _conclude(step: Step, recipe: Recipe, model: nn.Module, head: Probe, numbers
     step.run.metrics(found)
     step.run.tags({"probe.strength": head.strength})
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    calibration = outputs.calibrate(recipe, model)
-    if calibration is not None:
-        step.run.metrics(stored_calibration.numbers(calibration))
+    if calibrated is not None:
+        step.run.metrics(stored_calibration.numbers(calibrated))
     with store.scratch() as folder:
         for kind in ("best", "last"):
-            outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder), calibration)
+            outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder), calibrated)
         uri = outputs.log_model(step.run, recipe, EPOCH, Path(folder))
     handed = {"run_id": step.run.id, "weights": f"run:{step.run.id}"}
     return step.conclude(

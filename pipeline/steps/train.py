@@ -151,7 +151,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
                 done = training.log.num_steps
                 for _ in show(events, training.steps_per_epoch, params.epochs, done):
                     pass
-            calibrations = _calibrate(recipe, training)
+            calibrations = _calibrate(recipe, training, params)
         except BaseException:
             # The epochs so far are also useful after Ctrl-C or a diverged loss. If there is no room for them, the user
             # needs to see what stopped the training, not that error.
@@ -178,7 +178,7 @@ def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
     return Watch(run, recipe, training)
 
 
-def _calibrate(recipe: Recipe, training: Training) -> dict[str, Calibration]:
+def _calibrate(recipe: Recipe, training: Training, params: TrainParams) -> dict[str, Calibration]:
     """The calibrations of the best and the last weights; empty without validation images."""
     found: dict[str, Calibration] = {}
     for kind in ("best", "last"):
@@ -186,7 +186,7 @@ def _calibrate(recipe: Recipe, training: Training) -> dict[str, Calibration]:
             known = found.get("best")
         else:
             training.evaluated.load_state_dict(training.weights[kind])
-            known = outputs.calibrate(recipe, training.evaluated)
+            known = outputs.calibrate(recipe, training.evaluated, params)
         found |= {} if known is None else {kind: known}
     return found
 

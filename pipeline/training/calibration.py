@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from pipeline.data import Split, Splits
 from pipeline.data.batches import NormalisedBatches, batch_size
-from pipeline.models.features import with_features
-from pipeline.results import novelty, temperature
+from pipeline.models.features import joined, with_features
+from pipeline.results import novelty, rejection, temperature
 from pipeline.results.novelty import Familiar
+from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature
 from pipeline.training.device import autocast
+from pipeline.training.features import Features
 
 SAMPLE = 10_000  # train images whose features are taken
 
@@ -24,6 +28,34 @@ class Calibration:
 
     temperature: Temperature | None
     familiar: Familiar
+    outcomes: Outcomes  # of the validation images, with calibrated confidences
+    most_error: float  # of the answers that are not unsure, at most this share was wrong on validation
+
+    @cached_property
+    def threshold(self) -> float:
+        """The confidence below which an answer is unsure."""
+        return self.outcomes.threshold(self.most_error)
+
+
+def of_features(
+    logits: np.ndarray,
+    valid: Features,
+    valid_labels: np.ndarray,
+    train: Features,
+    train_labels: np.ndarray,
+    most_error: float,
+) -> Calibration:
+    """The calibration from what the network makes of validation images (with their `logits`) and train images."""
+    rows = _sample(len(train_labels))
+    learned = _joined(Features(train.of_head[rows], train.of_stage[rows]))
+    familiar = novelty.fit(learned, train_labels[rows], _joined(valid))
+    return _of_logits(logits, valid_labels, familiar, most_error)
+
+
+def _of_logits(logits: np.ndarray, labels: np.ndarray, familiar: Familiar, most_error: float) -> Calibration:
+    fitted = temperature.fit(logits, labels)
+    probabilities = softmax(logits.astype(np.float64) / (1.0 if fitted is None else fitted.value), axis=1)
+    return Calibration(fitted, familiar, rejection.of(probabilities, labels), most_error)
 
 
 def num_images(splits: Splits) -> int:
@@ -32,17 +64,21 @@ def num_images(splits: Splits) -> int:
 
 
 def calibrate(
-    model: nn.Module, splits: Splits, precision: str, done: Callable[[int], None] = lambda done: None
+    model: nn.Module,
+    splits: Splits,
+    precision: str,
+    most_error: float,
+    done: Callable[[int], None] = lambda done: None,
 ) -> Calibration:
     """The calibration of `model` from its train and validation splits. The model must be in evaluation mode.
 
-    done: called with the number of images that it has looked at.
+    most_error: see `Calibration`. done: called with the number of images that it has looked at.
     """
     assert splits.valid is not None
-    valid, train = splits.valid, _sample(splits.train)
+    valid, train = splits.valid, _some(splits.train)
     logits, valid_features = _look_at_all(model, splits, valid, precision, done)
     _, features = _look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
-    return Calibration(temperature.fit(logits, valid.labels), novelty.fit(features, train.labels, valid_features))
+    return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features), most_error)
 
 
 @torch.inference_mode()
@@ -67,8 +103,17 @@ def _look_at_all(
     return logits, features
 
 
-def _sample(train: Split) -> Split:
-    """A sample of images, evenly spaced over the train split."""
-    rows = np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)
+def _some(train: Split) -> Split:
+    """A sample of the train split."""
+    rows = _sample(len(train))
     names = [train.names[row] for row in rows]
     return replace(train, rows=train.rows[rows], labels=train.labels[rows], names=names)
+
+
+def _sample(number: int) -> np.ndarray:
+    """The positions of a sample of `number` images, evenly spaced."""
+    return np.linspace(0, number - 1, min(SAMPLE, number)).astype(np.int64)
+
+
+def _joined(found: Features) -> np.ndarray:
+    return joined(torch.from_numpy(found.of_head), torch.from_numpy(found.of_stage)).numpy()

@@ -27,7 +27,8 @@ def on_features(training: Training, params: TrainParams, mirrors: bool, splits: 
     model, before = training.model, training.batches
 
     def of(split: Split) -> Tensor:
-        return torch.from_numpy(features.of_split(model, splits, split, training.precision, backbone)).to(before.device)
+        found = features.of_split(model, splits, split, training.precision, backbone)
+        return torch.from_numpy(found.of_head).to(before.device)
 
     valid = None if splits.valid is None else [(of(splits.valid), _labels(splits.valid, before.device))]
     batches = TrainBatches(

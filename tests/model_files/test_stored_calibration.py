@@ -6,26 +6,30 @@ import torch
 
 from pipeline.model_files import stored_calibration
 from pipeline.results.novelty import Familiar
+from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature
 from pipeline.training.calibration import Calibration
 
+OUTCOMES = Outcomes(np.array([0.9, 0.7]), np.array([True, False]))
 FITTED = Temperature(1.3, 100, 0.5, 0.4, 0.1, 0.05)
-FAMILIAR = Familiar(np.eye(4, dtype=np.float32), np.ones((2, 4), np.float32), 3.5)
-GOOD = {"calibration/whitening": torch.eye(4), "calibration/means": torch.ones(2, 4)}
-NUMBERS = {"temperature": dataclasses.asdict(FITTED), "limit": 3.5}
+FAMILIAR = Familiar(np.ones((2, 4), np.float32), np.eye(4, 3, dtype=np.float32), 2.0, 3.5)
+GOOD = {"calibration/means": torch.ones(2, 4), "calibration/directions": torch.eye(4)}
+GOOD |= {"calibration/confidence": torch.ones(2).double(), "calibration/correct": torch.ones(2).bool()}
+NUMBERS = {"temperature": dataclasses.asdict(FITTED), "scale": 2.0, "limit": 3.5, "most_error": 0.02}
 
 
 @pytest.mark.parametrize("temperature", [FITTED, None])
 def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(temperature):
-    calibration = Calibration(temperature, FAMILIAR)
+    calibration = Calibration(temperature, FAMILIAR, OUTCOMES, 0.02)
     state = {"head.weight": torch.ones(1), **stored_calibration.tensors(calibration)}
     weights, own = stored_calibration.apart(state)
     assert [*weights] == ["head.weight"]
     found = stored_calibration.parse(own, {"epoch": 3, **stored_calibration.described(calibration)})
     assert found.temperature == temperature
-    assert found.familiar.limit == 3.5
-    assert np.array_equal(found.familiar.whitening, FAMILIAR.whitening)
+    assert (found.familiar.scale, found.familiar.limit) == (2.0, 3.5)
     assert np.array_equal(found.familiar.means, FAMILIAR.means)
+    assert np.array_equal(found.familiar.directions, FAMILIAR.directions)
+    assert found.threshold == calibration.threshold == 0.9
     assert stored_calibration.parse({}, {"epoch": 3}) is None  # a file of an earlier version, or without validation
 
 
@@ -36,10 +40,14 @@ def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(te
         ({**GOOD, "calibration/means": torch.ones(2, 5)}, NUMBERS),
         ({**GOOD, "calibration/means": torch.ones(0, 4)}, NUMBERS),
         ({**GOOD, "calibration/means": torch.ones(4)}, NUMBERS),
-        ({**GOOD, "calibration/whitening": torch.eye(4).long()}, NUMBERS),
+        ({**GOOD, "calibration/directions": torch.eye(4).long()}, NUMBERS),
         ({}, NUMBERS),
         (GOOD, {"limit": 3.5}),
         (GOOD, {**NUMBERS, "limit": -1}),
+        (GOOD, {**NUMBERS, "scale": 0}),
+        (GOOD, {**NUMBERS, "most_error": 1}),
+        ({**GOOD, "calibration/confidence": torch.ones(3).double()}, NUMBERS),
+        ({**GOOD, "calibration/correct": torch.ones(2)}, NUMBERS),
         (GOOD, {**NUMBERS, "limit": float("nan")}),
         (GOOD, {**NUMBERS, "temperature": {"value": 1.0}}),
         (GOOD, {**NUMBERS, "temperature": {**NUMBERS["temperature"], "value": 0.0}}),
@@ -54,9 +62,13 @@ def test_another_calibration_is_refused_in_one_line(tensors, described):
 
 
 def test_the_numbers_of_a_calibration_have_metric_names():
-    numbers = stored_calibration.numbers(Calibration(FITTED, FAMILIAR))
+    numbers = stored_calibration.numbers(Calibration(FITTED, FAMILIAR, OUTCOMES, 0.02))
     assert numbers["calibration/temperature"] == 1.3
     assert numbers["calibration/ece_before"] == 0.1
     assert numbers["calibration/distance_limit"] == 3.5
-    without = stored_calibration.numbers(Calibration(None, FAMILIAR))
-    assert without == {"calibration/distance_limit": 3.5}
+    without = stored_calibration.numbers(Calibration(None, FAMILIAR, OUTCOMES, 0.02))
+    assert without == {
+        "calibration/distance_limit": 3.5,
+        "calibration/threshold": 0.9,
+        "calibration/coverage": 0.5,
+    }

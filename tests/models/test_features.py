@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
 from pipeline import models
-from pipeline.models.features import inner, with_features
+from pipeline.models.features import inner, inside, with_features
 from pipeline.models.stages import head
 
 SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 2, "heads": 2}
@@ -22,13 +22,16 @@ def test_the_head_makes_the_logits_of_the_first_features(name):
         nn.init.normal_(parameter)  # that of a vit starts at zero
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        logits, features = with_features(model, images)
-        assert logits.shape == (3, 7) and len(features) == 3
+        logits, of_head, of_stage = inside(model, images)
+        assert logits.shape == (3, 7) and len(of_head) == len(of_stage) == 3
         assert torch.equal(logits, model(images))
-        penultimate = features[:, : head(model)[1].in_features]
-        assert torch.allclose(head(model)[1](penultimate), logits, atol=1e-5)
-        assert features.shape[1] > penultimate.shape[1]
-        assert features.isfinite().all()
+        assert torch.allclose(head(model)[1](of_head), logits, atol=1e-5)
+        assert of_stage.shape[1] > 0
+        features = with_features(model, images)[1]
+    width = of_head.shape[1]
+    for part, whole in ((features[:, :width], of_head), (features[:, width:], of_stage)):
+        assert torch.allclose(part.norm(dim=1), torch.ones(3), atol=1e-5)
+        assert torch.allclose(part * whole.norm(dim=1, keepdim=True), whole, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -36,7 +39,8 @@ def test_the_head_makes_the_logits_of_the_first_features(name):
 def test_every_family_of_torchvision_has_features_and_a_head(family):
     place = "cpu" if family in WITH_MEMORY else "meta"
     with torch.device(place), torch.inference_mode():
-        model = get_model(WITH_MEMORY.get(family, FAMILIES[family]), num_classes=7).eval()
+        sizes = {"aux_logits": False, "init_weights": True} if "googlenet" in family or "inception" in family else {}
+        model = get_model(WITH_MEMORY.get(family, FAMILIES[family]), num_classes=7, **sizes).eval()
         logits, features = with_features(model, torch.zeros(2, 3, 224, 224))
     last = head(model)[1]
     assert (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == logits.shape[1] == 7
@@ -44,19 +48,19 @@ def test_every_family_of_torchvision_has_features_and_a_head(family):
     assert features.ndim == 2 and inputs < features.shape[1] < 8000
 
 
-def test_channels_are_averaged_over_their_positions_wherever_they_lie():
-    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def test_the_input_of_the_last_stage_is_averaged_over_its_positions_wherever_they_lie():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Conv2d(4, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    )
     images = torch.randn(4, 3, 6, 6)
-    logits, features = with_features(model, images)
-    before = model[:2](images)
-    assert torch.allclose(features[:, :5], before.mean((2, 3)), atol=1e-6)
-    assert torch.allclose(model[2](features[:, :5, None, None]).flatten(1), logits, atol=1e-5)
-    assert torch.allclose(features[:, 10:], before.std((2, 3), correction=0), atol=1e-6)
+    _, of_head, of_stage = inside(model, images)
+    assert torch.allclose(of_head, model[:5](images), atol=1e-6)
+    assert inner(model) is model[2]
+    assert torch.allclose(of_stage, model[:2](images).mean((2, 3)), atol=1e-6)
     tokens = nn.Sequential(nn.LayerNorm(8), nn.Flatten(), nn.Linear(40, 2))
     given = torch.randn(4, 5, 8)
-    _, features = with_features(tokens, given)
-    assert torch.allclose(features[:, 40:48], given.mean(1), atol=1e-6)
-    assert torch.allclose(features[:, 48:], given.std(1, correction=0), atol=1e-6)
+    _, of_head, of_stage = inside(tokens, given)
+    assert of_head.shape == (4, 40) and torch.allclose(of_stage, given.mean(1), atol=1e-6)
 
 
 def test_a_model_of_linear_layers_has_its_penultimate_features_alone():

@@ -82,6 +82,7 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
         "evaluate/confusion_matrix.csv",
         "evaluate/per_class.csv",
         "evaluate/reliability.csv",
+        "evaluate/risk_coverage.csv",
         "explain/explain/faithfulness.csv",
         "explain/explain/randomisation.csv",
         "explain/explain/scores.csv",
@@ -171,7 +172,7 @@ def test_an_experiment_ends_with_a_report(experiment):
     [
         ("lr_range", {"range-test"}, {"training", "confusion", "sweep"}),
         ("train", {"training", "watched", "confusion", "errors", "faithfulness"}, {"sweep"}),
-        ("evaluate", {"training", "confusion", "classes", "calibration"}, {"sweep"}),
+        ("evaluate", {"training", "confusion", "classes", "calibration", "unsure"}, {"sweep"}),
         ("sweep", {"sweep"}, {"training", "watched", "confusion", "range-test"}),
     ],
 )

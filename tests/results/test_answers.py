@@ -17,6 +17,7 @@ def answers(num_images=40, seed=0, known=True):
         np.array([f"{seed}/{i}.jpg" for i in range(num_images)], dtype=object),
         draw.integers(0, 256, (num_images, 3, 4, 4), dtype=np.uint8),
         probabilities,
+        probabilities.max(axis=1) < 0.5 if known else None,
         distances if known else None,
         distances > LIMIT if known else None,
     )
@@ -26,7 +27,7 @@ def test_the_table_has_the_likeliest_classes_in_order():
     given = answers()
     rows = table(given, CLASSES, top_k=5)
     assert rows.columns.tolist() == [
-        *("path", "class", "confidence", "entropy", "distance", "unlike_training"),
+        *("path", "class", "confidence", "unsure", "entropy", "distance", "unlike"),
         *("class_2", "probability_2", "class_3", "probability_3"),
     ]
     order = np.argsort(-given.probabilities, axis=1)
@@ -34,13 +35,13 @@ def test_the_table_has_the_likeliest_classes_in_order():
         assert rows[name].tolist() == [CLASSES[position] for position in order[:, place]]
     assert np.allclose(rows[["confidence", "probability_2", "probability_3"]].sum(axis=1), 1)
     assert np.allclose(rows["entropy"], entropy(given.probabilities, axis=1))
-    assert table(given, CLASSES, top_k=1).columns.tolist()[-1] == "unlike_training"
-    unknown = {"distance", "unlike_training"}
+    assert table(given, CLASSES, top_k=1).columns.tolist()[-1] == "unlike"
+    unknown = {"unsure", "distance", "unlike"}
     assert {*table(answers(known=False), CLASSES, top_k=3).columns} == {*rows.columns} - unknown
 
 
 def test_a_certain_answer_has_no_entropy():
-    sure = Answers(np.array(["a"], dtype=object), np.zeros((1, 3, 2, 2)), np.eye(3)[:1], None, None)
+    sure = Answers(np.array(["a"], dtype=object), np.zeros((1, 3, 2, 2)), np.eye(3)[:1], None, None, None)
     assert table(sure, CLASSES, 3)["entropy"].tolist() == [0]
 
 
@@ -49,14 +50,15 @@ def test_lines_name_the_likeliest_classes_and_warn_of_unlike_images():
         np.array(["photo.jpg", "noise.png"], dtype=object),
         np.zeros((2, 3, 4, 4), np.uint8),
         np.array([[0.931, 0.04, 0.029], [0.1, 0.2, 0.7]]),
+        np.array([False, True]),
         np.array([3.2, 51.72]),
         np.array([False, True]),
     )
     assert list(lines(given, CLASSES, LIMIT)) == [
         "photo.jpg: cat 93.1 %, then dog 4.0 %",
-        "noise.png: =emu 70.0 %, then dog 20.0 %; unlike the training images: distance 51.7, usual up to 6",
+        "noise.png: =emu 70.0 %, then dog 20.0 %; unsure; unlike the training images: distance 51.7, usual up to 6",
     ]
-    alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None)
+    alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None, None)
     assert list(lines(alone, ["cat"], 0.0)) == ["photo.jpg: cat 100.0 %"]
 
 
@@ -69,8 +71,9 @@ def test_a_tally_over_batches_equals_one_over_all_images(known):
     frame = pd.concat(table(batch, CLASSES, 3) for batch in batches)
     assert tally.counts.tolist() == [(frame["class"] == name).sum() for name in CLASSES]
     if known:
-        assert tally.num_unlike == frame["unlike_training"].sum()
-        frame = frame.sort_values(["unlike_training", "confidence"], ascending=[False, True])
+        assert tally.num_unsure == frame["unsure"].sum() > 0
+        assert tally.num_unlike == frame["unlike"].sum()
+        frame = frame.sort_values(["unlike", "confidence"], ascending=[False, True])
     else:
         frame = frame.sort_values("confidence")
     assert tally.shown.paths.tolist() == frame["path"].head(7).tolist()

@@ -222,6 +222,20 @@ def test_reliability_shows_accuracy_gap_and_counts_and_survives_empty_bins():
     render(figure)
 
 
+RISKS = pd.DataFrame({"coverage": [0.5, 1], "error": [0.1, 0.3], "error_low": [0, 0.1], "error_high": [0.3, 0.6]})
+
+
+def test_errors_over_coverage_show_the_interval_and_the_threshold_with_and_without_one():
+    figure = plots.risk_coverage(RISKS, (0.5, 0.1), 0.02, "digits")
+    render(figure)
+    (axes,) = figure.axes
+    line, wanted, chosen = axes.lines
+    assert line.get_xdata().tolist() == [50, 100] and line.get_ydata().tolist() == pytest.approx([10, 30])
+    assert (chosen.get_xdata(), chosen.get_ydata()) == ([50], [10])
+    assert set(wanted.get_ydata()) == {2}
+    assert len(plots.risk_coverage(RISKS, None, None, "digits").axes[0].lines) == 1
+
+
 def test_reliability_names_underconfidence_and_perfect_calibration():
     sure, unsure = (np.array([[p, 1 - p]] * 2) for p in (1.0, 0.6))
     for probabilities, ending in ((sure, "0.0000"), (unsure, "0.4000, underconfident")):
@@ -438,6 +452,7 @@ def all_figures(name):
         plots.lr_range(ladder(), {}, None, None, name, name),
         plots.confusion_matrix(np.array([[3, 1], [0, 2]]), [name, "other"], normalised=True),
         plots.reliability(bins, ece, name),
+        plots.risk_coverage(RISKS, (0.5, 0.1), 0.02, name),
         plots.gallery(pictures(1), [f"{name} → {name} 0.98"], name),
         plots.explanations(pictures(1), [("map", maps)], [f"true {name}\npredicted {name}"], name),
         plots.attention_matrices(pictures(1), np.ones((1, 2, 4, 4)), [name], name),

@@ -70,6 +70,24 @@
     }),
   );
 
+  const risks = rows("evaluate/risk_coverage.csv");
+  chart("unsure-chart", (options) =>
+    Plot.plot({
+      ...options,
+      width: Math.min(options.width, 560),
+      height: Math.min(options.width, 560) * 0.6,
+      marginLeft: 50,
+      x: { label: "answered images", domain: [0, 1], tickFormat: "~%" },
+      y: { label: "wrong among them", tickFormat: "~%", grid: true, zero: true },
+      marks: [
+        Plot.areaY(risks, { x: "coverage", y1: "error_low", y2: "error_high", fill: blue, fillOpacity: 0.15 }),
+        Plot.lineY(risks, { x: "coverage", y: "error", stroke: blue, marker: risks.length === 1 ? "dot" : null }),
+        Plot.tip(risks, Plot.pointerX({ x: "coverage", y: "error",
+          title: (d) => `confidence from ${(100 * d.threshold).toFixed(1)} %\n${(100 * d.coverage).toFixed(1)} % answered\n${(100 * d.error).toFixed(2)} % of them wrong`, fill: "var(--surface)" })),
+      ],
+    }),
+  );
+
   const opacity = document.getElementById("opacity");
   if (opacity) {
     const apply = () => {

@@ -13,6 +13,7 @@ from pipeline.results.plots.evaluation import (
 )
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
 from pipeline.results.plots.range_test import lr_range, short_cycles
+from pipeline.results.plots.rejection import risk_coverage
 
 __all__ = [
     "attention_matrices",
@@ -30,6 +31,7 @@ __all__ = [
     "precision_recall",
     "randomisation",
     "reliability",
+    "risk_coverage",
     "short_cycles",
     "watched",
 ]

@@ -1,0 +1,29 @@
+"""What an evaluation says of unsure answers: errors against the share that is answered, and the threshold on test."""
+
+from pipeline.results import plots
+from pipeline.results.rejection import Outcomes
+from pipeline.tracking.run import Run
+from pipeline.training.calibration import Calibration
+
+
+def report(run: Run, calibration: Calibration | None, outcomes: Outcomes, name: str) -> tuple[dict[str, float], str]:
+    """Logs the curve of the test images' `outcomes`. Returns the numbers, keyed by metric name, and words about them.
+
+    Without a calibration there is no threshold, and so only the area under the curve.
+    """
+    curve, numbers = outcomes.curve(), {"test/risk_coverage_area": outcomes.area()}
+    run.table("risk_coverage.csv", curve)
+    wanted = chosen = None
+    words = ""
+    if calibration is not None:
+        wanted, found = calibration.most_error, outcomes.numbers(calibration.threshold)
+        numbers["test/coverage"] = found.pop("coverage")
+        numbers |= {f"test/sure_{metric}": value for metric, value in found.items()}
+        words = f"; sure of {numbers['test/coverage']:.1%}"
+        if found:
+            chosen = numbers["test/coverage"], found["error"]
+            interval = f"95 % interval {found['error_low']:.2%} to {found['error_high']:.2%}"
+            words += f", {found['error']:.2%} of them wrong ({interval}; wanted: at most {wanted:.1%})"
+    area = f"{name}: area under errors over coverage {numbers['test/risk_coverage_area']:.4f}"
+    run.figure("risk_coverage.png", plots.risk_coverage(curve, chosen, wanted, area))
+    return numbers, words
