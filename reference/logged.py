@@ -31,7 +31,7 @@ MODULES = {
     "explain": ("steps/explain.py",),
     "predict": ("steps/predict.py", "steps/contact_sheet.py"),
     "report": ("steps/report.py",),
-    "compare": ("steps/compare.py",),
+    "compare": ("steps/compare.py", "steps/disagreements.py"),
     "export": ("steps/export.py",),
 }
 
@@ -80,7 +80,7 @@ FILES = {
         "curves.png": "loss, accuracy and rate over the training",
     },
     "evaluate": {
-        "predictions.csv": "each test image: true class, predicted class, confidence, group if there are groups",
+        "predictions.csv": "each test image: hash of its pixels, true class, predicted class, confidence, group if any",
         "confusion_matrix.csv": "how many images of each class were predicted as each class",
         "confusion_matrix.png": "the same as a picture",
         "confusion_matrix_normalised.png": "the same as shares of each true class",
@@ -123,6 +123,7 @@ FILES = {
         "curves.png": "training and validation curves over each other",
         "per_class_*.csv": "which arm is better in which class",
         "mcnemar_*.csv": "McNemar's exact test of each pair of networks",
+        "label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)",
         "disagreements_*.png": "images that only one of the two has right, with both maps",
     },
     "export": {},

@@ -18,7 +18,7 @@ from pipeline.tracking import store
 GROUPS = ("main", "seeds")  # steps whose runs are parents of trainings
 CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 TEXTS, NUMBERS = ["name", "true", "predicted"], ["confidence", "probability_of_true"]
-GROUP = "group"
+GROUP, PIXELS = "group", "pixels"
 BINS = ["low", "high", "confidence", "accuracy", "count"]
 
 
@@ -33,7 +33,8 @@ class Evaluation:
     tags: dict[str, str]  # of the training
     test_digest: str
     metrics: dict[str, float]
-    # One row per test image: name, true, predicted, confidence, probability_of_true; group if there are groups.
+    # One row per test image: name, true, predicted, confidence, probability_of_true; group if there are groups; pixels,
+    # a hash of them, unless the evaluation is from an earlier version.
     predictions: pd.DataFrame
     reliability: pd.DataFrame  # one row per bin: low, high, confidence, accuracy, count
 
@@ -81,6 +82,11 @@ def groups_of(found: Sequence[Evaluation]) -> np.ndarray | None:
     return None
 
 
+def evaluate_again(train_run_id: str) -> str:
+    """The command that evaluates a training."""
+    return command("evaluate", run_id=train_run_id)
+
+
 def epochs(train_run_id: str) -> pd.DataFrame:
     """One row per epoch of a training: `epoch`, and a column for each metric in CURVES that was logged."""
     client = store.Client()
@@ -101,12 +107,8 @@ def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
     train_run_id = str(training.info.run_id)
     found = store.finished_runs("evaluate", {"train.run_id": train_run_id}, beside=training)
     if not found:
-        raise ValueError(f"training {train_run_id} has no evaluation; create one with: {_command(train_run_id)}")
+        raise ValueError(f"training {train_run_id} has no evaluation; create one with: {evaluate_again(train_run_id)}")
     return found[0]
-
-
-def _command(train_run_id: str) -> str:
-    return command("evaluate", run_id=train_run_id)
 
 
 def _read(run: store.StoredRun) -> Evaluation:
@@ -114,11 +116,11 @@ def _read(run: store.StoredRun) -> Evaluation:
     train_run_id = tags.get("train.run_id", "")
     if "test.digest" not in tags:
         raise ValueError(
-            f"evaluation {run_id} is from an earlier version; create a new one with: {_command(train_run_id)}"
+            f"evaluation {run_id} is from an earlier version; create a new one with: {evaluate_again(train_run_id)}"
         )
     training = store.stored_run(train_run_id, "train.run_id")
     with store.scratch() as folder:
-        predictions = _table(run_id, "predictions.csv", folder, TEXTS, NUMBERS, optional=[GROUP])
+        predictions = _table(run_id, "predictions.csv", folder, TEXTS, NUMBERS, optional=[GROUP, PIXELS])
         reliability = _table(run_id, "reliability.csv", folder, [], BINS)
     return Evaluation(
         run_id,

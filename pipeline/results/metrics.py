@@ -69,7 +69,7 @@ def summary(
         **accuracy("test/accuracy", predicted == labels),
         "test/balanced_accuracy": float(recall_score(labels, predicted, **over_classes)),
         "test/loss": float(log_loss(labels, _normalised(probabilities), labels=known)),
-        "test/macro_f1": float(f1_score(labels, predicted, **over_classes)),
+        "test/macro_f1": macro_f1(labels, predicted),
         "test/mean_average_precision": float(np.nanmean(average_precision(labels, probabilities))),
         "test/ece": calibration(labels, probabilities)[0],
     }
@@ -163,17 +163,25 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 1
 
     One row per bin (low, high]: low, high, confidence and accuracy (means, NaN in an empty bin), count.
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+    return calibration_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins)
+
+
+def calibration_of(confidence: np.ndarray, correct: np.ndarray, num_bins: int = 15) -> tuple[float, pd.DataFrame]:
+    """The same from the confidence (N,) in [0, 1] of each prediction, and whether it is `correct` (N,) bool."""
     edges = np.linspace(0, 1, num_bins + 1)
     places = np.digitize(confidence, edges[1:-1], right=True)
     count = np.bincount(places, minlength=num_bins)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(places, confidence, num_bins) / count
         accuracy = np.bincount(places, correct, num_bins) / count
-    error = float(np.nansum(np.abs(accuracy - mean_confidence) * count) / len(labels))
+    error = float(np.nansum(np.abs(accuracy - mean_confidence) * count) / len(correct))
     bins = {"low": edges[:-1], "high": edges[1:], "confidence": mean_confidence, "accuracy": accuracy, "count": count}
     return error, pd.DataFrame(bins)
+
+
+def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean F1 over the classes in `true` (N,), in [0, 1]."""
+    return float(f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
 
 
 def predictions(

@@ -1,23 +1,20 @@
 """Compares trainings on the same test images, as a tracked step: which is better, where, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
-import torch
 
-from pipeline import models
-from pipeline.explain import attribution
-from pipeline.history import evaluation, trained_model
+from pipeline.history import evaluation, label_versions
 from pipeline.history.evaluation import Evaluation
-from pipeline.history.trained_model import ModelAndImages
-from pipeline.params import CompareParams, TrainedModelParams, TrainParams, as_text
+from pipeline.params import CompareParams, TrainParams, as_text
 from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
 from pipeline.settings import FREE_TO_CHANGE
+from pipeline.steps import disagreements
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
@@ -43,6 +40,7 @@ def run(params: CompareParams) -> Result:
     """Finds the evaluations of `params.runs`, and compares all others with the first."""
     found = [each for asked in params.runs for each in evaluation.find(asked)]
     _check(found)
+    found, images = label_versions.shared(found)
     first, *others = compared = _arms(found)
     title = f"{found[0].params.dataset}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
     tags = {"dataset": found[0].params.dataset, "test.digest": found[0].test_digest}
@@ -52,28 +50,20 @@ def run(params: CompareParams) -> Result:
         run.metrics({f"compare/{each.arm.name}/accuracy": each.arm.accuracies.mean() for each in compared})
         _describe_arms(run, compared)
         verdicts = [_compare(run, first, other, ALPHA / len(others), params) for other in others]
-        return _conclude(step, compared, verdicts)
+        changed = [_label_changes(run, first, other) for other in others]
+        lines = [images, *(verdict.sentence for verdict in verdicts), *changed]
+        return _conclude(step, compared, [line for line in lines if line])
 
 
 def _check(found: Sequence[Evaluation]) -> None:
-    """Raises ValueError for a single evaluation, and for evaluations on different test images."""
-    first, *others = found
-    if not others:
-        raise ValueError(f"runs: {first.run_id} is one evaluation, with nothing to compare it with")
+    """Raises ValueError for a single evaluation, and for one that is named twice."""
+    if len(found) == 1:
+        raise ValueError(f"runs: {found[0].run_id} is one evaluation, with nothing to compare it with")
     named = [each.run_id for each in found]
     if repeated := [run_id for run_id in named if named.count(run_id) > 1]:
         raise ValueError(
             f"runs: evaluation {repeated[0]} is named more than once, as itself or by a run that leads to it"
         )
-    same = ["name", "true"]
-    for other in others:
-        if other.test_digest != first.test_digest:
-            raise ValueError(
-                f"evaluations {first.run_id} and {other.run_id} are of different test images, or of other "
-                f"pixels of them (image_size, resize, crop_area; digests {first.test_digest}, {other.test_digest})"
-            )
-        if not other.predictions[same].equals(first.predictions[same]):
-            raise ValueError(f"predictions.csv of {first.run_id} and {other.run_id} do not name the same images")
 
 
 def _arms(found: Sequence[Evaluation]) -> list[Compared]:
@@ -120,8 +110,8 @@ def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
     """Logs the arms, the parameters that differ, and calibration and curves side by side."""
     firsts = [each.runs[0] for each in compared]
     differing = _differing(firsts)
-    for name in OF_THE_PLACE:
-        values = [visible(each.tags.get(name, "")) for each in firsts]
+    places = {name: [visible(each.tags.get(name, "")) for each in firsts] for name in OF_THE_PLACE}
+    for name, values in {"labels": [visible(each.params.labels) for each in firsts], **places}.items():
         if len(set(values)) > 1:
             differing[name] = values
     letters = [each.arm.name for each in compared]
@@ -174,76 +164,37 @@ def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: C
     ]
     run.table(f"mcnemar_{b.name}.csv", pd.DataFrame(rows))
     if params.num_images:
-        _show_disagreement(run, first, other, params)
+        pair = {each.arm.name: each.runs[0] for each in (first, other)}
+        disagreements.show(run, pair, params)
     return verdict
 
 
-def _show_disagreement(run: Run, first: Compared, other: Compared, params: CompareParams) -> None:
-    """Logs a sheet of images that only one of the arms' first networks has right, with the maps of both networks."""
-    pair = {each.arm.name: each.runs[0] for each in (first, other)}
-    sides = _disagreements(*(each.predictions for each in pair.values()))
-    shown = [side[: params.num_images] for side in sides]
-    rows = np.concatenate(shown)
-    if not len(rows):
-        return
+def _label_changes(run: Run, first: Compared, other: Compared) -> str:
+    """Logs which labels of the set differ between two arms. Returns a line about them; empty if none does."""
+    one, another = first.runs[0], other.runs[0]
+    if one.tags.get(DATA) == another.tags.get(DATA):
+        return ""
     try:
-        found = [_find(each, params) for each in pair.values()]
+        table = label_versions.changes(one, another)
     except ValueError as error:
-        say(f"no sheet of disagreements: {error}")
-        return
-    images = found[0].splits.test.take(rows)
-    panels = [
-        _panel(letter, training, images, each.predictions["predicted"].iloc[rows], params)
-        for training, (letter, each) in zip(found, pair.items(), strict=True)
-    ]
-    counts = (
-        f"{len(some)} of {len(side)} that only {letter}" for some, side, letter in zip(shown, sides, pair, strict=True)
+        say(f"no table of label changes: {error}")
+        return ""
+    if table.empty:
+        return ""
+    name = f"label_changes_{other.arm.name}.csv"
+    run.table(name, table)
+    num_excluded, num_new = int(table["excluded"].sum()), int((table["before"] == "").sum())
+    corrected = len(table) - num_excluded - num_new
+    return (
+        f"labels of {other.arm.name} against {first.arm.name} ({name}): {corrected:,} changed, "
+        f"{num_excluded:,} photos excluded, {num_new:,} added"
     )
-    title = f"Images that one has right: {', '.join(counts)} has; surest errors first; maps of the predicted class"
-    captions = [_caption(pair, row) for row in rows]
-    run.figure(f"disagreements_{other.arm.name}.png", plots.explanations(images, panels, captions, title))
 
 
-def _disagreements(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
-    """Rows that only `one` has right, and rows that only `other` has right; the most confident errors first."""
-    found = []
-    for right, wrong in ((one, other), (other, one)):
-        rows = np.flatnonzero((right["true"] == right["predicted"]) & (wrong["true"] != wrong["predicted"]))
-        found.append(rows[np.argsort(-wrong["confidence"].to_numpy()[rows], kind="stable")])
-    return found
-
-
-def _find(each: Evaluation, params: CompareParams) -> ModelAndImages:
-    return trained_model.find(params.to(TrainedModelParams, run_id=each.train_run_id, checkpoint=each.checkpoint))
-
-
-def _panel(
-    letter: str, trained: ModelAndImages, images: np.ndarray, predicted: pd.Series, params: CompareParams
-) -> tuple[str, np.ndarray]:
-    """A heading, and maps (B, H, W) in [0, 1]: how much each pixel of `images` speaks for the predicted class."""
-    places = {name: place for place, name in enumerate(trained.classifier.classes)}
-    if unknown := set(predicted) - places.keys():
-        raise ValueError(f"predictions of {trained.run_id} name a class that it does not know: {min(unknown)}")
-    model = trained.classifier.model
-    inputs = trained.classifier.normalise(torch.from_numpy(images).to(next(model.parameters()).device))
-    targets = torch.tensor([places[name] for name in predicted])
-    where = models.cam_target(trained.params.model, model)
-    method = attribution.choose(params.method, model, where, inputs)
-    return f"{letter}, {method}", attribution.class_maps(model, where, inputs, targets, method)
-
-
-def _caption(pair: Mapping[str, Evaluation], row: int) -> str:
-    said = {letter: each.predictions.iloc[row] for letter, each in pair.items()}
-    lines = [f"{letter}: {line['predicted']} {line['confidence']:.2f}" for letter, line in said.items()]
-    return "\n".join([f"true {next(iter(said.values()))['true']}", *lines])
-
-
-def _conclude(step: Step, compared: Sequence[Compared], verdicts: Sequence[Verdict]) -> Result:
-    sentences = "\n".join(verdict.sentence for verdict in verdicts)
-    if len(verdicts) > 1:
-        sentences += (
-            f"\n{len(verdicts)} comparisons, each at the level {ALPHA:g}/{len(verdicts)} = {ALPHA / len(verdicts):.3g}"
-        )
+def _conclude(step: Step, compared: Sequence[Compared], lines: Sequence[str]) -> Result:
+    sentences = "\n".join(lines)
+    if (count := len(compared) - 1) > 1:
+        sentences += f"\n{count} comparisons, each at the level {ALPHA:g}/{count} = {ALPHA / count:.3g}"
     names = "\n".join(each.name for each in compared)
     result = step.conclude(sentences, more=f"\n{unmarked(names)}", before=f"{names}\n")
     step.run.describe(step.name, f"**Comparison** — {unmarked(sentences)}\n{unmarked(names)}".replace("\n", "\n\n"))

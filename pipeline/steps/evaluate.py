@@ -1,5 +1,6 @@
 """Evaluates a network on the test split, as a tracked step."""
 
+import hashlib
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import pandas as pd
 from scipy.special import softmax
 from torch import nn
 
+from pipeline.data import Split
 from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
@@ -24,6 +26,7 @@ from pipeline.training.update import predict
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
+DIGESTED_AT_A_TIME = 256  # images
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, and their side (px)
 
 
@@ -127,6 +130,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     run.table("reliability.csv", bins)
     run.figure("reliability.png", plots.reliability(bins, ece, name))
     predictions = metrics.predictions(test.names, labels, probabilities, classes, group_names)
+    predictions.insert(1, "pixels", _pixel_digests(test))
     run.table("predictions.csv", predictions)
     wrong = predictions[~predictions["correct"]].sort_values("confidence", ascending=False, kind="stable")
     shown = wrong.head(GALLERY_IMAGES)
@@ -149,6 +153,12 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
     return concluded, predicted == labels
+
+
+def _pixel_digests(split: Split) -> list[str]:
+    """A hash of the pixels of each image, 16 hex digits."""
+    blocks = np.array_split(np.arange(len(split)), -(-len(split) // DIGESTED_AT_A_TIME))
+    return [hashlib.blake2b(image, digest_size=8).hexdigest() for block in blocks for image in split.take(block)]
 
 
 def _keep_thumbnails(run: Run, predictions: pd.DataFrame, trained: ModelAndImages) -> None:

@@ -30,9 +30,11 @@ def describe_input(run: Run, recipe: Recipe) -> None:
     run.tags({"device": recipe.device, "precision": recipe.precision, "data.digest": splits.digest})
     run.tags({**starting_weights.tags(recipe.pretrained), "machine": device.describe(recipe.device)})
     run.dataset(splits.name, splits.digest, params.data_dir, "training")
+    classes = np.array(splits.classes, dtype=object)
     rows = [
-        pd.DataFrame({"split": split, "index": index, "name": getattr(splits, split).names})
+        pd.DataFrame({"split": split, "index": index, "name": part.names, "class": classes[part.labels]})
         for split, index in splits.indices.items()
+        for part in (getattr(splits, split),)
     ]
     run.table("splits.csv", pd.concat(rows))
     report = splits.report

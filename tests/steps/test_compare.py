@@ -162,17 +162,43 @@ def dark_and_light(folder):
     return {**TINY, **images, "steps": "train,evaluate", "batch_size": 8, "epochs": 1}
 
 
-@pytest.mark.slow
-def test_trainings_on_other_images_are_another_arm(workplace, tmp_path):
+def test_versions_of_labels_are_compared_on_the_test_images_that_both_share(workplace, tmp_path, capsys):
     recipe = dark_and_light(tmp_path)
-    assert workplace.run("main", **recipe) == 0
-    (tmp_path / "train/dark/0.png").rename(tmp_path / "train/light/mended.png")
-    assert workplace.run("main", **recipe) == 0
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    rows = [[path.as_posix(), path.parts[1], path.parts[0], ""] for path in files]
+    changed = {
+        "train/dark/0.png": ["light", ""],
+        "train/light/1.png": ["light", "yes"],
+        "test/dark/2.png": ["light", ""],
+        "test/dark/3.png": ["dark", "1"],
+    }
+    corrected = [[row[0], changed.get(row[0], [row[1]])[0], row[2], changed.get(row[0], ["", ""])[1]] for row in rows]
+    for name, table in (("first.csv", rows), ("second.csv", corrected)):
+        columns = ["path", "label", "split", "exclude"]
+        pd.DataFrame(table, columns=columns).to_csv(tmp_path / name, index=False)
+        assert workplace.run("main", **recipe, labels=name) == 0
     after, before = workplace.runs("main")[:2]
-    assert workplace.compare(before.info.run_id, after.info.run_id, num_images=0) == 0
+    capsys.readouterr()
+    assert workplace.compare(before.info.run_id, after.info.run_id, num_images=2) == 0
+    said = capsys.readouterr().err
+    shared = (
+        "compared on the 18 that all share under the same label; left out: 1 with another label, 1 that not all have"
+    )
+    assert shared in said and "on 18 test images" in said
+    assert "labels of B against A (label_changes_B.csv): 2 changed, 2 photos excluded, 0 added" in said
     run = workplace.runs("compare")[0]
-    assert "compare/B/p_value" in run.data.metrics
-    assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["data.digest"]
+    table = workplace.table(run.info.run_id, "label_changes_B.csv").fillna("").set_index("file")
+    assert table.loc["train/dark/0.png"].tolist() == ["dark", "light", False]
+    assert table.loc["test/dark/3.png"].tolist() == ["dark", "", True]
+    assert {*table.index} == {*changed}
+    assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["data.digest", "labels"]
+    assert workplace.table(run.info.run_id, "calibration.csv").groupby("arm")["count"].sum().tolist() == [18, 18]
+    both = [
+        workplace.table(workplace.below(each, "evaluate")[0].info.run_id, "predictions.csv") for each in (before, after)
+    ]
+    both = [table[~table["name"].isin(["test/dark/2.png", "test/dark/3.png"])] for table in both]
+    right = [(table["true"] == table["predicted"]).mean() for table in both]
+    assert workplace.table(run.info.run_id, "arms.csv")["accuracy"].tolist() == pytest.approx(right)
 
 
 @pytest.mark.slow
@@ -206,7 +232,7 @@ def message(workplace, capsys, *runs):
 def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair, capsys, tmp_path):
     first, second = (run.info.run_id for run in pair)
     count = len(workplace.runs("compare"))
-    assert workplace.run("train", **{**TINY, "limit_test": 40, "epochs": 1}) == 0
+    assert workplace.run("train", **{**TINY, "image_size": 16, "epochs": 1}) == 0
     other = workplace.runs("train")[0].info.run_id
     assert message(workplace, capsys, first, other) == (
         f"error: training {other} has no evaluation; create one with: python -m pipeline evaluate --run_id {other}"
