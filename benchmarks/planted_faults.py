@@ -1,11 +1,13 @@
-"""Tests whether the doctor finds planted faults: swapped labels, and duplicates across the splits, in a tree of links.
+"""Tests whether the doctor finds planted faults: swapped labels, and copies, in a tree of links.
 
-python -m benchmarks.planted_faults <folder of train/ and test/> [train images per class, 0 for all] [--name value ...]
+python -m benchmarks.planted_faults <folder> [--per_class 500] [--swapped 100] [--copies 50] [--name value ...]
 
-Arguments after the number go to the step `doctor`. Faults that the images had before count as false alarms, so the true
-precision may be higher.
+The folder holds train/ and test/, or the class folders themselves. Copies go to test, or beside the originals. Other
+arguments go to the step `doctor`. Faults that the images had before count as false alarms, so the true precision may be
+higher.
 """
 
+import argparse
 import io
 import os
 import subprocess
@@ -21,8 +23,9 @@ from mlflow import MlflowClient
 from PIL import Image, ImageEnhance
 from PIL.Image import Resampling
 
+from pipeline.models import timm_networks
+
 PROJECT = Path(__file__).resolve().parent.parent
-NUM_SWAPPED, NUM_COPIES = 100, 50
 SEED = 0
 TRAIN_TO_TEST = 5  # train images of a class for each test image, if not all images are used
 
@@ -52,11 +55,16 @@ COPIES: dict[str, Callable[[Path], bytes]] = {
 }
 
 
-def main(source: Path, per_class: int, flags: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Plants faults, runs the doctor by its command line, and prints recall and precision."""
+    parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
+    parser.add_argument("source", type=Path)
+    for name, default in (("--per_class", 0), ("--swapped", 100), ("--copies", 50)):
+        parser.add_argument(name, type=int, default=default)
+    asked, flags = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        swapped, copies = _plant(source, folder / "photos", per_class)
+        swapped, copies = _plant(asked.source, folder / "photos", asked.per_class, asked.swapped, asked.copies)
         seconds, tables = _examined(folder, flags)
     print(f"{seconds:.0f} s\n\n| fault | planted | named | recall | precision |\n|---|---|---|---|---|")
     if "suspect_labels.csv" in tables:
@@ -73,7 +81,9 @@ def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataF
         "XDG_CACHE_HOME": str(folder / "cache"),
         "XDG_STATE_HOME": str(folder / "state"),
     }
-    asked = ["--experiment", "none", "--dataset", "folder", "--data_dir", str(folder / "photos"), *flags]
+    (cache := folder / "cache" / "classifier-pipeline").mkdir(parents=True)
+    (cache / "weights").symlink_to(timm_networks.weights_folder())
+    asked = ["--dataset", "folder", "--data_dir", str(folder / "photos"), *flags]
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "pipeline", "doctor", *asked], cwd=folder, env=environment, check=True)
     seconds = time.perf_counter() - started
@@ -84,24 +94,30 @@ def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataF
     return seconds, {path: pd.read_csv(fetch(stored.info.run_id, path, str(folder))) for path in paths}
 
 
-def _plant(source: Path, tree: Path, per_class: int) -> tuple[set[str], pd.DataFrame]:
+def _plant(
+    source: Path, tree: Path, per_class: int, num_swapped: int, num_copies: int
+) -> tuple[set[str], pd.DataFrame]:
     """Links the images into `tree`. Returns the names with a swapped label, and the copies: image, twin, how."""
     draw = np.random.default_rng(SEED)
-    train = _link(source, tree, "train", per_class)
-    _link(source, tree, "test", -(-per_class // TRAIN_TO_TEST))
+    has_parts = (source / "train").is_dir()
+    train = _link(source, tree, "train" if has_parts else "", per_class)
+    if has_parts:
+        _link(source, tree, "test", -(-per_class // TRAIN_TO_TEST))
     classes = sorted({path.parent.name for path in train})
-    chosen = [train[place] for place in draw.choice(len(train), NUM_SWAPPED + NUM_COPIES, replace=False)]
+    chosen = [train[place] for place in draw.choice(len(train), num_swapped + num_copies, replace=False)]
     swapped = set()
-    for path in chosen[:NUM_SWAPPED]:
+    for path in chosen[:num_swapped]:
         other = str(draw.choice([name for name in classes if name != path.parent.name]))
-        path.rename(path.parent.parent / other / f"{path.parent.name}_{path.name}")
-        swapped.add(f"train/{other}/{path.parent.name}_{path.name}")
+        moved = path.rename(path.parent.parent / other / f"{path.parent.name}_{path.name}")
+        swapped.add(moved.relative_to(tree).as_posix())
+    ways = [*COPIES][not has_parts :]  # within a class, exact copies are no test of anything
     rows = []
-    for number, path in enumerate(chosen[NUM_SWAPPED:]):
-        how = [*COPIES][number % len(COPIES)]
-        image = f"test/{path.parent.name}/copy_{path.stem}.jpg"
-        (tree / image).write_bytes(COPIES[how](path))
-        rows.append((image, path.relative_to(tree).as_posix(), how))
+    for number, path in enumerate(chosen[num_swapped:]):
+        how = ways[number % len(ways)]
+        folder = tree / "test" / path.parent.name if has_parts else path.parent
+        copy = folder / f"copy_{path.stem}.jpg"
+        copy.write_bytes(COPIES[how](path))
+        rows.append((copy.relative_to(tree).as_posix(), path.relative_to(tree).as_posix(), how))
     return swapped, pd.DataFrame(rows, columns=["image", "twin", "how"])
 
 
@@ -117,7 +133,7 @@ def _link(source: Path, tree: Path, part: str, per_class: int) -> list[Path]:
 
 
 def _tell_labels(named: list[str], swapped: set[str]) -> None:
-    for wanted in (len(named), NUM_SWAPPED, 5 * NUM_SWAPPED):
+    for wanted in (len(named), len(swapped), 5 * len(swapped)):
         first = named[:wanted]
         found = len(swapped.intersection(first))
         what = "swapped labels" if wanted == len(named) else f"the first {wanted} named"
@@ -125,15 +141,20 @@ def _tell_labels(named: list[str], swapped: set[str]) -> None:
 
 
 def _tell_copies(pairs: pd.DataFrame, copies: pd.DataFrame) -> None:
-    across = pairs[(pairs["image_split"] == "test") & (pairs["twin_split"] != "test")]
-    found = copies.merge(across, on=["image", "twin"])
-    for kind, named in (("exact", across[across["kind"] == "exact"]), ("exact or near", across)):
-        planted = copies[copies["how"] == "as it is"] if kind == "exact" else copies
-        hits = planted.merge(named, on=["image", "twin"])
-        recall, precision = _share(len(hits), len(planted)), _share(len(hits), len(named))
-        print(f"| copies in test, {kind} | {len(planted)} | {len(named)} | {recall} | {precision} |")
-    for how in COPIES:
-        print(f"| ... {how} | {(copies['how'] == how).sum()} | | {(found['how'] == how).sum()} found | |")
+    if (copies["image"].str.startswith("test/")).all():
+        pairs = pairs[(pairs["image_split"] == "test") & (pairs["twin_split"] != "test")]
+    planted = {frozenset(pair): how for *pair, how in copies[["image", "twin", "how"]].itertuples(index=False)}
+    near = pairs[pairs["kind"] == "near"]
+    for what, named in (("exact", pairs[pairs["kind"] == "exact"]), ("near", near), ("near, the first", near)):
+        wanted = [pair for pair, how in planted.items() if (how == "as it is") == (what == "exact")]
+        first = named.head(len(wanted)) if what == "near, the first" else named
+        hits = sum(pair in map(frozenset, first[["image", "twin"]].to_numpy()) for pair in wanted)
+        recall, precision = _share(hits, len(wanted)), _share(hits, len(first))
+        print(f"| copies, {what} | {len(wanted)} | {len(first)} | {recall} | {precision} |")
+    found = {frozenset(pair) for pair in pairs[["image", "twin"]].to_numpy()}
+    for how in dict.fromkeys(planted.values()):
+        those = [pair in found for pair, way in planted.items() if way == how]
+        print(f"| ... {how} | {len(those)} | | {sum(those)} found | |")
 
 
 def _share(part: int, whole: int) -> str:
@@ -141,6 +162,4 @@ def _share(part: int, whole: int) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0, sys.argv[3:])
+    main(sys.argv[1:])

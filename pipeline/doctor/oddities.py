@@ -11,10 +11,10 @@ BLANK_CONTRAST = 2.0  # levels of 255: lower contrast is only compression noise
 # have one, even in front of a plain wall. If a third have one in the usual image of a set, as in scanned digits, the
 # share says nothing.
 PLAIN, USUALLY_PLAIN = 0.6, 0.3
-ENLARGED = 2  # a file is tiny if it must be enlarged by more than this factor
+ENLARGED = 2  # a file is tiny if it must be enlarged by more than this factor, and most files need not
 NEIGHBOURS = 5  # so that four copies of an odd image do not make it common
 LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # smaller deviations are not differences
-PLAIN_IMAGE = "mostly of one colour (a placeholder, a text, a drawing?)"
+PLAIN_IMAGE = "mostly of one colour (a placeholder or a text?)"  # reasons are joined by commas
 
 
 def blank(looks: Looks) -> np.ndarray:
@@ -40,7 +40,7 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
     signs = {
         "blank": empty,
         PLAIN_IMAGE: ~empty & (looks.plain > PLAIN) & (np.median(looks.plain) < USUALLY_PLAIN),
-        "tiny": (shorter > 0) & (shorter * ENLARGED < image_size),
+        "tiny": (shorter > 0) & (shorter * ENLARGED < min(image_size, np.median(shorter))),
         "extreme aspect": longer > max_aspect * np.maximum(shorter, 1),
         "blurred": blurred > deviations,
         "unlike all others": unlike > deviations,

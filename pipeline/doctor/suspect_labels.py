@@ -1,7 +1,7 @@
 """Finds labels that are probably wrong, by confident learning on the predictions of cross-validated networks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +9,16 @@ import pandas as pd
 import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_self_confidence_for_each_label
-from sklearn.model_selection import StratifiedKFold
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from pipeline.data import Split, Splits
 from pipeline.data.batches import NormalisedBatches
 from pipeline.doctor.looks import SIDE
 from pipeline.models.tta import Views
 from pipeline.params import TrainParams
+from pipeline.training import probe
 from pipeline.training.recipe import Recipe
 from pipeline.training.update import predict
 
@@ -34,16 +37,25 @@ PREDICTED_AT_ONCE = 512
 
 
 def probabilities(
-    splits: Splits, *, folds: int, epochs: int | None, flip: str, seed: int, device: torch.device, precision: str
+    splits: Splits,
+    families: np.ndarray,
+    *,
+    folds: int,
+    epochs: int | None,
+    flip: str,
+    seed: int,
+    device: torch.device,
+    precision: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each fold: the positions in the train split that it holds out, and their class probabilities (n, C).
 
-    The images of the train split must be thumbnails of 32 px, and each class must have at least `folds` of them.
+    The images of the train split must be thumbnails of 32 px, and each class must have at least `folds` families.
+    families: (N,) int64 from `families`; a fold holds out whole families.
     epochs: of each training; None for enough to make 240 updates, and at least 4. If `flip` mirrors images, the
     predictions for both views are averaged.
     """
     train = splits.train
-    for learnt, held in _folds(train.labels, folds, seed):
+    for learnt, held in _folds(train.labels, families, folds, seed):
         batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(learnt) // 64), len(learnt))
         own = max(LEAST_EPOCHS, math.ceil(UPDATES * batch_size / len(learnt)))
         params = TrainParams(**RECIPE, batch_size=batch_size, epochs=epochs or own, flip=flip, seed=seed)
@@ -59,8 +71,37 @@ def probabilities(
         yield held, logits.double().softmax(1).numpy()
 
 
-def _folds(labels: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
+def probabilities_from_features(
+    features: np.ndarray, labels: np.ndarray, families: np.ndarray, *, folds: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same from `features` (N, D) of a pretrained network, by logistic regressions on them.
+
+    The first fold chooses the strength of all. labels: (N,) from 0 to C - 1.
+    """
+    strength = None
+    for learnt, held in _folds(labels, families, folds, seed):
+        strength = strength or probe.strength(features[learnt], labels[learnt], features[held], labels[held])
+        yield held, probe.predict(strength, features[learnt], labels[learnt], features[held])
+
+
+def families(groups: Sequence[str], images: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """A number per image, (N,) int64: equal for images of one group, and for an image and its twin.
+
+    groups: N names, empty for an image that is in none. images, twins: positions of pairs. A network that learned from
+    one image of a family has seen what the others show, so it cannot judge their labels.
+    """
+    first: dict[str, int] = {}
+    others = np.array([first.setdefault(name, place) if name else place for place, name in enumerate(groups)])
+    start, end = np.concatenate([np.arange(len(groups)), images]), np.concatenate([others, twins])
+    links = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(len(groups), len(groups)))
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+
+
+def _folds(labels: np.ndarray, families: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    places = np.zeros(len(labels))
+    if len(np.unique(families)) == len(families):  # spreads the classes more evenly
+        return StratifiedKFold(folds, shuffle=True, random_state=seed).split(places, labels)
+    return StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(places, labels, families)
 
 
 def _rows(split: Split, positions: np.ndarray) -> Split:
@@ -68,9 +109,10 @@ def _rows(split: Split, positions: np.ndarray) -> Split:
     return Split(split.source, split.rows[positions], split.labels[positions], names)
 
 
-def can_be_checked(labels: np.ndarray, folds: int) -> np.ndarray:
-    """(N,) bool: images of classes with at least `folds` images, so that the training of each fold sees the class."""
-    return np.bincount(labels)[labels] >= folds
+def can_be_checked(labels: np.ndarray, families: np.ndarray, folds: int) -> np.ndarray:
+    """(N,) bool: images of classes with at least `folds` families, so that the training of each fold sees the class."""
+    pairs = np.unique(np.stack([labels, families]), axis=1)
+    return np.bincount(pairs[0])[labels] >= folds
 
 
 def suspects(labels: np.ndarray, probabilities: np.ndarray, of_copy: np.ndarray | None = None) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def prepare(params: RecipeParams) -> Recipe:
     Raises ValueError if the weights cannot be loaded, or if weights, images and parameters do not match.
     """
     params = lookup.in_full(params)  # a sweep's space may name runs too
-    recipe, notes, warnings = preflight.prepare(params, _find(params))
+    recipe, notes, warnings = preflight.prepare(params, find(params))
     for line in notes:
         say(line)
     if params.weights.startswith(RUN) and (seen := _seen_before(recipe, params.weights.removeprefix(RUN))):
@@ -72,7 +72,8 @@ def _network(weights: str) -> dict[str, Any]:
     return {**described.network.options, "model": described.network.name, "image_size": described.image_size}
 
 
-def _find(params: RecipeParams) -> Pretrained | None:
+def find(params: RecipeParams) -> Pretrained | None:
+    """The weights that `params` name; None for a network from nothing. Raises ValueError if they cannot be loaded."""
     asked = params.weights
     if asked == "none":
         return None

@@ -17,8 +17,9 @@ from pipeline.doctor import class_names, duplicates, looks, oddities
 from pipeline.params import DoctorParams
 from pipeline.progress import conclude
 from pipeline.results import plots
-from pipeline.steps import label_check, label_suggestions
+from pipeline.steps import label_check, label_suggestions, photo_features
 from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
+from pipeline.steps.photo_features import Features
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
 from pipeline.tracking import artifact_folder, store
@@ -34,12 +35,15 @@ BETWEEN = 2  # px between the two images of a pair
 def run(params: DoctorParams, parent: Run | None = None) -> Result:
     """Examines the image set that `params` name."""
     where = device.choose(params.device)
+    features = None if params.dataset != FOLDER or params.experiment == "none" else photo_features.find(params)
+    if features is not None and "image_size" not in params.model_fields_set:
+        params = params.model_copy(update={"image_size": features.image_size})  # these images are decoded already
     splits = load_splits(params)
     name = f"{params.dataset} doctor"
     with tracked("doctor", name, params.model_dump(), {"dataset": params.dataset}, parent) as step:
         run = step.run
         run.dataset(splits.name, splits.digest, params.data_dir, "doctor")
-        patient = _admit(params, splits, where)
+        patient = _admit(params, splits, where, features)
         findings = []
         for check in CHECKS:
             findings.append(check(run, patient))
@@ -64,7 +68,7 @@ def _place(run_id: str) -> str:
     return ""
 
 
-def _admit(params: DoctorParams, splits: Splits, where: torch.device) -> Patient:
+def _admit(params: DoctorParams, splits: Splits, where: torch.device, features: Features | None) -> Patient:
     by_name = {"train": splits.train, "valid": splits.valid, "test": splits.test}
     present = {name: split for name, split in by_name.items() if split is not None}
     images = replace(
@@ -74,7 +78,8 @@ def _admit(params: DoctorParams, splits: Splits, where: torch.device) -> Patient
         names=[name for split in present.values() for name in split.names],
     )
     parts = np.repeat(np.arange(len(present)), [len(split) for split in present.values()])
-    return Patient(params, splits, tuple(present), images, parts, looks.survey(images), where)
+    seen = None if features is None else features.of(images.names)
+    return Patient(params, splits, tuple(present), images, parts, looks.survey(images), where, seen)
 
 
 def _counts(run: Run, patient: Patient) -> Finding:

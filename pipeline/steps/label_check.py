@@ -22,11 +22,12 @@ def check(run: Run, patient: Patient) -> Finding:
     if params.label_epochs == 0:
         return Finding("labels: not checked (label_epochs=0)", 0, {})
     taught = np.flatnonzero(patient.parts != of_test)
-    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], params.label_folds)]
+    families = _families(patient)
+    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], families[taught], params.label_folds)]
     known, given = np.unique(patient.images.labels[taught], return_inverse=True)
     if len(known) < 2:
         return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
-    probabilities = _probabilities(patient, taught, given, len(known))
+    probabilities = _probabilities(patient, taught, given, families[taught], len(known))
     copies = _copies_of_another_class(patient)
     class_of_copy = {position: patient.images.labels[copy] for position, copy in copies.items()}
     place = {label: number for number, label in enumerate(known.tolist())}
@@ -41,8 +42,9 @@ def check(run: Run, patient: Patient) -> Finding:
     run.table("suspect_labels.csv", table)
     accuracy = float((probabilities.argmax(1) == given).mean())
     numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
+    who = "networks" if patient.features is None else "probes of a pretrained network"
     line = (
-        f"labels: {len(found):,} of {len(taught):,} train labels suspect, as {params.label_folds} networks see it that "
+        f"labels: {len(found):,} of {len(taught):,} train labels suspect, as {params.label_folds} {who} see it that "
         f"name {accuracy:.1%} of the images they did not learn from as their labels do; test's were not looked at"
     )
     if left := int((patient.parts != of_test).sum()) - len(taught):
@@ -62,26 +64,40 @@ def check(run: Run, patient: Patient) -> Finding:
     return Finding(line, len(found), numbers, reasons, dict(zip(positions.tolist(), table["suggested"], strict=True)))
 
 
-def _probabilities(patient: Patient, taught: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
+def _families(patient: Patient) -> np.ndarray:
+    twins = patient.twins[["image", "twin"]].to_numpy(dtype=np.int64)
+    groups = [patient.splits.groups.get(name, "") for name in patient.images.names]
+    return suspect_labels.families(groups, twins[:, 0], twins[:, 1])
+
+
+def _probabilities(
+    patient: Patient, taught: np.ndarray, given: np.ndarray, families: np.ndarray, num_classes: int
+) -> np.ndarray:
     params = patient.params
-    names = [patient.images.names[position] for position in taught]
-    precision = device.choose_precision(params.precision, patient.device)
-    log.info(device.chosen(params, patient.device, precision))
-    thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
-    folds = suspect_labels.probabilities(
-        replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
-        folds=params.label_folds,
-        epochs=None if params.label_epochs == "auto" else params.label_epochs,
-        flip=params.flip,
-        seed=params.seed,
-        device=patient.device,
-        precision=precision,
-    )
+    if patient.features is not None:
+        folds = suspect_labels.probabilities_from_features(
+            patient.features[taught], given, families, folds=params.label_folds, seed=params.seed
+        )
+    else:
+        names = [patient.images.names[position] for position in taught]
+        precision = device.choose_precision(params.precision, patient.device)
+        log.info(device.chosen(params, patient.device, precision))
+        thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
+        folds = suspect_labels.probabilities(
+            replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
+            families,
+            folds=params.label_folds,
+            epochs=None if params.label_epochs == "auto" else params.label_epochs,
+            flip=params.flip,
+            seed=params.seed,
+            device=patient.device,
+            precision=precision,
+        )
     filled = np.zeros((len(taught), num_classes))
     for fold, (held, probabilities) in enumerate(folds, 1):
         filled[held] = probabilities
         right = float((probabilities.argmax(1) == given[held]).mean())
-        say(f"doctor: labels, network {fold}/{params.label_folds}: {right:.1%} of {len(held):,} held out as labelled")
+        say(f"doctor: labels, fold {fold}/{params.label_folds}: {right:.1%} of {len(held):,} held out as labelled")
     return filled
 
 

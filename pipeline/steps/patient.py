@@ -42,6 +42,7 @@ class Patient:
     parts: np.ndarray  # (N,) int, the split of each image, as an index into `names`
     looks: Looks
     device: torch.device
+    features: np.ndarray | None  # (N, D) float32, of a pretrained network; None without its weights
 
     @cached_property
     def twins(self) -> pd.DataFrame:

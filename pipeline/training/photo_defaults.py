@@ -137,6 +137,11 @@ def _batch_size(number: int) -> int:
 
 
 def _side(root: Path, names: list[str]) -> int:
+    return LARGE if median_side(root, names) >= LARGE else SMALL
+
+
+def median_side(root: Path, names: list[str]) -> float:
+    """The median of the shorter sides (px) of the photos `names` below `root`, estimated from some of them."""
     some = [names[position] for position in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
     shorter = sizes(root, some, progress=False).min(axis=1)
-    return LARGE if np.median(shorter[shorter > 0]) >= LARGE else SMALL
+    return float(np.median(shorter[shorter > 0]))

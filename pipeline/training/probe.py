@@ -80,6 +80,19 @@ def put(model: nn.Module, probe: Probe) -> None:
         last.bias.copy_(torch.from_numpy(probe.bias / scale))
 
 
+def strength(train: np.ndarray, labels: np.ndarray, valid: np.ndarray, valid_labels: np.ndarray) -> float:
+    """The strength with which a fit to `train` (N, D) and `labels` (N,) has the lowest log loss on `valid`."""
+    return min(STRENGTHS, key=lambda each: _loss(valid_labels, predict(each, train, labels, valid)))
+
+
+def predict(strength: float, train: np.ndarray, labels: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, C) of `images` (n, D), by a fit to `train` (N, D) and `labels` (N,) from 0 to C - 1."""
+    fitted = _regression(strength).fit(train, labels)
+    found = np.zeros((len(images), labels.max() + 1))
+    found[:, fitted.classes_] = fitted.predict_proba(images)
+    return found / found.sum(axis=1, keepdims=True)  # float32 does not sum to 1 exactly
+
+
 def _regression(strength: float):  # type: ignore[no-untyped-def]
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MAX_ITERATIONS))
 

@@ -29,7 +29,8 @@ def test_swapped_labels_are_found_by_networks_that_never_saw_them():
     wrong = [5, 40, 77, 102]
     splits = two_kinds(120, wrong)
     filled, held_out = np.zeros((120, 2)), []
-    for held, probabilities in suspect_labels.probabilities(splits, folds=3, epochs=6, flip="auto", **OPTIONS):
+    alone = np.arange(120)
+    for held, probabilities in suspect_labels.probabilities(splits, alone, folds=3, epochs=6, flip="auto", **OPTIONS):
         filled[held] = probabilities
         held_out += held.tolist()
     assert sorted(held_out) == list(range(120))
@@ -45,7 +46,7 @@ def test_classes_that_are_one_another_s_mirror_images_are_told_apart_where_nothi
     ramp = np.broadcast_to(np.linspace(40, 215, SIDE), (3, SIDE, SIDE))
     for image, label in zip(splits.train.source, splits.train.labels, strict=True):
         image[:] = ramp[..., :: 1 - 2 * label]
-    folds = list(suspect_labels.probabilities(splits, folds=2, epochs=4, flip="off", **OPTIONS))
+    folds = list(suspect_labels.probabilities(splits, np.arange(120), folds=2, epochs=4, flip="off", **OPTIONS))
     assert all((said.argmax(1) == splits.train.labels[held]).all() for held, said in folds)
 
 
@@ -59,10 +60,31 @@ def test_labels_that_all_agree_are_not_suspect():
     assert table[["image", "given", "suggested"]].to_numpy().tolist() == [[7, 0, 1]]
 
 
-def test_classes_with_too_few_images_for_the_folds_cannot_be_checked():
+def test_classes_with_too_few_families_for_the_folds_cannot_be_checked():
     given = np.array([0, 0, 0, 0, 1, 1, 1, 2])
-    assert suspect_labels.can_be_checked(given, 3).tolist() == [True] * 7 + [False]
-    assert suspect_labels.can_be_checked(given, 4).tolist() == [True] * 4 + [False] * 4
+    assert suspect_labels.can_be_checked(given, np.arange(8), 3).tolist() == [True] * 7 + [False]
+    assert (
+        suspect_labels.can_be_checked(given, np.array([0, 1, 2, 3, 4, 4, 5, 6]), 3).tolist() == [True] * 4 + [False] * 4
+    )
+
+
+def test_no_fold_divides_a_family_of_groups_and_twins():
+    groups = ["pond", "", "pond", "", "", "roof", "roof", ""]
+    families = suspect_labels.families(groups, np.array([3, 5]), np.array([1, 0]))
+    together = [{*np.flatnonzero(families == number).tolist()} for number in np.unique(families)]
+    assert sorted(map(sorted, together)) == [[0, 2, 5, 6], [1, 3], [4], [7]]
+
+    draw = np.random.default_rng(0)
+    labels, families = np.arange(80) % 2, np.arange(80) // 4
+    features = draw.normal(size=(80, 5)) + 4 * labels[:, None]
+    wrong = np.array([6, 31])
+    given = labels.copy()
+    given[wrong] = 1 - given[wrong]
+    filled = np.zeros((80, 2))
+    for held, found in suspect_labels.probabilities_from_features(features, given, families, folds=4, seed=0):
+        assert not {*families[held]} & {*np.delete(families, held)}
+        filled[held] = found
+    assert (filled.argmax(1) == labels).all()
 
 
 def test_labels_that_an_exact_copy_contradicts_are_named_first_whatever_the_networks_say():

@@ -14,6 +14,7 @@ from pipeline import data
 from tests.conftest import Workplace
 from tests.data.test_detail import grain
 from tests.doctor.test_duplicates import scenes
+from tests.steps.test_probe import draw
 
 QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_folds": 2, "label_epochs": 12}
 TINTS = {"blue": (0.35, 0.5, 1.0), "red": (1.0, 0.5, 0.35)}
@@ -190,6 +191,25 @@ def test_suspect_labels_that_an_exact_copy_contradicts_are_listed_first(workplac
     for pair in suspects.loc[has_copy, ["image", "exact_copy_of_another_class"]].to_numpy():
         number = pair[0][-5]
         assert {*pair} == {f"train/red/swapped{number}.png", f"train/blue/copy{number}.png"}
+
+
+def test_a_pretrained_network_judges_the_labels_where_its_weights_are_at_hand(workplace, weights, tmp_path, capsys):
+    root = draw(tmp_path / "photos", {"red": 40, "green": 40})
+    (root / "red" / "3.jpg").rename(root / "green" / "swapped.jpg")
+    table = [[path.relative_to(root), path.parent.name, "train", path.name[0]] for path in sorted(root.rglob("*.jpg"))]
+    table[:8] = [[*row[:2], "test", "t"] for row in table[:8]]
+    pd.DataFrame(table, columns=["path", "label", "split", "group"]).to_csv(root / "table.csv", index=False)
+    assert workplace.run("doctor", dataset="folder", data_dir=root, labels="table.csv") == 0
+    said = capsys.readouterr().err
+    assert "as 4 probes of a pretrained network see it" in said and "network 1/4" not in said
+    (run,) = workplace.runs("doctor")
+    fetch = workplace.client.download_artifacts
+    suspects, labels = (
+        pd.read_csv(fetch(run.info.run_id, name, str(tmp_path))) for name in ("suspect_labels.csv", "labels.csv")
+    )
+    assert suspects["image"][0] == "green/swapped.jpg" and suspects["suggested"][0] == "red"
+    assert run.data.params["image_size"] == "160"
+    assert labels["group"].notna().all() and {*labels["split"]} == {"train", "test", "valid"}
 
 
 def test_a_folder_of_enlarged_files_is_named_with_the_detail_it_holds(workplace, tmp_path, capsys):

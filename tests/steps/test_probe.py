@@ -8,15 +8,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from pipeline import models
-from pipeline.models import stages, timm_networks
+from pipeline.models import stages
 from pipeline.training import photo_defaults, probe
 from pipeline.training.probe import Probe
 from tests.report.reader import Page
+from tests.steps.conftest import BACKBONE
 
-BACKBONE = "timm/test_efficientnet"  # timm's own, as large as a photo of a stamp
 QUICK = {"epochs": 2, "image_size": 64, "num_images": 2}
 
 
@@ -29,18 +28,6 @@ def draw(folder, per_class, side=96):
             pixels[..., list(per_class).index(name) % 3] += 140
             Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
     return folder
-
-
-@pytest.fixture
-def weights(workplace, monkeypatch):
-    """A backbone with its weights in the folder where a user puts them."""
-    monkeypatch.setattr(photo_defaults, "BACKBONE", BACKBONE)
-    monkeypatch.setenv("XDG_CACHE_HOME", workplace.environment["XDG_CACHE_HOME"])
-    torch.manual_seed(0)
-    file = timm_networks.weights_folder() / "test_efficientnet.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(timm.create_model("test_efficientnet", num_classes=1000).state_dict(), file)
-    return file
 
 
 def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(workplace, weights, tmp_path, capsys):
