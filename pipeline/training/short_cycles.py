@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch.nn.functional as F
+from torch import nn
 
 from pipeline.params import TrainParams
 from pipeline.training.device import random_state_kept
@@ -29,6 +30,7 @@ NORM_SHARE = 1 / 8  # of the updates of a short cycle, over which its batch norm
 LAST = 0.2  # share of a cycle's updates whose losses judge it if there is no validation
 LEAST_FALL = 0.05  # of the first loss; a smaller fall is no learning
 TIE = 0.02  # of the best loss: rates within it do about as well
+LIFT = 2.0  # of the rate of a network with batch norms
 LEANING = 0.5  # share of the way, on a logarithmic axis, from what the cycles say to a usual rate
 # Rates of OneCycle that people give without a test: SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
 USUAL_BATCH = 128
@@ -81,6 +83,12 @@ def usual_rate(optimizer: str, batch_size: int, has_weights: bool) -> float:
     """
     rate = (USUAL_FROM_WEIGHTS if has_weights else USUAL)[optimizer]
     return rate * (batch_size / USUAL_BATCH if optimizer == "sgd" else 1)
+
+
+def has_batch_norms(recipe: Recipe) -> bool:
+    """Whether the network has batch norms whose statistics follow the training."""
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in recipe.outline().modules())
+    return norms and recipe.params.freeze_norms == "off"
 
 
 def untested(usual: float, num_updates: int) -> Choice:
@@ -148,8 +156,12 @@ def walk(measure: Callable[[float], Cycle], start: float, most: int) -> list[Cyc
     return [done[place] for place in sorted(done)]
 
 
-def choose(cycles: Sequence[Cycle], usual: float) -> Choice:
-    """The rate that `cycles`, by rising rate, suggest. It leans to `usual`, a rate that is often good."""
+def choose(cycles: Sequence[Cycle], usual: float, has_batch_norms: bool) -> Choice:
+    """The rate that `cycles`, by rising rate, suggest. It leans to `usual`, a rate that is often good.
+
+    has_batch_norms: whether the network has batch norms that learn. Such a network bears a higher rate in a whole
+    training than in a short cycle, because the scale of its weights grows and damps the rate.
+    """
     if not any(math.isfinite(cycle.loss) for cycle in cycles):
         return Choice(None, None, None, f"every short cycle diverged, down to lr {cycles[0].lr:.2e}", "")
     if not any(cycle.loss < (1 - LEAST_FALL) * cycle.first_loss for cycle in cycles):
@@ -164,7 +176,7 @@ def choose(cycles: Sequence[Cycle], usual: float) -> Choice:
     bend, slope = _parabola(around) if is_bracketed else (0.0, 0.0)
     vertex = -slope / (2 * bend) if bend > 0 else 0.0  # in steps from the best rate, within half a step
     found = best.lr * STEP**vertex
-    lr = found * (usual / found) ** LEANING
+    lr = found * (usual / found) ** LEANING * (LIFT if has_batch_norms else 1)
     width = math.sqrt(TIE * best.loss / bend) if bend > 0 else 1.0
     doubt = "" if is_bracketed else _why_in_doubt(place, cycles)
     return Choice(lr, lr * STEP ** -min(1, width), lr * STEP ** min(1, width), "", doubt)
