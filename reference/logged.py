@@ -15,6 +15,7 @@ GUIDES = {
     "compare": ("comparing", "comparing.md"),
     "export": ("predicting and serving", "predicting.md#export"),
     "models": ("pretrained networks", "fine_tuning.md#which-networks-there-are"),
+    "demo": ("predicting and serving", "predicting.md#try-it-on-a-page"),
     "status": ("resume and outages", "resume.md#what-runs-now"),
     "sync": ("resume and outages", "resume.md#when-the-tracking-server-is-away"),
 }

@@ -32,6 +32,7 @@ TITLES = {
     "FileFormatParams": "Export",
     "CheckupParams": "Doctor",
     "PredictParams": "Prediction",
+    "DemoParams": "Demo",
     "CompareParams": "Comparison",
     "ReportParams": "Report",
     "MainParams": "Whole experiment",

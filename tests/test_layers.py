@@ -14,6 +14,7 @@ FLOORS = [
     "text",
     "disk",
     "streams",
+    "demo",
     "params",
     "experiment_file",
     "settings",
@@ -51,12 +52,15 @@ FENCES = {
     "onnxruntime": {"model_files.export"},
     "rich": {"progress"},
     "safetensors": {"model_files", "history.initial_weights", "models.timm_networks"},
+    "starlette": {"demo"},
     "timm": {"models.timm_networks"},
+    "uvicorn": {"demo"},
 }
 WITHOUT_TORCH = {
     "text",
     "disk",
     "streams",
+    "demo",
     "params",
     "experiment_file",
     "settings",

@@ -4,6 +4,7 @@ from pipeline.params.base import Declared, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
     CompareParams,
+    DemoParams,
     EvaluateParams,
     ExplainParams,
     ExportParams,
@@ -40,6 +41,7 @@ __all__ = [
     "DataParams",
     "DatasetName",
     "Declared",
+    "DemoParams",
     "DeviceParams",
     "DoctorParams",
     "EvaluateParams",
@@ -85,7 +87,12 @@ STEPS: dict[str, type[Params]] = {
     "export": ExportParams,
 }
 # Commands that are neither a step of an experiment nor an entry point of the MLflow Project.
-TOOLS: dict[str, type[Declared]] = {"models": ModelsParams, "status": StatusParams, "sync": SyncParams}
+TOOLS: dict[str, type[Declared]] = {
+    "demo": DemoParams,
+    "models": ModelsParams,
+    "status": StatusParams,
+    "sync": SyncParams,
+}
 COMMANDS: dict[str, type[Declared]] = {**STEPS, **TOOLS}
 
 # Names from earlier versions, with the answer to whoever uses them; docs/changes.md lists them too.

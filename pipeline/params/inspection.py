@@ -106,6 +106,12 @@ class PredictParams(NetworkParams, RejectionParams):
     maps: bool = Field(False, description="show on the contact sheet what speaks for the predicted class")
 
 
+class DemoParams(TrainingRunParams, DeviceParams):
+    """Serves a web page on this machine on which you try a trained model: drop a photo, see class and map."""
+
+    port: int = Field(7860, ge=0, le=65535, description="port of the page at 127.0.0.1; 0: a free one")
+
+
 def _not_repeated(runs: tuple[str, ...]) -> tuple[str, ...]:
     if repeated := {run for run in runs if runs.count(run) > 1}:
         raise ValueError(f"{min(repeated)} is named more than once")
@@ -118,7 +124,8 @@ class CompareParams(DeviceParams, SeedParams):
     """Compares trainings on the same test images: which is better, by how much, where, and how certain that is."""
 
     runs: Annotated[tuple[RunId, ...], BeforeValidator(comma_separated), AfterValidator(_not_repeated)] = Field(
-        description="trainings, evaluations or experiments, comma-separated; all others are compared with the first"
+        description="trainings, evaluations or experiments, comma-separated; all others are compared with the first",
+        json_schema_extra={"words": True},
     )
     method: MapMethod = Field(
         "auto", description="how maps of the images they disagree on are made; auto: as suits each network"

@@ -23,18 +23,21 @@ def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> Non
     ]
     title = f"{len(shown)} predicted images, those to doubt first"
     if with_maps:
-        method, maps = _maps(network, shown)
-        panels = [(f"{method}, predicted class", maps)]
+        method, found = maps(network, shown.images, shown.predicted)
+        panels = [(f"{method}, predicted class", found)]
         figure = plots.explanations(shown.images, panels, captions, title)
     else:
         figure = plots.gallery(shown.images, captions, title)
     run.figure("contact_sheet.png", figure)
 
 
-def _maps(network: TrainedModel, shown: Answers) -> tuple[str, np.ndarray]:
-    """The attribution method that suits the network, and its maps for the predicted classes."""
+def maps(network: TrainedModel, images: np.ndarray, predicted: np.ndarray) -> tuple[str, np.ndarray]:
+    """The attribution method that suits the network, and its maps (N, H, W) in [0, 1] for the predicted classes.
+
+    images: (N, 3, H, W) uint8. predicted: (N,) int64. Raises ValueError for a network without a layer with a grid.
+    """
     model = network.classifier.model
     where = models.cam_target(network.params.model, model)
-    inputs = network.classifier.normalise(torch.from_numpy(shown.images).to(next(model.parameters()).device))
+    inputs = network.classifier.normalise(torch.from_numpy(images).to(next(model.parameters()).device))
     method = attribution.choose(attribution.AUTO, model, where, inputs)
-    return method, attribution.class_maps(model, where, inputs, torch.from_numpy(shown.predicted), method)
+    return method, attribution.class_maps(model, where, inputs, torch.from_numpy(predicted), method)

@@ -36,6 +36,13 @@ def heat(maps: np.ndarray) -> np.ndarray:
     return colours.transpose(0, 3, 1, 2)
 
 
+def laid_over(image: np.ndarray, of_image: np.ndarray) -> np.ndarray:
+    """One picture (3, H, W) uint8: `image` (3, H, W) uint8 in grey, below the colours of its map (H, W) in [0, 1]."""
+    colours = heat(of_image[None])[0].astype(np.float32)
+    opacity = colours[3:] / 255
+    return (opacity * colours[:3] + (1 - opacity) * _dimmed(image)).astype(np.uint8)
+
+
 def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """A sheet of `images` (N, 3, H, W) uint8, each with its caption; without images, it says that none are wrong.
 

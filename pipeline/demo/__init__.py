@@ -1,0 +1,1 @@
+"""A web page on which one person tries a trained model with photos of their own."""
