@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from pipeline.experiment_file import old_name
-from pipeline.params import COMMANDS, MOVED_COMMANDS, Declared, TerminalParams
+from pipeline.params import COMMANDS, MOVED_COMMANDS, DataParams, Declared, TerminalParams
 from pipeline.params.base import nearest
+from pipeline.text import visible
 
 TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # that pydantic accepts
 
@@ -37,7 +38,9 @@ class _Step(click.Command):
             name = word.partition("=")[0]
             if name.startswith("--") and (answer := old_name(name.removeprefix("--"))):
                 ctx.fail(f"{name} {answer}")
-        return super().parse_args(ctx, _with_values(args, {f"--{name}" for name in _switches(self.name or "")}))
+        step = self.name or ""
+        given = _with_values(args, {f"--{name}" for name in _switches(step)})
+        return super().parse_args(ctx, _words_as_options(step, _without_the_recipe(step, given)))
 
 
 def _switches(step: str) -> set[str]:
@@ -55,6 +58,42 @@ def _with_values(args: Sequence[str], switches: Container[str]) -> list[str]:
     return given
 
 
+def _without_the_recipe(step: str, args: Sequence[str]) -> list[str]:
+    """`args` without parameters of a recipe that `step` does not have, such as `epochs` of a range test; names them."""
+    own, of_recipe = COMMANDS[step].model_fields, COMMANDS["main"].model_fields
+    if not issubclass(COMMANDS[step], DataParams):
+        return list(args)
+    kept: list[str] = []
+    place = 0
+    while place < len(args):
+        name, equals, value = args[place].removeprefix("--").partition("=")
+        following = args[place + 1] if place + 1 < len(args) else "--"
+        is_whole = equals or not following.startswith("--")
+        if args[place].startswith("--") and name in of_recipe and name not in own and is_whole:
+            click.echo(f"{name}={visible(value if equals else following)} is not used by {step}", err=True)
+            place += 1 if equals else 2
+        else:
+            kept.append(args[place])
+            place += 1
+    return kept
+
+
+def _words_as_options(step: str, args: Sequence[str]) -> list[str]:
+    """`args` with words that belong to no option as the value of the option that takes words, if the step has one."""
+    taking = [name for name, schema in _schemas(COMMANDS[step]).items() if schema.get("words")]
+    if not taking:
+        return list(args)
+    kept, words, rest = [], [], iter(args)
+    for word in rest:
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        kept.append(word)
+        if "=" not in word and word != "--help" and (value := next(rest, None)) is not None:
+            kept.append(value)
+    return [*kept, f"--{taking[0]}={','.join(words)}"] if words else kept
+
+
 def _is_no_value(switch: str, word: str) -> bool:
     """Whether `word` after a terminal switch is not its value but, for example, a photo.
 
@@ -65,8 +104,12 @@ def _is_no_value(switch: str, word: str) -> bool:
 
 def options(params: type[Declared]) -> list[click.Parameter]:
     """One option of the command line for each parameter."""
-    schemas = params.model_json_schema().get("properties", {})
+    schemas = _schemas(params)
     return [_parameter(name, schemas[name], params) for name in params.model_fields]
+
+
+def _schemas(params: type[Declared]) -> dict[str, Any]:
+    return dict(params.model_json_schema().get("properties", {}))
 
 
 def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> click.Parameter:

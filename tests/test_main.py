@@ -16,6 +16,8 @@ from pipeline.__main__ import main
         (["explain", "--method", "gradcma"], ["method=gradcma", "did you mean gradcam?"]),
         (["explain", "--method", "eigencam"], ["method=eigencam: is not offered; should be 'auto', "]),
         (["compare", "--runs", "abcd,abce", "--method", "XGradCAM"], ["is not offered; should be 'auto'"]),
+        (["compare", "abcd", "--num_images", "0", "abc"], ["runs=abc: should be the id of a run"]),
+        (["doctor", "--epochs"], ["No such option", "--epochs"]),
         (["train", "--model", "vit", "--patch_size", "5"], ["patch_size=5", "divisors: 1, 2, 4, 8, 16, 32"]),
         (["train", "--max_lr", "fast"], ["max_lr=fast", "valid number"]),
         (["train", "--epochs", "-3"], ["epochs=-3", "greater than or equal to 1"]),
@@ -54,6 +56,14 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, parts):
 
 def in_a_new_process(code, folder=None):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+
+
+def test_a_step_names_and_leaves_out_what_only_other_steps_of_its_experiment_need(capsys, tmp_path):
+    words = ["--dataset", "folder", "--epochs", "10", "--data_dir", str(tmp_path / "none"), "--max_lr=0.1"]
+    assert main(["doctor", *words]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["epochs=10 is not used by doctor", "max_lr=0.1 is not used by doctor"]
+    assert len(said) == 3 and f"data_dir={tmp_path}/none is not a folder" in said[2]
 
 
 def test_help_answers_without_importing_torch_or_mlflow():

@@ -47,8 +47,9 @@ class Evaluation:
 def find(asked: str) -> list[Evaluation]:
     """The evaluations for the run `asked`.
 
-    For an evaluation, it is that one; for a training, its newest; for an experiment or a series of seeds, the newest of
-    each training. Raises ValueError if an evaluation is missing, with the command that creates it, or cannot be read.
+    For an evaluation, it is that one. For a training, it is the newest one of the best weights or, without one, the
+    newest. For an experiment or a series of seeds, it is that of each training. Raises ValueError if an evaluation is
+    missing, with the command that creates it, or cannot be read.
     """
     run = store.stored_run(asked, "runs")
     step = run.data.tags.get("step")
@@ -108,7 +109,8 @@ def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
     found = store.finished_runs("evaluate", {"train.run_id": train_run_id}, beside=training)
     if not found:
         raise ValueError(f"training {train_run_id} has no evaluation; create one with: {evaluate_again(train_run_id)}")
-    return found[0]
+    # The served model has the best weights, so an evaluation of these comes first.
+    return next((run for run in found if run.data.params.get("checkpoint") == "best"), found[0])
 
 
 def _read(run: store.StoredRun) -> Evaluation:

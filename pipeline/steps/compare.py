@@ -181,13 +181,12 @@ def _label_changes(run: Run, first: Compared, other: Compared) -> str:
         return ""
     if table.empty:
         return ""
-    name = f"label_changes_{other.arm.name}.csv"
-    run.table(name, table)
+    run.table(f"label_changes_{other.arm.name}.csv", table)
     num_excluded, num_new = int(table["excluded"].sum()), int((table["before"] == "").sum())
     corrected = len(table) - num_excluded - num_new
     return (
-        f"labels of {other.arm.name} against {first.arm.name} ({name}): {corrected:,} changed, "
-        f"{num_excluded:,} photos excluded, {num_new:,} added"
+        f"labels of {other.arm.name} against {first.arm.name} (label_changes_{other.arm.name}.csv): "
+        f"{corrected:,} changed, {num_excluded:,} photos excluded, {num_new:,} added"
     )
 
 

@@ -56,8 +56,7 @@ def find(params: DoctorParams) -> Features | None:
         for part in parts:
             look = partial(_look, progress, progress.done)
             seen = features.of_split(model, splits, part, loaded.precision, loaded.backbone, look)
-            rows = seen if isinstance(seen, np.ndarray) else seen.of_head
-            found |= dict(zip(part.names, rows, strict=True))
+            found |= dict(zip(part.names, seen.of_head, strict=True))
     return Features(found, size)
 
 

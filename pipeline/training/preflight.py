@@ -57,8 +57,11 @@ def describe(recipe: Recipe) -> list[str]:
         return []
     outline = recipe.outline()
     lines = [f"starting from {start.source}: {recipe.fitted(outline).head}"]
+    mean, std = _numbers(recipe.splits.mean), _numbers(recipe.splits.std)
     if start.mean is not None:
-        lines.append(f"normalised as these weights need it: mean {_numbers(start.mean)}, std {_numbers(start.std)}")
+        lines.append(f"normalised as these weights need it: mean {mean}, std {std}")
+    else:
+        lines.append(f"normalised by this set's mean {mean} and std {std}: these weights do not say what they need")
     if start.interpolation is not None:
         lines.append(f"images scaled as these weights need it: {start.interpolation}")
     if start.image_size is not None and start.image_size < params.image_size:

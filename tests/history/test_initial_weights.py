@@ -193,7 +193,9 @@ def bare(tmp_path_factory):
 def test_bare_tensors_with_torchvisions_names_are_enough(bare, name, capsys):
     folder, model = bare
     ours = prepare(TrainParams(**{**TINY, "model": "squeezenet1_1", "weights": str(folder / name)})).model(seed=0)
-    assert "its head of 1000 classes is replaced by a fresh one of 10" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "its head of 1000 classes is replaced by a fresh one of 10" in said
+    assert "normalised by this set's mean 0." in said and "these weights do not say what they need" in said
     theirs = model.state_dict()
     differing = {name for name, tensor in ours.state_dict().items() if not tensor.equal(theirs[name])}
     assert differing == {"classifier.1.weight", "classifier.1.bias"}

@@ -60,6 +60,7 @@ def pair(workplace, parents):
 def compared(workplace, pair):
     """The comparison of a training with an evaluation; a training stands for its evaluation."""
     one, other = pair
+    assert workplace.run("evaluate", run_id=one.data.tags["train.run_id"], checkpoint="last") == 0
     assert workplace.compare(one.data.tags["train.run_id"], other.info.run_id, num_images=2) == 0
     return workplace.runs("compare")[0]
 
@@ -131,6 +132,7 @@ def test_a_comparison_leaves_its_tables_and_figures(workplace, pair, compared):
     assert parameters.index.tolist() == ["epochs", "max_lr"]
     assert parameters.loc["max_lr"].astype(float).tolist() == [0.1, 0.001]
     arms = workplace.table(compared.info.run_id, "arms.csv")
+    assert arms["evaluation"].tolist() == [run.info.run_id for run in pair]  # not the newer one of the last weights
     assert arms["accuracy"].tolist() == pytest.approx([run.data.metrics["test/accuracy"] for run in pair])
     bins = workplace.table(compared.info.run_id, "calibration.csv")
     assert bins.groupby("arm")["count"].sum().to_dict() == {"A": 80, "B": 80}
