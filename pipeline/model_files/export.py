@@ -1,4 +1,4 @@
-"""Exports a classifier to one file for other programs: uint8 images in, probabilities out, no code of this project."""
+"""Exports a classifier to one file for other programs: uint8 images in, answers out, no code of this project."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model_files.classifier import Classifier
+from pipeline.models.features import inside, joined
 
-IMAGES, PROBABILITIES, BATCH = "images", "probabilities", "batch"  # names in the file
+IMAGES, BATCH = "images", "batch"  # names in the file
+PROBABILITIES, MARKS = "probabilities", ("unsure", "unlike")  # names of the outputs; without a calibration, no marks
 MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: the format allows files below 2 GiB
 TOLERANCE = 1e-3  # for a probability; rounding changes it by about 1e-7
 
@@ -20,10 +22,15 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Portable(nn.Module):
-    """A classifier with normalisation and softmax: images (N, 3, H, W) uint8 to calibrated probabilities (N, C)."""
+    """A classifier from images (N, 3, H, W) uint8 to calibrated probabilities (N, C).
+
+    If it has a calibration, also to MARKS, (N,) bool each: see `Classifier.table`.
+    """
 
     mean: Tensor
     std: Tensor
+    means: Tensor
+    directions: Tensor
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -32,11 +39,28 @@ class Portable(nn.Module):
         # For pixels from 0 to 255.
         self.register_buffer("mean", 255 * torch.tensor(classifier.description.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(classifier.description.std).view(3, 1, 1))
+        self.calibration = classifier.calibration
+        if self.calibration is not None:
+            familiar = self.calibration.familiar
+            self.register_buffer("means", torch.from_numpy(familiar.means).double())
+            self.register_buffer("directions", torch.from_numpy(familiar.directions).double())
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.model((images.float() - self.mean) / self.std)
-        return (logits / self.temperature).softmax(1)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        pixels = (images.float() - self.mean) / self.std
+        if self.calibration is None:
+            return self.model(pixels).softmax(1)
+        logits, of_head, of_stage = inside(self.model, pixels)
+        probabilities = (logits / self.temperature).softmax(1)
+        unsure = probabilities.max(1).values < self.calibration.threshold
+        return probabilities, unsure, self._distances(joined(of_head, of_stage)) > self.calibration.familiar.limit
+
+    def _distances(self, features: Tensor) -> Tensor:
+        """As `Familiar.distances`."""
+        assert self.calibration is not None
+        apart = features.double()[:, None] - self.means
+        squares = self.calibration.familiar.scale * apart.square().sum(2) - (apart @ self.directions).square().sum(2)
+        return squares.min(1).values.clamp(min=0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,7 @@ def _write_onnx(model: Portable, images: Tensor, path: Path, metadata: Mapping[s
         model,
         (images,),
         input_names=[IMAGES],
-        output_names=[PROBABILITIES],
+        output_names=[PROBABILITIES, *(MARKS if model.calibration is not None else ())],
         dynamic_shapes={IMAGES: {0: BATCH}},
         dynamo=True,
         verbose=False,
@@ -105,7 +129,12 @@ def _write_torch_export(model: Portable, images: Tensor, path: Path, metadata: M
 
 def _load_torch_export(path: Path) -> Predict:
     model = torch.export.load(path).module()
-    return lambda images: model(torch.from_numpy(images)).detach().numpy()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        answered = model(torch.from_numpy(images))
+        return (answered if isinstance(answered, Tensor) else answered[0]).detach().numpy()
+
+    return predict
 
 
 FORMATS = {

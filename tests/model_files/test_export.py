@@ -12,6 +12,9 @@ from pipeline import models
 from pipeline.model_files import export
 from pipeline.model_files.classifier import Classifier, parse
 from pipeline.models.stages import head
+from pipeline.results import novelty
+from pipeline.results.rejection import Outcomes
+from pipeline.training.calibration import Calibration, look
 from tests.models.test_backbones import HEAVY, LIGHT
 
 SIZE = 16
@@ -98,6 +101,35 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
     for form, suffix in (("onnx", "onnx"), ("torch_export", "pt2")):
         export.write(trained, form, tmp_path / f"model.{suffix}", {})
         assert export.difference(trained, form, tmp_path / f"model.{suffix}", images) <= export.TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit"])
+@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+def test_an_exported_file_marks_the_same_answers_as_unsure_and_unlike(name, form, tmp_path):
+    bare = classifier(name)
+    flat = np.broadcast_to(IMAGES[:, :, :1, :1], IMAGES.shape)
+    _, features = look(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
+    sure = np.sort(bare.probabilities(IMAGES).max(axis=1))
+    outcomes = Outcomes(sure, np.arange(64) >= 32)  # the less confident half was wrong
+    familiar = novelty.fit(features, np.arange(64) % 3, features)
+    trained = Classifier(bare.model, bare.description, Calibration(None, familiar, outcomes, 0.02))
+    expected = trained.answer(np.concatenate([IMAGES, flat]))
+    assert 0 < expected.unsure[:64].sum() < 64 and 10 < expected.unlike.sum() < 118
+    suffix = export.FORMATS[form].suffix
+    export.write(trained, form, tmp_path / f"model{suffix}", {})
+    both = np.concatenate([IMAGES, flat])
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+        assert [each.name for each in session.get_outputs()] == ["probabilities", "unsure", "unlike"]
+        found = session.run(None, {"images": both})
+    else:
+        model = torch.export.load(tmp_path / "model.pt2").module()
+        found = [each.detach().numpy() for each in model(torch.from_numpy(both))]
+    near = np.abs(expected.distances - familiar.limit) < 1e-3 * familiar.limit
+    assert near.sum() < 4
+    assert (found[1] == expected.unsure).mean() > 0.98  # one image is at the threshold itself
+    assert np.array_equal(found[2][~near], expected.unlike[~near])
+    assert export.difference(trained, form, tmp_path / f"model{suffix}", IMAGES) < 1e-5
 
 
 def test_a_file_with_other_weights_is_detected(tmp_path):

@@ -165,8 +165,13 @@ def test_predict_and_the_served_and_the_exported_model_give_the_same_calibrated_
     weights = workplace.client.download_artifacts(training.info.run_id, "weights/best.safetensors", str(tmp_path))
     classifier = Classifier.load(Path(weights))
     images = np.stack([classifier.read(str(path)) for path in paths])
-    (found,) = onnxruntime.InferenceSession(exported).run(None, {"images": images})
+    found, *marks = onnxruntime.InferenceSession(exported).run(
+        ["probabilities", "unsure", "unlike"], {"images": images}
+    )
     np.testing.assert_allclose(found, predicted, atol=1e-6)
+    for name, mark in zip(("unsure", "unlike"), marks, strict=True):
+        assert table[name].tolist() == answered[name].tolist() == mark.tolist()
+    assert 0 < table["unsure"].sum() < len(table)
 
     # A temperature is a power of the probabilities: without it, they would be others.
     fitted = training.data.metrics["calibration/temperature"]
