@@ -153,7 +153,6 @@ class Classifier:
         state, own = stored_calibration.apart(tensors)
         try:
             description = parse(described)
-            calibration = stored_calibration.parse(own, described)
             sizes = {**description.network.options, "image_size": description.image_size}
             build = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
             # Takes no memory, until it is known that the file has exactly these tensors.
@@ -162,6 +161,7 @@ class Classifier:
             if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
                 raise ValueError("the network has other tensors")
             models.check_size(description.network.name, description.image_size, batch=2)
+            calibration = stored_calibration.parse(own, described)
         except ValueError as error:
             raise ValueError(f"{path}: weights and description do not match ({error})") from None
         where = device or torch.device("cpu")
