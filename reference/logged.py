@@ -197,6 +197,7 @@ METRICS = {
         "test/mean_average_precision": "mean over the classes",
         "test/coverage": "share of the test images of which the network is sure",
         "test/sure_error, test/sure_error_low, test/sure_error_high": "share of them that is wrong, with 95 % interval",
+        "test/unlike": "share of the test images that are marked as unlike the training images: false alarms",
         "test/risk_coverage_area": "area under the curve of errors over coverage",
         "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
     },

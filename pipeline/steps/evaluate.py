@@ -21,6 +21,7 @@ from pipeline.results.arms import Arm, judge
 from pipeline.steps import unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
+from pipeline.training.calibration import look_at_all
 from pipeline.training.update import predict
 
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
@@ -99,7 +100,8 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
 
 def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
     run, name = step.run, step.name
-    logits = _logits(trained, trained.classifier.model)
+    looked, features = look_at_all(trained.classifier.model, trained.splits, trained.splits.test, trained.precision)
+    logits = looked.astype(np.float64)
     probabilities = softmax(logits / trained.classifier.temperature, axis=1)
     test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
@@ -109,7 +111,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
     summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
     outcomes = rejection.of(probabilities, labels)
-    of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, name)
+    of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
     summary |= of_unsure
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))

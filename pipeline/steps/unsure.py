@@ -1,4 +1,6 @@
-"""What an evaluation says of unsure answers: errors against the share that is answered, and the threshold on test."""
+"""What an evaluation says of unsure answers and unlike images: errors by the share answered, both limits on test."""
+
+import numpy as np
 
 from pipeline.results import plots
 from pipeline.results.rejection import Outcomes
@@ -6,10 +8,13 @@ from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration
 
 
-def report(run: Run, calibration: Calibration | None, outcomes: Outcomes, name: str) -> tuple[dict[str, float], str]:
+def report(
+    run: Run, calibration: Calibration | None, outcomes: Outcomes, features: np.ndarray, name: str
+) -> tuple[dict[str, float], str]:
     """Logs the curve of the test images' `outcomes`. Returns the numbers, keyed by metric name, and words about them.
 
-    Without a calibration there is no threshold, and so only the area under the curve.
+    The share of the test images that are unlike the training images comes from their `features` (N, D). Without a
+    calibration there are no limits, and the area under the curve is the only number.
     """
     curve, numbers = outcomes.curve(), {"test/risk_coverage_area": outcomes.area()}
     run.table("risk_coverage.csv", curve)
@@ -24,6 +29,8 @@ def report(run: Run, calibration: Calibration | None, outcomes: Outcomes, name: 
             chosen = numbers["test/coverage"], found["error"]
             interval = f"95 % interval {found['error_low']:.2%} to {found['error_high']:.2%}"
             words += f", {found['error']:.2%} of them wrong ({interval}; wanted: at most {wanted:.1%})"
+        numbers["test/unlike"] = float(calibration.familiar.unlike(calibration.familiar.distances(features)).mean())
+        words += f"; {numbers['test/unlike']:.1%} unlike the training images"
     area = f"{name}: area under errors over coverage {numbers['test/risk_coverage_area']:.4f}"
     run.figure("risk_coverage.png", plots.risk_coverage(curve, chosen, wanted, area))
     return numbers, words

@@ -18,6 +18,7 @@ from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature
 from pipeline.training.device import autocast
 from pipeline.training.features import Features
+from pipeline.training.update import attention_kernel
 
 SAMPLE = 10_000  # train images whose features are taken
 
@@ -76,23 +77,24 @@ def calibrate(
     """
     assert splits.valid is not None
     valid, train = splits.valid, _some(splits.train)
-    logits, valid_features = _look_at_all(model, splits, valid, precision, done)
-    _, features = _look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
+    logits, valid_features = look_at_all(model, splits, valid, precision, done)
+    _, features = look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
     return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features), most_error)
 
 
 @torch.inference_mode()
 def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits (B, C) and features (B, D), float32, for `images` as the model takes them, on its device."""
-    with autocast(images.device, precision):
+    tokens = getattr(model, "seq_length", None)  # as in `update.train_step`
+    with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
         logits, features = with_features(model, images)
     return logits.float().cpu().numpy(), features.cpu().numpy()
 
 
-def _look_at_all(
-    model: nn.Module, splits: Splits, split: Split, precision: str, done: Callable[[int], None]
+def look_at_all(
+    model: nn.Module, splits: Splits, split: Split, precision: str, done: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and features of a split."""
+    """Logits (N, C) and features (N, D) of a split, float32. `done` is called as by `calibrate`."""
     where = next(model.parameters()).device
     looks, number = [], 0
     for images, _ in NormalisedBatches(splits, split, batch_size(split.source.shape[-1]), where):
