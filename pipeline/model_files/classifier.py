@@ -97,7 +97,7 @@ class Classifier:
         return 1.0 if fitted is None else fitted.value
 
     def rejecting(self, most_error: float | Literal["auto"]) -> Self:
-        """This classifier with another `most_error` in its calibration, if it has one; `auto` leaves it as it is."""
+        """This classifier with another `most_error` in its calibration, if any; `auto` changes nothing."""
         if self.calibration is None or most_error == "auto":
             return self
         return replace(self, calibration=replace(self.calibration, most_error=most_error))

@@ -45,7 +45,7 @@ def described(calibration: Calibration) -> dict[str, Any]:
 
 
 def apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of a weights file in two parts: those of the network, and those of its calibration."""
+    """The tensors of a weights file, split: the network's, and its calibration's."""
     own = {name: tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     return {name: tensor for name, tensor in state.items() if name not in own}, own
 

@@ -44,8 +44,8 @@ class Params(Declared):
 class RejectionParams(Params):
     reject_above_error: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         "auto",
-        description="answers of little confidence are unsure, so that of the others at most this share was wrong on "
-        "validation; auto: 0.02, or as in the training",
+        description="answers are unsure below the confidence from which on at most this share was wrong on validation; "
+        "auto: 0.02, or the training's value",
     )
 
 

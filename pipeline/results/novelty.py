@@ -1,7 +1,7 @@
 """Measures how far images are from a network's training images, in its own features.
 
 The measure is the Mahalanobis distance to the nearest class (Lee et al. 2018, arXiv:1807.03888). All classes share one
-covariance. The features are those of `models.features`. docs/predicting.md has the measurements that chose both.
+covariance. `models.features` takes the features. docs/predicting.md has the measurements behind both choices.
 """
 
 from dataclasses import dataclass

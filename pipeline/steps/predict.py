@@ -144,7 +144,7 @@ def _quality(known: Calibration) -> str:
 
 
 def _threshold(known: Calibration) -> str:
-    """What makes an answer unsure, in words."""
+    """The threshold for unsure answers, in words."""
     if not np.isfinite(known.threshold):
         return f"all: no confidence had errors of at most {known.most_error:.1%} on validation"
     return f"below {known.threshold:.1%}: from there on, at most {known.most_error:.1%} were wrong on validation"

@@ -1,4 +1,4 @@
-"""What an evaluation says of unsure answers and unlike images: errors by the share answered, both limits on test."""
+"""Reports unsure answers and unlike images of an evaluation: errors by the share answered, both limits on test."""
 
 import numpy as np
 
