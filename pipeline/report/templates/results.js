@@ -71,6 +71,7 @@
   );
 
   const risks = rows("evaluate/risk_coverage.csv");
+  const highest = 1.2 * Math.max(0.01, ...risks.map((row) => row.error), ...risks.slice(-1).map((row) => row.error_high));
   chart("unsure-chart", (options) =>
     Plot.plot({
       ...options,
@@ -78,9 +79,9 @@
       height: Math.min(options.width, 560) * 0.6,
       marginLeft: 50,
       x: { label: "answered images", domain: [0, 1], tickFormat: "~%" },
-      y: { label: "wrong among them", tickFormat: "~%", grid: true, zero: true },
+      y: { label: "wrong among them", domain: [0, highest], tickFormat: "~%", grid: true },
       marks: [
-        Plot.areaY(risks, { x: "coverage", y1: "error_low", y2: "error_high", fill: blue, fillOpacity: 0.15 }),
+        Plot.areaY(risks, { x: "coverage", y1: "error_low", y2: "error_high", fill: blue, fillOpacity: 0.15, clip: true }),
         Plot.lineY(risks, { x: "coverage", y: "error", stroke: blue, marker: risks.length === 1 ? "dot" : null }),
         Plot.tip(risks, Plot.pointerX({ x: "coverage", y: "error",
           title: (d) => `confidence from ${(100 * d.threshold).toFixed(1)} %\n${(100 * d.coverage).toFixed(1)} % answered\n${(100 * d.error).toFixed(2)} % of them wrong`, fill: "var(--surface)" })),

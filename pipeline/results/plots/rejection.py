@@ -23,7 +23,7 @@ def risk_coverage(curve: pd.DataFrame, chosen: tuple[float, float] | None, wante
     if chosen is not None:
         axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=ORANGE, label="threshold from validation")
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.2 * max(error.max(), high.iloc[-1]), 1))  # few answers have wide intervals: cut off
     dress(axes, x="answered images (%)", y="wrong among them (%)")
     axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
     return figure
