@@ -3,6 +3,7 @@
 import gc
 import importlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -24,10 +25,33 @@ def start(step: str, flags: dict[str, str], *, catches_signals: bool) -> Any:
     with _without_garbage_collection():
         params = _params(step, flags)
         _log_to_the_terminal()
+        if _in_ranks(step, params, flags):
+            return None
         if catches_signals:
             interrupts.raise_once()
         module = importlib.import_module(f"pipeline.steps.{step}")
     return module.run(params)
+
+
+def _in_ranks(step: str, params: Declared, flags: dict[str, str]) -> bool:
+    """Runs `step` once for each of its `devices`, if it has several and torchrun has not started it; returns whether.
+
+    Raises ValueError if torchrun has started a step that ranks cannot share.
+    """
+    num_devices = getattr(params, "devices", 1)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if step != "train":
+            raise ValueError(f"torchrun can start the step train, not {step}, which one process runs")
+        if (number := getattr(params, "num_seeds", 1)) > 1:
+            raise ValueError(f"num_seeds={number}: torchrun can start one training; give num_seeds=1")
+        return False
+    if num_devices == 1:
+        return False
+    from pipeline.steps import torchrun
+
+    torchrun.check(num_devices, str(getattr(params, "device", "auto")))
+    torchrun.start(step, flags, num_devices)
+    return True
 
 
 @contextmanager

@@ -26,7 +26,17 @@ Choose = Callable[[Mapping[str, Any]], dict[str, Any]]
 NetworkOf = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # May change when an interrupted run is resumed: they change no result, except for the last digits of a number.
-FREE_TO_CHANGE = {"experiment", "resume", "from_study", "storage", "device", "data_dir", "labels", "sweep_workers"}
+FREE_TO_CHANGE = {
+    "experiment",
+    "resume",
+    "from_study",
+    "storage",
+    "device",
+    "devices",
+    "data_dir",
+    "labels",
+    "sweep_workers",
+}
 FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
 PLACES = ("data_dir", "labels", "storage", "weights", "register_as")  # what a run reads, writes and publishes
 WHY_FIXED = {"epochs": "OneCycle plans every rate, also past ones, from the number of epochs"}

@@ -21,11 +21,28 @@ POLICIES: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
 
 
 @dataclass(frozen=True)
+class Share:
+    """The rows of a batch that this process has. Draws are of the whole batch: an image gets its own on any process."""
+
+    start: int = 0
+    end: int | None = None
+    size: int | None = None  # of the whole batch; None: the images given are the whole
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.end)
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
 class Place:
     """The position of a batch in a training."""
 
     passes: float  # passes over the data before this batch, fractional
     mirrored: Tensor  # (B,) bool: the images that an alternating flip mirrors
+    share: Share = WHOLE
 
 
 Augment = Callable[[Tensor, Tensor, Place, Generator], tuple[Tensor, Tensor]]
@@ -52,18 +69,18 @@ class Augmentation:
     def __call__(self, images: Tensor, labels: Tensor, place: Place, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) uint8 -> (B, 3, size, size) float32, and labels (B,) or probabilities (B, C)."""
         if self.crop_area:
-            images = random_resized_crop(images, self.image_size, self.crop_area, generator)
+            images = random_resized_crop(images, self.image_size, self.crop_area, generator, place.share)
         elif self.crop_padding:
-            images = random_crop(images, self.crop_padding, generator)
+            images = random_crop(images, self.crop_padding, generator, place.share)
         if self.flip == "alternate":
             images = flip(images, place.mirrored)
         elif self.flip == "random":
-            images = random_flip(images, generator)
+            images = random_flip(images, generator, place.share)
         if self.policy != "basic":
             images = apply(self.policy, images)
         pixels = normalise(images, self.mean, self.std)
         if self.cutout:
-            pixels = cutout(pixels, self.cutout, generator)
+            pixels = cutout(pixels, self.cutout, generator, place.share)
         if self.mixup or self.cutmix:
             pixels, labels = mix(pixels, labels, self.num_classes, self.mixup, self.cutmix)
         if self.first_size and place.passes < self.first_passes and self.first_size != pixels.shape[-1]:
@@ -71,7 +88,7 @@ class Augmentation:
         return pixels, labels
 
 
-def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
+def random_crop(images: Tensor, padding: int, generator: Generator, share: Share = WHOLE) -> Tensor:
     """Each image shifted at random by up to `padding` px; reflection fills the border.
 
     images: (B, 3, H, W), any dtype; the result has the same shape and dtype.
@@ -84,7 +101,9 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
         raise ValueError(f"crop_padding={padding} does not fit images of {height}x{width} px: use 0 to {most}")
     if not batch:
         return images
-    down, across = torch.randint(-padding, padding + 1, (2, batch, 1, 1), generator=generator, device=images.device)
+    draws = (2, share.size or batch, 1, 1)
+    shifts = torch.randint(-padding, padding + 1, draws, generator=generator, device=images.device)
+    down, across = shifts[:, share.rows]
     # Rows are reflected by arithmetic on their indices.
     rows = _reflect(down + torch.arange(height, device=images.device), height)
     if images.device.type != "cpu":
@@ -99,7 +118,9 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     return stretches.index_select(0, starts.flatten()).view(images.shape)
 
 
-def random_resized_crop(images: Tensor, size: int, least_area: float, generator: Generator) -> Tensor:
+def random_resized_crop(
+    images: Tensor, size: int, least_area: float, generator: Generator, share: Share = WHOLE
+) -> Tensor:
     """A random window of each image, scaled to `size` x `size` px (bilinear): (B, 3, size, size) uint8.
 
     images: (B, 3, H, W) uint8. The window covers a share of the image's area between `least_area`, in (0, 1], and 1.
@@ -107,7 +128,7 @@ def random_resized_crop(images: Tensor, size: int, least_area: float, generator:
     the image is cut. The cut takes at most 13 %, and happens only for shares above 3/4.
     There is no antialiasing: images that are scaled down only a little do not need it.
     """
-    draws = torch.rand((4, len(images)), generator=generator, device=images.device)
+    draws = torch.rand((4, share.size or len(images)), generator=generator, device=images.device)[:, share.rows]
     area = least_area + (1 - least_area) * draws[0]
     stretch = (4 / 3) ** (draws[1] - 0.5)  # for the width; the height takes the inverse
     width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
@@ -120,9 +141,10 @@ def random_resized_crop(images: Tensor, size: int, least_area: float, generator:
     return window.round_().to(torch.uint8)
 
 
-def random_flip(images: Tensor, generator: Generator) -> Tensor:
+def random_flip(images: Tensor, generator: Generator, share: Share = WHOLE) -> Tensor:
     """Mirrors each image left to right with probability 1/2. images: (B, 3, H, W), any dtype."""
-    return flip(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5)
+    draws = torch.rand(share.size or len(images), generator=generator, device=images.device)
+    return flip(images, draws[share.rows] < 0.5)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -138,15 +160,15 @@ def resize(images: Tensor, size: int) -> Tensor:
     return resized.contiguous(memory_format=torch.channels_last)
 
 
-def cutout(images: Tensor, size: int, generator: Generator) -> Tensor:
+def cutout(images: Tensor, size: int, generator: Generator, share: Share = WHOLE) -> Tensor:
     """The images, each with one square of `size` px set to 0, the mean of normalised pixels.
 
     images: (B, 3, H, W) float. The centre of the square is uniform over the pixels. The square is clipped at the
     borders (DeVries and Taylor, 2017, arXiv:1708.04552).
     """
     batch, _, height, width = images.shape
-    rows = _inside(height, batch, size, generator)
-    columns = _inside(width, batch, size, generator)
+    rows = _inside(height, share.size or batch, size, generator)[share.rows]
+    columns = _inside(width, share.size or batch, size, generator)[share.rows]
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 

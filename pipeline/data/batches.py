@@ -1,14 +1,16 @@
 """Serves a split as batches on the device. Only seed and epoch decide their order and augmentation."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from pipeline.data import Split, Splits
-from pipeline.data.augmentation import Augment, Place, normalise
+from pipeline.data.augmentation import Augment, Place, Share, normalise
 
 RESIDENT_SHARE = 0.4  # share of the device's free memory for images; the rest is for model and activations
 PIXELS_AT_ONCE = 2**22  # pixels per forward pass or copy to the device: 4,096 images of 32 px, 83 of 224 px
@@ -36,13 +38,22 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the split's order: images (B, 3, H, W) uint8, labels (B,) int64. The last may be smaller."""
-        return self._in_order(torch.arange(len(self.split)))
+        return self.every(1, 0)
+
+    def every(self, step: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every `step`-th of these batches, from batch number `first` on."""
+        blocks = torch.arange(len(self.split)).split(self.batch_size)
+        return self._in_order(torch.cat([*blocks[first::step], torch.arange(0)]))
 
     def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(order), self.batch_size):
-            positions = order[start : start + self.batch_size]
+            positions = self._own(order[start : start + self.batch_size])
             on_device = self._sent(positions)
             yield self._images(positions, on_device), self._labels[on_device]
+
+    def _own(self, positions: Tensor) -> Tensor:
+        """The positions of a batch whose images this process serves."""
+        return positions
 
     def _images(self, positions: Tensor, on_device: Tensor) -> Tensor:
         if self._resident is not None:
@@ -66,7 +77,11 @@ class NormalisedBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (B, 3, H, W) float32, labels (B,) int64."""
-        for images, labels in self._batches:
+        return self.every(1, 0)
+
+    def every(self, step: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every `step`-th of these batches, from batch number `first` on, as when several processes share them."""
+        for images, labels in self._batches.every(step, first):
             yield normalise(images, self._splits.mean, self._splits.std), labels
 
 
@@ -89,6 +104,28 @@ class TrainBatches(Batches):
         self._draw = Generator(device)
         first = Generator().manual_seed(derive_seed(seed, "mirrored in the first epoch"))
         self._mirrored = (torch.rand(len(split), generator=first) < 0.5).to(device)
+        self._rank, self._num_ranks = 0, 1
+
+    def divided(self, rank: int, num_ranks: int) -> Self:
+        """These batches with only the share of process `rank` of `num_ranks` in each: neighbours, in order.
+
+        Crops, flips and cutout are the same for each image as without sharing. Mixup, cutmix, policies and dropout draw
+        from the global random state, which is another one in each process.
+        """
+        mine = copy.copy(self)
+        mine._rank, mine._num_ranks = rank, num_ranks
+        return mine
+
+    def whole_size(self, number: int) -> int:
+        """How many images batch `number` of an epoch has, on all processes together."""
+        return min(self.batch_size, len(self.split) - number * self.batch_size)
+
+    def _own(self, positions: Tensor) -> Tensor:
+        return positions[self._share(len(positions)).rows]
+
+    def _share(self, size: int) -> Share:
+        start, end = (size * number // self._num_ranks for number in (self._rank, self._rank + 1))
+        return Share(start, end, size)
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches as `augment` returns them, with each image once. The last may be smaller.
@@ -99,13 +136,16 @@ class TrainBatches(Batches):
         shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         order = torch.randperm(len(self.split), generator=shuffle)
         if not done:
-            torch.manual_seed(derive_seed(self._seed, "global", epoch))
+            torch.manual_seed(derive_seed(self._seed, "global", epoch, *self._own_stream()))
             self._draw.manual_seed(derive_seed(self._seed, "augmentation", epoch))
         rest = order[done * self.batch_size :]
         for number, (images, labels) in enumerate(self._in_order(rest), done):
-            positions = order[number * self.batch_size :][: len(labels)]
+            share = self._share(self.whole_size(number))
+            positions = order[number * self.batch_size :][share.rows]
             # Alternating flip (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
-            place = Place(epoch - 1 + number / len(self), self._mirrored[self._sent(positions)] ^ bool(epoch % 2))
+            place = Place(
+                epoch - 1 + number / len(self), self._mirrored[self._sent(positions)] ^ bool(epoch % 2), share
+            )
             yield self._augment(images, labels, place, self._draw)
 
     def random_states(self) -> dict[str, Tensor]:
@@ -118,12 +158,17 @@ class TrainBatches(Batches):
     def load_random_states(self, states: Mapping[str, Tensor]) -> None:
         """Restores the result of `random_states`. On another kind of device, that device's streams start anew."""
         torch.set_rng_state(states["global"])
+        if self._rank:
+            torch.manual_seed(derive_seed(self._seed, "global, resumed", *self._own_stream()))
         if states["augmentation"].shape == self._draw.get_state().shape:
             self._draw.set_state(states["augmentation"])
         else:
             self._draw.manual_seed(derive_seed(self._seed, "augmentation on another device"))
         if self.device.type in states:
             torch.get_device_module(self.device).set_rng_state(states[self.device.type], self.device)
+
+    def _own_stream(self) -> tuple[object, ...]:
+        return ("rank", self._rank) if self._rank else ()
 
 
 def resident(split: Split, device: torch.device) -> Tensor:

@@ -181,6 +181,10 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
     norm_momentum: float = Field(
         0.1, gt=0, le=1, description="weight of the newest batch in the running statistics of batch norms"
     )
+    sync_norms: Switch = Field(
+        "on",
+        description="on several devices: batch norms see the whole batch, as on one; off: each device its own share",
+    )
     class_weights: Literal["none", "balanced", "effective"] = Field(
         "none", description="weights in the train loss: by inverse class frequency (balanced), or by effective number"
     )

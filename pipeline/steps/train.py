@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipeline import progress
-from pipeline.history import initial_weights, lookup
+from pipeline.history import lookup
 from pipeline.model_files import stored_calibration
 from pipeline.params import LadderParams, TrainParams, TrainStepParams
 from pipeline.progress import Part, say, show
 from pipeline.resume import training_state
-from pipeline.steps import outputs
+from pipeline.steps import outputs, rank
 from pipeline.steps.step import Result, Step, SuggestedRate, tracked
 from pipeline.tracking import store, views
 from pipeline.tracking.run import Run, measured
+from pipeline.training import ranks
 from pipeline.training.calibration import Calibration
 from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import Recipe
@@ -25,7 +26,7 @@ from pipeline.training.training import Training
 if TYPE_CHECKING:
     from pipeline.tracking.watch import Watch
 
-NOT_OF_ONE_TRAINING = {"resume", "num_seeds"}
+NOT_OF_ONE_TRAINING = {"resume", "num_seeds", "devices"}
 SUGGESTION = "lr_range/suggestion"  # metric of a range test
 
 
@@ -53,7 +54,10 @@ def _run_one(
     suggested: Mapping[str, Any] | None = None,
     ladder: LadderParams | None = None,
 ) -> Result:
-    recipe = initial_weights.prepare(params)
+    params, mine = rank.joined(params)
+    if mine.number:
+        return rank.follow(params, mine)
+    recipe = rank.prepared(params, mine)
     if params.resume:
         _check_same(recipe, params.resume)
     title = f"{params.dataset} {params.model}"
@@ -69,7 +73,10 @@ def _run_one(
         if params.resume:
             training_state.restore(training, params.resume)
             say(f"going on with run {step.run.id} after update {training.log.num_steps}")
-        return _train(step, f"{title} lr {max_lr:.3g}", recipe, params, training)
+        training = rank.led(training, recipe, max_lr, mine)
+        result = _train(step, f"{title} lr {max_lr:.3g}", recipe, params, training)
+        ranks.leave()
+        return result
 
 
 def _check_same(recipe: Recipe, run_id: str) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from pipeline.training.compilation import compiled
 from pipeline.training.ema import MovingAverage
 from pipeline.training.event_log import EventLog
 from pipeline.training.events import EpochEnd, Failure, StepEnd
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import rate
 from pipeline.training.update import predict, train_step
 
@@ -60,6 +62,7 @@ class Training:
     freezes_norms: bool = False  # batch norms keep their running statistics
     part: Callable[[nn.Module], nn.Module] = whole  # the part of the network that the batches go through
     is_compiled: bool = False  # updates run compiled, except a last batch that is smaller than the others
+    ranks: Ranks = ALONE  # the processes that share the training
     log: EventLog = field(default_factory=EventLog)
     weights: dict[str, Weights] = field(default_factory=dict)  # of the epochs `best` and `last`
 
@@ -85,17 +88,20 @@ class Training:
 
         Raises Diverged, with the update and its rate, within 32 updates of the first non-finite loss.
         """
-        network = self.part(self.model)
-        whole_batches = compiled(network) if self.is_compiled else network
+        network = whole_batches = None
         for epoch in range(len(self.log.epochs) + 1, self.epochs + 1):
             self.model.train()
             if self.freezes_norms:
                 freeze_norms(self.model)
             if self.frozen is not None:
                 self.frozen.begin(epoch)
+            if network is None or whole_batches is None or (self.ranks.size > 1 and self.frozen is not None):
+                network = self.ranks.parallel(self.part(self.model))
+                whole_batches = compiled(network) if self.is_compiled else network
             steps = self.log.open_steps
             started = time.perf_counter() - (steps[-1].seconds if steps else 0.0)
-            yield from self._updates(epoch, whole_batches, started)
+            yield from self._updates(epoch, network, whole_batches, started)
+            self.ranks.average(*dict.fromkeys([self.model, self.evaluated]))
             check_finite(steps[-CHECK_EVERY_STEPS:])
             event = self._epoch_end(epoch, steps, started)
             self.log.record(event)
@@ -104,11 +110,13 @@ class Training:
                 self.weights["best"] = self.weights["last"]
             yield event
 
-    def _updates(self, epoch: int, whole_batches: Callable[[Tensor], Tensor], started: float) -> Iterator[StepEnd]:
+    def _updates(
+        self, epoch: int, network: nn.Module, whole_batches: Callable[[Tensor], Tensor], started: float
+    ) -> Iterator[StepEnd]:
         total_steps, step = self.epochs * len(self.batches), self.log.num_steps
         for images, targets in self.batches.epoch(epoch, len(self.log.open_steps)):
-            lr = rate(self.optimizer)
-            forward = whole_batches if len(images) == self.batches.batch_size else self.part(self.model)
+            lr, size = rate(self.optimizer), self.batches.whole_size(len(self.log.open_steps))
+            forward = whole_batches if size == self.batches.batch_size else network
             loss, num_correct = train_step(
                 forward,
                 images,
@@ -118,6 +126,8 @@ class Training:
                 self.label_smoothing,
                 self.class_weights,
                 self.scaler,
+                self.ranks,
+                size,
             )
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
@@ -125,7 +135,7 @@ class Training:
             if step < total_steps:
                 self.schedule.step()
             seconds = time.perf_counter() - started
-            event = StepEnd(step - 1, step / len(self.batches), lr, loss, num_correct, len(images), seconds)
+            event = StepEnd(step - 1, step / len(self.batches), lr, loss, num_correct, size, seconds)
             self.log.record(event)
             yield event
             if step % CHECK_EVERY_STEPS == 0:
@@ -139,9 +149,7 @@ class Training:
         seconds = time.perf_counter() - started
         valid_loss = valid_accuracy = None
         if self.valid is not None:
-            logits, labels = predict(self.part(self.evaluated), self.valid, self.precision)
-            valid_loss = F.cross_entropy(logits, labels).item()
-            valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+            valid_loss, valid_accuracy = self._validated(self.valid)
         return EpochEnd(
             epoch,
             self.log.num_steps,
@@ -153,6 +161,17 @@ class Training:
             seconds,
             num_images / seconds,
         )
+
+    def _validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """Loss and accuracy. Each rank evaluates some of the batches."""
+        sums = [0.0, 0.0, 0.0]
+        mine = self.ranks.share(batches)
+        if (first := next(mine, None)) is not None:
+            logits, labels = predict(self.part(self.evaluated), chain([first], mine), self.precision)
+            loss = F.cross_entropy(logits.double(), labels, reduction="sum").item()
+            sums = [loss, (logits.argmax(1) == labels).sum().item(), len(labels)]
+        loss_sum, num_correct, number = self.ranks.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
+        return loss_sum / number, num_correct / number
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the training continues, and its events so far. Raises Diverged for a non-finite loss."""

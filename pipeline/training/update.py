@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from pipeline.training import optimizers
 from pipeline.training.device import autocast
 from pipeline.training.loss import cross_entropy
+from pipeline.training.ranks import ALONE, Ranks
 
 UNSCALED = GradScaler(enabled=False)
 FEW_TOKENS = 145  # up to here, plain products are faster; 197 tokens are faster in the fused kernel (docs/speed.md)
@@ -26,24 +27,32 @@ def train_step(
     label_smoothing: float,
     class_weights: Tensor | None = None,
     scaler: GradScaler = UNSCALED,
+    ranks: Ranks = ALONE,
+    whole_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One update of the network `forward`. Returns mean loss and number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C); the largest probability is the label.
     `class_weights` (C,) weigh each image in the loss, by its label. fp16 needs a `scaler`: without one, small gradients
-    become zero. It drops an update whose gradients overflow.
+    become zero. It drops an update whose gradients overflow. With several `ranks`, `images` are this rank's share of a
+    batch of `whole_size` images, and the results are of the whole batch.
     """
     tokens = getattr(forward, "seq_length", None)  # only torchvision's vision transformers have it, compiled or not
     with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
         logits = forward(images)
     loss = cross_entropy(logits.float(), targets, label_smoothing, class_weights)
+    if ranks.size > 1:
+        is_weighted = class_weights is not None and targets.ndim == 1
+        weight = class_weights[targets].sum() if is_weighted else len(images)  # type: ignore[index]
+        loss = loss * ranks.part_of_mean(weight, None if is_weighted else whole_size)
     scaler.scale(loss).backward()
     optimizers.collect(optimizer)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
     labels = targets if targets.ndim == 1 else targets.argmax(1)
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    num_correct = (logits.detach().argmax(1) == labels).sum()
+    return ranks.mean(loss.detach()), ranks.sum(num_correct)
 
 
 @torch.inference_mode()

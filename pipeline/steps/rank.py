@@ -1,0 +1,68 @@
+"""A training that several ranks share: rank 0 tracks it, and the others follow."""
+
+import signal
+from typing import Any
+
+from pipeline import progress
+from pipeline.history import initial_weights
+from pipeline.params import TrainStepParams
+from pipeline.steps.step import Result
+from pipeline.training import device, ranks
+from pipeline.training.ranks import Ranks
+from pipeline.training.recipe import Recipe
+from pipeline.training.training import Training
+
+ENDED, FAILED = ("closed by peer", "Connection reset", "Broken pipe"), 1
+
+
+def joined(params: TrainStepParams) -> tuple[TrainStepParams, Ranks]:
+    """The parameters with the device of this rank, and the ranks, connected. Without torchrun, nothing changes."""
+    found = ranks.started()
+    if found.size > 1:
+        params = params.model_copy(update={"device": device.of_worker(params.device, ranks.local_number())})
+        ranks.join(found)
+    return params, found
+
+
+def prepared(params: TrainStepParams, mine: Ranks) -> Recipe:
+    """The recipe. Rank 0 loads the images first, so that the others find them in the cache.
+
+    Raises ValueError if the ranks cannot share its batches, or if they have other code or images.
+    """
+    if mine.number:
+        mine.agree(None)
+    recipe = initial_weights.prepare(params)
+    if mine.size > 1:
+        ranks.check_shares(params.batch_size, len(recipe.splits.train), mine.size)
+    if not mine.number:
+        mine.agree(None)
+    mine.check_equal("the recipe, with its images,", recipe.fingerprint())
+    return recipe
+
+
+def led(training: Training, recipe: Recipe, max_lr: float, mine: Ranks) -> Training:
+    """`training` as rank 0 runs it. The other ranks begin with the same rate and state."""
+    if mine.size > 1:
+        mine.agree({"max_lr": max_lr, "state": training.state_dict() if training.log.num_steps else None})
+    return ranks.divided(training, mine, recipe.params.sync_norms == "on")
+
+
+def follow(params: TrainStepParams, mine: Ranks) -> Result:
+    """Trains with the other ranks, and tracks nothing. If another rank ends too early, this one ends without a word."""
+    try:
+        with progress.quiet():
+            recipe = prepared(params, mine)
+            plan: dict[str, Any] = mine.agree(None)
+            training = recipe.one_cycle(plan["max_lr"])
+            if plan["state"] is not None:
+                training.load_state_dict(plan["state"])
+            for _ in ranks.divided(training, mine, recipe.params.sync_norms == "on").events():
+                pass
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in ENDED):
+            raise
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # this process ends anyway; torchrun may say it once more
+        raise SystemExit(FAILED) from None
+    ranks.leave()
+    return Result("", "", {})

@@ -1,0 +1,113 @@
+"""A training that ranks share is the training of one device, up to the order of sums. Here, ranks are CPU processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.batches import TrainBatches
+from pipeline.training import ranks
+from tests.conftest import PROJECT
+from tests.small import squares
+
+# Each rank trains a recipe on noise, and rank 0 prints its losses and what validation says.
+TRAIN = """
+import json, sys
+from dataclasses import replace
+import torch
+from benchmarks.synthetic import splits
+from pipeline.params import TrainParams
+from pipeline.training import ranks
+from pipeline.training.events import EpochEnd, StepEnd
+from pipeline.training.recipe import Recipe
+torch.set_num_threads(1)
+mine, found = ranks.started(), []
+if mine.size > 1:
+    ranks.join(mine)
+for given in json.loads(sys.argv[1]):
+    images = splits(28, 4, size=8)
+    images = replace(images, valid=images.train)
+    params = TrainParams(**given)
+    training = Recipe(params, images, torch.device("cpu"), "fp32").one_cycle(0.02)
+    training = ranks.divided(training, mine, params.sync_norms == "on")
+    events = list(training.events())
+    losses = [float(event.loss) for event in events if isinstance(event, StepEnd)]
+    ends = [[e.train_accuracy, e.valid_loss, e.valid_accuracy] for e in events if isinstance(e, EpochEnd)]
+    seen = mine.sum(torch.tensor(float(sum(len(labels) for _, labels in mine.share(training.valid))))).item()
+    found.append({"losses": losses, "ends": ends, "seen": seen})
+if not mine.number:
+    print(json.dumps(found))
+ranks.leave()
+"""
+COMMON = {"model": "resnet9", "width": 4, "image_size": 8, "batch_size": 8, "epochs": 2, "crop_padding": 2}
+RECIPES = [
+    {**COMMON, "optimizer": "sgd", "cutout": 2, "class_weights": "balanced", "label_smoothing": 0.1},
+    {**COMMON, "optimizer": "sgd", "ema_decay": 0.5, "crop_area": 0.5},
+    {**COMMON, "sync_norms": "off"},
+]
+
+
+def trained(size):
+    """The results of RECIPES with `size` ranks."""
+    start = [] if size == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    program = ["-c", TRAIN] if size == 1 else ["--no-python", sys.executable, "-c", TRAIN]
+    done = subprocess.run(
+        [sys.executable, *start, *program, json.dumps(RECIPES)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_two_ranks_train_what_one_device_trains_up_to_the_order_of_sums():
+    alone, shared = trained(1), trained(2)
+    for one, two in zip(alone[:2], shared[:2], strict=True):
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        assert two["seen"] == one["seen"] == 28  # validation counts each image once
+        for ours, theirs in zip(two["ends"], one["ends"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-5)
+    assert shared[2]["losses"] != pytest.approx(alone[2]["losses"], rel=1e-3)  # norms of a rank's own share
+
+
+def test_a_command_trains_on_two_devices_in_one_run(workplace):
+    words = {"experiment": "none", "model": "resnet9", "width": 4, "batch_size": 64, "limit_train": 256, "epochs": 1}
+    words |= {"device": "cpu", "precision": "fp32", "max_lr": 0.02, "devices": 2}
+    _, err = workplace.start("train", **words).communicate(timeout=600)
+    [run] = workplace.runs("train")
+    assert run.info.status == "FINISHED" and run.data.metrics["valid/accuracy"] >= 0, err
+    assert err.count("training: validation accuracy") == 1
+
+
+def test_torchrun_starts_only_a_training(workplace, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert workplace.run("models") == 2
+    assert capsys.readouterr().err == "error: torchrun can start the step train, not models, which one process runs\n"
+
+
+def test_shares_are_all_of_a_batch_augmented_as_on_one_device():
+    augment = Augmentation(8, (0.5,) * 3, (0.2,) * 3, 4, crop_padding=2, flip="random", cutout=3)
+    whole = TrainBatches(squares(26), 8, torch.device("cpu"), seed=0, augment=augment)
+    parts = [list(whole.divided(number, 3).epoch(1)) for number in range(3)]
+    for number, (images, labels) in enumerate(whole.epoch(1)):
+        assert torch.equal(torch.cat([part[number][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[number][1] for part in parts]), labels)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        (9, "batch_size=9: 2 devices cannot share it; give a multiple of 2, such as 10"),
+        (8, "batch_size=8: the last batch of an epoch has 3 of 27 images, and 2 devices need 4 or more; give another"),
+    ],
+)
+def test_batches_that_ranks_cannot_share_are_refused_in_one_line(batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        ranks.check_shares(batch_size, 27, 2)
+    ranks.check_shares(8, 28, 2)
