@@ -18,6 +18,7 @@ INTERDEPENDENT = (
     ("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze"),
     ("weights", "freeze", "freeze_norms", "unfreeze_epoch", "epochs"),
     ("optimizer", "normalise_weights"),
+    ("batch_size", "accumulate"),
 )
 RUN = "run:"
 FILES = (".safetensors", ".pth")
@@ -164,6 +165,13 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
     """The parameters that range test and training must share, so that a suggested rate is valid for the training."""
 
     batch_size: int = Field(128, ge=1, description="images per update")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="parts of a batch that the network takes in turn, to save memory; norms see a part",
+    )
+    clip_grad_norm: float = Field(0.0, ge=0, description="largest norm of the gradient of an update (0: no limit)")
     optimizer: Literal["sgd", "adamw", "muon"] = Field(
         "adamw", description="sgd: with Nesterov momentum; muon: for hidden kernels, with adamw for the other weights"
     )
@@ -214,6 +222,8 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
             raise ValueError(f"normalise_weights=on needs optimizer=muon, not {self.optimizer}")
         if misfit := self.misfit(self.model, OWN):
             raise ValueError(misfit)
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}")
         if self.crop_padding >= size:
             raise ValueError(f"crop_padding={self.crop_padding} must be below image_size={size}")
         return self

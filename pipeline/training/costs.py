@@ -33,18 +33,21 @@ SHARE = 0.7  # of the free memory, for activations: gradients and the like need 
 GIBI = 2**30
 
 
-def shortage(model: nn.Module, batch_size: int, image_size: int, device: torch.device, precision: str) -> str:
+def shortage(
+    model: nn.Module, batch_size: int, image_size: int, device: torch.device, precision: str, accumulate: int
+) -> str:
     """Advice if `device` has no room for an update of `model`, an outline in training mode; else empty."""
     free = _free(device)
     if free is None:
         return ""
-    each = kept(model, image_size, precision)
+    each = kept(model, image_size, precision) / accumulate
     if each * batch_size <= free:
         return ""
     fits = max(1, int(SHARE * free / each))
     return (
         f"batch_size={batch_size} of {image_size} px keeps some {each * batch_size / GIBI:.0f} GiB for an update, and "
-        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room"
+        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room, or give a larger "
+        "accumulate"
     )
 
 

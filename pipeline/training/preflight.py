@@ -90,7 +90,8 @@ def _shortage(recipe: Recipe) -> str:
     outline = recipe.outline().to("meta").train()
     if not params.unfreeze_epoch and (frozen := recipe.frozen(outline)) is not None:
         frozen.begin(1)
-    return costs.shortage(outline, params.batch_size, params.image_size, recipe.device, recipe.precision)
+    sizes = params.batch_size, params.image_size
+    return costs.shortage(outline, *sizes, recipe.device, recipe.precision, params.accumulate)
 
 
 def _frozen_stages(frozen: Frozen, model: nn.Module) -> str:

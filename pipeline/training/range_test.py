@@ -64,6 +64,8 @@ def training(recipe: Recipe, ladder: LadderParams, repeat: int) -> Training:
         class_weights=recipe.class_weights(),
         frozen=recipe.frozen(model),
         freezes_norms=params.freeze_norms == "on",
+        accumulate=params.accumulate,
+        clip_grad_norm=params.clip_grad_norm,
     )
 
 

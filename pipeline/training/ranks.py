@@ -132,7 +132,7 @@ def check_shares(batch_size: int, num_images: int, size: int) -> None:
 
 
 def divided(training: Any, ranks: Ranks, syncs_norms: bool) -> Any:
-    """`training`, shared by `ranks`. Its results are those of one device up to the order of sums.
+    """`training`, shared by `ranks`. Its results equal the results on one device, up to the order of sums.
 
     syncs_norms: batch norms see the whole batch. Otherwise each rank normalises its share by itself.
     """

@@ -75,6 +75,8 @@ class Recipe:
             ema=ema,
             frozen=self.frozen(model, params.unfreeze_epoch),
             freezes_norms=params.freeze_norms == "on",
+            accumulate=params.accumulate,
+            clip_grad_norm=params.clip_grad_norm,
             is_compiled=compilation.choose(params.compile, self.device, num_updates),
         )
         return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)

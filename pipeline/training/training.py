@@ -62,6 +62,8 @@ class Training:
     freezes_norms: bool = False  # batch norms keep their running statistics
     part: Callable[[nn.Module], nn.Module] = whole  # the part of the network that the batches go through
     is_compiled: bool = False  # updates run compiled, except a last batch that is smaller than the others
+    accumulate: int = 1  # parts of a batch that go through the network in turn
+    clip_grad_norm: float = 0.0  # largest norm of the gradient of an update (0: no limit)
     ranks: Ranks = ALONE  # the processes that share the training
     log: EventLog = field(default_factory=EventLog)
     weights: dict[str, Weights] = field(default_factory=dict)  # of the epochs `best` and `last`
@@ -128,6 +130,8 @@ class Training:
                 self.scaler,
                 self.ranks,
                 size,
+                accumulate=self.accumulate,
+                clip_grad_norm=self.clip_grad_norm,
             )
             if self.ema is not None:
                 self.ema.update_parameters(self.model)

@@ -29,30 +29,52 @@ def train_step(
     scaler: GradScaler = UNSCALED,
     ranks: Ranks = ALONE,
     whole_size: int | None = None,
+    *,
+    accumulate: int = 1,
+    clip_grad_norm: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """One update of the network `forward`. Returns mean loss and number correct, both still on the device.
 
     `targets` are labels (B,) or, from mixup and cutmix, probabilities (B, C); the largest probability is the label.
     `class_weights` (C,) weigh each image in the loss, by its label. fp16 needs a `scaler`: without one, small gradients
     become zero. It drops an update whose gradients overflow. With several `ranks`, `images` are this rank's share of a
-    batch of `whole_size` images, and the results are of the whole batch.
+    batch of `whole_size` images, and the results are of the whole batch. `accumulate` parts of the images go through
+    the network in turn, before the one update. The norm of the gradient is at most `clip_grad_norm`, if that is not 0.
     """
     tokens = getattr(forward, "seq_length", None)  # only torchvision's vision transformers have it, compiled or not
-    with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
-        logits = forward(images)
-    loss = cross_entropy(logits.float(), targets, label_smoothing, class_weights)
-    if ranks.size > 1:
-        is_weighted = class_weights is not None and targets.ndim == 1
-        weight = class_weights[targets].sum() if is_weighted else len(images)  # type: ignore[index]
-        loss = loss * ranks.part_of_mean(weight, None if is_weighted else whole_size)
-    scaler.scale(loss).backward()
+    whole_size = len(images) if whole_size is None else whole_size
+    # All ranks need the same number of parts, and a norm needs two images.
+    num_parts = min(accumulate, max(1, whole_size // ranks.size // 2))
+    whole = _weight(targets, class_weights)
+    of_all = ranks.part_of_mean(whole, whole_size if isinstance(whole, int) else None)
+    mean, num_correct = images.new_zeros(()), images.new_zeros((), dtype=torch.int64)
+    parts = zip(images.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True)
+    for number, (some, theirs) in enumerate(parts, 1):
+        is_last = number == num_parts
+        # Ranks exchange gradients once, with the last part.
+        with nullcontext() if is_last else getattr(forward, "no_sync", nullcontext)():
+            with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
+                logits = forward(some)
+            loss = cross_entropy(logits.float(), theirs, label_smoothing, class_weights)
+            if num_parts > 1 or ranks.size > 1:
+                loss = loss * (_weight(theirs, class_weights) / whole * of_all)
+            scaler.scale(loss).backward()
+        mean = mean + loss.detach()
+        labels = theirs if theirs.ndim == 1 else theirs.argmax(1)
+        num_correct = num_correct + (logits.detach().argmax(1) == labels).sum()
     optimizers.collect(optimizer)
+    if clip_grad_norm:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_grad_norm)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
-    labels = targets if targets.ndim == 1 else targets.argmax(1)
-    num_correct = (logits.detach().argmax(1) == labels).sum()
-    return ranks.mean(loss.detach()), ranks.sum(num_correct)
+    return ranks.mean(mean), ranks.sum(num_correct)
+
+
+def _weight(targets: Tensor, class_weights: Tensor | None) -> Tensor | int:
+    """The weight of images with these targets in the mean loss."""
+    return len(targets) if class_weights is None or targets.ndim > 1 else class_weights[targets].sum()
 
 
 @torch.inference_mode()

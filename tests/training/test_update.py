@@ -68,3 +68,52 @@ def test_fp16_scales_its_gradients_and_drops_an_update_whose_gradients_overflow(
         tiny, _ = trained("fp32", factor=1e-6)
         lost, kept = (torch.linalg.norm(each - tiny) / torch.linalg.norm(tiny) for each in (unscaled, scaled))
         assert kept < 0.05 < 0.1 < lost
+
+
+def changed(images, labels, weights=None, smoothing=0.0, **options):
+    """The change of each weight in one update by SGD with rate 1, the loss and the number correct."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    loss, num_correct = train_step(model, images, labels, optimizer, "fp32", smoothing, weights, **options)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]) - before, loss, num_correct
+
+
+@pytest.mark.parametrize("is_soft", [False, True])
+@pytest.mark.parametrize("number", [7, 8])
+def test_parts_of_a_batch_make_the_update_of_the_whole(number, is_soft):
+    images = torch.randn(number, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(number) % 3
+    targets = torch.nn.functional.one_hot(labels, 3) * 0.7 + 0.1 if is_soft else labels
+    weights = torch.tensor([3.0, 1.0, 0.2])
+    whole, parts = (changed(images, targets, weights, 0.1, accumulate=each) for each in (1, 3))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_small_last_batch_has_fewer_parts_so_that_norms_have_two_images():
+    sizes = []
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    train_step(model, torch.randn(5, 3, 2, 2), torch.arange(5) % 3, optimizer, "fp32", 0.0, accumulate=4)
+    assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_the_norm_of_the_gradient_is_limited(name):
+    norms = []
+    model = network()
+    optimizer = optimizers.build(name, model, lr=0.1, momentum=0.0, weight_decay=0.0)
+    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
+    optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            torch.nn.utils.get_total_norm([p.grad for g in optimizer.param_groups for p in g["params"]])
+        )
+    )
+    train_step(model, images, labels, optimizer, "fp32", 0.0)
+    train_step(model, images, labels, optimizer, "fp32", 0.0, clip_grad_norm=0.01)
+    assert norms[-1].item() == pytest.approx(0.01, rel=1e-3)
+    if name != "muon":  # without a limit, muon's matrices get their gradients only after this hook
+        assert norms[0] > 0.02
