@@ -1,4 +1,13 @@
-"""Updates use one device and never wait for it: seen on a pretend device, because there may be no GPU here."""
+"""Updates use one device and never wait for it: seen on a pretend device, because there may be no GPU here.
+
+This file is also the program that trains there, `python -m tests.training.test_waits`: torch counts its devices at its
+first backward pass, so the pretend device must be known before.
+"""
+
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,52 +16,78 @@ from benchmarks.synthetic import splits
 from pipeline.params import TrainParams
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.recipe import Recipe
+from tests.conftest import PROJECT
 from tests.pretend_device import pretend_device
 
-BATCH, UPDATES = 16, 6
-SMALL = {"width": 4, "dim": 12, "depth": 1, "heads": 3, "batch_size": BATCH, "epochs": 2}
+BATCH, UPDATES, EPOCHS = 16, 6, 2
+SMALL = {"width": 4, "dim": 12, "depth": 1, "heads": 3, "batch_size": BATCH, "epochs": EPOCHS}
+RECIPES = [
+    {"model": "resnet18", "optimizer": "sgd", "cutout": 4, "label_smoothing": 0.1, "class_weights": "balanced"},
+    {"model": "fast", "optimizer": "muon", "ema_decay": 0.9, "flip": "alternate", "first_size": 24},
+    {"model": "resnet9", "optimizer": "adamw", "crop_area": 0.5, "mixup": 0.2, "clip_grad_norm": 1.0, "accumulate": 2},
+]
 
 
-def test_the_pretend_device_sees_mixed_devices_copies_and_waits():
+def watched(recipe):
+    """The records of a training: in each update but the first of an epoch, and at the ends of epochs."""
+    updates, ends = [], []
+    with pretend_device() as seen:
+        params = TrainParams(**SMALL, **recipe)
+        training = Recipe(params, splits(UPDATES * BATCH), torch.device("pretend"), "fp32").one_cycle(0.01)
+        for event in training.events():
+            found = {kind: list(seen[kind]) for kind in ("copy", "wait")}
+            if isinstance(event, EpochEnd):
+                ends.append(found)
+            elif isinstance(event, StepEnd) and event.step % UPDATES:
+                updates.append(found)
+            seen["copy"].clear(), seen["wait"].clear()
+        return {"mixed": list(seen["mixed"]), "updates": updates, "ends": ends}
+
+
+def faults():
+    """The numbers of records of faults that are there on purpose."""
     with pretend_device() as seen:
         there, here = torch.ones(3, device="pretend"), torch.ones(3)
-        assert (there * 2 + torch.tensor(1.0)).device.type == "pretend" and not any(seen.values())
+        there * 2 + torch.tensor(1.0)
+        none = sum(map(len, seen.values()))
         here.to("pretend")
         there[here.long()]
-        assert len(seen["copy"]) == 2
         float(there.sum())
         there.cpu()
         there[there > 0]
-        assert len(seen["wait"]) == 3
-        assert not seen["mixed"]
         there + here
-        assert len(seen["mixed"]) == 1
+        return {"none": none, **{kind: len(records) for kind, records in seen.items()}}
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        {"model": "resnet18", "optimizer": "sgd", "cutout": 4, "label_smoothing": 0.1, "class_weights": "balanced"},
-        {"model": "fast", "optimizer": "muon", "ema_decay": 0.9, "flip": "alternate", "first_size": 24},
-        {"model": "resnet9", "optimizer": "adamw", "crop_area": 0.5, "mixup": 0.2, "cutmix": 1.0},
-    ],
-    ids=lambda recipe: recipe["model"],
-)
-def test_no_update_mixes_devices_or_waits(recipe):
-    params = TrainParams(**SMALL, **recipe)
-    with pretend_device() as seen:
-        training = Recipe(params, splits(UPDATES * BATCH), torch.device("pretend"), "fp32").one_cycle(0.01)
-        seen["copy"].clear(), seen["wait"].clear()
-        updates = 0
-        for event in training.events():
-            if isinstance(event, StepEnd) and event.step % UPDATES:  # not the first of an epoch
-                updates += 1
-                assert seen["wait"] == []
-                # The images of the batch and their positions; nothing else goes to the device.
-                assert {each.partition(" ")[2] for each in seen["copy"]} <= {"uint8 (16, 3, 32, 32)", "int64 (16,)"}
-                assert len(seen["copy"]) <= 3
-            if isinstance(event, EpochEnd):
-                assert seen["wait"]
-            seen["copy"].clear(), seen["wait"].clear()
-    assert updates == 2 * (UPDATES - 1)
-    assert seen["mixed"] == []
+@pytest.fixture(scope="module")
+def found():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.test_waits"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_pretend_device_sees_mixed_devices_copies_and_waits(found):
+    assert found["faults"] == {"none": 0, "mixed": 1, "copy": 2, "wait": 3}
+
+
+@pytest.mark.parametrize("number", range(len(RECIPES)), ids=lambda number: RECIPES[number]["model"])
+def test_no_update_mixes_devices_or_waits(found, number):
+    training = found["trainings"][number]
+    assert training["mixed"] == []
+    assert len(training["updates"]) == EPOCHS * (UPDATES - 1)
+    for update in training["updates"]:
+        assert update["wait"] == []
+        # The images of the batch and their positions; nothing else goes to the device.
+        assert {each.partition(" ")[2] for each in update["copy"]} <= {"uint8 (16, 3, 32, 32)", "int64 (16,)"}
+        assert len(update["copy"]) <= 3
+    assert all(end["wait"] for end in training["ends"])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"faults": faults(), "trainings": [watched(recipe) for recipe in RECIPES]}) + "\n")
