@@ -4,19 +4,22 @@ import base64
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.data import FOLDER
 from pipeline.data.encoder import to_png
 from pipeline.demo import server
 from pipeline.explain.logits import NotFinite
 from pipeline.history import trained_model
 from pipeline.history.trained_model import TrainedModel
-from pipeline.params import DemoParams, TrainedModelParams
+from pipeline.params import DemoParams, TrainedModelParams, TrainParams
 from pipeline.progress import answer
 from pipeline.results.plots.images import laid_over
 from pipeline.steps import contact_sheet
+from pipeline.text import visible
 
 LIKELIEST = 5  # classes to show
 WARNINGS = {
@@ -31,12 +34,17 @@ def run(params: DemoParams) -> None:
         network = trained_model.find_model(params.to(TrainedModelParams))
         host, port = socket.getsockname()
         answer(f"open http://{host}:{port}/ in a browser on this machine; Ctrl-C ends it")
-        server.serve(socket, f"{network.params.dataset} {network.params.model}", partial(_answer, network))
+        server.serve(socket, _title(network.params), partial(_answer, network))
+
+
+def _title(params: TrainParams) -> str:
+    of_images = Path(params.data_dir).name if params.dataset == FOLDER else params.dataset
+    return visible(f"{of_images}: {params.model}")
 
 
 def _answer(network: TrainedModel, content: bytes) -> dict[str, Any]:
     """The content of `page.html` for the photo in `content`: texts, probabilities, and images as URLs."""
-    image = network.classifier.read(BytesIO(content))
+    image = network.classifier.read(BytesIO(content)).copy()  # writable, as torch wants it
     row = network.classifier.table(image[None]).iloc[0]
     classes = network.classifier.classes
     probabilities = np.array([row[f"p/{name}"] for name in classes])
