@@ -5,8 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import norm, t, ttest_ind
+import scipy  # loads its statistics when they are first used, so that the start of a run does not wait for them
 
 from pipeline.results.paired_tests import Difference
 
@@ -31,7 +30,7 @@ def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Differ
         return Difference(value, math.nan, math.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # from scipy, if all seeds of one have the same value
-        interval = ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
+        interval = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
     return Difference(value, float(interval.low), float(interval.high))
 
 
@@ -50,7 +49,11 @@ def effect_size(num_a: int, num_b: int, power: float = POWER, alpha: float = ALP
     draw = np.random.default_rng(0)
     a, b = (draw.chisquare(num - 1, SPREADS) / (num - 1) / num for num in (num_a, num_b))  # squared standard errors
     freedom = (a + b) ** 2 / (a**2 / (num_a - 1) + b**2 / (num_b - 1))
-    least = t.isf(alpha / 2, freedom) * np.sqrt(a + b)
+    least = scipy.stats.t.isf(alpha / 2, freedom) * np.sqrt(a + b)
     scale = math.sqrt(1 / num_a + 1 / num_b)
     # The other tail (a difference with the wrong sign) has far less than a thousandth of the probability.
-    return float(brentq(lambda effect: norm.sf(least, effect, scale).mean() - power, 0, LARGEST_EFFECT))
+
+    def missing(effect: float) -> float:
+        return float(scipy.stats.norm.sf(least, effect, scale).mean()) - power
+
+    return float(scipy.optimize.brentq(missing, 0, LARGEST_EFFECT))
