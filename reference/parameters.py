@@ -22,6 +22,7 @@ TITLES = {
     "StudyParams": "Study database",
     "TrainParams": "Training",
     "SeriesParams": "Seeds and resuming",
+    "TrainStepParams": "Several devices",
     "LadderParams": "Range test",
     "SweepParams": "Sweep",
     "RejectionParams": "Unsure answers",
