@@ -168,6 +168,7 @@ METRICS = {
     "probe": {
         "train/*, valid/*": "loss and accuracy",
         "cv/accuracy, cv/accuracy_low, cv/accuracy_high": "cross-validated accuracy on the train images, and interval",
+        "cv/accuracy_over_groups_low, cv/accuracy_over_groups_high": "its interval over groups, if any",
         "weights/best_epoch": "1",
         "weights/best_valid_accuracy": "accuracy on the validation images",
         "calibration/*": "temperature, calibration error before and after, limits, coverage",

@@ -12,7 +12,7 @@ from pipeline.history import initial_weights
 from pipeline.model_files import stored_calibration
 from pipeline.params import ProbeParams, TrainParams
 from pipeline.progress import Meter, meter, say
-from pipeline.results import metrics
+from pipeline.results import dependence, metrics
 from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking import store
@@ -55,7 +55,9 @@ def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, di
         both = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
     found = {name: each.of_head for name, each in both.items()}
     labels = {name: part.labels for name, part in parts.items()}
-    head = probe.fit(found["train"], labels["train"], found.get("valid"), labels.get("valid"), len(splits.classes))
+    groups = dependence.numbers(splits.groups_of(splits.train))
+    of_valid = found.get("valid"), labels.get("valid")
+    head = probe.fit(found["train"], labels["train"], *of_valid, len(splits.classes), groups)
     say(f"probe: strength {head.strength:g}, by {head.chosen_by}")
     logits = {name: values @ head.weight.T + head.bias for name, values in found.items()}
     numbers = {
@@ -69,15 +71,19 @@ def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, di
         calibrated = calibration.of_features(
             logits["valid"], valid, labels["valid"], train, labels["train"], most_error
         )
-    return head, numbers | _cross_validated(head, labels["train"]), calibrated
+    return head, numbers | _cross_validated(head, labels["train"], groups), calibrated
 
 
-def _cross_validated(head: Probe, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy on the train images, with its interval. Each image is predicted by a fit without it."""
+def _cross_validated(head: Probe, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+    """Accuracy on the train images, with its intervals. Each image is predicted by a fit without it and its group."""
     if head.out_of_fold is None:
         return {}
-    numbers = metrics.accuracy("cv/accuracy", head.out_of_fold.argmax(1) == labels)
-    say(f"probe: cross-validated accuracy {metrics.accuracy_in_words(numbers['cv/accuracy'], len(labels))}")
+    correct = head.out_of_fold.argmax(1) == labels
+    numbers = metrics.accuracy("cv/accuracy", correct)
+    over = None if groups is None else dependence.share(correct, groups)
+    if over is not None:
+        numbers |= {"cv/accuracy_over_groups_low": over.low, "cv/accuracy_over_groups_high": over.high}
+    say(f"probe: cross-validated accuracy {metrics.accuracy_in_words(numbers['cv/accuracy'], len(labels), over)}")
     return numbers
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -32,35 +32,51 @@ class Probe:
 
 
 def fit(
-    train: np.ndarray, labels: np.ndarray, valid: np.ndarray | None, valid_labels: np.ndarray | None, num_classes: int
+    train: np.ndarray,
+    labels: np.ndarray,
+    valid: np.ndarray | None,
+    valid_labels: np.ndarray | None,
+    num_classes: int,
+    groups: np.ndarray | None = None,
 ) -> Probe:
     """The logistic regression of `labels` (N,) int64 on standardised features `train` (N, D).
 
     Chooses the strength with the lowest log loss: by cross-validation over the train images or, if there are many of
-    them, on the validation images.
+    them, on the validation images. A group of `groups` (N,) int64 is in one fold.
     """
-    smallest = int(np.bincount(labels, minlength=num_classes).min())
+    folds = _folds(labels, groups, num_classes)
     out_of_fold = None
-    if valid is not None and valid_labels is not None and (len(labels) > MANY or smallest < 2):
+    if valid is not None and valid_labels is not None and (len(labels) > MANY or not folds):
         losses = {
             each: _loss(valid_labels, _regression(each).fit(train, labels).predict_proba(valid)) for each in STRENGTHS
         }
         chosen_by = f"the log loss of {len(valid_labels):,} validation images"
-    elif smallest >= 2:
-        folds = min(FOLDS, smallest)
-        division = StratifiedKFold(folds, shuffle=True, random_state=0)
+    elif folds:
         tried = {
-            each: cross_val_predict(_regression(each), train, labels, cv=division, method="predict_proba")
+            each: cross_val_predict(_regression(each), train, labels, cv=folds, method="predict_proba")
             for each in STRENGTHS
         }
         losses = {each: _loss(labels, probabilities) for each, probabilities in tried.items()}
         out_of_fold = tried[min(losses, key=losses.__getitem__)]
-        chosen_by = f"the log loss of {folds}-fold cross-validation over {len(labels):,} train images"
+        chosen_by = f"the log loss of {len(folds)}-fold cross-validation over {len(labels):,} train images"
     else:
         losses = {1e-2: 0.0}
-        chosen_by = "default: a class has one train image, and there is no validation split"
+        only = "image" if groups is None else "group of images"
+        chosen_by = f"default: a class has too few train images, such as one {only}, and there is no validation split"
     strength = min(losses, key=losses.__getitem__)
     return _probe(_regression(strength).fit(train, labels), strength, chosen_by, out_of_fold)
+
+
+def _folds(labels: np.ndarray, groups: np.ndarray | None, num_classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rows to fit, rows to predict) of each fold; none if a class cannot be in every fit."""
+    of_units = labels if groups is None else np.unique(np.stack([groups, labels]), axis=1)[1]
+    number = min(FOLDS, int(np.bincount(of_units, minlength=num_classes).min()))
+    if number < 2:
+        return []
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = list(kind(number, shuffle=True, random_state=0).split(labels, labels, groups))
+    is_complete = all(len(np.unique(labels[rows])) == num_classes for rows, _ in folds)
+    return folds if is_complete else []
 
 
 def check(model: nn.Module) -> None:

@@ -216,6 +216,18 @@ def test_a_head_without_a_bias_is_no_probe():
         probe.check(models.build("fast", num_classes=3, image_size=32))
 
 
+def test_a_group_is_never_both_fitted_and_predicted():
+    draw = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 4)
+    labels = np.arange(30)[groups] % 2
+    marks = draw.normal(size=(30, 200)).astype(np.float32)[groups]  # the same for all images of a group
+    assert (probe.fit(marks, labels, None, None, 2).out_of_fold.argmax(1) == labels).mean() > 0.9
+    fitted = probe.fit(marks, labels, None, None, 2, groups)
+    assert (fitted.out_of_fold.argmax(1) == labels).mean() < 0.75
+    two = probe.fit(marks, labels, None, None, 2, labels)  # a class is one group, and no fit can be without it
+    assert two.out_of_fold is None and "such as one group of images" in two.chosen_by
+
+
 def test_accuracy_by_cross_validation_is_that_of_fits_without_the_image():
     labels = np.repeat([0, 1], 30)
     noise = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)  # which a fit learns by heart
