@@ -166,11 +166,11 @@ METRICS = {
         "lr_range/spread": "highest over lowest suggestion of the ladders",
     },
     "probe": {
-        "train/*, valid/*": "loss and accuracy",
+        "train/*, valid/*": "loss, accuracy, balanced accuracy and macro F1",
         "cv/accuracy, cv/accuracy_low, cv/accuracy_high": "cross-validated accuracy on the train images, and interval",
         "cv/accuracy_over_groups_low, cv/accuracy_over_groups_high": "its interval over groups, if any",
         "weights/best_epoch": "1",
-        "weights/best_valid_accuracy": "accuracy on the validation images",
+        "weights/best_valid_*": "accuracy, balanced accuracy, macro F1 and loss on the validation images",
         "calibration/*": "temperature, calibration error before and after, limits, coverage",
     },
     "sweep": {
@@ -181,10 +181,11 @@ METRICS = {
     "train": {
         "train/loss, train/accuracy": "on the augmented train images, a point per epoch",
         "valid/loss, valid/accuracy": "on the validation images, a point per epoch",
+        "valid/balanced_accuracy, valid/macro_f1": "mean recall and mean F1 of the classes there, a point per epoch",
         "lr": "the rate at the end of each epoch",
         "images_per_second": "speed of each epoch",
         "weights/best_epoch": "the epoch whose weights are kept as the best",
-        "weights/best_valid_accuracy": "its accuracy on the validation images",
+        "weights/best_valid_*": "its accuracy, balanced accuracy, macro F1 and loss on the validation images",
         "calibration/*": "temperature, calibration error before and after, limits, coverage: of the best weights",
         "system/*": "load of processor, memory and graphics cards; `system/state_seconds` to keep the state",
     },

@@ -1,6 +1,6 @@
 """Parameters of a training, of the range test before it, and of a sweep over trainings."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
@@ -21,7 +21,10 @@ from pipeline.params.recipe import FAST_LEAST_SIZE, RecipeParams
 from pipeline.text import without_passwords
 
 LrRule = Literal["cycles", "steepest", "valley", "minimum/10"]
-Objective = Literal["valid/accuracy", "valid/loss", "flops", "train_seconds"]
+Objective = Literal[
+    "valid/accuracy", "valid/balanced_accuracy", "valid/macro_f1", "valid/loss", "flops", "train_seconds"
+]
+Selection = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]
 
 
 class StudyParams(Params):
@@ -70,6 +73,10 @@ class TrainParams(RecipeParams, StudyParams, RejectionParams):
         description="decay per update of the average of weights that is evaluated and stored (0: off)",
     )
 
+    select_by: Selection = Field(
+        "accuracy",
+        description="what the best epoch is best at, on the validation images; also chooses between probe and training",
+    )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
         "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"
     )
@@ -187,15 +194,25 @@ class SweepParams(TrainParams):
         "auto", description="method that ends poor trials early; auto: hyperband if trials can be compared, else none"
     )
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(comma_separated)] = Field(
-        ("valid/accuracy",), min_length=1, max_length=2, description="one or two to optimise; two give a Pareto front"
+        ("valid/accuracy",),
+        min_length=1,
+        max_length=2,
+        description="one or two to optimise; two give a Pareto front; if not given, the number of select_by",
     )
     lr_range_first: bool = Field(
         False, description="run a range test per patch_size first, narrow max_lr, and try its suggestions first"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def a_sweep_optimises_what_selects_the_epoch(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "objectives" not in given and given.get("select_by") in get_args(Selection):
+            return {**given, "objectives": (f"valid/{given['select_by']}",)}
+        return given
+
     @model_validator(mode="after")
     def the_first_objective_is_from_validation(self) -> Self:
         first, *others = self.objectives
         if not first.startswith("valid/") or first in others:
-            raise ValueError("objectives: valid/accuracy or valid/loss first, then at most one other")
+            raise ValueError("objectives: one of validation first, such as valid/accuracy, then at most one other")
         return self

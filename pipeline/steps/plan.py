@@ -23,7 +23,7 @@ CLIMBING = {"train", "sweep"}  # steps that run a range test first if they need 
 RESULTS = "finished_steps.json"
 NEVER_HANDED = {"data_dir", "labels", "storage", "register_as"}  # only the user says where to read and write
 ALSO = {"train": ("suggested",), "evaluate": ("beside",)}  # values that a step gets besides its parameters
-VALIDATED = "weights/best_valid_accuracy"  # metric of a training
+VALIDATED = "weights/best_valid_"  # start of the metrics of a training or a probe
 RESULT_LIST = TypeAdapter(list[Result])
 
 Steps = Mapping[str, Callable[..., Result]]  # the function of each step, by name
@@ -96,7 +96,7 @@ def follow(
                 run.json(RESULTS, [asdict(each) for each in (*results, result)])
             results.append(result)
             handed |= result.handed
-            if step == "train" and (tested := _of_probe(plan, results)):
+            if step == "train" and (tested := _of_probe(plan, results, params.select_by)):
                 handed |= tested
     return results
 
@@ -120,16 +120,17 @@ def _titles(plan: Sequence[Planned]) -> list[str]:
     return [f"{step}, seed {seed}" if len(seeds) > 1 else step for step, seed in plan]
 
 
-def _of_probe(plan: Sequence[Planned], results: Sequence[Result]) -> dict[str, str]:
+def _of_probe(plan: Sequence[Planned], results: Sequence[Result], select_by: str) -> dict[str, str]:
     """After a training: as `run_id`, the better of it and the probe on validation, and the other one as `beside`."""
     trained = results[-1]
     for (step, _), probe in zip(plan, results, strict=False):
         if step != "probe":
             continue
-        reached, known = (result.metrics.get(VALIDATED) for result in (trained, probe))
-        if reached is None or known is None or reached > known:
+        reached, known = (result.metrics.get(f"{VALIDATED}{select_by}") for result in (trained, probe))
+        if reached is None or known is None or (reached < known if select_by == "loss" else reached > known):
             return {"run_id": trained.run_id, "beside": probe.run_id}
-        say(f"validation: probe {known:.2%}, trained network {reached:.2%}; the probe is kept, as it is no worse")
+        numbers = f"probe {known:.4f}, trained network {reached:.4f}"
+        say(f"validation {select_by}: {numbers}; the probe is kept, as it is no worse")
         return {"run_id": probe.run_id, "beside": trained.run_id}
     return {}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.special import log_softmax
+import torch
 from torch import nn
 
 from pipeline.data import Split
@@ -17,7 +17,7 @@ from pipeline.steps import outputs
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.tracking import store
 from pipeline.tracking.run import Run
-from pipeline.training import calibration, features, probe
+from pipeline.training import calibration, features, probe, validation
 from pipeline.training.calibration import Calibration
 from pipeline.training.features import Features
 from pipeline.training.probe import Probe
@@ -63,7 +63,7 @@ def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, di
     numbers = {
         f"{name}/{metric}": value
         for name, values in logits.items()
-        for metric, value in _numbers(values, labels[name]).items()
+        for metric, value in _measured(values, labels[name]).items()
     }
     calibrated = None
     if "valid" in both:
@@ -99,12 +99,8 @@ def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) ->
     )
 
 
-def _numbers(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
-    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
-    return {
-        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        "accuracy": float((logits.argmax(1) == labels).mean()),
-    }
+def _measured(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    return validation.measure(torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(labels))
 
 
 def _conclude(
@@ -117,7 +113,7 @@ def _conclude(
 ) -> Result:
     found = {"weights/best_epoch": float(EPOCH)}
     if "valid/accuracy" in numbers:
-        found["weights/best_valid_accuracy"] = numbers["valid/accuracy"]
+        found |= {f"weights/best_{name.replace('/', '_')}": numbers[name] for name in numbers if "valid/" in name}
         reached = metrics.accuracy_in_words(numbers["valid/accuracy"], len(recipe.splits.valid or ()))
         result = f"validation accuracy {reached}"
     else:

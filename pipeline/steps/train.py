@@ -175,7 +175,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
         uri = outputs.log_model(run, recipe, best.epoch, folder)
         if not params.keep_checkpoints:
             run.no_states_once_finished()
-        return _conclude(step, name, best, len(recipe.splits.valid or ()), uri)
+        return _conclude(step, name, best, params.select_by, len(recipe.splits.valid or ()), uri)
 
 
 def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
@@ -214,17 +214,19 @@ def _log_results(
         outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder, calibrations.get(kind))
 
 
-def _conclude(step: Step, name: str, best: EpochEnd, num_valid: int, uri: str) -> Result:
+def _conclude(step: Step, name: str, best: EpochEnd, select_by: str, num_valid: int, uri: str) -> Result:
     from pipeline.results import metrics  # imported here, so that the first update does not wait for it
 
     numbers = {"weights/best_epoch": float(best.epoch)}  # the UI shows this group below train and valid
     if best.valid_accuracy is None:
         result = f"train accuracy {best.train_accuracy:.2%} after epoch {best.epoch}, without validation"
     else:
-        numbers["weights/best_valid_accuracy"] = best.valid_accuracy
+        of_valid = {each.removeprefix("valid/"): value for each, value in measured(best).items() if "valid/" in each}
+        numbers |= {f"weights/best_valid_{each}": value for each, value in of_valid.items()}
         name = f"{name} valid {best.valid_accuracy:.2%}"
         reached = metrics.accuracy_in_words(best.valid_accuracy, num_valid)
-        result = f"validation accuracy {reached} at epoch {best.epoch}"
+        by = "" if select_by == "accuracy" else f", the best by {select_by} ({of_valid[select_by]:.4f})"
+        result = f"validation accuracy {reached} at epoch {best.epoch}{by}"
     step.run.metrics(numbers)
     curves = step.run.view("Curves of all trainings", views.CURVES)
     more = f"\n\n{curves}, train and valid in one. Served model: `{uri}`"

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.params import SweepParams
+from pipeline.params import SweepParams, TrainParams
 from pipeline.sweep import notes
 from pipeline.sweep.entries import MACHINE, Range
 from pipeline.sweep.samplers import SAMPLERS, OnGrid
@@ -31,6 +31,8 @@ STARTUP_TRIALS = 5  # trials that the median pruner waits for
 MOST_TRIALS = 1_000_000  # of a study; the seeds of its workers are so far apart
 DIRECTIONS = {
     "valid/accuracy": StudyDirection.MAXIMIZE,
+    "valid/balanced_accuracy": StudyDirection.MAXIMIZE,
+    "valid/macro_f1": StudyDirection.MAXIMIZE,
     "valid/loss": StudyDirection.MINIMIZE,
     "flops": StudyDirection.MINIMIZE,
     "train_seconds": StudyDirection.MINIMIZE,
@@ -136,7 +138,7 @@ def open_or_create(
     if not existing:
         study.set_user_attr("declared", declared)
         study.set_user_attr("machine", {name: getattr(space.base, name) for name in MACHINE})
-    elif existing != declared:
+    elif (existing := _with_defaults(existing, declared)) != declared:
         differences = [
             f"{name} {existing.get(name, 'fixed')} there, {declared.get(name, 'fixed')} here"
             for name in {**existing, **declared}
@@ -147,6 +149,13 @@ def open_or_create(
             "choose another study_name"
         )
     return study
+
+
+def _with_defaults(existing: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
+    """`existing` with the defaults of parameters that are newer than the study: its trials had no other values."""
+    newer = [name for name in declared if name not in existing and f"space.{name}" not in existing]
+    fields = TrainParams.model_fields
+    return {name: fields[name].default for name in newer if name in fields} | existing
 
 
 def narrow(study: optuna.Study, space: Space, rates: Sequence[float]) -> tuple[float, float]:

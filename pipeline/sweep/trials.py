@@ -26,7 +26,7 @@ from pipeline.resume.training_state import checkpointed, has_state, restore
 from pipeline.sweep import study, workers
 from pipeline.sweep.space import Space
 from pipeline.tracking import errors, lifecycle, locks, processes, store
-from pipeline.tracking.run import Run
+from pipeline.tracking.run import Run, measured
 from pipeline.training import costs, device
 from pipeline.training.events import EpochEnd, Failure
 from pipeline.training.recipe import Recipe
@@ -194,9 +194,7 @@ def _is_trouble(error: BaseException | None) -> bool:
 
 
 def _objectives(epoch: EpochEnd) -> dict[str, float]:
-    assert epoch.valid_accuracy is not None
-    assert epoch.valid_loss is not None
-    return {"valid/accuracy": epoch.valid_accuracy, "valid/loss": epoch.valid_loss}
+    return {name: value for name, value in measured(epoch).items() if name.startswith("valid/")}
 
 
 def _interrupted(trial: optuna.Trial) -> str:

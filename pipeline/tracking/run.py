@@ -231,6 +231,8 @@ def measured(event: EpochEnd) -> dict[str, float]:
         "train/accuracy": event.train_accuracy,
         "valid/loss": event.valid_loss,
         "valid/accuracy": event.valid_accuracy,
+        "valid/balanced_accuracy": event.valid_balanced_accuracy,
+        "valid/macro_f1": event.valid_macro_f1,
         "lr": event.lr,
         "images_per_second": event.images_per_second,
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.training.events import EpochEnd, StepEnd
+from pipeline.training.validation import merit
 
 FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an update, besides loss and num_correct
 
@@ -16,7 +17,8 @@ FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an u
 class EventLog:
     """Records events; it can be saved, loaded and continued."""
 
-    def __init__(self) -> None:
+    def __init__(self, select_by: str = "accuracy") -> None:
+        self._select_by = select_by
         self.epochs: list[EpochEnd] = []
         self.open_steps: list[StepEnd] = []  # updates of the epoch that has not ended
         self._ended: list[dict[str, Tensor]] = []  # updates of ended epochs; one block of columns per epoch
@@ -28,8 +30,8 @@ class EventLog:
 
     @property
     def best(self) -> EpochEnd | None:
-        """The epoch with the highest validation accuracy (of equals, the lower loss); without validation, the last."""
-        return max(self.epochs, key=_merit, default=None)
+        """The best epoch on validation by `select_by` (of equals, the lower loss); without validation, the last."""
+        return max(self.epochs, key=lambda epoch: merit(epoch, self._select_by), default=None)
 
     def record(self, event: StepEnd | EpochEnd) -> None:
         """Adds the next event."""
@@ -81,9 +83,3 @@ def _columns(steps: Sequence[StepEnd]) -> dict[str, Tensor]:
         return {**plain, "loss": torch.empty(0), "num_correct": torch.empty(0, dtype=torch.int64)}
     measured = {name: torch.stack([getattr(s, name) for s in steps]).cpu() for name in ("loss", "num_correct")}
     return {**plain, **measured}
-
-
-def _merit(epoch: EpochEnd) -> tuple[float, ...]:
-    if epoch.valid_accuracy is None or epoch.valid_loss is None:
-        return (epoch.epoch,)
-    return (epoch.valid_accuracy, -epoch.valid_loss)

@@ -34,3 +34,6 @@ class EpochEnd:
     valid_accuracy: float | None
     seconds: float  # of training, without validation
     images_per_second: float
+    # Saved states of earlier versions lack these two.
+    valid_balanced_accuracy: float | None = None
+    valid_macro_f1: float | None = None

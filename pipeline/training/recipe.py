@@ -12,13 +12,12 @@ from torch.optim import Optimizer
 
 from pipeline import data, models
 from pipeline.data import augmentation
-from pipeline.data.augmentation import Augmentation
 from pipeline.data.batches import NormalisedBatches, TrainBatches, derive_seed
 from pipeline.models import weights
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Fitted, Pretrained
 from pipeline.params import DataParams, LadderParams, ProbeParams, RecipeParams, TrainParams
-from pipeline.training import compilation, device, head_training, loss, optimizers, schedules
+from pipeline.training import compilation, device, event_log, head_training, loss, optimizers, schedules
 from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
@@ -78,6 +77,7 @@ class Recipe:
             accumulate=params.accumulate,
             clip_grad_norm=params.clip_grad_norm,
             is_compiled=compilation.choose(params.compile, self.device, num_updates),
+            log=event_log.EventLog(params.select_by),
         )
         return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)
 
@@ -148,7 +148,7 @@ class Recipe:
         params = self.params
         flip: Literal["off", "random", "alternate"]
         flip = "alternate" if params.flip == "alternate" else "random" if self.mirrors else "off"
-        augment = Augmentation(
+        augment = augmentation.Augmentation(
             image_size=params.image_size,
             mean=self.splits.mean,
             std=self.splits.std,

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Size, Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -25,6 +24,7 @@ from pipeline.training.events import EpochEnd, Failure, StepEnd
 from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import rate
 from pipeline.training.update import predict, train_step
+from pipeline.training.validation import counts, numbers
 
 CHECK_EVERY_STEPS = 32  # a non-finite loss is noticed this late; more frequent checks would slow the device
 
@@ -151,31 +151,31 @@ class Training:
         train_loss = sum(loss * event.num_images for loss, event in zip(losses, steps, strict=True)) / num_images
         train_accuracy = sum(_numbers(event.num_correct for event in steps)) / num_images
         seconds = time.perf_counter() - started
-        valid_loss = valid_accuracy = None
+        found: dict[str, float] = {}
         if self.valid is not None:
-            valid_loss, valid_accuracy = self._validated(self.valid)
+            found = self._validated(self.valid)
         return EpochEnd(
             epoch,
             self.log.num_steps,
             steps[-1].lr,
             train_loss,
             train_accuracy,
-            valid_loss,
-            valid_accuracy,
+            found.get("loss"),
+            found.get("accuracy"),
             seconds,
             num_images / seconds,
+            found.get("balanced_accuracy"),
+            found.get("macro_f1"),
         )
 
-    def _validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """Loss and accuracy. Each rank evaluates some of the batches."""
-        sums = [0.0, 0.0, 0.0]
-        mine = self.ranks.share(batches)
+    def _validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Loss, accuracy, balanced accuracy and macro F1. Each rank evaluates some of the batches."""
+        mine, found = self.ranks.share(batches), None
         if (first := next(mine, None)) is not None:
-            logits, labels = predict(self.part(self.evaluated), chain([first], mine), self.precision)
-            loss = F.cross_entropy(logits.double(), labels, reduction="sum").item()
-            sums = [loss, (logits.argmax(1) == labels).sum().item(), len(labels)]
-        loss_sum, num_correct, number = self.ranks.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
-        return loss_sum / number, num_correct / number
+            found = counts(*predict(self.part(self.evaluated), chain([first], mine), self.precision))
+        # Rank 0 always has a batch, so it knows how many counts there are.
+        length = int(self.ranks.sum(torch.tensor(0 if self.ranks.number or found is None else len(found))))
+        return numbers(self.ranks.sum(torch.zeros(length, dtype=torch.float64) if found is None else found))
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the training continues, and its events so far. Raises Diverged for a non-finite loss."""

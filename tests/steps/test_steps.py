@@ -129,8 +129,13 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
     folder = {"dataset": "folder", "data_dir": listed, "labels": "labels.csv", "image_size": 24}
     folder |= {"limit_train": 0, "limit_test": 0, "batch_size": 16, "valid_fraction": 0.2}
     recipe = {"crop_area": 0.5, "augment": "trivial", "class_weights": "balanced", "optimizer": "sgd", "max_lr": 0.02}
-    assert workplace.run("main", **{**TINY, **folder, **recipe, "epochs": 8}) == 0
+    recipe |= {"select_by": "balanced_accuracy", "epochs": 8}
+    assert workplace.run("main", **{**TINY, **folder, **recipe}) == 0
     (training,), (evaluation,) = workplace.runs("train"), workplace.runs("evaluate")
+    history = workplace.client.get_metric_history(training.info.run_id, "valid/balanced_accuracy")
+    reached = [point.value for point in history]
+    assert training.data.metrics["weights/best_valid_balanced_accuracy"] == max(reached)
+    assert f"the best by balanced_accuracy ({max(reached):.4f})" in training.data.tags["mlflow.note.content"]
     assert evaluation.data.metrics["test/balanced_accuracy"] > 0.8
     assert (
         f"balanced accuracy {evaluation.data.metrics['test/balanced_accuracy']:.2%}"

@@ -263,6 +263,16 @@ def test_other_settings_under_the_same_name_are_refused_with_the_difference(stor
     assert "choose another study_name" in str(error.value)
 
 
+def test_a_study_from_before_a_parameter_goes_on_with_its_default_alone(storage):
+    study = opened(storage)
+    study.set_user_attr("declared", {k: v for k, v in study.user_attrs["declared"].items() if k != "select_by"})
+    assert opened(storage).user_attrs["declared"].keys() == study.user_attrs["declared"].keys()
+    with pytest.raises(
+        ValueError, match=r"select_by accuracy there, macro_f1 here; objectives \['valid/accuracy'\] there"
+    ):
+        opened(storage, select_by="macro_f1")
+
+
 @pytest.mark.parametrize(
     ("directions", "num_trials"), [(["minimize"], 0), (["maximize", "minimize"], 0), (["maximize"], 1)]
 )

@@ -102,9 +102,9 @@ def test_every_trial_is_a_child_run_with_the_right_state(workplace, capsys):
         "width": 8,
         "epochs": 6,
     }
-    assert workplace.run("sweep", **sweep, objectives="valid/loss") == 0
+    assert workplace.run("sweep", **sweep, select_by="loss") == 0
     (parent,) = workplace.runs("sweep")
-    assert parent.info.status == "FINISHED"
+    assert parent.info.status == "FINISHED" and "sweep/best_valid_loss" in parent.data.metrics
     children = {int(run.data.tags["optuna.trial"]): run for run in workplace.runs("trial")}
     trials = {trial.number: trial for trial in trials_of(workplace, "states")}
     assert children.keys() == trials.keys() == set(range(8))

@@ -1,0 +1,44 @@
+"""What a network reaches on the validation images, and which epoch is the best by that."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.training.events import EpochEnd
+
+
+def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Loss (nats), accuracy, balanced accuracy and macro F1 of logits (N, C) for labels (N,) int64.
+
+    The last two are means over the classes that occur in `labels`: of the recall, and of F1, which is 0 for a class
+    that is never predicted.
+    """
+    return numbers(counts(logits, labels))
+
+
+def counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sums from which `numbers` follow, (1 + 3C,) float64. Those of several parts of the images may be added."""
+    predicted, num_classes = logits.argmax(1), logits.shape[1]
+    loss = F.cross_entropy(logits.double(), labels, reduction="sum")
+    found = [torch.bincount(each, minlength=num_classes) for each in (labels[predicted == labels], labels, predicted)]
+    return torch.cat([loss[None], *found]).double()
+
+
+def numbers(sums: Tensor) -> dict[str, float]:
+    """The numbers of `measure`, from the sums of all images."""
+    right, true, answered = sums[1:].reshape(3, -1)
+    number, occurring = true.sum(), true > 0
+    return {
+        "loss": (sums[0] / number).item(),
+        "accuracy": (right.sum() / number).item(),
+        "balanced_accuracy": (right / true)[occurring].mean().item(),
+        "macro_f1": (2 * right / (true + answered))[occurring].mean().item(),
+    }
+
+
+def merit(epoch: EpochEnd, select_by: str) -> tuple[float, ...]:
+    """By how good the epoch is: its `select_by`, then its loss; without validation, its number. Larger is better."""
+    value = getattr(epoch, f"valid_{select_by}")
+    if value is None or epoch.valid_loss is None:
+        return (epoch.epoch,)
+    return (-value if select_by == "loss" else value, -epoch.valid_loss)
