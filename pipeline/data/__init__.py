@@ -68,10 +68,14 @@ def load(
         left_out = sorted([*listing.left_out, *decoded.corrupt])
         report = Report(dict(+listing.skipped), dict(listing.unread), left_out, listing.remarks)
         groups = {shown(path): shown(group) for path, group in listing.groups.items()}
+        columns = {
+            shown(name): {shown(path): shown(value) for path, value in cells.items()}
+            for name, cells in listing.columns.items()
+        }
     else:
         decoded = named_sets.read(dataset, root, stored_size, interpolation=interpolation, progress=progress)
         name, flip, report, has_test = dataset, named_sets.SETS[dataset].flip, Report(), True
-        groups = {}
+        groups, columns = {}, {}
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
     _warn(report)
@@ -84,8 +88,8 @@ def load(
         limit_train=limit_train,
         limit_test=limit_test,
         margin=margin,
-        groups=groups,
     )
+    splits = replace(splits, groups=groups, columns=columns)
     if not has_test:
         log.info("%s has no test part: %s", root, _made_of(splits, VALID in decoded.parts, valid_as_test))
     _name_classes_of_too_few(splits)

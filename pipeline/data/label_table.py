@@ -32,9 +32,9 @@ def read_labels(root: Path, table: str) -> Listing:
 
     It is Label Studio's JSON export, or a CSV file. The first line of a CSV file names the columns: path (or file),
     relative to `root`; label; optionally split (train, valid or test), group and exclude (1, true or yes leaves a file
-    out). Images of one group stay in one split. Other columns and rows of empty cells are ignored. A missing file is
-    left out and named. Raises ValueError, with the line number, for a table that cannot be trusted: a row of another
-    length, a path twice or outside `root`, a group in two splits. Errors never quote the line: the user may have named
+    out). Images of one group stay in one split. Rows of empty cells are ignored. A missing file is left out and named.
+    Raises ValueError, with the line number, for a table that cannot be trusted: a row of another length, a path twice
+    or outside `root`, a group in two splits. Errors never quote the line: the user may have named
     the wrong file, and others can read the errors.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises if it may not look
@@ -61,6 +61,9 @@ def read_labels(root: Path, table: str) -> Listing:
             if part != file.part:
                 raise ValueError(f"{where}: its group is in another split too")
             listing.groups[file.path] = spelling
+        for column, cell in row.items():
+            if column and column not in COLUMNS and OF_THE_DOCTOR not in row:
+                listing.columns.setdefault(column, {})[file.path] = cell
         listing.add(file, partial(_look, root, file.path))
     if not listing.files:
         first_reason = "".join(f" (the first: {reason})" for _, reason in listing.left_out[:1])
@@ -143,8 +146,9 @@ def _check_columns(columns: list[str], name: str) -> None:
         raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line must name the columns")
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise ValueError(f"{name} has several columns {twice[0]}: leave one")
-    if others := ", ".join(column for column in columns if column not in COLUMNS):
-        log.info("%s: columns not used: %s", name, _short(others))
+    others = ", ".join(column for column in columns if column not in COLUMNS)
+    if others and OF_THE_DOCTOR not in columns:
+        log.info("%s: columns by which evaluate looks at slices: %s", name, _short(others))
 
 
 def _part(row: Mapping[str, str], where: str) -> int:

@@ -100,6 +100,8 @@ class Splits:
     report: Report
     indices: dict[str, np.ndarray]  # per split, ascending positions within the part that it comes from
     groups: Mapping[str, str] = field(default_factory=dict)  # the group of each image that has one, by name
+    # Further columns of the table of labels: by column, the value of each image that has one, by name.
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def groups_of(self, split: Split) -> list[str]:
         """The group of each image of `split`; empty for an image that is a group of its own."""
@@ -116,14 +118,13 @@ def divide(
     limit_train: int,
     limit_test: int,
     margin: int = 0,
-    groups: Mapping[str, str] | None = None,
 ) -> Splits:
     """The splits of `decoded`: stratified and disjoint, with ascending rows. A group stays in one split.
 
     If there is no test part, 20 % of train become the test split. Then train and test are cut down to `limit_train` and
     `limit_test` images (0 for all). If there is no validation part, `valid_fraction` of train, in [0, 1), becomes the
-    validation split (0 for none). Each split gets the `margin`. `groups` are the names of the groups, by image. Raises
-    ValueError if a class is left without a train image.
+    validation split (0 for none). Each split gets the `margin`. Raises ValueError if a class is left without a train
+    image.
     """
     labels = decoded.labels
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
@@ -148,7 +149,6 @@ def divide(
         flip=flip,
         report=report,
         indices={split: _positions(decoded, taken) for split, taken in rows.items() if len(taken)},
-        groups=groups or {},
     )
 
 

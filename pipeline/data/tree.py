@@ -37,6 +37,7 @@ class Listing:
     unread: Counter[str] = field(default_factory=Counter)  # counts of photos in unsupported formats, by what to do
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (path as shown, why)
     groups: dict[str, str] = field(default_factory=dict)  # path -> name of its group, which stays in one split
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)  # further column -> path -> its value, if any
     remarks: list[str] = field(default_factory=list)  # a line on each thing that was changed or ignored
 
     def add(self, file: ImageFile, look: Callable[[], os.stat_result]) -> None:

@@ -18,7 +18,7 @@ from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
 from pipeline.results import dependence, metrics, plots, rejection, sprite
 from pipeline.results.arms import Arm, judge
-from pipeline.steps import unsure
+from pipeline.steps import slices, unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import look_at_all
@@ -144,6 +144,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     )
     _keep_thumbnails(run, predictions, trained)
     over = None if groups is None else dependence.share(predicted == labels, groups)
+    folder = params.data_dir or trained.params.data_dir
+    of_slices = slices.report(run, trained, folder, predicted == labels, groups)
+    run.metrics(of_slices, model_of=trained.model_of)
     result = (
         f"test accuracy {metrics.accuracy_in_words(summary['test/accuracy'], len(test), over)}, "
         f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "

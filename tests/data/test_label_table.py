@@ -40,6 +40,7 @@ def test_a_table_gives_the_labels_and_the_parts_of_files_anywhere(root: Path) ->
     listed = [[f"./{path}", label, splits[number % 4], "x"] for number, (path, label) in enumerate(rows[:-1])]
     write(root, [["Path", " label", "split", "width"], *listed])
     told = load(root, labels="labels.csv", valid_fraction=0.5)
+    assert told.columns == {"width": {path: "x" for path, _ in rows[:-1]}} and not told.groups
     assert told.classes == ("cat", "dog") and told.name == "images" and told.flip
     assert {name: len(split) for name, split in splits_of(told).items()} == {"train": 10, "valid": 5, "test": 4}
     assert first_pixels(told.test)["photos/003.png"] == (3, 0, 7)

@@ -82,6 +82,7 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
         "evaluate/confusion_matrix.csv",
         "evaluate/per_class.csv",
         "evaluate/reliability.csv",
+        "evaluate/slices.csv",
         "evaluate/risk_coverage.csv",
         "explain/explain/faithfulness.csv",
         "explain/explain/randomisation.csv",

@@ -399,6 +399,25 @@ def test_randomisation_draws_how_alike_the_maps_stay_part_by_part():
     render(figure)
 
 
+def sliced(*names):
+    table = pd.DataFrame(
+        {"column": "camera", "value": names, "images": 20, "accuracy": np.linspace(0.4, 0.9, len(names))}
+    )
+    return table.assign(low=table["accuracy"] - 0.1, high=table["accuracy"] + 0.1, below=table["accuracy"] < 0.6)
+
+
+def test_slices_are_drawn_from_the_worst_down_with_their_intervals():
+    figure = plots.slices(sliced("A", "B"), 0.75)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["camera A (20)", "camera B (20)"]
+    assert axes.yaxis_inverted()
+    points = {float(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"}
+    assert points == {0: 0.4, 1: 0.9}
+    assert title(figure) == "Accuracy of 2 slices: 1 below that of all images"
+    assert title(plots.slices(sliced(*map(str, range(50))), 0.75)).startswith("Accuracy of the worst 30 of 50 slices")
+    render(figure)
+
+
 def test_faithfulness_says_so_when_a_control_does_better():
     figure = plots.faithfulness(removal(), {"gradcam": 0.01, "random map": 0.02}, "digits")
     assert "random map is the most faithful" in title(figure)
@@ -459,6 +478,7 @@ def all_figures(name):
         plots.faithfulness(removal(), {"gradcam": 0.3, "random map": 0.0}, name),
         plots.randomisation(pd.DataFrame({"part": [name], "similarity": [0.5], "standard_error": [np.nan]}), name),
         plots.calibrations({name: bins}, name),
+        plots.slices(sliced(name), 0.5),
         plots.curves_beside(beside(name), name),
     ]
 

@@ -120,7 +120,14 @@ def listed(tmp_path):
         pixels = draw.integers(0, 90, (30, 50, 3), dtype=np.uint8)
         pixels[:, 20:30, colour] += 150
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
-        rows.append({"path": f"{i}.jpg", "label": ["=many", "few"][colour], "group": f"series {i // 4}"})
+        rows.append(
+            {
+                "path": f"{i}.jpg",
+                "label": ["=many", "few"][colour],
+                "group": f"series {i // 4}",
+                "camera": "=A" if i % 2 else "B",
+            }
+        )
     pd.DataFrame(rows).to_csv(tmp_path / "photos" / "labels.csv", index=False)
     return tmp_path / "photos"
 
@@ -148,7 +155,10 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
     folder = listed.parent / "fetched"
     for run, names in (
         (training, ["splits.csv", "recipe.json"]),
-        (evaluation, ["per_class.csv", "predictions.csv", "precision_recall.csv", "precision_recall.png"]),
+        (
+            evaluation,
+            ["per_class.csv", "predictions.csv", "slices.csv", "precision_recall.csv", "precision_recall.png"],
+        ),
     ):
         for name in names:
             workplace.client.download_artifacts(run.info.run_id, name, str(folder.mkdir(exist_ok=True) or folder))
@@ -156,7 +166,11 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
     assert table["class"].tolist() == ["'=many", "few"]
     assert (table["recall_low"] < table["recall_high"]).all() and table["average_precision"].between(0, 1).all()
     assert {"recall_over_groups_low", "precision_over_groups_high"} <= {*table.columns}
+    slices = pd.read_csv(folder / "slices.csv")
+    assert {*slices["value"]} == {"'=A", "B"}
     predictions = pd.read_csv(folder / "predictions.csv")
+    assert slices["images"].sum() == len(predictions)
+    assert numbers["test/worst_slice_accuracy"] == slices["accuracy"].min()
     assert predictions["group"].nunique() == numbers["test/groups"]
     assert '"class_weights": "balanced"' in (folder / "recipe.json").read_text()
     # All files are of one part, so that positions in it are those of the sorted names.

@@ -11,6 +11,7 @@ from pipeline.results.plots.evaluation import (
     randomisation,
     reliability,
 )
+from pipeline.results.plots.forest import slices
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
 from pipeline.results.plots.range_test import lr_range, short_cycles
 from pipeline.results.plots.rejection import risk_coverage
@@ -33,5 +34,6 @@ __all__ = [
     "reliability",
     "risk_coverage",
     "short_cycles",
+    "slices",
     "watched",
 ]

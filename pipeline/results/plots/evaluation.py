@@ -150,7 +150,7 @@ def patch_size_by_rate(table: pd.DataFrame, name: str) -> Figure:
     Blank if no trial is complete. The colours span the values in the table.
     """
     values = table.to_numpy(dtype=float)
-    highest_is_best = name.endswith("accuracy")
+    highest_is_best = not name.endswith("loss")
     row, column = np.unravel_index(np.nanargmax(values if highest_is_best else -values), values.shape)
     best = f"best {name} {values[row, column]:.4f}: patch size {list(table.index)[row]}"
     figure = sheet(3 + 0.9 * table.shape[1], 2.2 + 0.6 * table.shape[0], best)

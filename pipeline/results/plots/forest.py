@@ -1,0 +1,35 @@
+"""Many shares below each other, each with its interval."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.results.plots.style import BLUE, GREY, ORANGE, SMALL, dress, fit, sheet
+
+MOST_ROWS = 30
+NAME_CHARACTERS = 40
+
+
+def slices(table: pd.DataFrame, accuracy: float) -> Figure:
+    """The accuracy of each slice with its interval, the worst at the top, and a line at the `accuracy` of all images.
+
+    `table` has `column`, `value`, `images`, `accuracy`, `low`, `high` and `below`, the worst first. At most 30 are
+    shown.
+    """
+    shown = table.head(MOST_ROWS)
+    number = f"{len(table)} slices" if len(shown) == len(table) else f"the worst {len(shown)} of {len(table)} slices"
+    worse = int(table["below"].sum())
+    figure = sheet(8, 1.5 + 0.28 * len(shown), f"Accuracy of {number}: {worse} below that of all images")
+    axes = figure.subplots()
+    for is_below, colour in ((True, ORANGE), (False, BLUE)):
+        rows = shown[shown["below"] == is_below]
+        ends = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        axes.errorbar(rows["accuracy"], rows.index, xerr=ends, fmt="o", capsize=2, color=colour)
+    axes.axvline(accuracy, linestyle="--", color=GREY, label=f"all images {accuracy:.2%}")
+    described = zip(shown["column"], shown["value"], shown["images"], strict=True)
+    names = [fit(f"{column} {value} ({images})", NAME_CHARACTERS) for column, value, images in described]
+    axes.set_yticks(range(len(shown)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(-0.01, 1.01)
+    dress(axes, x="accuracy; 95 % of such figures hold all true values; in brackets: images")
+    axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
+    return figure
