@@ -22,7 +22,7 @@ GUIDES = {
 
 # The modules of pipeline/ that log a step's files.
 MODULES = {
-    "main": ("steps/plan.py", "steps/seeds.py"),
+    "main": ("steps/plan.py", "steps/seeds.py", "steps/folds.py"),
     "doctor": ("steps/doctor.py", "steps/label_check.py", "steps/label_suggestions.py"),
     "lr_range": ("steps/lr_range.py",),
     "probe": ("steps/outputs.py",),
@@ -46,6 +46,8 @@ FILES = {
     "main": {
         "finished_steps.json": "the result of each finished step, from which `resume` continues",
         "seeds.csv": "each seed's numbers (with `num_seeds`)",
+        "folds.csv": "each fold's numbers (with `folds`)",
+        "predictions.csv": "with `folds`: each image, predicted by the network that was trained without its fold",
     },
     "doctor": {
         "class_counts.csv": "the number of images of each class in each split",
@@ -148,7 +150,11 @@ COMPUTED_FILES = {
     "export": {"model.onnx, model.pt2": "the exported model, if it agrees with the original"},
 }
 METRICS = {
-    "main": {"*": "the metrics of each step that runs once; with `num_seeds` their means, and deviations as `*_sd`"},
+    "main": {
+        "*": "the metrics of each step that runs once; with `num_seeds` their means, and deviations as `*_sd`",
+        "test/accuracy_standard_error": "with `folds`: the corrected standard error of the mean accuracy",
+        "test/accuracy_over_folds_low, test/accuracy_over_folds_high": "its 95 % interval",
+    },
     "doctor": {
         "doctor/imbalance": "images of the largest class over those of the smallest, in train",
         "doctor/unreadable": "files that cannot be read, and photos in formats that are not read",

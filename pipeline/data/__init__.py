@@ -33,6 +33,8 @@ def load(
     limit_test: int,
     labels: str = "",
     valid_as_test: bool = False,
+    folds: int = 0,
+    fold: int = 0,
     resize: str = "crop",
     interpolation: str = "bicubic",
     margin: int = 0,
@@ -45,6 +47,7 @@ def load(
     limit_train, limit_test: number of images, 0 for all.
     labels: a CSV file that lists the images of the folder.
     valid_as_test: uses the validation part of a folder as the test split. The folder must have no test part.
+    folds, fold: the train and validation images are divided into `folds`, and number `fold`, from 1, is the test split.
     resize: makes images square, a key of `RESIZES`. interpolation: scales them, one of `INTERPOLATIONS`.
     margin: extra px stored on every side of the images, for `Split.with_margin`.
     Raises ValueError for mistakes that the user can fix. Its message is one line that says what to do.
@@ -55,6 +58,8 @@ def load(
         raise ValueError(f"valid_fraction={valid_fraction:g} must be at least 0 and less than 1")
     if image_size < 1 or limit_train < 0 or limit_test < 0:
         raise ValueError("image_size must be at least 1, limit_train and limit_test at least 0")
+    if folds and not fold:
+        raise ValueError(f"folds={folds}: give fold=1 to {folds}; only main runs all of them")
     # Path methods raise if there is no such user, or if a folder may not be entered.
     root, stored_size = Path(os.path.expanduser(data_dir)), image_size + 2 * margin  # noqa: PTH111
     if dataset == FOLDER:
@@ -87,10 +92,14 @@ def load(
         valid_fraction=valid_fraction,
         limit_train=limit_train,
         limit_test=limit_test,
+        folds=folds,
+        fold=fold,
         margin=margin,
     )
     splits = replace(splits, groups=groups, columns=columns)
-    if not has_test:
+    if folds:
+        log.info("fold %d of %d is the test split: %s", fold, folds, photos(len(splits.test)))
+    elif not has_test:
         log.info("%s has no test part: %s", root, _made_of(splits, VALID in decoded.parts, valid_as_test))
     _name_classes_of_too_few(splits)
     return splits

@@ -8,11 +8,10 @@ from typing import Self
 import numpy as np
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
+from pipeline.data.division import divide_into, hold_out, limit
 from pipeline.data.rows import prefetch
 
 TEST_FRACTION = 0.2  # of train, if a set has no test part
-# All splits use this seed, not the run's: runs are compared on the same validation and test images.
-SPLIT_SEED = 0
 DIGESTED_AT_A_TIME = 256  # images
 MIN_STD = 1 / 255  # avoids a division by 0 for a constant channel
 
@@ -117,20 +116,28 @@ def divide(
     valid_fraction: float,
     limit_train: int,
     limit_test: int,
+    folds: int = 0,
+    fold: int = 0,
     margin: int = 0,
 ) -> Splits:
     """The splits of `decoded`: stratified and disjoint, with ascending rows. A group stays in one split.
 
     If there is no test part, 20 % of train become the test split. Then train and test are cut down to `limit_train` and
     `limit_test` images (0 for all). If there is no validation part, `valid_fraction` of train, in [0, 1), becomes the
-    validation split (0 for none). Each split gets the `margin`. Raises ValueError if a class is left without a train
-    image.
+    validation split (0 for none). With `folds`, the train and validation parts, cut down to `limit_train` images, are
+    divided into folds, and number `fold`, from 1, is the test split. Each split gets the `margin`. Raises ValueError if
+    a class is left without a train image.
     """
     labels = decoded.labels
+    if folds:
+        decoded = replace(decoded, parts=np.where(decoded.parts == VALID, TRAIN, decoded.parts))
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
-    if not len(test):
+    if not folds and not len(test):
         train, test = hold_out(train, labels, TEST_FRACTION, "the test split", decoded.groups)
     train = limit(train, labels, limit_train, len(decoded.classes), "limit_train")
+    if folds:
+        test = divide_into(folds, train, labels, decoded.groups)[fold - 1]
+        train = np.setdiff1d(train, test)
     test = limit(test, labels, limit_test, len(decoded.classes), "limit_test")
     if valid_fraction and not len(valid):
         purpose = f"valid_fraction={valid_fraction:g}"
@@ -150,45 +157,6 @@ def divide(
         report=report,
         indices={split: _positions(decoded, taken) for split, taken in rows.items() if len(taken)},
     )
-
-
-def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, setting: str) -> np.ndarray:
-    """`count` of `rows`, from every class and in proportion; all rows if `count` is 0 or larger than their number."""
-    if not count or count >= len(rows):
-        return rows
-    if count < num_classes:
-        raise ValueError(f"{setting}={count} is less than the {num_classes} classes: use 0 for all, or more")
-    return np.sort(_stratified(rows, labels)[:count])
-
-
-def hold_out(
-    rows: np.ndarray, labels: np.ndarray, fraction: float, purpose: str, group_of: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `rows` that stay, at least one of each class, and the held-out `fraction`, at least one row.
-
-    group_of: (all,) int64; rows with the same number stay together, so the fraction is met only as nearly as possible.
-    """
-    if group_of is not None:
-        held = held_out(labels[rows], group_of[rows], fraction, SPLIT_SEED)
-        if not held.any():
-            raise ValueError(f"{purpose}: no group of images can be held out and leave every class one to train on")
-        return rows[~held], rows[held]
-    stay = len(rows) - max(1, round(fraction * len(rows)))
-    if stay < len(np.unique(labels[rows])):
-        raise ValueError(f"{purpose} takes so many of {len(rows)} train images that a class has none left to train on")
-    order = _stratified(rows, labels)
-    return np.sort(order[:stay]), np.sort(order[stay:])
-
-
-def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`rows` in an order in which every prefix has the classes in proportion. It starts with one row of each class."""
-    # Raw draws and a stable sort give the same order in every version of numpy. A generator's shuffle does not.
-    shuffled = rows[np.argsort(np.random.PCG64(SPLIT_SEED).random_raw(len(rows)), kind="stable")]
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    _, first, which, counts = np.unique(labels[by_class], return_index=True, return_inverse=True, return_counts=True)
-    rank = np.arange(len(rows)) - first[which]  # 0, 1, 2, ... within the class
-    place = np.where(rank == 0, 0, (rank + 0.5) / counts[which])
-    return by_class[np.argsort(place, kind="stable")]
 
 
 def _split(decoded: Decoded, rows: np.ndarray, margin: int) -> Split:
@@ -218,27 +186,3 @@ def _digest(decoded: Decoded, rows: Mapping[str, np.ndarray], margin: int) -> st
     for name, taken in rows.items():
         digest.update(f" {name} ".encode() + taken.astype("<i8").tobytes())
     return digest.hexdigest()[:32]
-
-
-def held_out(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which of N images are held out, (N,) bool: whole groups, and of each class as nearly `fraction` as possible.
-
-    labels, groups: (N,) int64. `seed` draws the order of the groups. A group is held out if that brings the counts of
-    its classes nearer to their targets (squared distance, divided by the size of the class), and if each class keeps
-    an image.
-    """
-    _, first, group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    by_group = np.split(labels[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
-    counts = np.bincount(labels)
-    wanted, held = fraction * counts, np.zeros(len(counts), dtype=np.int64)
-    taken = np.zeros(len(first), dtype=bool)
-    # Raw draws, and groups in the order of their first image, give the same result in every numpy and for any names.
-    draws = np.random.PCG64(seed).random_raw(len(first))
-    for number in np.argsort(first)[np.argsort(draws, kind="stable")]:
-        classes, more = np.unique(by_group[number], return_counts=True)
-        short = wanted[classes] - held[classes]
-        nearer = (((short - more) ** 2 - short**2) / counts[classes]).sum() < 0
-        if nearer and (held[classes] + more < counts[classes]).all():
-            held[classes] += more
-            taken[number] = True
-    return taken[group]

@@ -52,7 +52,7 @@ def _related(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str
     elif "train.run_id" not in run.data.tags:
         trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
         if trainings:
-            found = _related(trainings[-1], "train", found)  # the first of several seeds
+            found = _related(trainings[-1], "train", found)  # the first of several seeds or folds
     named = {name: other for name, other in _named(run, kind) if name not in found}
     found = {**found, **named}
     for name, other in named.items():

@@ -28,6 +28,17 @@ class MainParams(
         return self
 
     @model_validator(mode="after")
+    def each_fold_is_trained_alone(self) -> Self:
+        if self.folds and not self.fold:
+            if self.num_seeds > 1:
+                raise ValueError(f"folds={self.folds} and num_seeds={self.num_seeds}: give one of them")
+            if unfit := [step for step in self.steps if step in ("doctor", "sweep")]:
+                raise ValueError(f"folds={self.folds}: {unfit[0]} is not run once per fold; leave it out of the steps")
+            if self.register_as:
+                raise ValueError(f"folds={self.folds} and register_as={self.register_as}: no fold has all images")
+        return self
+
+    @model_validator(mode="after")
     def a_registered_model_is_evaluated(self) -> Self:
         if self.register_as and "evaluate" not in self.steps:
             raise ValueError(f"register_as={self.register_as}: evaluate is not among the steps {','.join(self.steps)}")

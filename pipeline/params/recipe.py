@@ -60,6 +60,10 @@ class DataParams(Params):
         "off",
         description="folder with a validation part but no test part: on: it is the test part; off: a fifth of train is",
     )
+    folds: int = Field(
+        0, ge=0, le=100, description="folds of a cross-validation over the train images (0: none); main runs each fold"
+    )
+    fold: int = Field(0, ge=0, description="the fold that is the test split, 1 to folds; for main, 0 means all of them")
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
 
@@ -81,6 +85,16 @@ class DataParams(Params):
             raise ValueError(f"labels={self.labels} needs dataset=folder: {self.dataset} has its own labels")
         if self.valid_as_test == "on" and self.dataset != "folder":
             raise ValueError(f"valid_as_test=on needs dataset=folder: {self.dataset} has its own test part")
+        return self
+
+    @model_validator(mode="after")
+    def a_fold_is_one_of_the_folds(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds=1: give at least 2 folds, or 0 for none")
+        if self.fold > self.folds:
+            raise ValueError(f"fold={self.fold} must be at most folds={self.folds}")
+        if self.folds and self.valid_as_test == "on":
+            raise ValueError(f"folds={self.folds} and valid_as_test=on: each fold is a test split, so leave one out")
         return self
 
 
@@ -236,5 +250,6 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
 
     def identity(self) -> dict[str, Any]:
         """The parameters that a good rate depends on; seed, device and the paths of the data do not count."""
-        apart = {*Params.model_fields, "seed", "device", "data_dir", "labels", "valid_as_test", "limit_test"}
+        of_images = ("data_dir", "labels", "valid_as_test", "limit_test", "folds", "fold")
+        apart = {*Params.model_fields, "seed", "device", *of_images}
         return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}

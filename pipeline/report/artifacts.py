@@ -10,7 +10,7 @@ from pipeline.results import sprite
 from pipeline.text import visible
 
 PARENTS = ("main", "seeds")  # runs of several steps, without steps' artifacts of their own
-SEEDS: dict[str, tuple[str, ...] | None] = {"seeds.csv": ()}
+SERIES: dict[str, tuple[str, ...] | None] = {"seeds.csv": (), "folds.csv": ()}
 # By step and path: the columns with text; all others hold numbers. None: each column may hold either.
 TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "lr_range": {"lr_range.csv": (), "short_cycles.csv": (), "short_cycle_updates.csv": ()},
@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
     "seeds.csv": ("seed",),
+    "folds.csv": ("fold",),
     "lr_range.csv": ("repeat", "lr", "loss", "smoothed"),
     "short_cycles.csv": ("lr", "loss", "accuracy", "first_loss"),
     "short_cycle_updates.csv": ("peak", "update", "loss"),
@@ -117,7 +118,7 @@ def paths(kind: str) -> Mapping[str, int]:
 
 
 def _tables(kind: str) -> Mapping[str, tuple[str, ...] | None]:
-    return SEEDS if kind in PARENTS else TABLES.get(kind, {})
+    return SERIES if kind in PARENTS else TABLES.get(kind, {})
 
 
 def _numbers(column: pd.Series) -> pd.Series:

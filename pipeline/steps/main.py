@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.params import MainParams
 from pipeline.progress import conclude
-from pipeline.steps import doctor, evaluate, explain, export, lr_range, plan, probe, report, seeds, sweep, train
+from pipeline.steps import doctor, evaluate, explain, export, folds, lr_range, plan, probe, report, seeds, sweep, train
 from pipeline.steps.plan import Planned, Steps
 from pipeline.steps.step import Result
 from pipeline.sweep import study
@@ -28,6 +28,7 @@ RUN: Steps = {
 }
 
 
+SERIES = ("Seeds: ", "Folds: ")  # starts of the lines of several seeds or folds
 # The result of an experiment is the first of these metrics that it has.
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
 
@@ -45,17 +46,19 @@ def run(params: MainParams) -> Result:
         summary = _summary(run, planned, results)
         run.describe(_name(title, results), _description(run, planned, results, summary))
         report_line = report.add(run)
-    of_seeds = [line for line in summary.splitlines() if line.startswith("Seeds: ")]
+    of_series = [line for line in summary.splitlines() if line.startswith(SERIES)]
     where = lifecycle.where_to_look(run.id)
-    conclude("\n".join(["", title, "", plan.table_of(planned, results), "", *of_seeds, report_line, where]))
+    conclude("\n".join(["", title, "", plan.table_of(planned, results), "", *of_series, report_line, where]))
     return Result(run.id, summary, {})
 
 
 def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) -> str:
-    """One line per step with its result. Steps that ran for every seed share one line, which `run` also logs."""
-    times = Counter(step for step, _ in planned)
-    lines = [result.summary for (step, _), result in zip(planned, results, strict=True) if times[step] == 1]
-    series = [(seed, result.metrics) for (step, seed), result in zip(planned, results, strict=True) if times[step] > 1]
+    """One line per step with its result. Steps that ran for every seed or fold share one line, which is logged too."""
+    times = Counter(each.step for each in planned)
+    lines = [result.summary for each, result in zip(planned, results, strict=True) if times[each.step] == 1]
+    if len({each.fold for each in planned}) > 1:
+        return "\n".join([*lines, f"Folds: {folds.report(run, planned, results)}"])
+    series = [(e.seed, result.metrics) for e, result in zip(planned, results, strict=True) if times[e.step] > 1]
     return "\n".join([*lines, f"Seeds: {seeds.report(run, series)}"] if series else lines)
 
 
@@ -69,13 +72,13 @@ def _name(title: str, results: Sequence[Result]) -> str:
 
 def _description(run: Run, planned: Sequence[Planned], results: Sequence[Result], summary: str) -> str:
     """The result of each step, with a link to its run, and the combined result of several seeds."""
-    times = Counter(step for step, _ in planned)
+    times = Counter(each.step for each in planned)
     lines = []
-    for (step, seed), result in zip(planned, results, strict=True):
+    for each, result in zip(planned, results, strict=True):
         what, _, found = result.summary.partition(": ")
-        title = f"{what}, seed {seed}" if times[step] > 1 else what
+        title = f"{what}, {each.turn}" if times[each.step] > 1 else what
         lines.append(f"- {run.link(title, result.run_id)}: {unmarked(found)}")
-    lines += [f"- {unmarked(line)}" for line in summary.splitlines() if line.startswith("Seeds: ")]
+    lines += [f"- {unmarked(line)}" for line in summary.splitlines() if line.startswith(SERIES)]
     elsewhere = run.view("All results", views.RESULTS), run.view("curves of all trainings", views.CURVES)
     return "\n".join(lines) + "\n\n" + ", ".join(elsewhere)
 

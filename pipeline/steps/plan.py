@@ -30,18 +30,29 @@ Steps = Mapping[str, Callable[..., Result]]  # the function of each step, by nam
 
 
 class Planned(NamedTuple):
-    """A step, and the seed that it runs with."""
+    """A step, and the seed and the fold that it runs with."""
 
     step: str
     seed: int
+    fold: int = 0  # 0: the images are not divided into folds
+
+    @property
+    def turn(self) -> str:
+        """What distinguishes it from the same step of other seeds or folds, such as `seed 1`."""
+        return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
 
 
 def repeated(params: MainParams | TrainStepParams, steps: Sequence[str]) -> list[Planned]:
-    """The plan of `steps`: steps before the training run once; the training and later steps run once per seed."""
+    """The plan of `steps`: steps before the training run once; the training and later steps run once per seed.
+
+    With folds, all steps run once per fold, since none of them may see the fold's images before its evaluation.
+    """
+    if params.folds and not params.fold and isinstance(params, MainParams):
+        return [Planned(step, params.seed, fold) for fold in range(1, params.folds + 1) for step in steps]
     first = steps.index("train") if "train" in steps else len(steps)
-    once = [Planned(step, params.seed) for step in steps[:first]]
+    once = [Planned(step, params.seed, params.fold) for step in steps[:first]]
     seeds = range(params.seed, params.seed + params.num_seeds)
-    return once + [Planned(step, seed) for seed in seeds for step in steps[first:]]
+    return once + [Planned(step, seed, params.fold) for seed in seeds for step in steps[first:]]
 
 
 def finished(run_id: str) -> list[Result]:
@@ -65,14 +76,16 @@ def follow(
 
     `run` also logs the numbers of each step that is planned once.
     """
-    times = Counter(step for step, _ in plan)
+    times = Counter(each.step for each in plan)
     titles = _titles(plan)
     results: list[Result] = []
     handed: dict[str, Any] = {}
     epochs = {"train": params.epochs}
-    parts = [Part(title, step, epochs.get(step, 0)) for title, (step, _) in zip(titles, plan, strict=True)]
+    parts = [Part(title, each.step, epochs.get(each.step, 0)) for title, each in zip(titles, plan, strict=True)]
     with progress.steps(parts) as bar:
-        for position, (step, seed) in enumerate(plan):
+        for position, (step, seed, fold) in enumerate(plan):
+            if position and fold != plan[position - 1].fold:
+                handed = {}  # an earlier fold has learned from the images of this one
             run.progress(position, len(plan))
             if position < len(done):
                 result = done[position]
@@ -81,7 +94,7 @@ def follow(
             else:
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-                own = {**handed, "seed": seed, "resume": going_on, "num_seeds": 1}
+                own = {**handed, "seed": seed, "fold": fold, "resume": going_on, "num_seeds": 1}
                 found = {name: handed[name] for name in ALSO.get(step, ()) if name in handed}
                 if step in CLIMBING:
                     found["ladder"] = params.to(LadderParams)
@@ -116,15 +129,15 @@ def table_of(plan: Sequence[Planned], results: Sequence[Result]) -> str:
 
 
 def _titles(plan: Sequence[Planned]) -> list[str]:
-    seeds = {seed for _, seed in plan}
-    return [f"{step}, seed {seed}" if len(seeds) > 1 else step for step, seed in plan]
+    is_series = len({each.turn for each in plan}) > 1
+    return [f"{each.step}, {each.turn}" if is_series else each.step for each in plan]
 
 
 def _of_probe(plan: Sequence[Planned], results: Sequence[Result], select_by: str) -> dict[str, str]:
     """After a training: as `run_id`, the better of it and the probe on validation, and the other one as `beside`."""
     trained = results[-1]
-    for (step, _), probe in zip(plan, results, strict=False):
-        if step != "probe":
+    for each, probe in zip(plan, results, strict=False):
+        if each.step != "probe" or each.fold != plan[len(results) - 1].fold:
             continue
         reached, known = (result.metrics.get(f"{VALIDATED}{select_by}") for result in (trained, probe))
         if reached is None or known is None or (reached < known if select_by == "loss" else reached > known):

@@ -240,6 +240,8 @@ def load_splits(params: DataParams, data_dir: str = "", interpolation: str = INT
         limit_test=params.limit_test,
         labels=params.labels,
         valid_as_test=params.valid_as_test == "on",
+        folds=params.folds,
+        fold=params.fold,
         resize=params.resize,
         interpolation=interpolation,
         margin=params.margin,

@@ -29,8 +29,8 @@ from PIL import Image
 from pipeline import data
 from pipeline.data import cache, folders, quotas
 from pipeline.data.decoder import decode
+from pipeline.data.division import hold_out, limit
 from pipeline.data.rows import Rows, prefetch
-from pipeline.data.splits import hold_out, limit
 from tests.data.test_formats import GOOD as PHOTOS
 
 SIZE = 8

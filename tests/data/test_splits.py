@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
-from pipeline.data.splits import Report, Splits, divide, held_out
+from pipeline.data.division import divide_into, held_out
+from pipeline.data.splits import Report, Splits, divide
 
 SIZE = 2
 
@@ -103,6 +104,41 @@ def test_groups_meet_the_fraction_of_each_class_where_they_allow() -> None:
     shares = np.bincount(labels[held]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.02
     assert held_out(labels, groups, 0.2, 1).tolist() != held.tolist()
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(counts=NUMBERS, folds=st.integers(2, 6), grouped=st.booleans())
+def test_folds_partition_any_set_and_are_stratified(counts: list[int], folds: int, grouped: bool) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    groups = np.arange(len(labels)) // 2 if grouped else None
+    try:
+        found = divide_into(folds, np.arange(len(labels)), labels, groups)
+    except ValueError as error:
+        assert "\n" not in str(error) and min(counts) < 2 * folds
+        return
+    assert sorted(np.concatenate(found)) == list(range(len(labels)))
+    for fold in found:
+        assert {*np.delete(labels, fold)} == {*range(len(counts))}  # every class can be learned without it
+    if groups is None:
+        assert max(map(len, found)) - min(map(len, found)) <= 1
+        assert all(
+            is_stratified(np.bincount(fold, minlength=len(counts)), np.array(counts))
+            for fold in (labels[each] for each in found[:1])
+        )
+    else:
+        assert all(not {*groups[fold]} & {*np.delete(groups, fold)} for fold in found)
+
+
+def test_each_fold_is_a_test_split_without_the_test_part_and_validation_is_carved_from_the_rest() -> None:
+    images = decoded([[30, 30], [10, 10], [5, 5]])
+    common = {"flip": False, "report": Report(), "valid_fraction": 0.1, "limit_train": 0, "limit_test": 0}
+    parts = [divide(images, "some", folds=4, fold=fold, **common) for fold in range(1, 5)]
+    tested = np.concatenate([each.test.rows for each in parts])
+    assert sorted(tested) == list(range(80))  # the test part, rows 80 to 89, is in no fold
+    for each in parts:
+        assert each.valid is not None and len(each.valid) == 6
+        assert len({*each.train.rows} | {*each.valid.rows} | {*each.test.rows}) == 80
+    assert len({each.digest for each in parts}) == 4
 
 
 def test_a_split_s_digest_is_of_its_images_alone() -> None:

@@ -1,0 +1,30 @@
+"""The mean over the folds of a cross-validation, with an error that takes account of the images they share."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+
+class Mean(NamedTuple):
+    """The mean over folds, its standard error, and the ends of its interval."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def mean(values: np.ndarray, confidence: float = 0.95) -> Mean:
+    """The mean of `values` (K,), one number per fold, with the corrected error of Nadeau and Bengio.
+
+    The trainings share most of their images, so their results vary less from fold to fold than from image set to image
+    set. The usual s / sqrt(K) is too small. The corrected variance is s² (1/K + 1/(K - 1)), as a fold has 1/(K - 1)
+    times the images of its training (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366). Needs at least two folds.
+    """
+    number = len(values)
+    error = float(values.std(ddof=1)) * math.sqrt(1 / number + 1 / (number - 1))
+    half = float(t.isf((1 - confidence) / 2, number - 1)) * error
+    value = float(values.mean())
+    return Mean(value, error, value - half, value + half)
