@@ -47,7 +47,7 @@ def load(
     limit_train, limit_test: number of images, 0 for all.
     labels: a CSV file that lists the images of the folder.
     valid_as_test: uses the validation part of a folder as the test split. The folder must have no test part.
-    folds, fold: the train and validation images are divided into `folds`, and number `fold`, from 1, is the test split.
+    folds: number of parts of the train and validation images, or 0. fold: the part that is the test split, from 1.
     resize: makes images square, a key of `RESIZES`. interpolation: scales them, one of `INTERPOLATIONS`.
     margin: extra px stored on every side of the images, for `Split.with_margin`.
     Raises ValueError for mistakes that the user can fix. Its message is one line that says what to do.

@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test images, such as those of one camera, corrected for the number of parts looked at."""
+"""Computes the accuracy of parts of the test images, such as those of one camera. Their number widens the intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise

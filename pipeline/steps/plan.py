@@ -38,7 +38,7 @@ class Planned(NamedTuple):
 
     @property
     def turn(self) -> str:
-        """What distinguishes it from the same step of other seeds or folds, such as `seed 1`."""
+        """The seed or the fold that the step runs with, such as `seed 1`."""
         return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
 
 

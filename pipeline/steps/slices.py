@@ -1,4 +1,4 @@
-"""Slices of the test images, such as those of one camera: how good the network is on each, and which is the worst."""
+"""Says how good the network is on each slice of the test images, such as those of one camera, and names the worst."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a network reaches on the validation images, and which epoch is the best by that."""
+"""Measures a network on the validation images, and says how good an epoch is by that."""
 
 import torch
 import torch.nn.functional as F
