@@ -128,7 +128,6 @@ FILES = {
         "curves.png": "training and validation curves over each other",
         "per_class_*.csv": "which arm is better in which class",
         "mcnemar_*.csv": "McNemar's exact test of each pair of networks",
-        "label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)",
         "disagreements_*.png": "images that only one of the two has right, with both maps",
     },
     "export": {},
@@ -147,6 +146,7 @@ COMPUTED_FILES = {
         "model": "the model to serve: code and safetensors",
     },
     "probe": {"model": "the model to serve: code and safetensors"},
+    "compare": {"label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)"},
     "export": {"model.onnx, model.pt2": "the exported model, if it agrees with the original"},
 }
 METRICS = {
