@@ -43,7 +43,7 @@ def kernel(where: torch.device) -> Iterator[Row]:
 
 
 def resume(where: torch.device) -> Iterator[Row]:
-    """A training that is killed on one device and goes on on another, in both directions."""
+    """Kills a training on one device and resumes it on another, in both directions."""
     for first, then in ((str(where), "cpu"), ("cpu", str(where))):
         with tempfile.TemporaryDirectory() as folder:
             words = ("--model", "resnet9", "--width", "16", "--epochs", "6", "--max_lr", "0.02", "--precision", "fp32")

@@ -197,7 +197,7 @@ def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decode
     if images.dtype != np.uint8 or images.shape != (number, 3, side, side):
         raise ValueError("its images are no images")
     if moments.dtype != np.int64 or moments.shape != (number, 2, 3):
-        raise ValueError("its moments are not those of its images")
+        raise ValueError("its moments do not fit its images")
     columns = (fields.parts, fields.names, fields.labels if fields.groups is None else fields.groups)
     if any(len(column) != number for column in columns):
         raise ValueError("lengths differ")

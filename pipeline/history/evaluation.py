@@ -47,8 +47,8 @@ class Evaluation:
 def find(asked: str) -> list[Evaluation]:
     """The evaluations for the run `asked`.
 
-    For an evaluation, it is that one. For a training, it is the newest one of the best weights or, without one, the
-    newest. For an experiment or a series of seeds, it is that of each training. Raises ValueError if an evaluation is
+    For an evaluation, itself. For a training, the newest one of the best weights or, without one, the newest. For an
+    experiment or a series of seeds, the evaluation of each training. Raises ValueError if an evaluation is
     missing, with the command that creates it, or cannot be read.
     """
     run = store.stored_run(asked, "runs")

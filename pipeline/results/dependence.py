@@ -1,4 +1,4 @@
-"""Intervals for images that are not independent: those of one group, such as photos of one animal, are alike."""
+"""Intervals for images that are not independent, because images of one group, such as one animal, are alike."""
 
 import math
 from collections.abc import Sequence

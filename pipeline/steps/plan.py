@@ -143,7 +143,7 @@ def _of_probe(plan: Sequence[Planned], results: Sequence[Result], select_by: str
         if reached is None or known is None or (reached < known if select_by == "loss" else reached > known):
             return {"run_id": trained.run_id, "beside": probe.run_id}
         numbers = f"probe {known:.4f}, trained network {reached:.4f}"
-        say(f"validation {select_by}: {numbers}; the probe is kept, as it is no worse")
+        say(f"validation {select_by}: {numbers}; the probe is kept, because it is no worse")
         return {"run_id": probe.run_id, "beside": trained.run_id}
     return {}
 

@@ -25,7 +25,7 @@ GROUP = "system/"  # MLflow's UI shows these metrics on a page of their own
 
 
 class _VisibleGPUMonitor(GPUMonitor):
-    """Measures the cards that this process may use. MLflow's own measures all cards, also those of other people."""
+    """Measures the cards that this process may use. MLflow's own class measures all cards of the machine."""
 
     def __init__(self) -> None:
         super().__init__()

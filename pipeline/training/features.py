@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
-    """What a network makes of N images: the inputs of two of its layers, averaged over their positions, float32."""
+    """The inputs of two layers of a network for N images, averaged over their positions, float32."""
 
     of_head: np.ndarray  # (N, D)
     of_stage: np.ndarray  # (N, E), of the last stage; E is 0 for a network without one

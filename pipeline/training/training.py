@@ -199,7 +199,7 @@ class Training:
                 part.load_state_dict(state[name])
             for kept in (state["best"], state["last"]):
                 if kept is not None and _shapes(kept) != _shapes(self.evaluated.state_dict()):
-                    raise ValueError("other weights than those of its model")
+                    raise ValueError("weights of another model")
             self.log.load_state_dict(state["history"], next(self.evaluated.parameters()).device)
             if self.log.open_steps:
                 self.batches.load_random_states(state["random"])
