@@ -127,6 +127,7 @@ FILES = {
         "calibration.png": "the same as curves",
         "curves.png": "training and validation curves over each other",
         "per_class_*.csv": "which arm is better in which class",
+        "label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)",
         "mcnemar_*.csv": "McNemar's exact test of each pair of networks",
         "disagreements_*.png": "images that only one of the two has right, with both maps",
     },
@@ -146,7 +147,6 @@ COMPUTED_FILES = {
         "model": "the model to serve: code and safetensors",
     },
     "probe": {"model": "the model to serve: code and safetensors"},
-    "compare": {"label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)"},
     "export": {"model.onnx, model.pt2": "the exported model, if it agrees with the original"},
 }
 METRICS = {
