@@ -110,7 +110,7 @@ def chosen(asked: DeviceParams, device: torch.device, precision: str, because: s
     if asked.device != "auto":
         reasons.append("this device was asked for")
     elif device.type == "cpu":
-        reasons.append(f"no GPU can be used: {why_unusable('cuda')}")
+        reasons.append(f"no GPU ({why_unusable('cuda')})")
     elif str(device) != available()[0]:
         reasons.append(f"{available()[0]} cannot be used: {why_unusable(available()[0])}")
     if asked.precision != "auto":
