@@ -75,9 +75,9 @@ def test_auto_takes_the_first_device_that_runs_a_kernel_and_says_why(three_gpus,
 def test_without_a_gpu_the_line_says_what_torch_says_about_it():
     where = device.choose("auto")
     line = device.chosen(DeviceParams(), where, device.choose_precision("auto", where))
-    assert re.fullmatch(
-        r"device cpu, (bf16|fp32): no GPU \(\w[\w ]+\); this processor has (bf16|only fp32)", line
-    ), line
+    assert re.fullmatch(r"device cpu, (bf16|fp32): no GPU \(\w[\w ]+\); this processor has (bf16|only fp32)", line), (
+        line
+    )
 
 
 @pytest.mark.parametrize(
