@@ -211,7 +211,7 @@ METRICS = {
         "test/risk_coverage_area": "area under the curve of errors over coverage",
         "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
         "test/slices": "number of slices",
-        "test/worst_slice_accuracy": "accuracy of the worst slice, with its interval corrected for their number",
+        "test/worst_slice_accuracy, test/worst_slice_accuracy_*": "of the worst slice, with its corrected interval",
     },
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",

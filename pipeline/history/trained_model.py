@@ -1,6 +1,5 @@
 """Finds a finished training by its run, and loads its classifier and its images."""
 
-import logging
 from dataclasses import dataclass, replace
 
 from pipeline import data
@@ -12,8 +11,6 @@ from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,6 @@ def find_model(params: NetworkParams) -> TrainedModel:
     if isinstance(params, RejectionParams):
         classifier = classifier.rejecting(params.reject_above_error)
     precision = device.choose_precision(params.precision, where)
-    log.info(device.chosen(params, where, precision))
     is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"
     return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe)
 

@@ -60,9 +60,7 @@ class DataParams(Params):
         "off",
         description="folder with a validation part but no test part: on: it is the test part; off: a fifth of train is",
     )
-    folds: int = Field(
-        0, ge=0, le=100, description="folds of a cross-validation over the train images (0: none); main runs each fold"
-    )
+    folds: int = Field(0, ge=0, le=100, description="folds of a cross-validation over train (0: none); main runs each")
     fold: int = Field(0, ge=0, description="the fold that is the test split, 1 to folds; for main, 0 means all of them")
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
@@ -180,10 +178,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
 
     batch_size: int = Field(128, ge=1, description="images per update")
     accumulate: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="parts of a batch that the network takes in turn, to save memory; norms see a part",
+        1, ge=1, le=1024, description="parts in which the network takes a batch, to save memory; norms see a part"
     )
     clip_grad_norm: float = Field(0.0, ge=0, description="largest norm of the gradient of an update (0: no limit)")
     optimizer: Literal["sgd", "adamw", "muon"] = Field(
@@ -204,8 +199,7 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
         0.1, gt=0, le=1, description="weight of the newest batch in the running statistics of batch norms"
     )
     sync_norms: Switch = Field(
-        "on",
-        description="on several devices: batch norms see the whole batch, as on one; off: each device its own share",
+        "on", description="batch norms on several devices: on: see the whole batch, as on one; off: each its share"
     )
     class_weights: Literal["none", "balanced", "effective"] = Field(
         "none", description="weights in the train loss: by inverse class frequency (balanced), or by effective number"

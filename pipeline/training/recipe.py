@@ -23,8 +23,7 @@ from pipeline.training.training import Training
 
 INTERPOLATION = "bicubic"  # unless the starting weights need another
 SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # at most this many train images and pixels set weights
-# With more train images than this (of 32 px; fewer if they are larger), one ladder is enough, and three take long.
-LARGE_SET = 10_000
+LARGE_SET = 10_000  # train images of 32 px (fewer if they are larger), from which on one ladder is enough
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,7 @@ class Recipe:
     def identity(self, ladder: LadderParams | None = None) -> dict[str, Any]:
         """Everything that a good rate depends on, by name: parameters, number format, images, starting weights.
 
-        With `ladder`, everything that the suggestion of a range test depends on: its rule and, for a rule on ladders,
-        the ladder, for short cycles the length and shape of the whole training.
+        With `ladder`, also the rule of a range test, and its ladder or the length and shape of the whole training.
         """
         start = "none" if self.pretrained is None else self.pretrained.identity
         own = {**self.params.identity(), "weights": start, "precision": self.precision, "data": self.splits.digest}
