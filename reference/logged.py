@@ -179,7 +179,7 @@ METRICS = {
         "cv/accuracy_over_groups_low, cv/accuracy_over_groups_high": "its interval over groups, if any",
         "weights/best_epoch": "1",
         "weights/best_valid_*": "accuracy, balanced accuracy, macro F1 and loss on the validation images",
-        "calibration/*": "temperature, calibration error before and after, limits, coverage",
+        "weights/*": "temperature, calibration error before and after, limits, coverage",
     },
     "sweep": {
         "sweep/best_*": "the best value of the first objective",
@@ -194,7 +194,7 @@ METRICS = {
         "images_per_second": "speed of each epoch",
         "weights/best_epoch": "the epoch whose weights are kept as the best",
         "weights/best_valid_*": "its accuracy, balanced accuracy, macro F1 and loss on the validation images",
-        "calibration/*": "temperature, calibration error before and after, limits, coverage: of the best weights",
+        "weights/*": "of the best weights: temperature, calibration error before and after, limits, coverage",
         "system/*": "load of processor, memory and graphics cards; `system/state_seconds` to keep the state",
     },
     "evaluate": {
@@ -227,7 +227,7 @@ METRICS = {
         "predict/images, predict/left_out": "images answered for, and files that cannot be read",
         "predict/unsure, predict/unlike": "unsure answers, and images unlike the training images",
         "predict/images_per_second": "speed",
-        "calibration/*": "those of the training",
+        "weights/*": "those of the training",
     },
     "report": {},
     "compare": {

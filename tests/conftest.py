@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.__main__ import main
+from pipeline.tracking import journal
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -106,6 +107,13 @@ class Workplace:
         for item in self.client.list_artifacts(run_id, folder or None):
             found |= self.artifacts(run_id, item.path) if item.is_dir else {item.path}
         return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A journal that a test leaves unsent is no matter of the tests after it."""
+    yield
+    journal.left_behind.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,4 +86,4 @@ def numbers(calibration: Calibration) -> dict[str, float]:
     if np.isfinite(calibration.threshold):
         values["threshold"] = calibration.threshold
     values["coverage"] = calibration.outcomes.numbers(calibration.threshold)["coverage"]
-    return {f"calibration/{name}": value for name, value in values.items() if value is not None}
+    return {f"weights/{name}": value for name, value in values.items() if value is not None}

@@ -63,12 +63,12 @@ def test_another_calibration_is_refused_in_one_line(tensors, described):
 
 def test_the_numbers_of_a_calibration_have_metric_names():
     numbers = stored_calibration.numbers(Calibration(FITTED, FAMILIAR, OUTCOMES, 0.02))
-    assert numbers["calibration/temperature"] == 1.3
-    assert numbers["calibration/ece_before"] == 0.1
-    assert numbers["calibration/distance_limit"] == 3.5
+    assert numbers["weights/temperature"] == 1.3
+    assert numbers["weights/ece_before"] == 0.1
+    assert numbers["weights/distance_limit"] == 3.5
     without = stored_calibration.numbers(Calibration(None, FAMILIAR, OUTCOMES, 0.02))
     assert without == {
-        "calibration/distance_limit": 3.5,
-        "calibration/threshold": 0.9,
-        "calibration/coverage": 0.5,
+        "weights/distance_limit": 3.5,
+        "weights/threshold": 0.9,
+        "weights/coverage": 0.5,
     }
