@@ -110,15 +110,13 @@ def test_the_run_tells_what_it_was(workplace, tracked, photos):
     assert tracked.data.params["images"] == str(photos / "test")
     numbers = tracked.data.metrics
     assert numbers["predict/images"] == 75 and numbers["predict/images_per_second"] > 0
-    assert numbers["calibration/num_images"] == 30 * len(CLASSES)
+    assert numbers["weights/num_images"] == 30 * len(CLASSES)
     of_training = workplace.runs("train")[0].data.metrics
-    assert all(of_training[name] == value for name, value in numbers.items() if name.startswith("calibration/"))
-    assert numbers["calibration/nll_after"] <= numbers["calibration/nll_before"]
+    assert all(of_training[name] == value for name, value in numbers.items() if name.startswith("weights/"))
+    assert numbers["weights/nll_after"] <= numbers["weights/nll_before"]
     note = tracked.data.tags["mlflow.note.content"]
-    assert f"temperature {numbers['calibration/temperature']:.3f}" in note
-    assert (
-        f"ECE {numbers['calibration/ece_before']:.4f} before and {numbers['calibration/ece_after']:.4f} after" in note
-    )
+    assert f"temperature {numbers['weights/temperature']:.3f}" in note
+    assert f"ECE {numbers['weights/ece_before']:.4f} before and {numbers['weights/ece_after']:.4f} after" in note
     files = workplace.artifacts(tracked.info.run_id)
     assert {"predictions.csv", "classes.csv", "contact_sheet.png", "params.json"} <= files
     assert "left_out.csv" not in files
@@ -174,7 +172,7 @@ def test_predict_and_the_served_and_the_exported_model_give_the_same_calibrated_
     assert 0 < table["unsure"].sum() < len(table)
 
     # A temperature is a power of the probabilities: without it, they would be others.
-    fitted = training.data.metrics["calibration/temperature"]
+    fitted = training.data.metrics["weights/temperature"]
     assert classifier.temperature == fitted and abs(fitted - 1) > 0.05
     bare = Classifier(classifier.model, classifier.description).probabilities(images) ** (1 / fitted)
     np.testing.assert_allclose(bare / bare.sum(axis=1, keepdims=True), predicted, atol=1e-6)
@@ -195,7 +193,7 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
     for line, path in zip(lines, (first, second, noise / "3.jpg"), strict=True):
         assert re.match(LINE.format(re.escape(str(path))), line)
     assert "unlike the training images" in lines[2]
-    assert [line.partition(": ")[0] for line in err.splitlines()[1:]] == [str(broken_photo)]  # after the device
+    assert [line.partition(": ")[0] for line in err.splitlines()] == [str(broken_photo)]
     assert len(workplace.runs()) == before
 
 
@@ -205,7 +203,7 @@ def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, pho
     told = "left out: 1 .nef (not read: convert them to JPEG)"
     assert workplace.run("predict", tmp_path) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 1 and err.splitlines()[1:] == [f"photos {told}"]  # after the device
+    assert out.count("\n") == 1 and err.splitlines() == [f"photos {told}"]
     assert workplace.run("predict", images=tmp_path, num_shown=0) == 0
     assert told in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
 
@@ -297,4 +295,4 @@ def test_a_training_without_validation_says_so(photos, tmp_path, capsys):
     assert "has no validation split" in capsys.readouterr().err
     (run,) = place.runs("predict")
     assert "not calibrated" in run.data.tags["mlflow.note.content"]
-    assert "calibration/temperature" not in run.data.metrics
+    assert "weights/temperature" not in run.data.metrics
