@@ -54,9 +54,7 @@ class Split:
 
     def spread(self, most: int) -> Self:
         """At most `most` of the images, evenly spaced."""
-        if len(self) <= most:
-            return self
-        some = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        some = evenly_spaced(len(self), most)
         names = [self.names[position] for position in some]
         return replace(self, rows=self.rows[some], labels=self.labels[some], names=names)
 
@@ -105,6 +103,11 @@ class Splits:
     def groups_of(self, split: Split) -> list[str]:
         """The group of each image of `split`; empty for an image that is a group of its own."""
         return [self.groups.get(name, "") for name in split.names]
+
+
+def evenly_spaced(number: int, most: int) -> np.ndarray:
+    """At most `most` positions below `number`, evenly spaced, int64."""
+    return np.linspace(0, number - 1, min(most, number)).astype(np.int64)
 
 
 def divide(

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.data import Split
 from pipeline.data.batches import NormalisedBatches, batch_size
+from pipeline.data.splits import DIGESTED_AT_A_TIME
 from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.tta import Views
@@ -27,7 +28,6 @@ from pipeline.training.update import predict
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
-DIGESTED_AT_A_TIME = 256  # images
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, and their side (px)
 
 

@@ -122,7 +122,7 @@ def _by_ladders(step: Step, recipe: Recipe, ladder: LadderParams, rule: str, fin
     named = None if suggestion.lr is None else rule
     figure = plots.lr_range(table, suggestion.rates, named, suggestion.lr, step.name, suggestion.reason)
     step.run.figure("lr_range.png", figure)
-    numbers = {**{name.replace("/", "_over_"): rate for name, rate in suggestion.rates.items()}}
+    numbers = {name.replace("/", "_over_"): rate for name, rate in suggestion.rates.items()}
     return _conclude(step, fingerprint, _of_ladders(suggestion), rule, {**numbers, "spread": suggestion.spread})
 
 

@@ -1,7 +1,7 @@
 """Calibrates a trained network on the validation split: how sure its answers are, and which images are new to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.data import Split, Splits
 from pipeline.data.batches import NormalisedBatches, batch_size
+from pipeline.data.splits import evenly_spaced
 from pipeline.models.features import joined, with_features
 from pipeline.results import novelty, rejection, temperature
 from pipeline.results.novelty import Familiar
@@ -47,7 +48,7 @@ def of_features(
     most_error: float,
 ) -> Calibration:
     """The calibration from what the network makes of validation images (with their `logits`) and train images."""
-    rows = _sample(len(train_labels))
+    rows = evenly_spaced(len(train_labels), SAMPLE)
     learned = _joined(Features(train.of_head[rows], train.of_stage[rows]))
     familiar = novelty.fit(learned, train_labels[rows], _joined(valid))
     return _of_logits(logits, valid_labels, familiar, most_error)
@@ -76,7 +77,7 @@ def calibrate(
     most_error: see `Calibration`. done: called with the number of images that it has looked at.
     """
     assert splits.valid is not None
-    valid, train = splits.valid, _some(splits.train)
+    valid, train = splits.valid, splits.train.spread(SAMPLE)
     logits, valid_features = look_at_all(model, splits, valid, precision, done)
     _, features = look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
     return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features), most_error)
@@ -103,18 +104,6 @@ def look_at_all(
         done(number)
     logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
     return logits, features
-
-
-def _some(train: Split) -> Split:
-    """A sample of the train split."""
-    rows = _sample(len(train))
-    names = [train.names[row] for row in rows]
-    return replace(train, rows=train.rows[rows], labels=train.labels[rows], names=names)
-
-
-def _sample(number: int) -> np.ndarray:
-    """The positions of a sample of `number` images, evenly spaced."""
-    return np.linspace(0, number - 1, min(SAMPLE, number)).astype(np.int64)
 
 
 def _joined(found: Features) -> np.ndarray:

@@ -206,10 +206,9 @@ class Recipe:
 
     def _sample(self) -> Tensor:
         """Normalised train images, evenly spaced over the split, (N, 3, H, W)."""
-        train = self.splits.train
-        number = min(SAMPLE, SAMPLE_PIXELS // self.params.image_size**2, len(train))
-        rows = np.linspace(0, len(train) - 1, number).astype(np.int64)
-        return augmentation.normalise(torch.from_numpy(train.take(rows)), self.splits.mean, self.splits.std)
+        some = self.splits.train.spread(min(SAMPLE, SAMPLE_PIXELS // self.params.image_size**2))
+        images = torch.from_numpy(some.take(np.arange(len(some))))
+        return augmentation.normalise(images, self.splits.mean, self.splits.std)
 
 
 def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:

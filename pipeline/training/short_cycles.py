@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch.nn.functional as F
-from torch import nn
 
+from pipeline.models.stages import BATCH_NORMS
 from pipeline.params import TrainParams
 from pipeline.training.device import random_state_kept
 from pipeline.training.events import StepEnd
@@ -87,7 +87,7 @@ def usual_rate(optimizer: str, batch_size: int, has_weights: bool) -> float:
 
 def has_batch_norms(recipe: Recipe) -> bool:
     """Whether the network has batch norms whose statistics follow the training."""
-    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in recipe.outline().modules())
+    norms = any(isinstance(module, BATCH_NORMS) for module in recipe.outline().modules())
     return norms and recipe.params.freeze_norms == "off"
 
 
