@@ -153,6 +153,35 @@ def test_lr_range_hides_divergence_and_shows_the_whole_fall_of_the_loss():
     assert table["loss"].iloc[0] < high < 4
 
 
+CYCLES = pd.DataFrame(
+    {"lr": [0.05, 0.2, 0.8], "loss": [1.5, 1.0, np.inf], "accuracy": [0.3, 0.5, np.nan], "first_loss": 2.4}
+)
+COURSE = pd.DataFrame({"peak": np.repeat(CYCLES["lr"], 10), "update": [*range(10)] * 3, "loss": 2.0})
+COURSE.loc[COURSE["peak"] == 0.8, "loss"] = 1e9
+
+
+def test_short_cycles_show_their_ends_their_course_and_the_suggestion():
+    figure = plots.short_cycles(CYCLES, COURSE, {"lr": 0.3, "low": 0.2, "high": 0.4}, "digits")
+    ends, course, accuracy = figure.axes
+    marked = lines(ends)
+    assert marked["suggested: 3.00e-01"].get_xdata()[0] == 0.3
+    assert list(marked["loss"].get_xdata()) == [0.05, 0.2, 0.8]
+    assert max(marked["loss"].get_ydata()) < 4  # a cycle that diverged does not hide the others
+    assert [label.get_text() for label in ends.get_xticklabels()] == ["5.00e-02", "2.00e-01", "8.00e-01"]
+    assert list(lines(course)) == ["5.00e-02", "2.00e-01", "8.00e-01"]
+    assert list(lines(accuracy)["accuracy"].get_ydata())[:2] == [0.3, 0.5]
+    assert title(figure) == "digits: 3.00e-01 suggested"
+    render(figure)
+
+
+def test_short_cycles_without_suggestion_or_validation_say_why():
+    without = CYCLES.assign(accuracy=np.nan, loss=np.inf)
+    figure = plots.short_cycles(without, COURSE.head(0), dict.fromkeys(["lr", "low", "high"]), "digits", "all diverged")
+    assert title(figure) == "digits: no suggestion, all diverged"
+    assert len(figure.axes) == 2
+    render(figure)
+
+
 @pytest.mark.parametrize("table", [ladder(), ladder().head(1), ladder().head(0)])
 def test_lr_range_without_suggestion_says_why(table):
     figure = plots.lr_range(table, dict.fromkeys(RATES), None, None, "digits", "the loss never fell")

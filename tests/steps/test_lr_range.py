@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pipeline.steps import lr_range
+from pipeline.training.range_test import Suggestion
 
 QUICK = {"experiment": "none", "limit_train": 330, "limit_test": 60, "width": 4, "batch_size": 16, "epochs": 8}
 QUICK |= {"model": "resnet9", "optimizer": "sgd"}
@@ -77,3 +79,10 @@ def test_what_a_range_test_ignores_is_said(workplace, capsys):
     file = workplace.client.download_artifacts(test.info.run_id, "lr_range.json", str(workplace.folder))
     found = json.loads(Path(file).read_text())
     assert found["rule"] == "usual" and found["doubt"]
+
+
+@pytest.mark.parametrize(("spread", "doubt"), [(None, ""), (1.9, ""), (3.0, "the ladders disagree by a factor of 3.0")])
+def test_ladders_that_disagree_are_never_used_silently(spread, doubt):
+    choice = lr_range._of_ladders(Suggestion(0.1, "", {}, spread))
+    assert choice.lr == 0.1
+    assert choice.doubt.startswith(doubt) and bool(choice.doubt) == bool(doubt)

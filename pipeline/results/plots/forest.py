@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from pipeline.results.plots.style import BLUE, GREY, ORANGE, SMALL, dress, fit, sheet
 
 MOST_ROWS = 30
-NAME_CHARACTERS = 40
+NAME_CHARACTERS, NAME_LINES = 36, 2
+ROOM = 0.03  # of accuracy, left of the lowest interval
 
 
 def slices(table: pd.DataFrame, accuracy: float) -> Figure:
@@ -18,7 +19,7 @@ def slices(table: pd.DataFrame, accuracy: float) -> Figure:
     shown = table.head(MOST_ROWS)
     number = f"{len(table)} slices" if len(shown) == len(table) else f"the worst {len(shown)} of {len(table)} slices"
     worse = int(table["below"].sum())
-    figure = sheet(8, 1.5 + 0.28 * len(shown), f"Accuracy of {number}: {worse} below that of all images")
+    figure = sheet(8, 1.5 + 0.36 * len(shown), f"Accuracy of {number}: {worse} below that of all images")
     axes = figure.subplots()
     for is_below, colour in ((True, ORANGE), (False, BLUE)):
         rows = shown[shown["below"] == is_below]
@@ -26,10 +27,10 @@ def slices(table: pd.DataFrame, accuracy: float) -> Figure:
         axes.errorbar(rows["accuracy"], rows.index, xerr=ends, fmt="o", capsize=2, color=colour)
     axes.axvline(accuracy, linestyle="--", color=GREY, label=f"all images {accuracy:.2%}")
     described = zip(shown["column"], shown["value"], shown["images"], strict=True)
-    names = [fit(f"{column} {value} ({images})", NAME_CHARACTERS) for column, value, images in described]
-    axes.set_yticks(range(len(shown)), names)
+    names = [fit(f"{column} {value} ({images})", NAME_CHARACTERS, NAME_LINES) for column, value, images in described]
+    axes.set_yticks(range(len(shown)), names, size=SMALL)
     axes.invert_yaxis()
-    axes.set_xlim(-0.01, 1.01)
-    dress(axes, x="accuracy; 95 % of such figures hold all true values; in brackets: images")
+    axes.set_xlim(min(shown["low"].min(), accuracy) - ROOM, 1 + ROOM / 3)
+    dress(axes, x="accuracy, with 95 % intervals for all slices together; in brackets: images")
     axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
     return figure

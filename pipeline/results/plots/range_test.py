@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from pipeline.results.plots.style import BLUE, COLOURS, GREEN, ORANGE, SMALL, dress, sheet
 
@@ -67,6 +67,8 @@ def short_cycles(
     if suggestion is not None:
         ends.axvline(suggestion, color=GREEN, linewidth=2.2, label=f"suggested: {suggestion:.2e}")
     ends.set_xscale("log")
+    ends.set_xticks(cycles["lr"], [f"{rate:.2e}" for rate in cycles["lr"]])
+    ends.xaxis.set_minor_formatter(NullFormatter())
     ends.set_ylim(top=most)
     dress(ends, x="peak learning rate", y="cross-entropy at the end (nats)")
     if cycles["accuracy"].notna().any():

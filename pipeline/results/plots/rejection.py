@@ -21,7 +21,7 @@ def risk_coverage(curve: pd.DataFrame, chosen: tuple[float, float] | None, wante
     if wanted is not None:
         axes.axhline(100 * wanted, color=GREY, linestyle="--", linewidth=1, label=f"wanted: at most {wanted:.1%}")
     if chosen is not None:
-        axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=ORANGE, label="threshold from validation")
+        axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=ORANGE, label="threshold from validation", clip_on=False)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, max(1.2 * max(error.max(), high.iloc[-1]), 1))  # few answers have wide intervals: cut off
     dress(axes, x="answered images (%)", y="wrong among them (%)")
