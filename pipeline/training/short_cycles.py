@@ -86,9 +86,13 @@ def usual_rate(optimizer: str, batch_size: int, has_weights: bool) -> float:
 
 
 def has_batch_norms(recipe: Recipe) -> bool:
-    """Whether the network has batch norms whose statistics follow the training."""
-    norms = any(isinstance(module, BATCH_NORMS) for module in recipe.outline().modules())
-    return norms and recipe.params.freeze_norms == "off"
+    """Whether the network has batch norms that learn, and whose statistics follow the training."""
+    model = recipe.outline()
+    if frozen := recipe.frozen(model):
+        frozen.begin(1)
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
+    learn = any(all(each.requires_grad for each in norm.parameters()) for norm in norms)
+    return learn and recipe.params.freeze_norms == "off"
 
 
 def untested(usual: float, num_updates: int) -> Choice:

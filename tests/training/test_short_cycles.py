@@ -78,6 +78,8 @@ def test_batch_norms_double_the_rate():
     [
         ({}, True),
         ({"weights": "some.safetensors", "freeze_norms": "on"}, False),
+        ({"weights": "some.safetensors", "freeze": "backbone"}, False),
+        ({"weights": "some.safetensors", "freeze": 1}, True),
         ({"model": "vit", "dim": 24, "depth": 1, "heads": 2}, False),
     ],
 )
