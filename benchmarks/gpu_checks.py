@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu` checks inside one process: waits, speed, number formats, and maps beside the CPU's."""
+"""The checks of `benchmarks.gpu` that run inside one process: waits, speed, number formats, maps beside the CPU's."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def recipes(scale: Scale) -> dict[str, TrainParams]:
 
 
 def waits(where: torch.device, scale: Scale) -> Iterator[Row]:
-    """No update of a recipe waits for the device: torch raises an error where one would."""
+    """Says of each recipe whether its updates wait for the device. torch raises an error at each wait."""
     first, last = WITHOUT_WAITS
     for name, params in recipes(scale).items():
         training = _training(params, where, (last + 2) * params.batch_size)
@@ -101,7 +101,7 @@ def speed(where: torch.device, scale: Scale) -> Iterator[Row]:
 
 
 def formats(where: torch.device, scale: Scale) -> Iterator[Row]:
-    """The losses of the first ten updates in each number format, beside those of the CPU in fp32."""
+    """Compares the losses of the first ten updates in each number format with the CPU's in fp32."""
     plain = {"crop_padding": 0, "flip": "off", "batch_size": 64, "width": 16, "model": "resnet9", "max_lr": 1e-4}
     params = TrainParams(**{**plain, **scale.sizes, "model": "resnet9"})  # no draw of the device's own
 

@@ -67,7 +67,7 @@ def _unidentified(file: BinaryIO) -> str:
 
 
 def read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:
-    """The result of `take` for the image in `file`. The file is repaired first if it cannot be read as it is."""
+    """The result of `take` for the image in `file`. A file that cannot be read is repaired first."""
     if file.seek(0, os.SEEK_END) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")
     try:

@@ -46,10 +46,10 @@ def prepare(params: RecipeParams) -> Recipe:
 
 
 def network_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, sizes and image_size of the network that the weights are of, as those parameters that are not `given`.
+    """Name, sizes and image_size of the weights' network, without the parameters that are `given`.
 
-    A run says them, and a file that this project wrote; others' weights do not, and those of another network than the
-    one given do not count. Raises ValueError where there is no such run.
+    Only runs and files of this project name their network; for other weights the result is empty. It is also empty if
+    `given` asks for another network. Raises ValueError if there is no such run.
     """
     found = _network(str(given["weights"]))
     if given.get("model", found.get("model")) != found.get("model"):

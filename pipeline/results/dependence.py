@@ -18,7 +18,7 @@ class Share(NamedTuple):
     low: float
     high: float
     num_groups: int
-    effective: float  # so many independent images say as much as these; at most their number
+    effective: float  # number of independent images that would give an interval as wide; at most the number of images
 
 
 class _Mean(NamedTuple):

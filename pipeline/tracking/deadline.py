@@ -18,7 +18,7 @@ class Late(TimeoutError):
 
 
 def within(seconds: float, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What `call` returns or raises. Raises Late after `seconds`.
+    """Returns or raises what `call` does. Raises Late after `seconds`.
 
     The call runs in a thread of its own, and a late thread is abandoned.
     """

@@ -182,7 +182,7 @@ def _say_once(state: RetryCallState) -> None:
 
 
 def unsent() -> str:
-    """What to print if this process could not send everything; else empty."""
+    """A line for the user if this process could not send everything; else empty."""
     if not left_behind:
         return ""
     folders = ", ".join(str(folder) for folder in left_behind)

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-LONG = 5_000  # updates; beside so many, a minute of compilation is short
+LONG = 5_000  # updates; a training as long as this outweighs a minute of compilation
 # A process, such as one of a sweep, compiles several networks and sizes. Beyond its limit (by default 8), torch runs
 # without compilation.
 MOST_COMPILED = 256  # the most that torch ever keeps

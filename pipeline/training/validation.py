@@ -17,7 +17,7 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sums from which `numbers` follow, (1 + 3C,) float64. Those of several parts of the images may be added."""
+    """The sums from which `numbers` follow, (1 + 3C,) float64. The sums of several parts of the images can be added."""
     predicted, num_classes = logits.argmax(1), logits.shape[1]
     loss = F.cross_entropy(logits.double(), labels, reduction="sum")
     found = [torch.bincount(each, minlength=num_classes) for each in (labels[predicted == labels], labels, predicted)]
