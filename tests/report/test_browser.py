@@ -90,8 +90,9 @@ def test_a_click_on_a_cell_shows_its_images(opened):
 
 def test_the_table_of_classes_sorts_both_ways_by_number_and_by_name(opened):
     table = opened.page.locator("#classes table")
-    recall = table.locator("thead th", has_text="recall")
-    values = lambda: [float(cell.get_attribute("data-value")) for cell in table.locator("tbody td:nth-child(3)").all()]  # noqa: E731
+    recall = table.locator("thead th[data-column=recall]")
+    cells = f"tbody td:nth-child({recall.evaluate('heading => heading.cellIndex') + 1})"
+    values = lambda: [float(cell.get_attribute("data-value")) for cell in table.locator(cells).all()]  # noqa: E731
     before = values()
     recall.locator("button").click()
     assert recall.get_attribute("aria-sort") == "descending"
