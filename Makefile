@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL ?= WARNING
 PORT ?= 5000
 
-.PHONY: help run ui test test-slow check docs bench screenshots gallery
+.PHONY: help run ui server test test-slow check docs bench screenshots gallery
 
 help: ## list these
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ run: .venv/installed ## the whole experiment on scanned digits, in minutes
 ui: .venv/installed ## the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@echo "Runs, in the layout for training: http://127.0.0.1:$(PORT)/#/experiments/0/runs?workflowType=machine_learning"
 	PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(PORT) --no-serve-artifacts --workers 1
+
+server: .venv/installed ## a team's server for a trial, on loopback: PostgreSQL, and MLflow with a login (PORT=...)
+	python -m deploy --port $(PORT)
 
 test: .venv/installed ## the tests, minutes
 	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -11,8 +11,7 @@ import pytest
 import requests
 
 from pictures.browser import CHROMIUM, LOOK_MS
-from tests.conftest import PROJECT, Workplace
-from tests.tracking.servers import free_port
+from tests.conftest import PROJECT, Workplace, free_port
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 

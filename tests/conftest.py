@@ -1,8 +1,11 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import uuid
 from pathlib import Path
 
 # Networks this small gain nothing from more threads, and parallel tests get slower. Equality to the bit holds only on
@@ -13,6 +16,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from deploy.postgres import Missing, Postgres
 from pipeline.__main__ import main
 from pipeline.tracking import journal
 
@@ -26,6 +30,12 @@ MLFLOW_VARIABLES = {
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Workplace:
@@ -141,3 +151,21 @@ def place(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(place.uri)
     yield place
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server that the tests share."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-postgres-", ignore_cleanup_errors=True) as folder:
+        try:
+            server = Postgres(Path(folder), free_port(), settings="-c fsync=off")
+        except Missing as missing:
+            pytest.skip(str(missing))
+        with server:
+            yield server
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """The address of an empty PostgreSQL database."""
+    return postgres_server.new_database(f"tests_{uuid.uuid4().hex}")

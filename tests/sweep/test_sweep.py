@@ -5,13 +5,8 @@ import itertools
 import json
 import math
 import os
-import pwd
-import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import tempfile
 import time
 import weakref
 from collections import Counter
@@ -454,50 +449,19 @@ def fork_servers(process):
     return [each for each in found if any("multiprocessing.forkserver" in word for word in each.cmdline())]
 
 
-@pytest.fixture
-def postgresql():
-    """The URL of a database on a PostgreSQL server that only this test uses, on loopback."""
-    pytest.importorskip("psycopg", reason="no driver: pip install 'psycopg[binary]'")
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [shutil.which("initdb")]
-    if programs[-1] is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian's package: postgresql)")
-    # The server refuses to run as root.
-    owner = {"user": "postgres"} if os.getuid() == 0 else {}
-    name = pwd.getpwuid(os.getuid()).pw_name if not owner else "postgres"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    if owner:
-        shutil.chown(folder, "postgres")
-    binaries, data = Path(programs[-1]).parent, folder / "data"
-    run = {"check": True, "capture_output": True, "cwd": folder, **owner}
-    try:
-        subprocess.run([binaries / "initdb", "-D", data, "--auth=trust", "-U", name], **run)
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        # Its output goes to a file: otherwise the server would keep open the pipe that this call waits for.
-        subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], **run)
-        yield f"postgresql+psycopg://{name}@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], capture_output=True, **owner)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
-def test_two_machines_share_a_study_on_postgresql(workplace, postgresql):
-    command = {**GRID, "storage": postgresql, "epochs": 10}
+def test_two_machines_share_a_study_on_postgresql(workplace, postgres):
+    command = {**GRID, "storage": postgres, "epochs": 10}
     # With another temporary folder, a worker does not see the other's lock, as on another machine.
     workplace.environment["TMPDIR"] = str(workplace.folder)
     elsewhere = workplace.start("sweep", **command)
-    wait_for(lambda: is_training(workplace, "grid", storage=postgresql), elsewhere)
+    wait_for(lambda: is_training(workplace, "grid", storage=postgres), elsewhere)
     assert workplace.run("sweep", **command) == 0
     _, err = elsewhere.communicate(timeout=100)
     assert elsewhere.returncode == 0, err[-3000:]
-    ended = finished(workplace, "grid", storage=postgresql)
+    ended = finished(workplace, "grid", storage=postgres)
     assert sum(ended.values()) == len(ended) == 6
-    processes = {
-        trial.user_attrs["process"]["process.pid"] for trial in trials_of(workplace, "grid", storage=postgresql)
-    }
+    processes = {trial.user_attrs["process"]["process.pid"] for trial in trials_of(workplace, "grid", storage=postgres)}
     assert len(processes) == 2
     (parent,) = workplace.runs("sweep")
     assert parent.info.status == "FINISHED"

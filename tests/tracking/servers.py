@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,13 +14,7 @@ import psutil
 import requests
 from mlflow import MlflowClient
 
-from tests.conftest import Workplace
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.conftest import Workplace, free_port
 
 
 class Server:

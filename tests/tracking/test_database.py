@@ -49,7 +49,7 @@ def open_together(kind, uri, barrier):
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
 def test_processes_that_start_together_create_the_tables_once(where, kind, num_processes, tmp_path, request):
     server = where == "postgres" and request.getfixturevalue("postgres")
-    uri = server.new_database() if server else f"sqlite:///{tmp_path}/a.db"
+    uri = server or f"sqlite:///{tmp_path}/a.db"
     spawn = multiprocessing.get_context("spawn")
     barrier, alone = spawn.Barrier(num_processes), spawn.Barrier(1)
     processes = [spawn.Process(target=open_together, args=(kind, uri, barrier)) for _ in range(num_processes)]

@@ -1,0 +1,1 @@
+"""A server for a team: what `docker compose` and `make server` start."""
