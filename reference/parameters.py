@@ -15,6 +15,7 @@ TITLES = {
     "DataParams": "Images",
     "ModelParams": "Network",
     "FineTuningParams": "Starting weights",
+    "NormalisationParams": "Normalisation",
     "FlipParams": "Mirroring",
     "DeviceParams": "Device",
     "SeedParams": "Seed",
@@ -114,6 +115,8 @@ def values(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{each}`" for each in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
+    if "prefixItems" in schema:
+        return f"{len(schema['prefixItems'])} numbers, {', '.join(_bounds(schema['prefixItems'][0]))}"
     if schema.get("type") == "array":
         return f"a list of {values(schema.get('items', {}))}"
     return ", ".join([TYPES[schema.get("type", "string")], *_bounds(schema)])

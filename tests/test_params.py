@@ -73,6 +73,10 @@ def test_text_is_converted_to_its_type():
         {"model": "resnet50", "weights": "default", "freeze": 2, "unfreeze_epoch": 13},
         {"lr_decay": 0},
         {"lr_decay": 1.1},
+        {"mean": "0.5,0.5"},
+        {"mean": 0.5},
+        {"mean": [0.5, 0.5, 1.5]},
+        {"std": "0.5,0,0.5"},
     ],
 )
 def test_out_of_bounds_is_refused(wrong):
@@ -140,6 +144,8 @@ def test_the_recipe_has_the_parameters_that_a_rate_depends_on():
         assert apart not in recipe
     assert TrainParams(seed=1, epochs=3, max_lr=1).identity() == recipe
     assert TrainParams(weight_decay=0.1).identity() != recipe
+    normalised = TrainParams(mean="0.485,0.456,0.406").identity()
+    assert normalised == json.loads(json.dumps({**recipe, "mean": [0.485, 0.456, 0.406]}))
 
 
 def values(schema):
@@ -158,6 +164,8 @@ def values(schema):
         return st.floats(low, high, **open_at, allow_nan=False, allow_infinity=False)
     if kind == "boolean":
         return st.booleans()
+    if "prefixItems" in schema:
+        return st.tuples(*map(values, schema["prefixItems"]))
     if kind == "array":
         return st.lists(values(schema["items"]), min_size=1, max_size=schema.get("maxItems", 4)).map(tuple)
     if kind == "object":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.models import MODELS, backbones, outline, timm_networks
-from pipeline.models.weights import NOT_STATED
+from pipeline.models.weights import NOT_STATED, PerChannel
 
 NO_WEIGHTS = "no weights"
 OURS = {"num_classes": 10, "image_size": 32}  # the sizes for which our own networks are counted, as for digits
@@ -12,12 +12,14 @@ CLASSES, SIZE = 1000, 224  # the same for timm's networks; their size (px) if no
 
 @dataclass(frozen=True)
 class Network:
-    """A network, with the image size and the licence of its default weights."""
+    """A network, with the licence of its default weights and the images that they need."""
 
     name: str
     image_size: int | None  # px; None without weights
     licence: str
     parameters: int | None  # None if not counted yet
+    mean: PerChannel | None = None  # in [0, 1] units, like std; None without weights
+    std: PerChannel | None = None
 
 
 def own() -> list[str]:
@@ -43,11 +45,11 @@ def find(name: str) -> Network:
         described = timm_networks.default(name)
         if described is None:
             return Network(name, None, NO_WEIGHTS, None)
-        return Network(name, described.input_size[-1], described.license or NOT_STATED, None)
+        size, licence = described.input_size[-1], described.license or NOT_STATED
+        return Network(name, size, licence, None, described.mean, described.std)
     weights = backbones.default_weights(name)
-    return Network(
-        name, weights.transforms().crop_size[0], weights.meta.get("license", NOT_STATED), weights.meta["num_params"]
-    )
+    made, licence = weights.transforms(), weights.meta.get("license", NOT_STATED)
+    return Network(name, made.crop_size[0], licence, weights.meta["num_params"], tuple(made.mean), tuple(made.std))
 
 
 def count(network: Network) -> int:

@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from difflib import SequenceMatcher, get_close_matches
 from functools import partial
 from math import isqrt
 from pathlib import Path
@@ -12,13 +15,15 @@ import requests
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
+from pipeline.models import outlines
 from pipeline.models.architecture import Architecture, CamTarget
 
 PREFIX = "timm/"
 HUB = "hf-hub:"
 CONNECT_SECONDS = 5  # for the hub to answer; its own client tries for most of a minute
+SEARCH_SECONDS = 10  # of computing, for a network with given tensors; hundreds may come into question
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -51,12 +56,38 @@ def find(name: str) -> Architecture | None:
 
     its_name = name.removeprefix(PREFIX)
     if not timm.is_model(its_name):
-        from difflib import get_close_matches
-
         close = get_close_matches(its_name, timm.list_models(), n=1)
         hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
         raise ValueError(f"model={name}: timm has no network of that name{hint}")
     return Architecture(partial(_build, its_name), ("image_size",), cam_target)
+
+
+def owner(state: Mapping[str, Tensor], like: Sequence[str]) -> str:
+    """The network `timm/<name>` whose tensors have the names and shapes of `state`, apart from the head.
+
+    Empty if none is found within seconds. like: texts such as the name of a file. Networks with similar names come
+    first, because some differ only in what they do with their tensors.
+    """
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    def likeness(name: str) -> float:
+        return max(SequenceMatcher(None, text, name).ratio() for text in like)
+
+    end = time.process_time() + SEARCH_SECONDS
+    for name in sorted(timm.list_models(), key=likeness, reverse=True):
+        described = get_pretrained_cfg(name, allow_unregistered=False)
+        if described is None or f"{described.first_conv}.weight" not in state or time.process_time() > end:
+            continue
+        with suppress(*outlines.REFUSALS), outlines.unallocated():
+            own = timm.create_model(name, pretrained=False).state_dict()
+            if _shapes(own, described.classifier) == _shapes(state, described.classifier):
+                return f"{PREFIX}{name}"
+    return ""
+
+
+def _shapes(tensors: Mapping[str, Tensor], head: object) -> dict[str, Size]:
+    return {name: tensor.shape for name, tensor in tensors.items() if name.rpartition(".")[0] != head}
 
 
 def weights_folder() -> Path:

@@ -133,13 +133,22 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
     if isinstance(model, VisionTransformer):
         _interpolate_positions(model, state, pretrained.source)
     if differing := sorted(name for name in own.keys() | state.keys() if _misfit(own.get(name), state.get(name))):
-        some = ", ".join(differing[:3])
-        raise ValueError(f"{pretrained.source}: not weights of this network ({len(differing)} tensors differ: {some})")
+        some = f"{len(differing)} tensors differ: {', '.join(differing[:3])}"
+        raise ValueError(f"{pretrained.source}: not weights of this network ({some}){_of_timm(pretrained, model)}")
     if other := outlines.other_tables(model, state):
         raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} is none of its tables)")
     if broken := [name for name, tensor in state.items() if _has_gaps(tensor)]:
         raise ValueError(f"{pretrained.source}: holds values that are no numbers ({', '.join(broken[:3])})")
     return Fitted(state, head_note)
+
+
+def _of_timm(pretrained: Pretrained, model: nn.Module) -> str:
+    """The end of a message about bare weights that do not fit `model`: the network of timm that they fit, if any."""
+    if pretrained.mean is not None:  # they are described, so they say what they belong to
+        return ""
+    file = PurePosixPath(pretrained.origin.removeprefix("file ")).name.split(".")[0]
+    found = timm_networks.owner(pretrained.state, (file, type(model).__name__.lower()))
+    return f"; its tensors have timm's names: give model={found}" if found else ""
 
 
 def _head(

@@ -1,6 +1,6 @@
 """Declares every parameter of every step once: name, type, default, bounds, unit and meaning."""
 
-from pipeline.params.base import Declared, Params, absolute, as_text
+from pipeline.params.base import Declared, DeviceParams, Params, absolute, as_text
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
     CompareParams,
@@ -15,13 +15,11 @@ from pipeline.params.inspection import (
     TrainedModelParams,
 )
 from pipeline.params.main import MainParams
-from pipeline.params.networks import ModelName
+from pipeline.params.networks import ModelName, ModelParams
 from pipeline.params.recipe import (
     INTERDEPENDENT,
     DataParams,
     DatasetName,
-    DeviceParams,
-    ModelParams,
     RecipeParams,
     Resize,
 )

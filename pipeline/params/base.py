@@ -74,6 +74,21 @@ def trimmed(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+class DeviceParams(Params):
+    device: Annotated[str, Like(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:<n>")] = Field(
+        "auto", description="auto, cpu, mps, cuda or cuda:<n>"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="number format; auto: autocast in bf16 or, on a GPU without it, fp16, if the hardware has it; else "
+        "fp32; a CPU trains networks of depthwise convolutions and batch norms in fp32, which is faster",
+    )
+
+
+class SeedParams(Params):
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and noise; splits are fixed")
+
+
 NAME_CHARACTERS = "letters, digits, blanks, dots and hyphens"
 # The start of an id is enough if only one run has it; `history.lookup` completes it.
 ID_START = "[0-9a-f]{4,32}"
@@ -98,8 +113,9 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     if isinstance(value, list | tuple):
-        plain = ",".join(value)
-        return plain if comma_separated(plain) == list(value) else json.dumps(value)
+        parts = [str(each) for each in value]
+        plain = ",".join(parts)
+        return plain if comma_separated(plain) == parts else json.dumps(value)
     return str(value)
 
 
@@ -152,3 +168,18 @@ def integer(value: Any) -> Any:
 
 
 Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]
+
+
+def _three(value: Any) -> Any:
+    """A number for each of red, green and blue; `auto` stays. Raises ValueError for anything else."""
+    try:
+        numbers = value if value == "auto" else tuple(float(each) for each in comma_separated(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if numbers != "auto" and not (len(numbers) == 3 and all(0 <= each <= 1 for each in numbers)):
+        raise ValueError("should be auto, or three numbers from 0 to 1, such as 0.485,0.456,0.406")
+    return numbers
+
+
+Channel = Annotated[float, Field(ge=0, le=1)]
+PerChannel = Annotated[tuple[Channel, Channel, Channel] | Literal["auto"], BeforeValidator(_three)]

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.base import Params
-from pipeline.params.recipe import DataParams, DeviceParams, FlipParams, SeedParams
+from pipeline.params.base import DeviceParams, Params, SeedParams
+from pipeline.params.recipe import DataParams, FlipParams
 
 
 class CheckupParams(Params):

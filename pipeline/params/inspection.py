@@ -8,16 +8,17 @@ from pipeline.params.base import (
     ID_START,
     NAME_CHARACTERS,
     OF_A_RUN,
+    DeviceParams,
     Like,
     Params,
     RejectionParams,
     RunId,
+    SeedParams,
     absolute,
     comma_separated,
     integer,
     trimmed,
 )
-from pipeline.params.recipe import DeviceParams, SeedParams
 
 MapMethod = Literal["auto", "attention_relevance", "attention_rollout", "gradcam", "gradcam++", "layercam", "hirescam"]
 

@@ -1,11 +1,11 @@
-"""The names of networks: this project's own, torchvision's classification models, and timm's."""
+"""Networks by name, with their sizes: this project's own, torchvision's classification models, and timm's."""
 
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from pipeline.params.base import nearest
+from pipeline.params.base import Params, nearest
 
 OWN = ("resnet18", "resnet9", "fast", "ultimus", "vit")  # for small images
 # A copy of torchvision's own names, so that checking parameters does not import torchvision. A test compares them.
@@ -42,3 +42,19 @@ def known(name: str) -> str:
 
 
 ModelName = Annotated[str, AfterValidator(known)]
+
+
+class ModelParams(Params):
+    model: ModelName = Field(
+        "resnet18",
+        description="resnet18, resnet9, fast, ultimus or vit (for small images), a name of torchvision, or timm/<name>",
+    )
+    width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
+    patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); must divide image_size")
+    dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
+    depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
+    heads: int = Field(3, ge=1, le=128, description="vit: attention heads; must divide dim")
+
+    def network_options(self) -> dict[str, int]:
+        """The sizes of a network: width, patch_size, dim, depth, heads."""
+        return {name: getattr(self, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}

@@ -5,8 +5,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.params.base import NAMED_RUN, Like, Params, Switch, absolute, integer, on_or_off, trimmed
-from pipeline.params.networks import OWN, ModelName
+from pipeline.params.base import (
+    NAMED_RUN,
+    DeviceParams,
+    Params,
+    PerChannel,
+    SeedParams,
+    Switch,
+    absolute,
+    integer,
+    on_or_off,
+    trimmed,
+)
+from pipeline.params.networks import OWN, ModelParams
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 Resize = Literal["crop", "squash", "pad"]
@@ -24,21 +35,6 @@ RUN = "run:"
 FILES = (".safetensors", ".pth")
 OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
 OF_TIMM = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm
-
-
-class DeviceParams(Params):
-    device: Annotated[str, Like(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:<n>")] = Field(
-        "auto", description="auto, cpu, mps, cuda or cuda:<n>"
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
-        description="number format; auto: autocast in bf16 or, on a GPU without it, fp16, if the hardware has it; else "
-        "fp32; a CPU trains networks of depthwise convolutions and batch norms in fp32, which is faster",
-    )
-
-
-class SeedParams(Params):
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and noise; splits are fixed")
 
 
 class DataParams(Params):
@@ -96,22 +92,6 @@ class DataParams(Params):
         return self
 
 
-class ModelParams(Params):
-    model: ModelName = Field(
-        "resnet18",
-        description="resnet18, resnet9, fast, ultimus or vit (for small images), a name of torchvision, or timm/<name>",
-    )
-    width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
-    patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); must divide image_size")
-    dim: int = Field(192, ge=1, le=8192, description="vit: embedding width")
-    depth: int = Field(6, ge=1, le=100, description="vit: encoder blocks")
-    heads: int = Field(3, ge=1, le=128, description="vit: attention heads; must divide dim")
-
-    def network_options(self) -> dict[str, int]:
-        """The sizes of a network: width, patch_size, dim, depth, heads."""
-        return {name: getattr(self, name) for name in ModelParams.model_fields if name not in ("model", "experiment")}
-
-
 def _source(weights: str) -> str:
     scheme, separator, run_id = weights.partition(":")
     if trimmed(scheme + separator) == RUN:
@@ -166,6 +146,21 @@ class FineTuningParams(Params):
         return ""
 
 
+class NormalisationParams(Params):
+    mean: PerChannel = Field(
+        "auto",
+        description="mean of red, green and blue (0 to 1); auto: what the weights need, or else the mean of the images",
+    )
+    std: PerChannel = Field("auto", description="standard deviation of red, green and blue (0 to 1); auto: as for mean")
+
+    @field_validator("std")
+    @classmethod
+    def std_divides(cls, std: Any) -> Any:
+        if std != "auto" and 0 in std:
+            raise ValueError("must be above 0")
+        return std
+
+
 class FlipParams(Params):
     flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
         "auto",
@@ -173,7 +168,9 @@ class FlipParams(Params):
     )
 
 
-class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, DeviceParams, SeedParams):
+class RecipeParams(
+    DataParams, ModelParams, FineTuningParams, NormalisationParams, FlipParams, DeviceParams, SeedParams
+):
     """The parameters that range test and training must share, so that a suggested rate is valid for the training."""
 
     batch_size: int = Field(128, ge=1, description="images per update")
@@ -246,4 +243,4 @@ class RecipeParams(DataParams, ModelParams, FineTuningParams, FlipParams, Device
         """The parameters that a good rate depends on; seed, device and the paths of the data do not count."""
         of_images = ("data_dir", "labels", "valid_as_test", "limit_test", "folds", "fold")
         apart = {*Params.model_fields, "seed", "device", *of_images}
-        return {name: getattr(self, name) for name in RecipeParams.model_fields if name not in apart}
+        return self.model_dump(mode="json", include=RecipeParams.model_fields.keys() - apart)

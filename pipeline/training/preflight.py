@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from pipeline import models
+from pipeline.models import catalogue
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Pretrained
 from pipeline.params import ProbeParams, RecipeParams, TrainParams
@@ -57,11 +58,8 @@ def describe(recipe: Recipe) -> list[str]:
         return []
     outline = recipe.outline()
     lines = [f"starting from {start.source}: {recipe.fitted(outline).head}"]
-    mean, std = _numbers(recipe.splits.mean), _numbers(recipe.splits.std)
-    if start.mean is not None:
-        lines.append(f"normalised as these weights need it: mean {mean}, std {std}")
-    else:
-        lines.append(f"normalised by this set's mean {mean} and std {std}: these weights do not say what they need")
+    if not _lacks_normalisation(recipe):
+        lines.append(_normalisation(recipe))
     if start.interpolation is not None:
         lines.append(f"images scaled as these weights need it: {start.interpolation}")
     if start.image_size is not None and start.image_size < params.image_size:
@@ -76,11 +74,32 @@ def warnings(recipe: Recipe) -> list[str]:
     """One line for each setting that wastes the starting weights or does not fit in memory, with a better value."""
     size, made = recipe.params.image_size, None if recipe.pretrained is None else recipe.pretrained.image_size
     lines = [shortage] if (shortage := _shortage(recipe)) else []
+    if _lacks_normalisation(recipe):
+        usual = catalogue.find(recipe.params.model)
+        mean, std = (_numbers(values, ",") for values in (usual.mean, usual.std))
+        known = f"its default weights need mean={mean} std={std}" if mean else "give mean and std if you know them"
+        lines.append(f"{_normalisation(recipe)}: these weights do not say what they need; {known}")
     if made is not None and made > size:
         lines.append(
             f"image_size={size}: these weights were made for {made} px, and do worse here; give image_size={made}"
         )
     return lines
+
+
+def _lacks_normalisation(recipe: Recipe) -> bool:
+    """Whether the starting weights need a mean or a std that neither they nor the user give."""
+    params, start = recipe.params, recipe.pretrained
+    return start is not None and "auto" in (start.mean or params.mean, start.std or params.std)
+
+
+def _normalisation(recipe: Recipe) -> str:
+    assert recipe.pretrained is not None
+    by = []
+    for name in ("mean", "std"):
+        of_weights = "this set's" if getattr(recipe.pretrained, name) is None else "these weights'"
+        whose = of_weights if getattr(recipe.params, name) == "auto" else "the given"
+        by.append(f"{whose} {name} {_numbers(getattr(recipe.splits, name))}")
+    return f"normalised by {' and '.join(by)}"
 
 
 def _shortage(recipe: Recipe) -> str:
@@ -101,5 +120,5 @@ def _frozen_stages(frozen: Frozen, model: nn.Module) -> str:
     return f"frozen: {names} ({still:,} of {all_of_it:,} parameters)"
 
 
-def _numbers(values: Iterable[float] | None) -> str:
-    return " ".join(f"{value:.4g}" for value in values or ())
+def _numbers(values: Iterable[float] | None, between: str = " ") -> str:
+    return between.join(f"{value:.4g}" for value in values or ())

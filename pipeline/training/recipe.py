@@ -214,15 +214,16 @@ class Recipe:
 def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
     """Loads the images, and chooses device and number format. Raises ValueError if the parameters do not fit together.
 
-    pretrained: the weights that `params` name. Images are scaled and normalised as those weights need it, if known.
+    pretrained: the weights that `params` name. They say how images are scaled and, unless `params` do, normalised.
     """
     assert (pretrained is None) == (params.weights == "none")
     where = device.choose(params.device, repeats_shapes=True)
     splits = load_splits(params, interpolation=_interpolation(pretrained))
     if len(splits.train) < params.batch_size and not isinstance(params, ProbeParams):
         raise ValueError(f"batch_size={params.batch_size} is more than the {len(splits.train)} train images")
-    if pretrained is not None and pretrained.mean is not None and pretrained.std is not None:
-        splits = replace(splits, mean=pretrained.mean, std=pretrained.std)
+    mean, std = (pretrained.mean, pretrained.std) if pretrained else (None, None)
+    given = [None if each == "auto" else each for each in (params.mean, params.std)]
+    splits = replace(splits, mean=given[0] or mean or splits.mean, std=given[1] or std or splits.std)
     return Recipe(params, splits, where, device.choose_precision(params.precision, where), pretrained)
 
 

@@ -141,7 +141,7 @@ def test_images_are_normalised_as_the_weights_need_it_in_training_and_later(plac
     assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, unfreeze_epoch=2, lr_decay=0.5) == 0
     err = capsys.readouterr().err
     assert "its head, of 10 other classes, is replaced by a fresh one" in err
-    assert "normalised as these weights need it: mean 0.1 0.2 0.3" in err
+    assert "normalised by these weights' mean 0.1 0.2 0.3" in err
     assert "images scaled as these weights need it: bilinear" in err
     assert "image_size=32 differs from the 24 px these weights were made for" in err
     run = place.runs("train")[0]
@@ -196,10 +196,33 @@ def test_bare_tensors_with_torchvisions_names_are_enough(bare, name, capsys):
     ours = prepare(TrainParams(**{**TINY, "model": "squeezenet1_1", "weights": str(folder / name)})).model(seed=0)
     said = capsys.readouterr().err
     assert "its head of 1000 classes is replaced by a fresh one of 10" in said
-    assert "normalised by this set's mean 0." in said and "these weights do not say what they need" in said
+    assert "warning: normalised by this set's mean 0." in said and "these weights do not say what they need" in said
+    assert said.rstrip().endswith("need mean=0.485,0.456,0.406 std=0.229,0.224,0.225")
     theirs = model.state_dict()
     differing = {name for name, tensor in ours.state_dict().items() if not tensor.equal(theirs[name])}
     assert differing == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_a_given_mean_and_std_count_more_than_those_of_the_weights_and_of_the_images(bare, kept, capsys):
+    given = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
+    network = {**TINY, "model": "squeezenet1_1", "weights": str(bare[0] / "w.safetensors")}
+    recipe = prepare(TrainParams(**network, **given))
+    assert (recipe.splits.mean, recipe.splits.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    said = capsys.readouterr().err
+    assert "normalised by the given mean 0.485 0.456 0.406 and the given std 0.229 0.224 0.225" in said
+    assert "warning" not in said
+    assert recipe.fingerprint() != prepare(TrainParams(**network)).fingerprint()
+    described = checkpoint.describe(kept)
+    other = prepare(TrainParams(**TINY, weights=str(kept), mean=given["mean"])).splits
+    assert (other.mean, list(other.std)) == ((0.485, 0.456, 0.406), described["std"])
+
+
+def test_bare_tensors_with_timms_names_are_recognised(tmp_path):
+    file = tmp_path / "test_efficientnet.r160_in1k.safetensors"
+    save_file(models.build("timm/test_efficientnet", num_classes=1000, image_size=32).state_dict(), file)
+    message = r"not weights of this network .*; its tensors have timm's names: give model=timm/test_efficientnet$"
+    with pytest.raises(ValueError, match=message):
+        prepare(TrainParams(**TINY, weights=str(file)))
 
 
 class Payload:
