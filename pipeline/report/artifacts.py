@@ -36,6 +36,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "explain/faithfulness.csv": ("source", "order"),
         "explain/scores.csv": ("source",),
         "explain/randomisation.csv": ("part",),
+        "explain/border.csv": ("class", "stands_out"),
     },
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -60,6 +61,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),
     "explain/scores.csv": ("source", "faithfulness", "standard_error", "insertion", "insertion_error"),
     "explain/randomisation.csv": ("part", "similarity", "standard_error"),
+    "explain/border.csv": ("class", "images", "border_share", "standard_error", "other_classes", "stands_out"),
 }
 MATRIX = "confusion_matrix.csv"  # one column per class, with any name, and the true class as last column
 EPOCH_METRICS = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr")

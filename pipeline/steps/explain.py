@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import models
 from pipeline.data.batches import NormalisedBatches, batch_size
-from pipeline.explain import attention, attribution, judgement
+from pipeline.explain import attention, attribution, background, judgement
 from pipeline.explain.judgement import Judgement
 from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
@@ -44,11 +44,14 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
     methods = _methods(trained, params.method)
     with about(trained, "explain", methods[0], params, "test", parent) as step:
         run = step.run
-        chosen = [each for each in _choose(trained, params.num_images) if each.names]
+        probabilities = _probabilities(trained)
+        chosen = [each for each in _choose(trained, probabilities, params.num_images) if each.names]
         _keep_images(run, trained, chosen)
         maps = _keep_maps(run, [_picture(run, trained, each, methods) for each in chosen])
         blank = maps["blank"]
         numbers = {"explain/blank_maps": float(blank.sum())}
+        shortcut, border = _border(run, trained, probabilities, methods[0])
+        numbers |= border
         if _grid(trained) == (1, 1):
             size = trained.params.image_size
             finding = f"{methods[0]} has one cell for a whole image of {size} px here, which says nothing of where"
@@ -57,7 +60,7 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
             numbers |= measured
         run.metrics(numbers, model_of=trained.model_of)
         of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
-        return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank", numbers, of=of)
+        return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank{shortcut}", numbers, of=of)
 
 
 def _methods(trained: ModelAndImages, asked: str) -> list[str]:
@@ -68,14 +71,17 @@ def _methods(trained: ModelAndImages, asked: str) -> list[str]:
     return [method, *attribution.compared(method, model, where, image)]
 
 
-def _choose(trained: ModelAndImages, num_images: int) -> list[Chosen]:
-    """The most confident errors, and the same number of correct images, spread evenly over the test split."""
-    labels = trained.splits.test.labels
+def _probabilities(trained: ModelAndImages) -> np.ndarray:
+    """The probability (N, C) of each class for each test image."""
     size = batch_size(trained.params.image_size, LARGEST_BATCH)
     batches = NormalisedBatches(trained.splits, trained.splits.test, size, _device(trained))
     logits, _ = predict(trained.classifier.model, batches, trained.precision)
-    probabilities = (logits / trained.classifier.temperature).softmax(1).numpy()
-    predicted = probabilities.argmax(1)
+    return (logits / trained.classifier.temperature).softmax(1).numpy()
+
+
+def _choose(trained: ModelAndImages, probabilities: np.ndarray, num_images: int) -> list[Chosen]:
+    """The most confident errors, and the same number of correct images, spread evenly over the test split."""
+    labels, predicted = trained.splits.test.labels, probabilities.argmax(1)
     wrong, right = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
     surest_first = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
     spread = right[np.linspace(0, max(len(right) - 1, 0), min(num_images, len(right))).astype(int)]
@@ -147,7 +153,8 @@ def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, methods: list[st
         pd.DataFrame({"image": chosen.names, "kind": chosen.kind, "map": heading, "blank": attribution.is_blank(maps)})
         for heading, maps in panels
     )
-    return table, np.concatenate([maps for _, maps in panels])
+    shares = [background.border_shares(maps) for _, maps in panels]
+    return table.assign(border_share=np.concatenate(shares)), np.concatenate([maps for _, maps in panels])
 
 
 def _maps(trained: ModelAndImages, inputs: Tensor, targets: np.ndarray, method: str) -> np.ndarray:
@@ -165,6 +172,24 @@ def _grid(trained: ModelAndImages) -> tuple[int, int]:
 def _blank_image(trained: ModelAndImages) -> Tensor:
     size = trained.params.image_size
     return torch.zeros(1, 3, size, size, device=_device(trained))
+
+
+def _border(run: Run, trained: ModelAndImages, probabilities: np.ndarray, method: str) -> tuple[str, dict[str, float]]:
+    """Logs how much of the maps of each class lies on the border. Returns words on outstanding classes, and the mean.
+
+    Both are empty if the maps are too coarse, or no class has enough images.
+    """
+    classes = trained.splits.classes
+    positions = background.choose(probabilities.argmax(1), len(classes))
+    if min(_grid(trained)) < background.FEWEST_CELLS or not len(positions):
+        return "", {}
+    mapped = _take(trained, probabilities, "mapped", positions)
+    shares = background.border_shares(_maps(trained, mapped.inputs, mapped.predicted, method))
+    table = background.by_class(shares, mapped.predicted, classes)
+    if table.empty:
+        return "", {}
+    run.table("explain/border.csv", table)
+    return background.finding(table), {"explain/border_share": float(table["border_share"].mean())}
 
 
 def _judge(

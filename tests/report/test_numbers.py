@@ -84,6 +84,7 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
         "evaluate/reliability.csv",
         "evaluate/slices.csv",
         "evaluate/risk_coverage.csv",
+        "explain/explain/border.csv",
         "explain/explain/faithfulness.csv",
         "explain/explain/randomisation.csv",
         "explain/explain/scores.csv",
