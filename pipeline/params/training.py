@@ -75,7 +75,8 @@ class TrainParams(RecipeParams, StudyParams, RejectionParams):
 
     select_by: Selection = Field(
         "accuracy",
-        description="what the best epoch is best at, on the validation images; also chooses between probe and training",
+        description="what the best epoch is best at, on the validation images (fewer than 100: the last epoch is "
+        "kept unless it is clearly worse); also chooses between probe and training",
     )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
         "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"

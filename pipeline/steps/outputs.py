@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.data.tree import in_words
 from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models import weights as starting_weights
+from pipeline.params import ProbeParams
 from pipeline.params.base import RejectionParams
 from pipeline.progress import meter, say
 from pipeline.results.rejection import MOST_ERROR
@@ -17,9 +18,9 @@ from pipeline.tracking.run import Run
 from pipeline.training import calibration, device
 from pipeline.training.calibration import Calibration
 from pipeline.training.recipe import Recipe
+from pipeline.training.validation import FEW
 
 EXAMPLES = 2  # images stored with the served model
-FEW = 100  # with fewer validation images, a warning says that they are few
 
 
 def describe_input(run: Run, recipe: Recipe) -> None:
@@ -47,7 +48,11 @@ def describe_input(run: Run, recipe: Recipe) -> None:
     if splits.valid is None:
         say("no validation split: all of train is trained on, the best weights are the last, and nothing is calibrated")
     elif len(splits.valid) < FEW:
-        say(f"warning: {len(splits.valid)} validation images are few: all that they choose or calibrate is uncertain")
+        warning = f"{len(splits.valid)} validation images are few: all that they choose or calibrate is uncertain"
+        kept = (
+            "" if isinstance(recipe.params, ProbeParams) else ", so the last epoch is kept unless it is clearly worse"
+        )
+        say(f"warning: {warning}{kept}")
 
 
 def most_error(params: RejectionParams) -> float:

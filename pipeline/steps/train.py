@@ -22,6 +22,7 @@ from pipeline.training.calibration import Calibration
 from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
+from pipeline.training.validation import FEW
 
 if TYPE_CHECKING:
     from pipeline.tracking.watch import Watch
@@ -209,7 +210,7 @@ def _log_results(
     if log.best is None or not training.weights:
         return
     epochs = pd.DataFrame([{"epoch": epoch.epoch, **measured(epoch)} for epoch in log.epochs])
-    run.figure("curves.png", plots.curves(epochs, log.steps(), name))
+    run.figure("curves.png", plots.curves(epochs, log.steps(), name, log.best.epoch))
     for kind, epoch in (("best", log.best), ("last", log.epochs[-1])):
         outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder, calibrations.get(kind))
 
@@ -225,7 +226,8 @@ def _conclude(step: Step, name: str, best: EpochEnd, select_by: str, num_valid: 
         numbers |= {f"weights/best_valid_{each}": value for each, value in of_valid.items()}
         name = f"{name} valid {best.valid_accuracy:.2%}"
         reached = metrics.accuracy_in_words(best.valid_accuracy, num_valid)
-        by = "" if select_by == "accuracy" else f", the best by {select_by} ({of_valid[select_by]:.4f})"
+        is_by_accuracy = select_by == "accuracy" or num_valid < FEW
+        by = "" if is_by_accuracy else f", the best by {select_by} ({of_valid[select_by]:.4f})"
         result = f"validation accuracy {reached} at epoch {best.epoch}{by}"
     step.run.metrics(numbers)
     curves = step.run.view("Curves of all trainings", views.CURVES)

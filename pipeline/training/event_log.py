@@ -1,5 +1,6 @@
 """Records the events of a training so far: its epochs, its updates, and the best epoch."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.training.events import EpochEnd, StepEnd
-from pipeline.training.validation import merit
+from pipeline.training.validation import FEW, is_clearly_worse, merit
 
 FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an update, besides loss and num_correct
 
@@ -17,8 +18,9 @@ FLOATS, INTEGERS = ("epoch", "lr", "seconds"), ("step", "num_images")  # of an u
 class EventLog:
     """Records events; it can be saved, loaded and continued."""
 
-    def __init__(self, select_by: str = "accuracy") -> None:
+    def __init__(self, select_by: str = "accuracy", num_valid: int = FEW) -> None:
         self._select_by = select_by
+        self._num_valid = num_valid  # validation images
         self.epochs: list[EpochEnd] = []
         self.open_steps: list[StepEnd] = []  # updates of the epoch that has not ended
         self._ended: list[dict[str, Tensor]] = []  # updates of ended epochs; one block of columns per epoch
@@ -30,8 +32,16 @@ class EventLog:
 
     @property
     def best(self) -> EpochEnd | None:
-        """The best epoch on validation by `select_by` (of equals, the lower loss); without validation, the last."""
+        """The best epoch on validation by `select_by` (of equals, the lower loss); without validation, the last.
+
+        With few validation images, each epoch replaces the one before, unless it is clearly worse.
+        """
+        if self._num_valid < FEW:
+            return functools.reduce(self._later, self.epochs) if self.epochs else None
         return max(self.epochs, key=lambda epoch: merit(epoch, self._select_by), default=None)
+
+    def _later(self, kept: EpochEnd, epoch: EpochEnd) -> EpochEnd:
+        return kept if is_clearly_worse(epoch, kept, self._num_valid) else epoch
 
     def record(self, event: StepEnd | EpochEnd) -> None:
         """Adds the next event."""

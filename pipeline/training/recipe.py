@@ -76,7 +76,7 @@ class Recipe:
             accumulate=params.accumulate,
             clip_grad_norm=params.clip_grad_norm,
             is_compiled=compilation.choose(params.compile, self.device, num_updates),
-            log=event_log.EventLog(params.select_by),
+            log=event_log.EventLog(params.select_by, len(valid or ())),
         )
         return head_training.on_features(training, params, self.mirrors, self.splits, self.backbone)
 

@@ -1,10 +1,14 @@
 """Measures a network on the validation images, and says how good an epoch is by that."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.training.events import EpochEnd
+
+FEW = 100  # with fewer validation images, the best of several epochs is best by chance
 
 
 def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -34,6 +38,14 @@ def numbers(sums: Tensor) -> dict[str, float]:
         "balanced_accuracy": (right / true)[occurring].mean().item(),
         "macro_f1": (2 * right / (true + answered))[occurring].mean().item(),
     }
+
+
+def is_clearly_worse(epoch: EpochEnd, than: EpochEnd, num_images: int) -> bool:
+    """Whether the accuracy of `epoch` on `num_images` validation images is below the other's by two standard errors."""
+    now, before = epoch.valid_accuracy, than.valid_accuracy
+    if now is None or before is None:
+        return False
+    return before - now > 2 * math.sqrt((now * (1 - now) + before * (1 - before)) / num_images)
 
 
 def merit(epoch: EpochEnd, select_by: str) -> tuple[float, ...]:

@@ -77,7 +77,7 @@ def test_precision_recall_accepts_any_class_names():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_curves_show_train_valid_and_the_rate(count):
-    figure = plots.curves(epochs(count), STEPS, "digits")
+    figure = plots.curves(epochs(count), STEPS, "digits", best=1)
     loss, accuracy, rate = figure.axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         for split in ("train", "valid"):
@@ -90,11 +90,10 @@ def test_curves_show_train_valid_and_the_rate(count):
     render(figure)
 
 
-def test_curves_mark_the_best_epoch_and_ties_go_to_the_lower_loss():
-    tied = plots.curves(epochs(3), STEPS, "digits")
-    assert title(tied) == "digits: 75.00% valid accuracy at epoch 3"
+def test_curves_mark_the_best_epoch():
     higher = epochs(3).assign(**{"valid/accuracy": [0.7, 0.8, 0.75]})
-    figure = plots.curves(higher, STEPS, "digits")
+    figure = plots.curves(higher, STEPS, "digits", best=2)
+    assert title(figure) == "digits: 80.00% valid accuracy at epoch 2"
     star = lines(figure.axes[1])["best epoch"]
     assert (star.get_xdata().tolist(), star.get_ydata().tolist()) == ([2], [0.8])
 
@@ -103,7 +102,7 @@ def test_curves_mark_the_best_epoch_and_ties_go_to_the_lower_loss():
     "table", [epochs(2, valid=False), epochs(2).assign(**{"valid/loss": None, "valid/accuracy": None})]
 )
 def test_curves_without_validation_show_only_training(table):
-    figure = plots.curves(table, STEPS, "digits")
+    figure = plots.curves(table, STEPS, "digits", best=2)
     assert not {"valid", "best epoch"} & {label for axes in figure.axes for label in lines(axes)}
     assert title(figure) == "digits: 50.00% train accuracy at epoch 2"
     render(figure)
@@ -111,7 +110,7 @@ def test_curves_without_validation_show_only_training(table):
 
 def test_the_loss_of_each_update_is_smoothed_over_a_hundredth_of_the_training():
     steps = pd.DataFrame({"epoch": np.arange(400) / 400, "lr": 0.1, "loss": np.tile([1.0, 3.0], 200)})
-    figure = plots.curves(epochs(1), steps, "digits")
+    figure = plots.curves(epochs(1), steps, "digits", best=1)
     smoothed = figure.axes[0].lines[0].get_ydata()
     assert len(smoothed) == 400
     assert np.all(smoothed[3:] == 2)
@@ -495,7 +494,7 @@ def all_figures(name):
     ece, bins = metrics.calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
     maps = np.ones((1, 8, 6))
     return [
-        plots.curves(epochs(2), STEPS, name),
+        plots.curves(epochs(2), STEPS, name, best=2),
         plots.lr_range(ladder(), RATES, "steepest", 1e-2, name),
         plots.lr_range(ladder(), {}, None, None, name, name),
         plots.confusion_matrix(np.array([[3, 1], [0, 2]]), [name, "other"], normalised=True),
@@ -557,7 +556,7 @@ def test_drawing_never_changes_matplotlibs_settings(monkeypatch):
 
 def test_several_threads_draw_the_same_as_one_thread():
     def pixels(_=None):
-        return render(plots.curves(epochs(2), STEPS, "digits"))
+        return render(plots.curves(epochs(2), STEPS, "digits", best=2))
 
     alone = pixels()
     with ThreadPoolExecutor(4) as pool:

@@ -38,6 +38,13 @@ def test_the_best_epoch_is_the_best_by_the_number_that_was_asked_for(select_by, 
     assert log.best.epoch == best
 
 
+def test_of_few_validation_images_the_last_epoch_counts_unless_it_is_clearly_worse():
+    log = EventLog("loss", num_valid=24)
+    for epoch, reached in enumerate((0.5, 23 / 24, 22 / 24, 0.25), start=1):
+        log.record(EpochEnd(epoch, epoch, 0.1, 1.0, 0.5, 0.1 * epoch, reached, 1.0, 1.0, reached, reached))
+        assert log.best.epoch == min(epoch, 3)
+
+
 def test_without_validation_the_last_epoch_is_the_best():
     log = EventLog("macro_f1")
     for epoch in (1, 2):

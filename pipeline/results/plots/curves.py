@@ -11,19 +11,20 @@ SPLITS = {"train": BLUE, "valid": ORANGE}
 SMOOTHED_SHARE = 0.01  # each point of the loss curve is the mean over this share of the updates
 
 
-def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str) -> Figure:
+def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str, best: int) -> Figure:
     """Loss, accuracy and learning rate over the epochs.
 
     `epochs` has `epoch` (from 1), `train/loss` (nats), `train/accuracy` in [0, 1] and, with a validation split,
-    `valid/loss` and `valid/accuracy`; `steps` has `epoch` (fractional), `lr` and `loss`.
+    `valid/loss` and `valid/accuracy`; `steps` has `epoch` (fractional), `lr` and `loss`. best: the epoch to mark.
     """
-    best = _best(epochs)
-    figure = sheet(7, 8, f"{title}: {best['accuracy']:.2%} {best['split']} accuracy at epoch {best['epoch']:.0f}")
+    split = "valid" if _has(epochs, "valid/accuracy") else "train"
+    reached = epochs.set_index("epoch")[f"{split}/accuracy"][best]
+    figure = sheet(7, 8, f"{title}: {reached:.2%} {split} accuracy at epoch {best}")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True)
     _draw_loss(loss, epochs, steps)
     _draw_splits(accuracy, epochs, "accuracy")
-    if best["split"] == "valid":
-        accuracy.plot(best["epoch"], best["accuracy"], "*", color=ORANGE, markersize=13, label="best epoch")
+    if split == "valid":
+        accuracy.plot(best, reached, "*", color=ORANGE, markersize=13, label="best epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     dress(accuracy, y="accuracy")
     rate.plot(steps["epoch"], steps["lr"], color=GREY, label=f"peak {steps['lr'].max():.2e}")
@@ -33,16 +34,6 @@ def curves(epochs: pd.DataFrame, steps: pd.DataFrame, title: str) -> Figure:
     for axes in (loss, accuracy, rate):
         axes.legend(frameon=False, fontsize=SMALL)
     return figure
-
-
-def _best(epochs: pd.DataFrame) -> dict[str, float | str]:
-    """Split, epoch and accuracy of the best epoch in validation; without validation, of the last epoch in training."""
-    if not _has(epochs, "valid/accuracy"):
-        last = epochs.iloc[-1]
-        return {"split": "train", "epoch": last["epoch"], "accuracy": last["train/accuracy"]}
-    # With equal accuracy, the lower loss wins, as for the best weights of a training.
-    best = epochs.sort_values(["valid/accuracy", "valid/loss"], ascending=[False, True], kind="stable").iloc[0]
-    return {"split": "valid", "epoch": best["epoch"], "accuracy": best["valid/accuracy"]}
 
 
 def _has(epochs: pd.DataFrame, column: str) -> bool:
