@@ -1,7 +1,9 @@
 import contextlib
+import functools
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@functools.cache
+def new_store() -> sqlite3.Connection:
+    """A database that MLflow has made, in memory. MLflow takes a second to make one, and most tests need one."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        with contextlib.closing(sqlite3.connect("mlflow.db")) as made:
+            made.backup(found := sqlite3.connect(":memory:"))
+    return found
+
+
 class Workplace:
     """A user's working directory with its own tracking store, and the commands that the user runs there."""
 
@@ -45,7 +57,11 @@ class Workplace:
         self.folder = folder
         self.experiment_id = "0"
         self.uri = f"sqlite:///{folder}/mlflow.db"
-        with contextlib.chdir(folder):  # artifacts go to the folder in which the store is created
+        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            new_store().backup(database)
+            database.execute("UPDATE experiments SET artifact_location = ?", [f"{folder}/mlruns/0"])
+            database.commit()
+        with contextlib.chdir(folder):  # new experiments have their artifacts below it
             self.client = MlflowClient(self.uri)
             self.client.search_experiments()
         # MLflow writes the store of an earlier test to os.environ.

@@ -223,6 +223,7 @@ def test_the_report_is_of_the_newest_experiment_and_stored_with_it(workplace, ex
     assert "report.html" in workplace.artifacts(parent)
 
 
+@pytest.mark.slow
 def test_a_typo_fails_in_one_line_and_leaves_no_run_running(workplace, experiment):
     done = workplace.mlflow_run("train", modle="vit")
     assert done.returncode == 1

@@ -60,7 +60,7 @@ def test_characters_that_a_stream_cannot_encode_are_escaped(workplace, encoding,
 @pytest.mark.parametrize(
     ("words", "redirections", "reason"),
     [
-        (f"predict {photo(NAMES[0])}", "> /dev/full", "No space left on device"),
+        pytest.param(f"predict {photo(NAMES[0])}", "> /dev/full", "No space left on device", marks=pytest.mark.slow),
         pytest.param(f"predict {photo(NAMES[0])}", "> >(true)", "Broken pipe", marks=pytest.mark.slow),
         ("status", "> /dev/full", "No space left on device"),
         ("train --help", "> /dev/full", "No space left on device"),
@@ -90,6 +90,7 @@ def test_messages_that_cannot_be_written_do_not_stop_the_work(workplace, words, 
     assert (photo(NAMES[0]) in done.stdout.decode()) == (words.startswith("predict") and ">&- 2" not in redirections)
 
 
+@pytest.mark.slow
 def test_a_training_continues_after_the_reader_of_its_messages_has_gone(workplace, tmp_path):
     place = Workplace(tmp_path)
     recipe = {**RECIPE, "epochs": 2, "data_dir": workplace.folder / "photos"}

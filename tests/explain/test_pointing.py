@@ -38,7 +38,7 @@ def test_hits_and_energy_of_maps_that_are_known():
     np.testing.assert_allclose(energy(maps, boxes), [2 / 3, 0, 0.5, 0])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["vit", pytest.param("resnet9", marks=pytest.mark.slow)])
 def test_maps_that_auto_chooses_point_at_the_object_and_owe_it_to_what_was_learned(name):
     family = NETWORKS[name]
     model, planted = train(family, seed=0), plant(128, family.side, seed=1)

@@ -38,6 +38,7 @@ def wait_for_an_epoch(workplace, process):
     raise AssertionError("no epoch within two minutes")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_killed_and_keeps_its_epochs(workplace):
     process = workplace.start("train", experiment="none", **LONG)
     run_id = wait_for_an_epoch(workplace, process)

@@ -26,6 +26,7 @@ OPTIONS = {
     "ultimus": {},
     "vit": {"patch_size": 4, "dim": 12, "depth": 2, "heads": 2},
 }
+QUICK = ("fast", "vit")  # to export
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, SIZE, SIZE), dtype=np.uint8)
 
 
@@ -47,7 +48,9 @@ def classifier(name, seed=0):
     return Classifier(model, parse(described))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in models.MODELS]
+)
 def test_onnx_runtime_gives_the_probabilities_of_every_network_from_plain_images(name, tmp_path):
     trained = classifier(name)
     version = export.write(trained, "onnx", tmp_path / "model.onnx", {"run_id": "abc"})
@@ -103,8 +106,7 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
         assert export.difference(trained, form, tmp_path / f"model.{suffix}", images) <= export.TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit"])
-@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+@pytest.mark.parametrize(("name", "form"), [("resnet18", "onnx"), ("vit", "torch_export")])
 def test_an_exported_file_marks_the_same_answers_as_unsure_and_unlike(name, form, tmp_path):
     bare = classifier(name)
     flat = np.broadcast_to(IMAGES[:, :, :1, :1], IMAGES.shape)

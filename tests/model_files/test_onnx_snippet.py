@@ -18,8 +18,10 @@ from tests.model_files.test_export import classifier
 SNIPPET = Path(__file__).parent.parent.parent / "docs/snippets/onnx_probabilities.py"
 
 
-def photos(folder):
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
     """Large photos of soft colours and noise: wide, tall, turned by EXIF, transparent, small and grey."""
+    folder = tmp_path_factory.mktemp("photos")
     draw = np.random.default_rng(0)
     coarse = Image.fromarray(draw.integers(0, 256, (30, 45, 3), dtype=np.uint8)).resize((2400, 1600))
     fine = np.asarray(coarse).astype(int) + draw.integers(-40, 40, (1600, 2400, 1))
@@ -43,12 +45,10 @@ def snippet():
     return module
 
 
-@pytest.mark.parametrize("margin", [0, 3])
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(("interpolation", "margin"), [*zip(INTERPOLATIONS, (0, 3), strict=True)])
 @pytest.mark.parametrize("resize", RESIZES)
-def test_the_snippet_agrees_with_predict_on_large_photos(tmp_path, resize, interpolation, margin):
-    (tmp_path / "photos").mkdir()
-    paths, trained = photos(tmp_path / "photos"), classifier("resnet9")
+def test_the_snippet_agrees_with_predict_on_large_photos(paths, tmp_path, resize, interpolation, margin):
+    trained = classifier("resnet9")
     with torch.no_grad():
         trained.model.head.weight.mul_(8)  # so that photos have clearly different probabilities
     read = {"resize": resize, "interpolation": interpolation, "margin": margin}
@@ -60,9 +60,8 @@ def test_the_snippet_agrees_with_predict_on_large_photos(tmp_path, resize, inter
     assert expected.std(axis=0).max() > 0.005
 
 
-def test_the_snippet_runs_as_it_stands(tmp_path):
-    (tmp_path / "photos").mkdir()
-    paths, trained = photos(tmp_path / "photos"), classifier("resnet9")
+def test_the_snippet_runs_as_it_stands(paths, tmp_path):
+    trained = classifier("resnet9")
     export.write(trained, "onnx", tmp_path / "model.onnx", {})
     done = subprocess.run([sys.executable, SNIPPET, tmp_path / "model.onnx", *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -137,7 +137,7 @@ def test_epochs_after_the_last_state_are_trained_again_but_logged_once(workplace
     ("changed", "minutes", "steps"),
     [
         ({}, 10, [9, 36]),
-        ({"EPOCH_SECONDS": 0}, 10, [9, 18, 27, 36]),
+        pytest.param({"EPOCH_SECONDS": 0}, 10, [9, 18, 27, 36], marks=pytest.mark.slow),
         ({}, 1e-6, list(range(1, 37))),
     ],
 )

@@ -83,6 +83,7 @@ def test_what_would_take_long_is_listed_uncounted(listed, monkeypatch):
     assert f"the parameters of {uncounted} are not counted" in said
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_each_within_its_width(workplace):
     environment = {**workplace.environment, "PYTHONPATH": str(PROJECT)}
     with Terminal(workplace.command("models", like="vit_h_14"), cwd=workplace.folder, env=environment) as terminal:

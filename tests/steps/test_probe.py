@@ -149,9 +149,8 @@ def test_without_weights_it_says_where_to_put_them_and_trains_from_nothing(workp
     assert (params["weights"], params["image_size"]) == ("none", "64")
 
 
-@pytest.mark.parametrize(
-    "given", [pytest.param({"weights": "none"}, marks=pytest.mark.slow), {"model": "resnet18", "max_lr": 0.01}]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"weights": "none"}, {"model": "resnet18", "max_lr": 0.01}])
 def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, weights, tmp_path, given):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
     command = {"dataset": "folder", "data_dir": photos, "epochs": 1, "width": 4, "num_images": 2}

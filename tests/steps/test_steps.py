@@ -33,7 +33,9 @@ def workplace(tmp_path):
     return Workplace(tmp_path)
 
 
-@pytest.mark.parametrize("model", ["resnet9", pytest.param("ultimus", marks=pytest.mark.slow), "vit"])
+@pytest.mark.parametrize(
+    "model", ["vit", pytest.param("resnet9", marks=pytest.mark.slow), pytest.param("ultimus", marks=pytest.mark.slow)]
+)
 def test_every_architecture_is_trained_evaluated_and_explained(workplace, model):
     assert (
         workplace.run("main", **TINY, model=model, mixup=0.2, ema_decay=0.9, optimizer="muon", label_smoothing=0.1) == 0
@@ -214,6 +216,7 @@ def test_the_recipe_of_the_record_learns_and_views_are_told_beside_the_plain_res
     assert f"with 6 views of each image {numbers['test/accuracy_6_views']:.2%}" in note
 
 
+@pytest.mark.slow
 def test_views_are_told_of_each_seed_and_of_all(workplace, photos, tmp_path):
     folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**TINY, **folder, "steps": "train,evaluate", "num_seeds": 2, "views": 2}) == 0
@@ -309,12 +312,12 @@ def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell
 
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
-    quick |= {"batch_size": 16, "optimizer": "sgd", "lr_rule": "steepest"}
-    assert workplace.run("lr_range", **quick, ladder_steps=60, num_repeats=1, weight_decay=0.1) == 0
+    quick |= {"batch_size": 16, "optimizer": "sgd", "lr_rule": "steepest", "num_repeats": 1}
+    assert workplace.run("lr_range", **quick, ladder_steps=60, weight_decay=0.1) == 0
     capsys.readouterr()
     assert workplace.run("train", **quick, epochs=1) == 0
     err = capsys.readouterr().err
-    differing = "weight_decay 0.1 there, 0.0005 here; ladder_steps 60 there, 100 here; num_repeats 1 there, 3 here"
+    differing = "weight_decay 0.1 there, 0.0005 here; ladder_steps 60 there, 100 here"
     assert f"is of another recipe, rule or ladder, not used: {differing}\n" in err
     (training,) = workplace.runs("train")
     newest, older = workplace.runs("lr_range")
@@ -324,12 +327,9 @@ def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_di
 
 @pytest.mark.parametrize(
     "ladder",
-    [
-        {"ladder_steps": 20},
-        pytest.param({"ladder_max_lr": 1e-4}, marks=pytest.mark.slow),
-        pytest.param({"num_repeats": 1}, marks=pytest.mark.slow),
-    ],
+    [{"ladder_steps": 20}, {"ladder_max_lr": 1e-4}, {"num_repeats": 1}],
 )
+@pytest.mark.slow
 def test_a_range_test_on_another_ladder_decides_no_rate(workplace, ladder):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     quick |= {"batch_size": 16, "optimizer": "sgd", "lr_rule": "steepest"}
@@ -354,7 +354,8 @@ def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
 
 def test_a_range_test_without_suggestion_is_told_with_its_reason_and_not_run_twice(workplace, capsys):
     learns_little = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
-    learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95, "lr_rule": "steepest"}
+    learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95}
+    learns_little |= {"lr_rule": "steepest", "ladder_steps": 40, "num_repeats": 1}
     for _ in range(2):
         assert workplace.run("train", **learns_little, epochs=1) == 2
         last = capsys.readouterr().err.splitlines()[-1]

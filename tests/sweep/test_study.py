@@ -369,8 +369,7 @@ def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, knobs, re
     assert isinstance(opened(storage, space, **knobs).pruner, optuna.pruners.NopPruner)
 
 
-@pytest.mark.parametrize("pruner", ["hyperband", "median"])
-@pytest.mark.parametrize(("pct_start", "first"), [(0.3, 6), (0.7, 7)])
+@pytest.mark.parametrize(("pruner", "pct_start", "first"), [("hyperband", 0.3, 6), ("median", 0.7, 7)])
 def test_no_trial_is_pruned_before_most_of_its_cycle_is_done(storage, pruner, pct_start, first):
     mine = opened(storage, epochs=10, pct_start=pct_start, pruner=pruner, sampler="random")
     first_pruned = []

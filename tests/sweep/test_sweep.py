@@ -201,7 +201,7 @@ def test_no_run_stores_the_password_of_a_database_that_its_parameters_name(workp
         assert "secret" not in content + str(run.data.params) + str(run.data.tags)
 
 
-@pytest.mark.parametrize("resume", ["auto", "latest"])
+@pytest.mark.parametrize("resume", ["auto", pytest.param("latest", marks=pytest.mark.slow)])
 def test_an_experiment_that_leaves_out_the_sweep_of_its_file_can_be_resumed(workplace, resume):
     file = str(PROJECT / "experiments/sweep_vit.yaml")
     short = {**QUICK, **VIT, "experiment": file, "steps": "train", "patch_size": 16, "max_lr": 0.01, "epochs": 1}
@@ -224,7 +224,7 @@ def test_a_study_without_a_complete_trial_says_so_in_one_line(workplace, capsys)
     ("reports", "reason"),
     [
         ([math.nan, math.nan], "valid/loss was not a finite number: lower max_lr"),
-        ([2.3, 2.4], "pruner=none in a new study lets every trial end"),
+        pytest.param([2.3, 2.4], "pruner=none in a new study lets every trial end", marks=pytest.mark.slow),
     ],
 )
 def test_a_study_with_only_pruned_trials_says_why_in_one_line(workplace, capsys, reports, reason):
@@ -425,7 +425,8 @@ def test_ctrl_c_closes_the_running_trials_and_the_study_can_continue(workplace, 
     assert sum(finished(workplace, "grid").values()) == 6
 
 
-@pytest.mark.parametrize("seconds", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.2, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 0.2, 2])
 def test_ctrl_c_while_workers_import_is_one_line(workplace, seconds):
     process = workplace.start("sweep", start_new_session=True, **{**GRID, "sweep_workers": 2})
     wait_for(lambda: fork_servers(process), process)

@@ -186,9 +186,8 @@ def test_every_sync_reports_an_entry_that_the_store_never_accepts(place, capsys)
     assert len(place.client.get_metric_history(run_id, "loss")) == NUM_ENTRIES
 
 
-@pytest.mark.parametrize(
-    "part", ["", pytest.param("classifier-pipeline/runs/{run_id}", marks=pytest.mark.slow)], ids=["all", "of the run"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["", "classifier-pipeline/runs/{run_id}"], ids=["all", "of the run"])
 def test_a_training_whose_state_folder_is_removed_ends_with_one_line(place, part):
     process = place.start("train", **{**TRAIN, "epochs": 1000})
     run_id = wait_for_epochs(place, process, 2)

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.resume import candidates
 from pipeline.tracking import deadline, lifecycle, store
-from tests.conftest import PROJECT, Workplace
+from tests.conftest import Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
 
@@ -23,38 +23,36 @@ def workplace(tmp_path):
     return Workplace(tmp_path)
 
 
-def refusal(workplace, step="train", environment=None, **params):
-    """The only line that a refused command prints."""
-    done = subprocess.run(
-        workplace.command(step, **params),
-        cwd=workplace.folder,
-        env={**workplace.environment, "PYTHONPATH": str(PROJECT), **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    (line,) = [each for each in done.stderr.splitlines() if not each.startswith("device ")]
+@pytest.fixture
+def refusal(workplace, capsys):
+    """A function that starts a training in the workplace, and returns the only line that the refused command prints."""
+
+    def line():
+        assert workplace.run("train", **TRAIN) == 2
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if not each.startswith("device ")]
+        return line
+
+    capsys.readouterr()  # what MLflow said of the new store
     return line
 
 
-def test_an_address_without_its_scheme(workplace):
-    line = refusal(workplace, environment={"MLFLOW_TRACKING_URI": "localhost:5000"}, **TRAIN)
-    assert line.startswith("error: tracking store localhost:5000: ")
+def test_an_address_without_its_scheme(workplace, refusal):
+    workplace.uri = "localhost:5000"
+    assert refusal().startswith("error: tracking store localhost:5000: ")
 
 
-def test_a_database_of_another_version(workplace):
+def test_a_database_of_another_version(workplace, refusal):
     with sqlite3.connect(workplace.folder / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     database.close()
-    assert "tracking store sqlite:///" in refusal(workplace, **TRAIN)
+    workplace.uri += "?timeout=5"  # MLflow opens a database again only under another address
+    assert "tracking store sqlite:///" in refusal()
 
 
-def test_a_database_that_may_only_be_read_is_refused_at_once(workplace):
-    uri = f"sqlite:///file:{workplace.folder}/mlflow.db?mode=ro&uri=true"
+def test_a_database_that_may_only_be_read_is_refused_at_once(workplace, refusal):
+    workplace.uri = f"sqlite:///file:{workplace.folder}/mlflow.db?mode=ro&uri=true"
     begun = time.monotonic()
-    line = refusal(workplace, environment={"MLFLOW_TRACKING_URI": uri}, **TRAIN)
-    assert line == f"error: tracking store {uri}: attempt to write a readonly database"
+    assert refusal() == f"error: tracking store {workplace.uri}: attempt to write a readonly database"
     assert time.monotonic() - begun < store.PATIENCE_SECONDS / 2
     assert workplace.runs() == []
 
@@ -66,10 +64,11 @@ def test_a_run_that_the_store_does_not_know(workplace, monkeypatch, capsys):
     assert line.startswith(f"error: tracking store {workplace.uri}: Run with id={'0' * 32} not found")
 
 
-def test_a_deleted_experiment(workplace):
+def test_a_deleted_experiment(workplace, refusal, monkeypatch):
     experiment_id = workplace.client.create_experiment("photos")
     workplace.client.delete_experiment(experiment_id)
-    line = refusal(workplace, environment={"MLFLOW_EXPERIMENT_NAME": "photos"}, **TRAIN)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "photos")
+    line = refusal()
     assert "experiment photos is deleted: restore it with" in line
     assert f"`mlflow experiments restore --experiment-id {experiment_id}`" in line
 

@@ -115,6 +115,7 @@ def test_the_maps_are_made_as_suits_the_network(tmp_path, given, method):
     assert maps(folder)["0001.npy"].any()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_maps_it_had(workplace, watched, monkeypatch):
     def stop(self, event, beside=None, record=Run.record):
         record(self, event, beside)

@@ -76,6 +76,7 @@ def test_it_is_compiled_code_that_trains_whole_batches():
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_networks_of_many_shapes_are_all_compiled():
     for width in range(1, 11):
         with torch.no_grad():

@@ -39,6 +39,7 @@ def page_faults(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back each time")
 def test_on_the_cpu_large_tensors_reuse_memory():
     assert page_faults("kept") < 20 < page_faults("as it is")

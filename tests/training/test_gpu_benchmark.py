@@ -21,7 +21,7 @@ TINY = Scale(
 )
 
 
-@pytest.mark.parametrize("name", ["waits", "formats", "maps"])
+@pytest.mark.parametrize("name", ["waits", pytest.param("formats", marks=pytest.mark.slow), "maps"])
 def test_a_check_is_met_on_the_cpu_itself(name):
     rows = list(gpu_checks.IN_PROCESS[name](CPU, TINY))
     assert rows
@@ -60,6 +60,7 @@ def test_the_table_and_the_json_have_every_row(tmp_path):
     assert [Row(**row) for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]] == rows
 
 
+@pytest.mark.slow
 def test_without_a_card_there_is_one_line_and_status_2():
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(

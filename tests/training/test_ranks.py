@@ -76,6 +76,7 @@ def test_two_ranks_train_what_one_device_trains_up_to_the_order_of_sums():
     assert shared[2]["losses"] != pytest.approx(alone[2]["losses"], rel=1e-3)  # norms of a rank's own share
 
 
+@pytest.mark.slow
 def test_a_command_trains_on_two_devices_in_one_run(workplace):
     words = {"experiment": "none", "model": "resnet9", "width": 4, "batch_size": 64, "limit_train": 256, "epochs": 1}
     words |= {"device": "cpu", "precision": "fp32", "max_lr": 0.02, "devices": 2}
