@@ -5,7 +5,7 @@ python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's l
 python -m benchmarks.regret auto DATA [recipe ...]     chooses each rate as max_lr=auto does
 python -m benchmarks.regret table                      prints regret by rule, and draws docs/regret.png
 
-DATA holds the folders cifar10 (train/ and test/ of JPEG files) and photos. Every number is a line of
+DATA holds the folders cifar10 (train/ and test/ of JPEG files), photos and trashnet. Every number is a line of
 benchmarks/regret.jsonl. The regret of a rule is the best mean accuracy on validation, over the rates of the grid, minus
 the accuracy at the rate that the rule picks, read off between the grid's rates on a logarithmic axis.
 """

@@ -6,7 +6,7 @@ from typing import Any
 SMALL = {"limit_train": 10_000, "valid_fraction": 0.5}  # 5,000 images to learn from, 5,000 to compare by
 FEW = {"limit_train": 6_000, "valid_fraction": 5 / 6}
 ALL = {"valid_fraction": 0.1}
-CIFAR10, DIGITS, PHOTOS = "cifar10", "digits", "photos"
+CIFAR10, DIGITS, PHOTOS, TRASHNET = "cifar10", "digits", "photos", "trashnet"  # folders of DATA, but digits
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet9 sgd": (CIFAR10, {**SMALL, "model": "resnet9", "width": 8, "optimizer": "sgd", "epochs": 12}),
@@ -55,16 +55,23 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# Chosen before a method was designed. They have been looked at since, so they are no longer unseen: a claim about a
-# method that is designed from now on needs others.
+# The rule was final before these were trained, so they say how it does on recipes that it was not made for.
 HELD_OUT: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet18 sgd b256, 24 epochs": (
+    "resnet9 muon b256": (
         CIFAR10,
-        {**SMALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "batch_size": 256, "epochs": 24},
+        {**SMALL, "model": "resnet9", "width": 8, "optimizer": "muon", "batch_size": 256, "epochs": 6},
     ),
-    "fast adamw 10,000": (
-        CIFAR10,
-        {"limit_train": 15_000, "valid_fraction": 1 / 3, "model": "fast", "width": 24, "epochs": 12},
+    "trashnet resnet18 sgd b64": (
+        TRASHNET,
+        {
+            "valid_fraction": 0.4,
+            "model": "resnet18",
+            "width": 8,
+            "image_size": 64,
+            "optimizer": "sgd",
+            "batch_size": 64,
+            "epochs": 12,
+        },
     ),
 }
 FULL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -74,7 +81,7 @@ FULL: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def parameters(name: str, data: Path) -> dict[str, Any]:
-    """The parameters of the recipe `name`; `data` holds the folders cifar10 and photos."""
+    """The parameters of the recipe `name`; `data` holds the folders cifar10, photos and trashnet."""
     kind, given = {**RECIPES, **HELD_OUT, **FULL}[name]
     where = {} if kind == DIGITS else {"dataset": "folder", "data_dir": str(data / kind)}
     size = {} if kind != CIFAR10 else {"image_size": 32}
