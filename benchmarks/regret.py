@@ -133,7 +133,8 @@ def table() -> None:
         means = _means(name)
         best = max(means, key=lambda lr: means[lr])
         cells = " | ".join(f"{row[rule]:.2f}" if rule in row else "" for rule in rules)
-        print(f"| {name} | {best:g} | {means[best]:.2%} | {cells} |")
+        unseen = " (unseen)" if name in HELD_OUT else ""
+        print(f"| {name}{unseen} | {best:g} | {means[best]:.2%} | {cells} |")
     for what, of in (("mean", fmean), ("largest", max)):
         values = [of([row[rule] for row in rows.values() if rule in row]) for rule in rules]
         print(f"| **{what}** | | | {' | '.join(f'{value:.2f}' for value in values)} |")
