@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import signal
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -53,13 +54,14 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
     space = parse(params.space, params.to(TrainParams))
     recipe = _recipe(space)
     opened = study.open_or_create(params, space, recipe.splits.digest, recipe.precision)
-    known = str(opened.user_attrs.get("mlflow.run_id", ""))
-    reopen = known if store.is_there(known) else ""
     own = {**params.model_dump(), "storage": without_passwords(study.storage_url(params.storage))}
     tags = {"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name}
-    with tracked("sweep", params.study_name, own, tags, parent, reopen) as step:
+    with ExitStack() as stack:
+        with study.parent_run(params) as known:  # machines that start together get the same run
+            reopen = known.id if store.is_there(known.id) else ""
+            step = stack.enter_context(tracked("sweep", params.study_name, own, tags, parent, reopen))
+            known.id = step.run.id
         run = step.run
-        opened.set_user_attr("mlflow.run_id", run.id)
         _describe(run, params, recipe)
         if not space.varies("model", "weights"):
             run.tags(weights.tags(recipe.pretrained))

@@ -16,6 +16,7 @@ from pipeline.sweep.study import completed
 from pipeline.sweep.workers import quiet
 
 WIDTH, HEIGHT = 8.0, 5.0  # inches
+MOST_NAMED = 20  # trials in a legend
 RATES_PER_DECADE = 2  # columns of the table of patch size and rate
 
 
@@ -113,7 +114,10 @@ def figures(study: optuna.Study, objectives: tuple[str, ...]) -> Iterator[tuple[
     if len(objectives) > 1:
         yield "pareto_front.png", _figure(draw.plot_pareto_front, study, target_names=list(objectives))
     elif pruned_on:
-        yield "intermediate_values.png", _figure(draw.plot_intermediate_values, study)
+        figure = _figure(draw.plot_intermediate_values, study)
+        if (legend := figure.axes[0].get_legend()) and len(legend.get_texts()) > MOST_NAMED:
+            legend.remove()  # it names each trial and would be higher than the figure
+        yield "intermediate_values.png", figure
 
 
 def _figure(function: Callable[..., Any], study: optuna.Study, **options: Any) -> Any:

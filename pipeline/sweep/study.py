@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline.params import SweepParams, TrainParams
 from pipeline.sweep import notes
 from pipeline.sweep.entries import MACHINE, Range
+from pipeline.sweep.parent_run import ParentRun, exclusive
 from pipeline.sweep.samplers import SAMPLERS, OnGrid
 from pipeline.sweep.space import SCHEDULE, Space
 from pipeline.sweep.workers import is_alive_here, quiet, take_over
@@ -83,6 +84,19 @@ def connect(url: str) -> Storage:
 
 def _make_tables(url: str) -> None:
     RDBStorage(url).engine.dispose()
+
+
+@contextlib.contextmanager
+def parent_run(params: SweepParams) -> Iterator[ParentRun]:
+    """The MLflow run of the study; on all machines, only one process at a time is inside this context."""
+    engine = connect(storage_url(params.storage)).engine
+    try:
+        with exclusive(engine, params.study_name) as run:
+            yield run
+    except SQLAlchemyError as error:
+        raise StorageInternalError from error
+    finally:
+        engine.dispose()
 
 
 @contextlib.contextmanager

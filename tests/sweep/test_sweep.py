@@ -448,23 +448,3 @@ def without_device(err):
 def fork_servers(process):
     found = psutil.Process(process.pid).children()
     return [each for each in found if any("multiprocessing.forkserver" in word for word in each.cmdline())]
-
-
-@pytest.mark.slow
-def test_two_machines_share_a_study_on_postgresql(workplace, postgres):
-    command = {**GRID, "storage": postgres, "epochs": 10}
-    # With another temporary folder, a worker does not see the other's lock, as on another machine.
-    workplace.environment["TMPDIR"] = str(workplace.folder)
-    elsewhere = workplace.start("sweep", **command)
-    wait_for(lambda: is_training(workplace, "grid", storage=postgres), elsewhere)
-    assert workplace.run("sweep", **command) == 0
-    _, err = elsewhere.communicate(timeout=100)
-    assert elsewhere.returncode == 0, err[-3000:]
-    ended = finished(workplace, "grid", storage=postgres)
-    assert sum(ended.values()) == len(ended) == 6
-    processes = {trial.user_attrs["process"]["process.pid"] for trial in trials_of(workplace, "grid", storage=postgres)}
-    assert len(processes) == 2
-    (parent,) = workplace.runs("sweep")
-    assert parent.info.status == "FINISHED"
-    children = [run for run in workplace.runs("trial") if run.data.tags["optuna.state"] == "COMPLETE"]
-    assert len(children) == 4

@@ -1,0 +1,103 @@
+"""A study that several machines share: one run, no trial lost or doubled, and few queries."""
+
+import json
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+import pytest
+from sqlalchemy import Engine, event
+
+from pipeline.params import SweepParams
+from pipeline.sweep import study
+from tests.conftest import Workplace
+from tests.sweep.test_study import opened
+from tests.sweep.test_sweep import GRID, QUICK, finished, trials_of
+
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request, tmp_path):
+    return request.getfixturevalue("postgres") if request.param == "postgres" else f"sqlite:///{tmp_path}/optuna.db"
+
+
+def close(a_study):
+    a_study._storage._backend.engine.dispose()
+
+
+def test_machines_that_start_a_study_together_get_one_run(storage):
+    mine = opened(storage)
+    params = SweepParams(storage=storage, study_name="mine", model="vit")
+    made = []
+
+    def start(number):
+        with study.parent_run(params) as known:
+            if not known.id:
+                time.sleep(0.2)  # as long as a run takes to create
+                made.append(number)
+                known.id = f"{number:032x}"
+        return known.id
+
+    with pytest.raises(KeyboardInterrupt), study.parent_run(params) as known:
+        known.id = "f" * 32
+        raise KeyboardInterrupt  # this machine ends before its run is there: another one creates it
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(start, range(1, 5)))
+    assert len(made) == 1
+    assert found == {f"{made[0]:032x}"}
+    assert mine.user_attrs["mlflow.run_id"] in found
+    close(mine)
+
+
+def test_a_study_of_a_hundred_trials_takes_no_more_queries_per_trial_than_a_new_one(tmp_path):
+    workplace = Workplace(tmp_path)
+    queries = Counter()
+
+    def count(connection, cursor, statement, *_):
+        queries[str(connection.engine.url.database).rpartition("/")[2]] += 1
+
+    space = {"max_lr": {"low": 0.01, "high": 0.1, "log": True}}
+    asked = {**QUICK, "limit_train": 100, "epochs": 1, "width": 4, "study_name": "many", "space": json.dumps(space)}
+    per_start = []
+    for earlier in (0, 100):
+        if earlier:
+            mine = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path}/optuna.db")
+            mine.add_trials(earlier * mine.trials[:1])
+            close(mine)
+        queries.clear()
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            assert workplace.run("sweep", **asked, num_trials=earlier + len(per_start) * 2 + 2) == 0
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+        per_start.append(queries["optuna.db"])
+    log.info("queries for two trials: %s", per_start)
+    assert per_start[0] <= 350  # of which about 100 per trial; the rest is for the start and the report
+    assert per_start[1] <= 1.1 * per_start[0]
+
+
+def machines(place, number, **params):
+    """Starts the same sweep at the same moment as on several machines, and waits until all have ended."""
+    started = []
+    for each in range(number):
+        # The locks between the processes of one machine are in this folder.
+        place.environment["XDG_STATE_HOME"] = str(place.folder / f"machine{each}")
+        started.append(place.start("sweep", **params))
+    errors = [process.communicate(timeout=3000)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * number, errors[-1][-3000:]
+
+
+@pytest.mark.slow
+def test_two_machines_that_start_together_share_a_study(tmp_path, postgres):
+    place = Workplace(tmp_path)
+    machines(place, 2, **GRID, storage=postgres)
+    ended = finished(place, "grid", storage=postgres)
+    assert sum(ended.values()) == len(ended) == 6
+    hosts = {trial.user_attrs["process"]["process.pid"] for trial in trials_of(place, "grid", storage=postgres)}
+    assert len(hosts) == 2
+    (parent,) = place.runs("sweep")
+    assert parent.info.status == "FINISHED"
+    assert sum(run.data.tags["optuna.state"] == "COMPLETE" for run in place.runs("trial")) == 4
