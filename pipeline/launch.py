@@ -109,10 +109,17 @@ def _choose(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     from pipeline.training import photo_defaults
 
     given = {"data_dir": DataParams.model_fields["data_dir"].default, **flags}
-    chosen, lines = photo_defaults.choose(given, is_probe=step == "probe")
+    chosen, lines = photo_defaults.choose(given, is_probe=step == "probe" or _probes_parts(step, flags))
     for line in lines:
         say(line)
     return chosen
+
+
+def _probes_parts(step: str, flags: Mapping[str, Any]) -> bool:
+    """Whether a learning curve of photos takes probes: by default, if the network has pretrained weights."""
+    learner = flags.get("learner", "auto")
+    is_pretrained = flags.get("weights", "none" if "model" in flags else "default") != "none"
+    return step == "learning_curve" and (learner == "probe" or (learner == "auto" and is_pretrained))
 
 
 class _Handler(logging.Handler):

@@ -13,6 +13,7 @@ GUIDES = {
     "predict": ("predicting and serving", "predicting.md"),
     "report": ("the MLflow UI", "mlflow_ui.md#the-report"),
     "compare": ("comparing", "comparing.md"),
+    "learning_curve": ("how many more images?", "learning_curve.md"),
     "export": ("predicting and serving", "predicting.md#export"),
     "models": ("pretrained networks", "fine_tuning.md#which-networks-there-are"),
     "demo": ("predicting and serving", "predicting.md#try-it-on-a-page"),
@@ -33,6 +34,7 @@ MODULES = {
     "predict": ("steps/predict.py", "steps/contact_sheet.py"),
     "report": ("steps/report.py",),
     "compare": ("steps/compare.py", "steps/disagreements.py"),
+    "learning_curve": ("steps/learning_curve.py", "steps/plan.py"),
     "export": ("steps/export.py",),
 }
 
@@ -131,6 +133,13 @@ FILES = {
         "label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)",
         "mcnemar_*.csv": "McNemar's exact test of each pair of networks",
         "disagreements_*.png": "images that only one of the two has right, with both maps",
+    },
+    "learning_curve": {
+        "finished_steps.json": "the result of each finished training, from which `resume` continues",
+        "trainings.csv": "each training: number of images, seed, accuracy on test, run",
+        "learning_curve.csv": "mean accuracy for each number of images, with 95 % interval",
+        "forecast.csv": "the power law, up to four times the images, with 95 % interval",
+        "learning_curve.png": "both as a chart",
     },
     "export": {},
 }
@@ -237,6 +246,15 @@ METRICS = {
         "compare/*/*": "difference to the first arm, its intervals over images, groups and seeds, p values, and the "
         "smallest detectable difference",
     },
+    "learning_curve": {
+        "learning_curve/images, learning_curve/images_per_class": "all train images, also divided by the classes",
+        "learning_curve/accuracy*": "mean accuracy on test with all train images, and its 95 % interval",
+        "learning_curve/gain_of_double*": "what twice the images would add to the accuracy, with 95 % interval",
+        "learning_curve/gain_of_fourfold*": "the same for four times the images",
+        "learning_curve/check_predicted*": "accuracy with all images, predicted without them, with 95 % interval",
+        "learning_curve/check_difference*": "measured minus predicted, with 95 % interval",
+        "learning_curve/check_holds": "1 if that interval contains 0, else 0",
+    },
     "export": {
         "export/largest_difference": "between the file's probabilities and the model's",
         "export/bytes": "size of the file",
@@ -263,6 +281,7 @@ TAGS = {
         "device, precision, machine, git.commit": "where and with what code the run was made",
         **_START,
     },
+    "learning_curve": {"learner": "what was trained on each part: probe or train"},
     "evaluate": {
         "train.run_id": "the training that was evaluated",
         "test.digest": "fingerprint of the test images: only equal ones are compared",

@@ -31,6 +31,7 @@ def load(
     valid_fraction: float,
     limit_train: int,
     limit_test: int,
+    limit_seed: int = 0,
     labels: str = "",
     valid_as_test: bool = False,
     folds: int = 0,
@@ -44,7 +45,7 @@ def load(
 
     dataset: one of DATASETS. "folder" reads `data_dir` itself. The other sets are stored in `data_dir`.
     valid_fraction: share of train that becomes the validation split, in [0, 1).
-    limit_train, limit_test: number of images, 0 for all.
+    limit_train, limit_test: number of images, 0 for all. limit_seed: chooses the train images.
     labels: a CSV file that lists the images of the folder.
     valid_as_test: uses the validation part of a folder as the test split. The folder must have no test part.
     folds: number of parts of the train and validation images, or 0. fold: the part that is the test split, from 1.
@@ -92,6 +93,7 @@ def load(
         valid_fraction=valid_fraction,
         limit_train=limit_train,
         limit_test=limit_test,
+        limit_seed=limit_seed,
         folds=folds,
         fold=fold,
         margin=margin,

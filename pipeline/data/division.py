@@ -9,13 +9,18 @@ import numpy as np
 SPLIT_SEED = 0
 
 
-def limit(rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, setting: str) -> np.ndarray:
-    """`count` of `rows`, from every class and in proportion; all rows if `count` is 0 or larger than their number."""
+def limit(
+    rows: np.ndarray, labels: np.ndarray, count: int, num_classes: int, setting: str, seed: int = SPLIT_SEED
+) -> np.ndarray:
+    """`count` of `rows`, from every class and in proportion; all rows if `count` is 0 or larger than their number.
+
+    `seed` decides which ones.
+    """
     if not count or count >= len(rows):
         return rows
     if count < num_classes:
         raise ValueError(f"{setting}={count} is less than the {num_classes} classes: use 0 for all, or more")
-    return np.sort(_stratified(rows, labels)[:count])
+    return np.sort(_stratified(rows, labels, seed)[:count])
 
 
 def hold_out(
@@ -55,10 +60,10 @@ def divide_into(
     return found
 
 
-def _stratified(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _stratified(rows: np.ndarray, labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
     """`rows` in an order in which every prefix has the classes in proportion. It starts with one row of each class."""
     # Raw draws and a stable sort give the same order in every version of numpy. A generator's shuffle does not.
-    shuffled = rows[np.argsort(np.random.PCG64(SPLIT_SEED).random_raw(len(rows)), kind="stable")]
+    shuffled = rows[np.argsort(np.random.PCG64(seed).random_raw(len(rows)), kind="stable")]
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, first, which, counts = np.unique(labels[by_class], return_index=True, return_inverse=True, return_counts=True)
     rank = np.arange(len(rows)) - first[which]  # 0, 1, 2, ... within the class

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
-from pipeline.data.division import divide_into, hold_out, limit
+from pipeline.data.division import SPLIT_SEED, divide_into, hold_out, limit
 from pipeline.data.rows import prefetch
 
 TEST_FRACTION = 0.2  # of train, if a set has no test part
@@ -119,6 +119,7 @@ def divide(
     valid_fraction: float,
     limit_train: int,
     limit_test: int,
+    limit_seed: int = SPLIT_SEED,
     folds: int = 0,
     fold: int = 0,
     margin: int = 0,
@@ -126,10 +127,10 @@ def divide(
     """The splits of `decoded`: stratified and disjoint, with ascending rows. A group stays in one split.
 
     If there is no test part, 20 % of train become the test split. Then train and test are cut down to `limit_train` and
-    `limit_test` images (0 for all). If there is no validation part, `valid_fraction` of train, in [0, 1), becomes the
-    validation split (0 for none). With `folds`, the train and validation parts, cut down to `limit_train` images, are
-    divided into folds, and number `fold`, from 1, is the test split. Each split gets the `margin`. Raises ValueError if
-    a class is left without a train image.
+    `limit_test` images (0 for all); `limit_seed` chooses the train images. If there is no validation part,
+    `valid_fraction` of train, in [0, 1), becomes the validation split (0 for none). With `folds`, the train and
+    validation parts, cut down to `limit_train` images, are divided into folds, and number `fold`, from 1, is the test
+    split. Each split gets the `margin`. Raises ValueError if a class is left without a train image.
     """
     labels = decoded.labels
     if folds:
@@ -137,7 +138,7 @@ def divide(
     train, valid, test = (np.flatnonzero(decoded.parts == part) for part in (TRAIN, VALID, TEST))
     if not folds and not len(test):
         train, test = hold_out(train, labels, TEST_FRACTION, "the test split", decoded.groups)
-    train = limit(train, labels, limit_train, len(decoded.classes), "limit_train")
+    train = limit(train, labels, limit_train, len(decoded.classes), "limit_train", limit_seed)
     if folds:
         test = divide_into(folds, train, labels, decoded.groups)[fold - 1]
         train = np.setdiff1d(train, test)

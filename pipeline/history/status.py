@@ -126,5 +126,6 @@ HOW: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
     "trial": ("epoch", _epochs),
     "sweep": ("trial", _trials),
     "seeds": ("step", _tagged),
+    "learning_curve": ("step", _tagged),
     "main": ("step", _tagged),
 }

@@ -24,7 +24,15 @@ from pipeline.params.recipe import (
     Resize,
 )
 from pipeline.params.terminal import ModelsParams, StatusParams, SyncParams, TerminalParams
-from pipeline.params.training import LadderParams, LrRangeParams, ProbeParams, SweepParams, TrainParams, TrainStepParams
+from pipeline.params.training import (
+    LadderParams,
+    LearningCurveParams,
+    LrRangeParams,
+    ProbeParams,
+    SweepParams,
+    TrainParams,
+    TrainStepParams,
+)
 
 __all__ = [
     "COMMANDS",
@@ -46,6 +54,7 @@ __all__ = [
     "ExplainParams",
     "ExportParams",
     "LadderParams",
+    "LearningCurveParams",
     "LrRangeParams",
     "MainParams",
     "MapMethod",
@@ -82,6 +91,7 @@ STEPS: dict[str, type[Params]] = {
     "predict": PredictParams,
     "report": ReportParams,
     "compare": CompareParams,
+    "learning_curve": LearningCurveParams,
     "export": ExportParams,
 }
 # Commands that are neither a step of an experiment nor an entry point of the MLflow Project.

@@ -60,6 +60,7 @@ class DataParams(Params):
     fold: int = Field(0, ge=0, description="the fold that is the test split, 1 to folds; for main, 0 means all of them")
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
+    limit_seed: int = Field(0, ge=0, lt=2**31, description="seed of the choice of the images that limit_train leaves")
 
     @property
     def margin(self) -> int:
@@ -241,6 +242,6 @@ class RecipeParams(
 
     def identity(self) -> dict[str, Any]:
         """The parameters that a good rate depends on; seed, device and the paths of the data do not count."""
-        of_images = ("data_dir", "labels", "valid_as_test", "limit_test", "folds", "fold")
+        of_images = ("data_dir", "labels", "valid_as_test", "limit_test", "limit_seed", "folds", "fold")
         apart = {*Params.model_fields, "seed", "device", *of_images}
         return self.model_dump(mode="json", include=RecipeParams.model_fields.keys() - apart)

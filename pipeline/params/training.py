@@ -115,8 +115,8 @@ class TrainParams(RecipeParams, StudyParams, RejectionParams):
         return self
 
 
-class SeriesParams(Params):
-    """How often a training or an experiment runs, and which interrupted run it continues."""
+class ResumeParams(Params):
+    """Which interrupted run a step continues."""
 
     resume: Annotated[
         str, BeforeValidator(trimmed), Like(f"(latest|auto|{ID_START})?", f"latest, auto, or {OF_A_RUN}")
@@ -124,6 +124,11 @@ class SeriesParams(Params):
         "",
         description="continue an interrupted run: its id; latest; auto: one with the same parameters, else a new run",
     )
+
+
+class SeriesParams(ResumeParams):
+    """How often a training or an experiment runs."""
+
     num_seeds: int = Field(1, ge=1, le=100, description="number of trainings (seed, seed + 1, ...) in one parent run")
 
 
@@ -177,6 +182,22 @@ class LrRangeParams(TrainParams, LadderParams):
 
 class ProbeParams(RecipeParams, RejectionParams):
     """Fits a linear probe, logistic regression on the features of a pretrained network, in seconds."""
+
+
+class LearningCurveParams(TrainParams, LadderParams, ResumeParams):
+    """Trains on growing parts of the images, and says how much more images would bring."""
+
+    learner: Literal["auto", "probe", "train"] = Field(
+        "auto", description="what is trained on each part; auto: a probe if there are starting weights, else a training"
+    )
+    num_sizes: Annotated[int, Field(ge=4, le=12)] | Literal["auto"] = Field(
+        "auto",
+        description="parts to train on: all train images, a half, a quarter and so on; auto: up to 5, of 10 images a "
+        "class or more",
+    )
+    num_seeds: int = Field(
+        3, ge=2, le=20, description="trainings on each part, each with another seed and another choice of the images"
+    )
 
 
 class SweepParams(TrainParams):

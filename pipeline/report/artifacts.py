@@ -30,6 +30,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "risk_coverage.csv": (),
         "thumbnails.csv": ("name", "true", "predicted"),
     },
+    "learning_curve": {"learning_curve.csv": (), "forecast.csv": ()},
     "explain": {
         "explain/images.csv": ("image", "kind", "true", "predicted"),
         "explain/maps.csv": ("image", "kind", "map", "blank"),
@@ -56,6 +57,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "slices.csv": ("column", "value", "images", "accuracy", "low", "high", "below"),
     "risk_coverage.csv": ("threshold", "coverage", "error", "error_low", "error_high"),
     "thumbnails.csv": ("name", "true", "predicted", "confidence", "left", "top", "side"),
+    "learning_curve.csv": ("images", "images_per_class", "trainings", "accuracy", "low", "high"),
+    "forecast.csv": ("images", "accuracy", "low", "high"),
     "explain/images.csv": ("image", "kind", "true", "predicted", "confidence", "left", "top", "side"),
     "explain/maps.csv": ("image", "kind", "map", "blank"),
     "explain/faithfulness.csv": ("source", "order", "fraction", "confidence"),

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import progress
-from pipeline.params import STEPS, LadderParams, MainParams, Params, TrainStepParams
+from pipeline.params import STEPS, LadderParams, LearningCurveParams, MainParams, Params, TrainStepParams
 from pipeline.progress import Part, say
 from pipeline.progress.table import table
 from pipeline.resume import candidates
@@ -35,10 +36,13 @@ class Planned(NamedTuple):
     step: str
     seed: int
     fold: int = 0  # 0: the images are not divided into folds
+    changes: Mapping[str, int] = MappingProxyType({})  # other parameters, of a training on some of the images
 
     @property
     def turn(self) -> str:
         """The seed or the fold that the step runs with, such as `seed 1`."""
+        if self.changes:
+            return f"{self.changes['limit_train']:,} images, seed {self.seed}"
         return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
 
 
@@ -70,7 +74,11 @@ def finished(run_id: str) -> list[Result]:
 
 
 def follow(
-    run: Run, plan: Sequence[Planned], params: MainParams | TrainStepParams, how: Steps, done: Sequence[Result]
+    run: Run,
+    plan: Sequence[Planned],
+    params: MainParams | TrainStepParams | LearningCurveParams,
+    how: Steps,
+    done: Sequence[Result],
 ) -> list[Result]:
     """Runs the steps of `plan` after those `done`, below `run`, each with the results before it. Returns all results.
 
@@ -81,10 +89,14 @@ def follow(
     results: list[Result] = []
     handed: dict[str, Any] = {}
     epochs = {"train": params.epochs}
-    parts = [Part(title, each.step, epochs.get(each.step, 0)) for title, each in zip(titles, plan, strict=True)]
+    parts = [
+        Part(title, each.step, each.changes.get("epochs", epochs.get(each.step, 0)))
+        for title, each in zip(titles, plan, strict=True)
+    ]
     with progress.steps(parts) as bar:
-        for position, (step, seed, fold) in enumerate(plan):
-            if position and fold != plan[position - 1].fold:
+        for position, each in enumerate(plan):
+            step = each.step
+            if each.changes or (position and each.fold != plan[position - 1].fold):
                 handed = {}  # an earlier fold has learned from the images of this one
             run.progress(position, len(plan))
             if position < len(done):
@@ -94,7 +106,14 @@ def follow(
             else:
                 say(f"== {titles[position]}")
                 going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-                own = {**handed, "seed": seed, "fold": fold, "resume": going_on, "num_seeds": 1}
+                own = {
+                    **handed,
+                    "seed": each.seed,
+                    "fold": each.fold,
+                    "resume": going_on,
+                    "num_seeds": 1,
+                    **each.changes,
+                }
                 found = {name: handed[name] for name in ALSO.get(step, ()) if name in handed}
                 if step in CLIMBING:
                     found["ladder"] = params.to(LadderParams)

@@ -28,10 +28,7 @@ EPOCH = 1  # the epoch of its numbers: one pass over the images
 
 def run(params: ProbeParams, parent: Run | None = None) -> Result:
     """Fits a head to the features of the pretrained network that `params` declare."""
-    if params.weights == "none":
-        raise ValueError(
-            "weights=none: a probe needs pretrained weights; give weights=default, or model=timm/<name> with it"
-        )
+    check_weights(params.weights)
     recipe = initial_weights.prepare(params)
     logged = params.to(TrainParams).model_dump()
     with tracked("probe", f"{params.dataset} {params.model} probe", logged, {}, parent) as step:
@@ -42,6 +39,14 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
         probe.put(model, head)
         step.run.metrics(numbers, step=EPOCH)
         return _conclude(step, recipe, model, head, numbers, calibrated)
+
+
+def check_weights(weights: str) -> None:
+    """Raises ValueError if there are no pretrained weights whose head a probe could be."""
+    if weights == "none":
+        raise ValueError(
+            "weights=none: a probe needs pretrained weights; give weights=default, or model=timm/<name> with it"
+        )
 
 
 def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, dict[str, float], Calibration | None]:

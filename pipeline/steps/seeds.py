@@ -22,7 +22,7 @@ def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
     tags = {"dataset": params.dataset, "model": params.model}
     with tracked("seeds", title, own, tags, reopen=params.resume) as step:
         results = plan.follow(step.run, planned, params, {"train": train}, done)
-        series = [(seed, result.metrics) for (_, seed, _), result in zip(planned, results, strict=True)]
+        series = [(each.seed, result.metrics) for each, result in zip(planned, results, strict=True)]
         summary = report(step.run, series)
         return step.conclude(summary, before=f"\n{plan.table_of(planned, results)}\n\n")
 

@@ -21,6 +21,7 @@ TITLES = {
     "sweep": "Sweep",
     "train": "Training",
     "seeds": "Seeds",
+    "learning_curve": "Learning curve",
     "evaluate": "Evaluation",
     "explain": "Explanation",
     "predict": "Prediction",

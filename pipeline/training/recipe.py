@@ -229,20 +229,14 @@ def load(params: RecipeParams, pretrained: Pretrained | None = None) -> Recipe:
 
 def load_splits(params: DataParams, data_dir: str = "", interpolation: str = INTERPOLATION) -> data.Splits:
     """The splits that `params` declare, scaled by `interpolation`. `data_dir`, if given, replaces `params.data_dir`."""
+    of_parts = ("valid_fraction", "limit_train", "limit_test", "limit_seed", "folds", "fold")
+    of_images = ("labels", "image_size", "resize", "margin")
     return data.load(
         params.dataset,
         data_dir=data_dir or params.data_dir,
-        image_size=params.image_size,
-        valid_fraction=params.valid_fraction,
-        limit_train=params.limit_train,
-        limit_test=params.limit_test,
-        labels=params.labels,
         valid_as_test=params.valid_as_test == "on",
-        folds=params.folds,
-        fold=params.fold,
-        resize=params.resize,
         interpolation=interpolation,
-        margin=params.margin,
+        **{name: getattr(params, name) for name in (*of_parts, *of_images)},
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.results.plots.evaluation import (
 )
 from pipeline.results.plots.forest import slices
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
+from pipeline.results.plots.learning_curve import learning_curve
 from pipeline.results.plots.range_test import lr_range, short_cycles
 from pipeline.results.plots.rejection import risk_coverage
 
@@ -27,6 +28,7 @@ __all__ = [
     "faithfulness",
     "gallery",
     "heat",
+    "learning_curve",
     "lr_range",
     "patch_size_by_rate",
     "precision_recall",
