@@ -39,7 +39,7 @@ def simulated(law: tuple[float, float, float], draw: np.random.Generator) -> lis
 
 
 def row(law: tuple[float, float, float], simulations: int) -> str:
-    """How often the intervals hold, and how wide that of the gain is, as a row of the table."""
+    """A row of the table: how often the intervals hold the truth, and the mean width of the gain's interval."""
     draw, total = np.random.default_rng(0), IMAGES[-1]
     true = error(law, total) - error(law, 2 * total)
     held, checked, widths = [], [], []

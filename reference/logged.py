@@ -14,6 +14,7 @@ GUIDES = {
     "report": ("the MLflow UI", "mlflow_ui.md#the-report"),
     "compare": ("comparing", "comparing.md"),
     "learning_curve": ("how many more images?", "learning_curve.md"),
+    "robustness": ("robustness", "robustness.md"),
     "export": ("predicting and serving", "predicting.md#export"),
     "models": ("pretrained networks", "fine_tuning.md#which-networks-there-are"),
     "demo": ("predicting and serving", "predicting.md#try-it-on-a-page"),
@@ -35,6 +36,7 @@ MODULES = {
     "report": ("steps/report.py",),
     "compare": ("steps/compare.py", "steps/disagreements.py"),
     "learning_curve": ("steps/learning_curve.py", "steps/plan.py"),
+    "robustness": ("steps/robustness.py",),
     "export": ("steps/export.py",),
 }
 
@@ -140,6 +142,12 @@ FILES = {
         "learning_curve.csv": "mean accuracy for each number of images, with 95 % interval",
         "forecast.csv": "the power law, up to four times the images, with 95 % interval",
         "learning_curve.png": "both as a chart",
+    },
+    "robustness": {
+        "robustness.csv": "accuracy with 95 % interval for each corruption and severity; the reference's beside it",
+        "robustness.png": "the same as charts",
+        "corruptions.csv": "mean accuracy of each corruption, with 95 % interval; its error against the reference's",
+        "corruptions.png": "one test image, spoiled in every way",
     },
     "export": {},
 }
@@ -255,6 +263,14 @@ METRICS = {
         "learning_curve/check_difference*": "measured minus predicted, with 95 % interval",
         "learning_curve/check_holds": "1 if that interval contains 0, else 0",
     },
+    "robustness": {
+        "robustness/clean_accuracy*": "accuracy on the same images unspoiled, and its 95 % interval",
+        "robustness/accuracy, robustness/accuracy_*": "mean over all corruptions and severities, with 95 % interval",
+        "robustness/lost*": "clean accuracy minus that mean, with 95 % interval",
+        "robustness/*_accuracy*": "mean over the severities of each corruption, with 95 % interval",
+        "robustness/mean_corruption_error*": "against the reference, which has 1; with 95 % interval",
+        "robustness/images": "test images used",
+    },
     "export": {
         "export/largest_difference": "between the file's probabilities and the model's",
         "export/bytes": "size of the file",
@@ -282,6 +298,10 @@ TAGS = {
         **_START,
     },
     "learning_curve": {"learner": "what was trained on each part: probe or train"},
+    "robustness": {
+        "train.run_id": "the training that was measured",
+        "reference.run_id": "the reference (only with `reference`)",
+    },
     "evaluate": {
         "train.run_id": "the training that was evaluated",
         "test.digest": "fingerprint of the test images: only equal ones are compared",

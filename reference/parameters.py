@@ -38,6 +38,7 @@ TITLES = {
     "PredictParams": "Prediction",
     "DemoParams": "Demo",
     "CompareParams": "Comparison",
+    "RobustnessParams": "Robustness",
     "ReportParams": "Report",
     "MainParams": "Whole experiment",
     "StatusParams": "Status",

@@ -71,6 +71,8 @@ def in_full(params: Kind) -> Kind:
     found: dict[str, Any] = {}
     if (asked := getattr(params, "run_id", "latest")) != "latest":
         found["run_id"] = full_id(asked, "run_id")
+    if asked := getattr(params, "reference", ""):
+        found["reference"] = full_id(asked, "reference")
     if asked := getattr(params, "runs", ()):
         found["runs"] = tuple(full_id(each, "runs") for each in asked)
     if (asked := getattr(params, "weights", "none")).startswith(RUN):

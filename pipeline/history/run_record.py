@@ -21,9 +21,10 @@ NAMED: dict[str, dict[str, dict[str, str]]] = {
     "train": {"lr_range.run_id": {"lr_range": "lr_range"}},
     "explain": {"train.run_id": {"train": "train", "probe": "probe"}},
 }
+NAMED["robustness"] = NAMED["explain"]
 NAMED["evaluate_beside"] = NAMED["explain"]
 NAMED["evaluate"] = {**NAMED["explain"], "beside.run_id": {"evaluate": "evaluate_beside"}}
-NAMING = {"train": ("evaluate", "explain"), "probe": ("evaluate", "explain")}
+NAMING = dict.fromkeys(("train", "probe"), ("evaluate", "explain", "robustness"))
 KINDS = (*artifacts.TABLES, "evaluate_beside")
 
 

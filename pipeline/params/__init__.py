@@ -12,6 +12,7 @@ from pipeline.params.inspection import (
     NetworkParams,
     PredictParams,
     ReportParams,
+    RobustnessParams,
     TrainedModelParams,
 )
 from pipeline.params.main import MainParams
@@ -68,6 +69,7 @@ __all__ = [
     "RecipeParams",
     "ReportParams",
     "Resize",
+    "RobustnessParams",
     "StatusParams",
     "SweepParams",
     "SyncParams",
@@ -92,6 +94,7 @@ STEPS: dict[str, type[Params]] = {
     "report": ReportParams,
     "compare": CompareParams,
     "learning_curve": LearningCurveParams,
+    "robustness": RobustnessParams,
     "export": ExportParams,
 }
 # Commands that are neither a step of an experiment nor an entry point of the MLflow Project.

@@ -87,6 +87,15 @@ class ExplainParams(TrainedModelParams, ExplanationParams, SeedParams):
     """Shows where a trained model looks, for errors and for correct predictions."""
 
 
+class RobustnessParams(TrainedModelParams, SeedParams):
+    """Measures a trained model on test images that are spoiled: noise, blur, JPEG, light, rotation, occlusion."""
+
+    reference: Annotated[str, BeforeValidator(trimmed), Like(f"({ID_START})?", OF_A_RUN)] = Field(
+        "", description="a training whose errors count as 100 % of the mean corruption error; empty: none"
+    )
+    limit_test: int = Field(1000, ge=0, description="number of test images to use, evenly spread (0: all)")
+
+
 class ExportParams(TrainedModelParams, FileFormatParams):
     """Writes a trained model to one file for other programs, and checks the file on the CPU."""
 

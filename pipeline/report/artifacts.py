@@ -31,6 +31,7 @@ TABLES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "thumbnails.csv": ("name", "true", "predicted"),
     },
     "learning_curve": {"learning_curve.csv": (), "forecast.csv": ()},
+    "robustness": {"robustness.csv": ("corruption",), "corruptions.csv": ("corruption",)},
     "explain": {
         "explain/images.csv": ("image", "kind", "true", "predicted"),
         "explain/maps.csv": ("image", "kind", "map", "blank"),
@@ -57,6 +58,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "slices.csv": ("column", "value", "images", "accuracy", "low", "high", "below"),
     "risk_coverage.csv": ("threshold", "coverage", "error", "error_low", "error_high"),
     "thumbnails.csv": ("name", "true", "predicted", "confidence", "left", "top", "side"),
+    "robustness.csv": ("corruption", "severity", "accuracy", "low", "high"),
+    "corruptions.csv": ("corruption", "accuracy", "low", "high"),
     "learning_curve.csv": ("images", "images_per_class", "trainings", "accuracy", "low", "high"),
     "forecast.csv": ("images", "accuracy", "low", "high"),
     "explain/images.csv": ("image", "kind", "true", "predicted", "confidence", "left", "top", "side"),

@@ -12,7 +12,16 @@ from pipeline.report.record import Record, StepRecord
 
 HERE = Path(__file__).parent
 VENDORED = ("d3.min.js", "plot.umd.min.js")
-SCRIPTS = ("charts.js", "training.js", "watched.js", "results.js", "tables.js", "sweep.js", "learning_curve.js")
+SCRIPTS = (
+    "charts.js",
+    "training.js",
+    "watched.js",
+    "results.js",
+    "tables.js",
+    "sweep.js",
+    "learning_curve.js",
+    "robustness.js",
+)
 
 
 def build(record: Record) -> str:

@@ -76,6 +76,22 @@ def mean(values: np.ndarray, groups: np.ndarray, confidence: float = 0.95) -> Di
     return Difference(value, value - half, value + half)
 
 
+def resampled_means(
+    values: np.ndarray, groups: np.ndarray | None, draw: np.random.Generator, resamples: int
+) -> np.ndarray:
+    """The means of the columns of `values` (N, K) over images drawn anew, `resamples` times: (resamples, K).
+
+    With `groups` (N,) int64, whole groups are drawn.
+    """
+    units = np.arange(len(values)) if groups is None else np.unique_inverse(groups).inverse_indices
+    sizes = np.bincount(units)
+    sums = np.stack([np.bincount(units, column) for column in values.T.astype(np.float64)], axis=1)
+    shares = np.full(len(sizes), 1 / len(sizes))
+    # One after the other, because the counts of all resamples together may not fit into memory.
+    counts = (draw.multinomial(len(sizes), shares) for _ in range(resamples))
+    return np.stack([each @ sums / (each @ sizes) for each in counts])
+
+
 def sign_flips(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:
     """The two-sided p-value for two equally good networks, from `differences` (N,) of each image and its group.
 

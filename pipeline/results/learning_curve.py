@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.results import dependence
+
 # From nearly logarithmic to nearly at its limit. For each exponent, the best limit and scale have a closed form.
 EXPONENTS = np.linspace(0.02, 2, 100)
 RESAMPLES = 2000
@@ -88,10 +90,6 @@ def measure(sizes: Sequence[Size], groups: np.ndarray | None = None, seed: int =
     """
     draw = np.random.default_rng(seed)
     num_test = sizes[0].wrong.shape[1]
-    units = np.arange(num_test) if groups is None else np.unique_inverse(groups).inverse_indices
-    num_units = int(units.max()) + 1
-    weights = draw.multinomial(num_units, np.full(num_units, 1 / num_units), RESAMPLES).astype(np.float64)
-    drawn_images = weights @ np.bincount(units, minlength=num_units)
     means = np.array([size.wrong.mean() for size in sizes])
     spreads = _deviations(means, num_test)
     pool = np.concatenate(
@@ -100,12 +98,11 @@ def measure(sizes: Sequence[Size], groups: np.ndarray | None = None, seed: int =
             for size, mean, spread in zip(sizes[:-1], means, spreads, strict=False)
         ]
     )
-    columns = []
-    for size, spread in zip(sizes, spreads, strict=True):
-        of_units = np.bincount(units, size.wrong.mean(axis=0), num_units)
-        deviations = draw.choice(pool, (RESAMPLES, size.selections)).mean(axis=1) * spread
-        columns.append(np.clip(weights @ of_units / drawn_images + deviations, 0, 1))
-    errors = np.concatenate([means[None], np.stack(columns, axis=1)])
+    shares = np.stack([size.wrong.mean(axis=0) for size in sizes], axis=1)
+    resampled = dependence.resampled_means(shares, groups, draw, RESAMPLES)
+    for place, (size, spread) in enumerate(zip(sizes, spreads, strict=True)):
+        resampled[:, place] += draw.choice(pool, (RESAMPLES, size.selections)).mean(axis=1) * spread
+    errors = np.concatenate([means[None], np.clip(resampled, 0, 1)])
     return Curve(np.array([size.images for size in sizes]), errors, num_test)
 
 

@@ -56,7 +56,7 @@ def _sizes(recipe: Recipe, params: LearningCurveParams, learner: str) -> list[in
     least, why = PER_CLASS * num_classes, f"{PER_CLASS} for each of {num_classes} classes"
     if learner == "train" and (of_batch := math.ceil(params.batch_size / (1 - params.valid_fraction)) + 1) > least:
         least, why = of_batch, f"for one batch of {params.batch_size}, and validation"
-    most = max(0, total // least).bit_length()  # so many times can the images be halved, and all of them
+    most = max(0, total // least).bit_length()  # sizes: all images, and each half of the one before
     number = min(USUAL_SIZES, most) if params.num_sizes == "auto" else params.num_sizes
     if not LEAST_SIZES <= number <= most:
         raise ValueError(

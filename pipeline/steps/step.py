@@ -22,6 +22,7 @@ TITLES = {
     "train": "Training",
     "seeds": "Seeds",
     "learning_curve": "Learning curve",
+    "robustness": "Robustness",
     "evaluate": "Evaluation",
     "explain": "Explanation",
     "predict": "Prediction",

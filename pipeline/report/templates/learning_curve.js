@@ -17,9 +17,11 @@
       height: Math.min(options.width, 680) * 0.6,
       marginLeft: 50,
       marginRight: 30,
-      x: { type: "log", label: "train images", ticks: [...measured.map((d) => d.images), forecast[forecast.length - 1].images], tickFormat: (d) => d.toLocaleString("en") },
+      x: { type: "log" },
       y: { label: "test accuracy", tickFormat: "~%", grid: true, nice: true },
       marks: [
+        // Without texts of its own, a logarithmic axis leaves out some labels.
+        Plot.axisX([...measured, forecast[forecast.length - 1]], { x: "images", text: (d) => d.images.toLocaleString("en"), label: "train images" }),
         Plot.areaY(forecast, { x: "images", y1: "low", y2: "high", fill: blue, fillOpacity: 0.15 }),
         Plot.lineY(forecast, { x: "images", y: "accuracy", stroke: blue }),
         Plot.ruleX([today], { stroke: "currentColor", strokeDasharray: "5 4" }),

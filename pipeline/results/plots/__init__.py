@@ -16,12 +16,14 @@ from pipeline.results.plots.images import attention_matrices, explanations, gall
 from pipeline.results.plots.learning_curve import learning_curve
 from pipeline.results.plots.range_test import lr_range, short_cycles
 from pipeline.results.plots.rejection import risk_coverage
+from pipeline.results.plots.robustness import corruptions, robustness
 
 __all__ = [
     "attention_matrices",
     "calibrations",
     "class_counts",
     "confusion_matrix",
+    "corruptions",
     "curves",
     "curves_beside",
     "explanations",
@@ -35,6 +37,7 @@ __all__ = [
     "randomisation",
     "reliability",
     "risk_coverage",
+    "robustness",
     "short_cycles",
     "slices",
     "watched",

@@ -60,7 +60,7 @@ def gallery(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-        _show(axes, image)
+        show(axes, image)
         _head(axes, fit(caption, int(CELL_CHARACTERS * wide), lines=2), SMALL - 1)
     return figure
 
@@ -76,7 +76,7 @@ def explanations(
     scale = Normalize(0, 1)
     for row, image in enumerate(images):
         for axes, (_, maps) in zip(grid[row, 1:], panels, strict=True):
-            _show(axes, _dimmed(image))
+            show(axes, _dimmed(image))
             if maps[row].any():
                 axes.imshow(maps[row], cmap=HEAT, norm=scale, interpolation="nearest")
             else:
@@ -135,7 +135,7 @@ def _groups(
     places = [place for place in range(len(ratios)) if (place + 1) % len(between)]
     grid = every[:, places].reshape(rows * across, columns)[:count]
     for axes, image, caption in zip(grid[:, 0], images, captions, strict=True):
-        _show(axes, image)
+        show(axes, image)
         lines = [fit(line, CELL_CHARACTERS + 4) for line in caption.splitlines()]
         _head(axes, "\n".join(lines), SMALL - 1)
     for group in grid[:across]:
@@ -152,7 +152,7 @@ def _height(count: int, across: int) -> float:
     return 0.5 + (CELL + 0.4) * math.ceil(count / across)
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def show(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
 
 
