@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_LOGGING_LEVEL ?= WARNING
 PORT ?= 5000
 
-.PHONY: help run ui server test test-slow check docs bench screenshots gallery
+.PHONY: help run ui server test test-slow test-all check docs bench screenshots gallery
 
 help: ## list these
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: .venv/installed ## the tests, minutes
 
 test-slow: .venv/installed ## the tests that take longer
 	python -m pytest -m slow --log-cli-level=INFO
+
+test-all: .venv/installed ## the tests with Python 3.11, 3.12 and 3.13, from the lock file
+	nox
 
 check: .venv/installed docs ## lint, format, types and documentation
 	ruff check .
