@@ -170,6 +170,13 @@ def integer(value: Any) -> Any:
 Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]
 
 
+class FlipParams(Params):
+    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
+        "auto",
+        description="random mirroring; alternate: each image every other epoch; auto: off for digits, mnist and svhn",
+    )
+
+
 def _three(value: Any) -> Any:
     """A number for each of red, green and blue; `auto` stays. Raises ValueError for anything else."""
     try:

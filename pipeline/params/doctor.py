@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.base import DeviceParams, Params, SeedParams
-from pipeline.params.recipe import DataParams, FlipParams
+from pipeline.params.base import DeviceParams, FlipParams, Params, SeedParams
+from pipeline.params.recipe import DataParams
 
 
 class CheckupParams(Params):

@@ -1,6 +1,7 @@
 """Parameters that range test and training share: data, network, starting weights, device, optimizer."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -8,16 +9,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from pipeline.params.base import (
     NAMED_RUN,
     DeviceParams,
+    FlipParams,
     Params,
     PerChannel,
     SeedParams,
     Switch,
     absolute,
     integer,
-    on_or_off,
     trimmed,
 )
 from pipeline.params.networks import OWN, ModelParams
+from pipeline.text import shown
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 Resize = Literal["crop", "squash", "pad"]
@@ -61,6 +63,11 @@ class DataParams(Params):
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
     limit_seed: int = Field(0, ge=0, lt=2**31, description="seed of the choice of the images that limit_train leaves")
+
+    @property
+    def set_name(self) -> str:
+        """What people call the image set: the name of its folder, or of the named set."""
+        return (self.dataset == "folder" and shown(Path(self.data_dir).name)) or self.dataset
 
     @property
     def margin(self) -> int:
@@ -160,13 +167,6 @@ class NormalisationParams(Params):
         if std != "auto" and 0 in std:
             raise ValueError("must be above 0")
         return std
-
-
-class FlipParams(Params):
-    flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
-        "auto",
-        description="random mirroring; alternate: each image every other epoch; auto: off for digits, mnist and svhn",
-    )
 
 
 class RecipeParams(

@@ -89,7 +89,9 @@ def _source(record: Record) -> dict[str, Any]:
     names = {"commit": "git.commit", "dirty": "git.dirty", "data": "data.digest", "device": "device"}
     names |= {"machine": "machine", "precision": "precision", "dataset": "dataset", "model": "model"}
     names |= {"weights": "weights.source", "licence": "weights.licence"}
-    return {key: next((step.tags[tag] for step in every if step.tags.get(tag)), "") for key, tag in names.items()}
+    found = {key: next((step.tags[tag] for step in every if step.tags.get(tag)), "") for key, tag in names.items()}
+    folder = next((step.params["data_dir"] for step in every if step.params.get("data_dir")), "")
+    return {**found, "images": (found["dataset"] == "folder" and Path(str(folder)).name) or found["dataset"]}
 
 
 def _policy(scripts: list[str]) -> str:

@@ -27,6 +27,18 @@ UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slic
 }
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
+NUMBERS = {
+    "coverage": ("sure answers", "percent"),
+    "ece": ("calibration error (ECE)", "percent"),
+    "ece_uncalibrated": ("calibration error before calibration", "percent"),
+    "loss": ("loss (nats)", "plain"),
+    "macro_f1": ("macro F1", "plain"),
+    "risk_coverage_area": ("area under errors by coverage", "plain"),
+    "slices": ("slices", "count"),
+    "sure_error": ("wrong among sure answers", "percent"),
+    "unlike": ("unlike the training images", "percent"),
+    "worst_slice_accuracy": ("accuracy of the worst slice", "percent"),
+}
 RIVALS = {"probe": "probe", "train": "trained network"}
 RATES = ("valley", "steepest", "minimum_over_10")
 PARENT = "mlflow.parentRunId"  # tag: the parent run
@@ -143,6 +155,12 @@ def _sprite(path: str, content: bytes, places: pd.DataFrame | None) -> Sprite | 
 def rates(step: StepRecord) -> list[str]:
     """The rules of a range test that found a rate."""
     return [rule for rule in RATES if f"lr_range/{rule}" in step.metrics]
+
+
+def number_in_words(metric: str) -> tuple[str, str]:
+    """What a metric of an evaluation is called on the page, and how it is shown."""
+    name = metric.removeprefix("test/")
+    return NUMBERS.get(name, (name.replace("_", " "), "percent" if "accuracy" in name else "plain"))
 
 
 def of_seeds(record: Record) -> str:

@@ -42,7 +42,7 @@ def run(params: CompareParams) -> Result:
     _check(found)
     found, images = label_versions.shared(found)
     first, *others = compared = _arms(found)
-    title = f"{found[0].params.dataset}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
+    title = f"{found[0].params.set_name}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
     tags = {"dataset": found[0].params.dataset, "test.digest": found[0].test_digest}
     with tracked("compare", title, params.model_dump(), tags) as step:
         run = step.run

@@ -39,7 +39,7 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
     if features is not None and "image_size" not in params.model_fields_set:
         params = params.model_copy(update={"image_size": features.image_size})  # these images are decoded already
     splits = load_splits(params)
-    name = f"{params.dataset} doctor"
+    name = f"{params.set_name} doctor"
     with tracked("doctor", name, params.model_dump(), {"dataset": params.dataset}, parent) as step:
         run = step.run
         run.dataset(splits.name, splits.digest, params.data_dir, "doctor")

@@ -34,7 +34,7 @@ def test(recipe: Recipe, ladder: LadderParams, parent: Run | None = None) -> Res
     fingerprint = recipe.fingerprint(ladder)
     tags = {"dataset": params.dataset, "model": params.model, "recipe": recipe.fingerprint()}
     tags |= weights.tags(recipe.pretrained)
-    with tracked("lr_range", f"{params.dataset} {params.model} range test", params.model_dump(), tags, parent) as step:
+    with tracked("lr_range", f"{params.set_name} {params.model} range test", params.model_dump(), tags, parent) as step:
         step.run.tags({"range_test": fingerprint})
         step.run.json("recipe.json", recipe.identity(ladder))
         if params.lr_rule == "cycles":

@@ -35,7 +35,8 @@ ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "
 
 def run(params: MainParams) -> Result:
     """Runs the steps in order, or continues the experiment that `resume` names at the step that was interrupted."""
-    title = Path(params.experiment).stem if params.experiment != "none" else f"{params.dataset} {params.model}"
+    named = Path(params.experiment).stem
+    title = named if named not in ("none", "folder") else f"{params.set_name} {params.model}"
     planned = plan.repeated(params, params.steps)
     done = plan.finished(params.resume)
     with lifecycle.start("main", title, reopen=params.resume) as run:

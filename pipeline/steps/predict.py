@@ -56,7 +56,7 @@ def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
 
 
 def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result:
-    name = f"{network.params.dataset} {network.params.model} prediction"
+    name = f"{network.params.set_name} {network.params.model} prediction"
     with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
         run = step.run
         known = _calibration(network)

@@ -31,7 +31,7 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
     check_weights(params.weights)
     recipe = initial_weights.prepare(params)
     logged = params.to(TrainParams).model_dump()
-    with tracked("probe", f"{params.dataset} {params.model} probe", logged, {}, parent) as step:
+    with tracked("probe", f"{params.set_name} {params.model} probe", logged, {}, parent) as step:
         outputs.describe_input(step.run, recipe)
         model = recipe.model(params.seed)
         probe.check(model)

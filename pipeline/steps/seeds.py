@@ -15,7 +15,7 @@ SHOWN = {"test/accuracy": "test accuracy", "weights/best_valid_accuracy": "valid
 
 def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
     """Trains with `num_seeds` seeds, or continues the series that `resume` names."""
-    title = f"{params.dataset} {params.model}, {params.num_seeds} seeds"
+    title = f"{params.set_name} {params.model}, {params.num_seeds} seeds"
     planned = plan.repeated(params, ("train",))
     done = plan.finished(params.resume)
     own = None if params.resume else params.model_dump(exclude={"resume"})

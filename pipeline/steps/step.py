@@ -111,8 +111,9 @@ def about(
 ) -> Iterator[Step]:
     """A step that works on a finished training and its `images`, the name of a split."""
     dataset, model, splits = trained.params.dataset, trained.params.model, trained.splits
+    title = f"{trained.params.set_name} {model} {name}"
     tags = {"dataset": dataset, "model": model, "train.run_id": trained.run_id}
     own = {**params.model_dump(), "run_id": trained.run_id}
-    with tracked(kind, f"{dataset} {model} {name}", own, tags, parent) as step:
+    with tracked(kind, title, own, tags, parent) as step:
         step.run.dataset(splits.name, splits.digest, params.data_dir or trained.params.data_dir, images)
         yield step

@@ -61,7 +61,7 @@ def _run_one(
     recipe = rank.prepared(params, mine)
     if params.resume:
         _check_same(recipe, params.resume)
-    title = f"{params.dataset} {params.model}"
+    title = f"{params.set_name} {params.model}"
     everything = progress.alone(Part("train", "train", params.epochs))
     with everything, tracked("train", title, None, {}, parent, reopen=params.resume) as step:
         if params.resume:

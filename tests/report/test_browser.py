@@ -60,10 +60,20 @@ def opened(browser, renamed):
     assert tab.asked == [renamed.as_uri()]
 
 
-def test_every_chart_is_drawn(opened):
+def _overlap(one, other):
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+def test_every_chart_is_drawn_and_no_title_of_an_axis_touches_a_number(opened):
     for chart in opened.page.locator(".chart").all():
         assert chart.locator("svg[role=img] path, svg[role=img] rect, svg[role=img] circle").count() > 0
         assert chart.locator("svg[role=img]").first.get_attribute("aria-label")
+        texts = [(each.text_content(), each.bounding_box()) for each in chart.locator("svg[role=img] text").all()]
+        for title in (box for text, box in texts if "→" in text or "↑" in text):
+            assert not [text for text, box in texts if box is not title and _overlap(box, title)]
 
 
 def test_names_are_shown_literally(opened):

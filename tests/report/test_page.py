@@ -105,6 +105,30 @@ def test_the_largest_page_can_be_mailed():
     assert len(page.build(Record(step("main"), steps)).encode()) < 10e6
 
 
+def test_an_error_shows_the_image_without_a_map_and_numbers_have_names_that_people_know():
+    place = {"left": [0.0], "top": 0.0, "side": 10.0}
+    error = {"image": ["1.jpg"], "kind": "misclassified"}
+    images = pd.DataFrame({**error, "true": "bee", "predicted": "ant", "confidence": 0.9, **place})
+    border = {"class": ["ant", "bee"], "images": 9.0, "border_share": [0.3, 0.7], "standard_error": 0.01}
+    border |= {"other_classes": [0.7, 0.3], "stands_out": ["False", "True"]}
+    tables = {
+        "explain/images.csv": images,
+        "explain/maps.csv": pd.DataFrame({**error, "map": "for the predicted class", "blank": "False", **place}),
+        "explain/border.csv": pd.DataFrame(border),
+    }
+    pictures = dict.fromkeys(("explain/images.webp", "explain/maps.webp"), b"RIFF    WEBP")
+    numbers = {"test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6, "test/ece": 0.04}
+    steps = {
+        "evaluate": step("evaluate", metrics=numbers, tags={"dataset": "folder", "model": "vit"}),
+        "explain": step("explain", tables=tables, pictures=pictures),
+    }
+    read = Page(page.build(Record(step("main", params={"data_dir": "/photos/insects"}), steps)))
+    labels = [attributes.get("aria-label", "") for tag, attributes in read.tags if tag == "svg"]
+    assert "1.jpg, without a map" in labels and "1.jpg, true bee, predicted ant" in labels
+    assert "vit on insects" in read.text and "calibration error (ECE)" in read.text
+    assert "bee stands out: 70.00 %, other classes 30.00 %" in read.text and "ant stands out" not in read.text
+
+
 @pytest.mark.parametrize(("checkpoint", "is_last"), [("best", False), ("last", True)])
 def test_the_page_says_if_an_evaluation_uses_the_last_weights(checkpoint, is_last):
     numbers = {"test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}

@@ -20,13 +20,16 @@ const report = (() => {
 
   const PAPER = 680; // px, the width of A4 and Letter: charts drawn for the screen and shrunk would have text that is too small
 
+  // In px. With Plot's own margins, the title of an axis touches its numbers.
+  const MARGINS = { marginTop: 30, marginBottom: 44 };
+
   // Draws into the element with this id, if there is one, and again for each new width and for paper. `draw` takes Plot's options.
   const chart = (id, draw) => {
     const holder = document.getElementById(id);
     if (!holder) return () => {};
     let width = 0;
     const redraw = () => {
-      const drawn = draw({ width, style: "overflow: visible; background: none", ariaLabel: holder.dataset.label });
+      const drawn = draw({ width, ...MARGINS, style: "overflow: visible; background: none", ariaLabel: holder.dataset.label });
       holder.replaceChildren(drawn);
       const svg = drawn.matches("svg") ? drawn : drawn.querySelector(":scope > svg");
       drawn.querySelectorAll("[class*=swatches] svg").forEach((swatch) => swatch.setAttribute("aria-hidden", "true"));
