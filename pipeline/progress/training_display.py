@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.progress.bar import meter
-from pipeline.progress.messages import say
+from pipeline.progress.messages import say, screen
+from pipeline.progress.time_left import duration
 from pipeline.training.events import EpochEnd, StepEnd
 
 
@@ -23,13 +24,18 @@ def show(
                 progress.advance(partial(_running, event, epochs, num_images, num_correct))
             else:
                 num_images = num_correct = 0
-                say(_line(event, epochs))
+                say(f"{_line(event, epochs)}{_left(progress.seconds_left)}")
             yield event
 
 
 def _running(event: StepEnd, epochs: int, num_images: int, num_correct: Any) -> str:
     accuracy = float(num_correct) / num_images
     return f"epoch {event.epoch:.2f}/{epochs}  loss {float(event.loss):.3f}  accuracy {accuracy:.1%}"
+
+
+def _left(seconds: float | None) -> str:
+    """The time left in a pipe or a file, which shows no bar; empty if unknown."""
+    return f"  {duration(seconds)} left" if seconds and not screen().isatty() else ""
 
 
 def _line(event: EpochEnd, epochs: int) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import re
 import time
 
@@ -9,6 +10,8 @@ import pytest
 
 from pipeline import progress
 from pipeline.progress import Part, bar, time_left
+from pipeline.progress.training_display import show
+from pipeline.training.events import EpochEnd, StepEnd
 
 
 class Screen(io.StringIO):
@@ -127,3 +130,20 @@ def test_without_a_terminal_nothing_is_drawn(capsys):
         go(meter, 2)
         progress.say("a line")
     assert capsys.readouterr().err == "a line\n"
+
+
+def test_lines_of_epochs_in_a_pipe_say_the_time_left(monkeypatch, capsys):
+    seconds = itertools.count()
+    monkeypatch.setattr(bar.time, "monotonic", lambda: float(next(seconds)))
+    events = [
+        event
+        for epoch in (1, 2, 3)
+        for event in (
+            *(StepEnd(4 * epoch + step - 4, epoch, 0.1, 1.0, 1, 1, 1.0) for step in range(4)),
+            EpochEnd(epoch, 4 * epoch, 0.1, 1.0, 0.5, None, None, 1.0, 1.0),
+        )
+    ]
+    assert list(show(events, 4, 3)) == events
+    *lines, last = (line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch"))
+    first, second = (int(re.search(r"images/s  0:(\d\d) left$", line)[1]) for line in lines)
+    assert first == 2 * second > 0 and last.endswith("images/s")
