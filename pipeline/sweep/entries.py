@@ -14,7 +14,8 @@ from pipeline.settings import message
 # All trials use the same images and one number format, so that they can be compared.
 IMAGES = ("dataset", "data_dir", "labels", "valid_fraction", "valid_as_test")
 PARTS = ("limit_train", "limit_test", "limit_seed", "folds", "fold")
-FIXED = ("experiment", "from_study", "storage", "select_by", *IMAGES, *PARTS)
+NORMALISED = ("mean", "std")  # have right values, which no trial needs to find
+FIXED = ("experiment", "from_study", "storage", "select_by", *IMAGES, *PARTS, *NORMALISED)
 MACHINE = ("device", "precision", "data_dir", "compile")  # may differ between the machines of a study
 MOST_STEPS = 10_000  # of a range
 

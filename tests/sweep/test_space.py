@@ -172,6 +172,7 @@ def test_a_space_that_no_trial_would_refuse_is_allowed(given):
         ({"maxlr": [1]}, "no parameter of training is called maxlr; did you mean max_lr?"),
         ({"dataset": ["digits", "mnist"]}, "dataset must be the same for all trials"),
         ({"precision": ["fp32", "bf16"]}, "precision must be the same for all trials"),
+        ({"mean": ["0.5,0.5,0.5"]}, "mean must be the same for all trials"),
         (
             {"optimizer": ["muon", "sgd"], "normalise_weights": ["off", "on"]},
             "normalise_weights=on needs optimizer=muon, not sgd",
