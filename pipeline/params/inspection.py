@@ -40,6 +40,12 @@ class EvaluationParams(TrainingRunParams, RejectionParams):
         1, description="also evaluate the mean over views of each image: 2 adds its mirror image, 6 also shifted images"
     )
     top_k: int = Field(5, ge=2, le=100, description="k of the top-k accuracy")
+    wanted_recall: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="for each class, also the threshold of its probability that keeps this recall (0: none)",
+    )
     register_as: Annotated[
         str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
     ] = Field(

@@ -22,7 +22,7 @@ CHARTED = {
     "study.csv": MOST_ROWS,
 }
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
-UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slices.csv"} | {
+UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slices.csv", "thresholds.csv"} | {
     f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation", "border")
 }
 UNCHARTED |= {"watch/images.csv"}

@@ -19,7 +19,8 @@ from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
 from pipeline.results import dependence, metrics, plots, rejection, sprite
 from pipeline.results.arms import Arm, judge
-from pipeline.steps import slices, unsure
+from pipeline.results.operating_points import Answers
+from pipeline.steps import operating_points, slices, unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import look_at_all
@@ -56,6 +57,7 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
         raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
     if params.views > 1 and not trained.splits.flip:
         raise ValueError(f"views={params.views}: a mirrored image of {trained.splits.name} is of no class")
+    operating_points.check(trained, params.wanted_recall)
     test_digest = trained.splits.test.digest()
     with about(trained, "evaluate", "evaluation", params, "test", parent) as step:
         step.run.tags({"test.digest": test_digest})
@@ -112,7 +114,9 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
     outcomes = rejection.of(probabilities, labels)
     of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
-    summary |= of_unsure
+    answers = Answers(labels, probabilities)
+    of_thresholds, thresholds_in_words = operating_points.report(run, trained, params, answers, groups)
+    summary |= of_unsure | of_thresholds
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -153,7 +157,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
-        f"{unsure_in_words}{views_in_words}"
+        f"{unsure_in_words}{thresholds_in_words}{views_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)

@@ -11,7 +11,7 @@ from pipeline.results.plots.evaluation import (
     randomisation,
     reliability,
 )
-from pipeline.results.plots.forest import slices
+from pipeline.results.plots.forest import operating_points, slices
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
 from pipeline.results.plots.learning_curve import learning_curve
 from pipeline.results.plots.range_test import lr_range, short_cycles
@@ -32,6 +32,7 @@ __all__ = [
     "heat",
     "learning_curve",
     "lr_range",
+    "operating_points",
     "patch_size_by_rate",
     "precision_recall",
     "randomisation",

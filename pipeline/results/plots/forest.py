@@ -1,4 +1,4 @@
-"""Many shares below each other, each with its interval."""
+"""Many shares below each other, each with its interval: slices, and classes at their thresholds."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,6 +7,7 @@ from pipeline.results.plots.style import BLUE, GREY, ORANGE, SMALL, dress, fit, 
 
 MOST_ROWS = 30
 NAME_CHARACTERS, NAME_LINES = 36, 2
+BESIDE = 0.15  # distance of the two marks of a class from the middle of its row
 ROOM = 0.03  # of accuracy, left of the lowest interval
 
 
@@ -33,4 +34,25 @@ def slices(table: pd.DataFrame, accuracy: float) -> Figure:
     axes.set_xlim(min(shown["low"].min(), accuracy) - ROOM, 1 + ROOM / 3)
     dress(axes, x="accuracy, with 95 % intervals for all slices together; in brackets: images")
     axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
+    return figure
+
+
+def operating_points(table: pd.DataFrame, wanted: float) -> Figure:
+    """Recall and precision of each class on test at its threshold, with intervals, and a line at the `wanted` recall.
+
+    `table` has `class`, `recall`, `precision`, and `_low` and `_high` of both. At most 30 classes are shown, those with
+    the lowest precision.
+    """
+    shown = table.sort_values("precision", kind="stable").head(MOST_ROWS).reset_index(drop=True)
+    figure = sheet(8, 1.5 + 0.36 * len(shown), f"At the thresholds for recall {wanted:.0%}, chosen on validation")
+    axes = figure.subplots()
+    for name, colour, offset in (("recall", BLUE, -BESIDE), ("precision", ORANGE, BESIDE)):
+        rows = shown.dropna(subset=name)
+        ends = [rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]]
+        axes.errorbar(rows[name], rows.index + offset, xerr=ends, fmt="o", capsize=2, color=colour, label=name)
+    axes.axvline(wanted, linestyle="--", color=GREY, label="wanted recall")
+    axes.set_yticks(range(len(shown)), [fit(name, NAME_CHARACTERS, NAME_LINES) for name in shown["class"]], size=SMALL)
+    axes.invert_yaxis()
+    dress(axes, x="on test, with 95 % interval")
+    axes.legend(frameon=False, fontsize=SMALL, loc="best")
     return figure

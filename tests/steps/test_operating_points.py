@@ -1,0 +1,48 @@
+"""evaluate chooses thresholds for a wanted recall on validation, and measures them on test."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.report.reader import Page
+
+TINY = {"experiment": "none", "model": "resnet9", "width": 4, "image_size": 16, "limit_train": 400, "batch_size": 32}
+TINY |= {"limit_test": 100, "epochs": 3, "max_lr": 0.1, "optimizer": "sgd", "valid_fraction": 0.25}
+
+
+def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workplace, capsys):
+    assert workplace.run("train", **TINY) == 0
+    assert workplace.run("evaluate", wanted_recall=0.8) == 0
+    run = workplace.runs("evaluate")[0]
+    files = {
+        name: workplace.client.download_artifacts(run.info.run_id, name, str(workplace.folder))
+        for name in ("thresholds.csv", "predictions.csv", "thresholds.png")
+    }
+    thresholds, predictions = pd.read_csv(files["thresholds.csv"]), pd.read_csv(files["predictions.csv"])
+    covered = 0
+    for row in thresholds.to_dict("records"):
+        own = predictions[predictions["true"].astype(str) == str(row["class"])]
+        reported = own[f"p/{row['class']}"] >= row["threshold"]
+        assert row["recall"] == pytest.approx(reported.mean())
+        covered += reported.sum()
+    numbers = run.data.metrics
+    assert thresholds["valid_images"].sum() == 100
+    assert numbers["test/set_coverage"] == pytest.approx(covered / len(predictions))
+    assert numbers["test/set_coverage_low"] < numbers["test/set_coverage"] <= numbers["test/set_coverage_high"]
+    assert f"thresholds for recall 80%: the class is among {numbers['test/set_size']:.2f}" in capsys.readouterr().err
+    assert workplace.run("report", run_id=run.info.run_id) == 0
+    html = workplace.client.download_artifacts(run.info.run_id, "report.html", str(workplace.folder))
+    page = Page(Path(html).read_text(encoding="utf-8"))
+    assert "evaluate/thresholds.csv" in {table.source for table in page.tables}
+    assert "evaluate/test/set_size" in {source for source, *_ in page.numbers}
+
+
+def test_thresholds_without_validation_images_are_refused_in_one_line(workplace, capsys):
+    assert workplace.run("train", **{**TINY, "valid_fraction": 0, "epochs": 1}) == 0
+    before = len(workplace.runs())
+    for wanted, message in ((0.9, "has no validation images"), (1, "wanted_recall=1: should be less than 1")):
+        capsys.readouterr()
+        assert workplace.run("evaluate", wanted_recall=wanted) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert len(workplace.runs()) == before
