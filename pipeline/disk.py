@@ -20,8 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write to. It replaces `path` if the context ends without an error, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("ab") as file:
-        _lock(file)
+    with _create(partial):
         try:
             yield partial
             sync(partial)
@@ -36,13 +35,25 @@ def remove_unfinished(folder: Path) -> None:
     """Removes the files that killed processes were writing, in a folder and its sub-folders."""
     for partial in unfinished(folder):
         with suppress(OSError), partial.open("rb") as file:
-            if _lock(file):
+            # Its process may have finished it after it was opened here, and have begun another one of this name.
+            if _lock(file) and os.path.samestat(os.fstat(file.fileno()), partial.stat()):
                 partial.unlink()
 
 
 def unfinished(folder: Path) -> list[Path]:
     """The unfinished files in a folder and its sub-folders."""
     return sorted(path for path in folder.rglob(UNFINISHED) if path.is_file())
+
+
+def _create(path: Path) -> BinaryIO:
+    """Creates a file and locks it; once more, if another process took it for unfinished before it was locked."""
+    while True:
+        file = path.open("ab")
+        with suppress(OSError):  # the disk does not support locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
 
 
 def _lock(file: BinaryIO) -> bool:

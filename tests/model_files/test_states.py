@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -85,6 +86,26 @@ def test_the_unfinished_file_of_a_dead_process_with_this_number_is_removed(place
     left.write_bytes(b"of a container's process 1, before")
     disk.remove_unfinished(disk.runs_folder())
     assert not left.exists()
+
+
+def test_processes_that_start_remove_no_file_that_another_one_is_writing(place):
+    path = states.slot(RUN, "state-a.safetensors")
+    written = threading.Event()
+
+    def clean():
+        while not written.is_set():
+            disk.remove_unfinished(disk.runs_folder())
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for number in range(300):
+            with disk.replacing(path) as partial:
+                partial.write_text(str(number))
+            assert path.read_text() == str(number)
+    finally:
+        written.set()
+        cleaner.join()
 
 
 def test_the_message_about_a_full_disk_names_unfinished_files_of_others(place, writing):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
 from pipeline.params import SweepParams
@@ -75,7 +76,7 @@ def test_a_study_of_a_hundred_trials_takes_no_more_queries_per_trial_than_a_new_
             event.remove(Engine, "before_cursor_execute", count)
         per_start.append(queries["optuna.db"])
     log.info("queries for two trials: %s", per_start)
-    assert per_start[0] <= 350  # of which about 100 per trial; the rest is for the start and the report
+    assert per_start[0] <= 350  # each trial takes about 100, and start and report take the rest
     assert per_start[1] <= 1.1 * per_start[0]
 
 
@@ -101,3 +102,26 @@ def test_two_machines_that_start_together_share_a_study(tmp_path, postgres):
     (parent,) = place.runs("sweep")
     assert parent.info.status == "FINISHED"
     assert sum(run.data.tags["optuna.state"] == "COMPLETE" for run in place.runs("trial")) == 4
+
+
+@pytest.mark.slow
+def test_sixteen_workers_on_four_machines_lose_and_double_none_of_200_trials(tmp_path, postgres_server, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Workplace(tmp_path)
+    place.uri = postgres_server.new_database("sixteen_runs")
+    place.client = MlflowClient(place.uri)
+    place.client.search_experiments()
+    place.environment["MLFLOW_TRACKING_URI"] = place.uri
+    storage = postgres_server.new_database("sixteen_trials")
+    rates = [0.01 + 0.0001 * number for number in range(200)]
+    asked = {**GRID, "limit_train": 60, "limit_test": 20, "batch_size": 16, "epochs": 1, "width": 4}
+    asked |= {"num_trials": 200, "space": json.dumps({"max_lr": rates}), "storage": storage, "sweep_workers": 4}
+    begun = time.monotonic()
+    machines(place, 4, **asked)
+    log.info("200 trials in %.0f s", time.monotonic() - begun)
+    ended = finished(place, "grid", storage=storage)
+    assert len(ended) == 200
+    assert set(ended.values()) == {1}
+    assert len(place.runs("sweep")) == 1
+    complete = place.client.search_runs(["0"], "tags.`optuna.state` = 'COMPLETE'", max_results=1000)
+    assert len(complete) == len({run.data.params["max_lr"] for run in complete}) == 200
