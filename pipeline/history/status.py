@@ -111,6 +111,13 @@ def _trials(client: store.Client, run: StoredRun) -> Progress:
     return Progress(done, total, max(0.0, (total - done) * each - sum(behind)) / max(1, len(running)))
 
 
+def _cases(client: store.Client, run: StoredRun) -> Progress:
+    """Takes all cases as equally long."""
+    done, total, *_ = _tagged(client, run)
+    seconds = time.time() - run.info.start_time / 1000
+    return Progress(done, total, max(0.0, seconds / done * (total - done)) if done else None)
+
+
 def _tagged(client: store.Client, run: StoredRun) -> Progress:
     done, _, total = run.data.tags.get(processes.PROGRESS, "").partition("/")
     return Progress(_number(done), _number(total))
@@ -127,5 +134,6 @@ HOW: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
     "sweep": ("trial", _trials),
     "seeds": ("step", _tagged),
     "learning_curve": ("step", _tagged),
+    "robustness": ("case", _cases),
     "main": ("step", _tagged),
 }

@@ -40,7 +40,7 @@ def run(params: RobustnessParams) -> Result:
     groups = dependence.numbers(trained.splits.groups_of(test))
     with about(trained, "robustness", "robustness", params, "test", None) as step:
         with meter("robustness", len(CASES) * len(networks)) as progress:
-            found = [_answers(each, params, progress) for each in networks]
+            found = [_answers(each, params, step.run, progress) for each in networks]
         summary = robustness.summarise(found[0], found[1] if len(found) > 1 else None, groups, params.seed)
         tables = [robustness.table(each, NAMES, STRENGTHS, groups) for each in found]
         _log_tables(step.run, tables, summary)
@@ -63,13 +63,14 @@ def _some(network: ModelAndImages, most: int) -> Split:
     return test.spread(most) if most else test
 
 
-def _answers(network: ModelAndImages, params: RobustnessParams, progress: Meter) -> Answers:
+def _answers(network: ModelAndImages, params: RobustnessParams, run: Run, progress: Meter) -> Answers:
     test, wrong = _some(network, params.limit_test), []
     for name, severity in CASES:
         batches = _spoiled(network, test, name, severity, params.seed)
         logits, labels = predict(network.classifier.model, batches, network.precision)
         wrong.append((logits.argmax(1) != labels).numpy())
         progress.advance(lambda now=f"{name} {severity}": now)  # type: ignore[misc]
+        run.progress(int(progress.done), int(progress.total))
     return Answers(wrong[0], np.stack(wrong[1:]).reshape(len(NAMES), SEVERITIES, -1))
 
 

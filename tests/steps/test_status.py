@@ -102,6 +102,14 @@ def test_a_study_takes_what_its_trials_took(workplace, capsys):
     assert "3/6 trials  3:00" in lines(workplace, capsys)[1]
 
 
+def test_robustness_takes_all_its_cases_as_equally_long(workplace, capsys):
+    tags = tags_of(step="robustness", **{processes.PROGRESS: "0/46"})
+    run_id = workplace.client.create_run("0", int(time.time() * 1000) - 60_000, tags, "r").info.run_id
+    assert lines(workplace, capsys)[1].split()[2:4] == ["0/46", "cases"]
+    workplace.client.set_tag(run_id, processes.PROGRESS, "23/46")
+    assert "23/46 cases  1:0" in lines(workplace, capsys)[1]
+
+
 @pytest.mark.parametrize(
     "run",
     [
