@@ -2,8 +2,8 @@
 
 python -m benchmarks.learning_curves [simulations]   prints a Markdown table; the default is 200
 
-Five sizes, three trainings of each, 500 test images. Some images are hard for all trainings. Errors of trainings
-deviate by a twentieth from those of the law. Every row has seed 0.
+Five sizes, three trainings of each, 500 test images. Some images are hard for all trainings. The errors of
+trainings deviate from the law by a twentieth. Every row has seed 0.
 """
 
 import sys

@@ -21,6 +21,18 @@ class Share(NamedTuple):
     effective: float  # number of independent images that would give an interval as wide; at most the number of images
 
 
+class Interval(NamedTuple):
+    """A number with the ends of its 95 % interval. All are NaN if the number is not known."""
+
+    value: float
+    low: float
+    high: float
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """The number as the metric `name`, and the ends as `name`_low and `name`_high."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
 class _Mean(NamedTuple):
     """A mean with its squared standard error, and the degrees of freedom of that; NaN for a single group."""
 
@@ -90,6 +102,15 @@ def resampled_means(
     # One after the other, because the counts of all resamples together may not fit into memory.
     counts = (draw.multinomial(len(sizes), shares) for _ in range(resamples))
     return np.stack([each @ sums / (each @ sizes) for each in counts])
+
+
+def of_resamples(values: np.ndarray) -> Interval:
+    """The first of `values`, with the 95 % interval of the others, which come from resamples. NaNs do not count."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(drawn):
+        return Interval(math.nan, math.nan, math.nan)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def sign_flips(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:

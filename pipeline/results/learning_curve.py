@@ -6,20 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.results import dependence
+from pipeline.results.dependence import Interval, of_resamples, resampled_means
 
 # From nearly logarithmic to nearly at its limit. For each exponent, the best limit and scale have a closed form.
 EXPONENTS = np.linspace(0.02, 2, 100)
 RESAMPLES = 2000
 LEAST_SIZES = 4  # three determine the law without the largest size, which is held back to check it
-
-
-class Interval(NamedTuple):
-    """A number with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Check(NamedTuple):
@@ -54,22 +46,22 @@ class Curve:
 
     def accuracy(self, images: float) -> Interval:
         """The accuracy that the law gives for this number of images."""
-        return _interval(1 - self._error(self._laws(len(self.images)), images))
+        return of_resamples(1 - self._error(self._laws(len(self.images)), images))
 
     def measured(self, place: int) -> Interval:
         """The mean accuracy of the trainings at size number `place`."""
-        return _interval(1 - self.errors[:, place])
+        return of_resamples(1 - self.errors[:, place])
 
     def gain(self, start: float, end: float) -> Interval:
         """By how much the law lets the accuracy rise from `start` images to `end` images."""
         laws = self._laws(len(self.images))
-        return _interval(self._error(laws, start) - self._error(laws, end))
+        return of_resamples(self._error(laws, start) - self._error(laws, end))
 
     def check(self) -> Check:
         """The law of all sizes but the largest against the accuracy measured there."""
         predicted = self._error(self._laws(len(self.images) - 1), self.images[-1])
         reached = self.errors[:, -1]
-        return Check(_interval(1 - predicted), float(1 - reached[0]), _interval(predicted - reached))
+        return Check(of_resamples(1 - predicted), float(1 - reached[0]), of_resamples(predicted - reached))
 
     def _laws(self, num_sizes: int) -> np.ndarray:
         """Limit, scale and exponent of each row, (1 + R, 3), from the first `num_sizes` sizes."""
@@ -99,7 +91,7 @@ def measure(sizes: Sequence[Size], groups: np.ndarray | None = None, seed: int =
         ]
     )
     shares = np.stack([size.wrong.mean(axis=0) for size in sizes], axis=1)
-    resampled = dependence.resampled_means(shares, groups, draw, RESAMPLES)
+    resampled = resampled_means(shares, groups, draw, RESAMPLES)
     for place, (size, spread) in enumerate(zip(sizes, spreads, strict=True)):
         resampled[:, place] += draw.choice(pool, (RESAMPLES, size.selections)).mean(axis=1) * spread
     errors = np.concatenate([means[None], np.clip(resampled, 0, 1)])
@@ -129,8 +121,3 @@ def _deviations(errors: np.ndarray, num_test: int) -> np.ndarray:
     """sqrt(e (1 - e)) of each error; as for half an image where no image, or each, is wrong."""
     kept = np.clip(errors, 0.5 / num_test, 1 - 0.5 / num_test)
     return np.sqrt(kept * (1 - kept))
-
-
-def _interval(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(low), float(high))

@@ -33,6 +33,14 @@ def accuracy_interval(num_correct: int, num_images: int, confidence: float = 0.9
     return float(interval.low), float(interval.high)
 
 
+def share_interval(hits: np.ndarray, groups: np.ndarray | None = None, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval (low, high) of the share of `hits` (N,) bool: Wilson's, or the one over `groups` (N,) int64."""
+    if groups is None:
+        return accuracy_interval(int(hits.sum()), len(hits), confidence)
+    low, high, *_ = dependence.share(hits, groups, confidence)
+    return low, high
+
+
 def accuracy_in_words(accuracy: float, num_images: int, over: dependence.Share | None = None) -> str:
     """An accuracy of `num_images` images and its interval: `50.00% (95 % interval 15.00% to 85.00%, n = 4)`.
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.results import dependence
-from pipeline.results.metrics import accuracy, accuracy_interval
+from pipeline.results.metrics import accuracy, share_interval
 
 
 class Answers(NamedTuple):
@@ -21,10 +20,10 @@ class Answers(NamedTuple):
 def thresholds(valid: Answers, recall: float) -> np.ndarray:
     """For each class, the probability from which on it is reported, (C,) in [0, 1].
 
-    Of new images of the class, at least the share `recall` is reported, on average over validation sets, if they come
-    from the same source. So the threshold is the k-th lowest probability of the n validation images of the class, with
-    k = floor((n + 1) (1 - recall)), rather than a quantile of them. It is 0 where k is 0: too few images (Sadinle et
-    al. 2019, doi:10.1080/01621459.2017.1395341).
+    At least the share `recall` of new images of the class is reported, on average over validation sets, if they come
+    from the same source. For that, the threshold is the k-th lowest probability of the n validation images of the
+    class, with k = floor((n + 1) (1 - recall)), rather than a quantile of them. It is 0 where k is 0: too few images
+    (Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341).
     """
     found = np.zeros(valid.probabilities.shape[1])
     for place in range(len(found)):
@@ -67,8 +66,5 @@ def sets(test: Answers, cuts: np.ndarray) -> dict[str, float]:
 def _share(name: str, hits: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
     if not len(hits):
         return {name: float("nan"), f"{name}_low": 0.0, f"{name}_high": 1.0}
-    if groups is None:
-        low, high = accuracy_interval(int(hits.sum()), len(hits))
-    else:
-        low, high, *_ = dependence.share(hits, groups)
+    low, high = share_interval(hits, groups)
     return {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}

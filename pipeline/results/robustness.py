@@ -6,18 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.results import dependence
-from pipeline.results.metrics import accuracy_interval
+from pipeline.results.dependence import Interval, of_resamples, resampled_means
+from pipeline.results.metrics import share_interval
 
 RESAMPLES = 2000
-
-
-class Estimate(NamedTuple):
-    """A number with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -31,11 +23,11 @@ class Answers:
 class Summary(NamedTuple):
     """Numbers over all severities. Without a reference, there is no corruption error."""
 
-    accuracy: Estimate  # mean over corruptions and severities
-    lost: Estimate  # clean accuracy minus that mean
-    accuracies: list[Estimate]  # for each corruption, the mean over severities
-    corruption_errors: list[Estimate]  # for each corruption, relative to the reference: 1 is as good
-    mean_corruption_error: Estimate | None
+    accuracy: Interval  # mean over corruptions and severities
+    lost: Interval  # clean accuracy minus that mean
+    accuracies: list[Interval]  # for each corruption, the mean over severities
+    corruption_errors: list[Interval]  # for each corruption, relative to the reference: 1 is as good
+    mean_corruption_error: Interval | None
 
 
 def table(answers: Answers, names: list[str], strengths: np.ndarray, groups: np.ndarray | None = None) -> pd.DataFrame:
@@ -53,9 +45,7 @@ def table(answers: Answers, names: list[str], strengths: np.ndarray, groups: np.
     rows = []
     for name, severity, strength, wrong in cases:
         right = ~wrong
-        low, high = (
-            accuracy_interval(int(right.sum()), len(right)) if groups is None else dependence.share(right, groups)[:2]
-        )
+        low, high = share_interval(right, groups)
         rows.append((name, severity, strength, right.mean(), low, high))
     return pd.DataFrame(rows, columns=["corruption", "severity", "strength", "accuracy", "low", "high"])
 
@@ -73,12 +63,12 @@ def summarise(
     if reference is not None:
         columns.append(reference.spoiled.mean(axis=1))
     values = np.concatenate(columns).T
-    drawn = dependence.resampled_means(values, groups, np.random.default_rng(seed), RESAMPLES)
+    drawn = resampled_means(values, groups, np.random.default_rng(seed), RESAMPLES)
     errors = np.concatenate([values.mean(axis=0)[None], drawn])
     clean, own, others = errors[:, 0], errors[:, 1 : kinds + 1], errors[:, kinds + 1 :]
-    accuracy = _estimate(1 - own.mean(axis=1))
-    lost = _estimate(own.mean(axis=1) - clean)
-    accuracies = [_estimate(1 - column) for column in own.T]
+    accuracy = of_resamples(1 - own.mean(axis=1))
+    lost = of_resamples(own.mean(axis=1) - clean)
+    accuracies = [of_resamples(1 - column) for column in own.T]
     if reference is None:
         return Summary(accuracy, lost, accuracies, [], None)
     ratios = np.divide(own, others, out=np.full_like(own, np.nan), where=others > 0)
@@ -87,15 +77,6 @@ def summarise(
         accuracy,
         lost,
         accuracies,
-        [_estimate(column) for column in ratios.T],
-        _estimate(ratios[:, known].mean(axis=1)) if known.any() else None,
+        [of_resamples(column) for column in ratios.T],
+        of_resamples(ratios[:, known].mean(axis=1)) if known.any() else None,
     )
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-    """The first of `values`, with the quantiles of the others that are known."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    if np.isnan(values[0]) or not len(drawn):
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high))

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.results import dependence
-from pipeline.results.metrics import accuracy_interval
+from pipeline.results.metrics import share_interval
 
 MOST_VALUES = 12  # of a column: more values are too few images each, unless they are numbers, which become thirds
 MOST_PAIRS = 24  # pairs of values of two columns
@@ -70,10 +69,7 @@ def table(correct: np.ndarray, columns: Mapping[str, Sequence[str]], groups: np.
     rows = []
     for column, value, inside in found:
         right = correct[inside]
-        if groups is None:
-            low, high = accuracy_interval(int(right.sum()), len(right), 1 - level)
-        else:
-            low, high, *_ = dependence.share(right, groups[inside], 1 - level)
+        low, high = share_interval(right, None if groups is None else groups[inside], 1 - level)
         rows.append((column, value, len(right), right.mean(), low, high, bool(high < correct.mean())))
     names = ["column", "value", "images", "accuracy", "low", "high", "below"]
     return pd.DataFrame(rows, columns=names).sort_values("accuracy", kind="stable", ignore_index=True)

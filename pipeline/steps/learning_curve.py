@@ -10,7 +10,8 @@ from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.history import initial_weights, trained_model
 from pipeline.params import LearningCurveParams, ProbeParams, TrainedModelParams, TrainParams
 from pipeline.results import dependence, learning_curve, plots
-from pipeline.results.learning_curve import LEAST_SIZES, Curve, Interval, Size
+from pipeline.results.dependence import Interval
+from pipeline.results.learning_curve import LEAST_SIZES, Curve, Size
 from pipeline.steps import plan, probe, train
 from pipeline.steps.plan import Planned
 from pipeline.steps.step import Result, tracked
@@ -129,9 +130,7 @@ def _report(
     named = {"accuracy": curve.measured(-1), "gain_of_double": double, "gain_of_fourfold": curve.gain(total, 4 * total)}
     named |= {"check_predicted": check.predicted, "check_difference": check.difference}
     for name, found in named.items():
-        numbers |= {
-            f"learning_curve/{name}{end}": value for end, value in zip(("", "_low", "_high"), found, strict=True)
-        }
+        numbers |= found.metrics(f"learning_curve/{name}")
     return sentence, numbers | {"learning_curve/check_holds": float(check.holds)}
 
 

@@ -16,7 +16,8 @@ from pipeline.history.trained_model import ModelAndImages
 from pipeline.params import RobustnessParams
 from pipeline.progress import Meter, meter
 from pipeline.results import dependence, plots, robustness
-from pipeline.results.robustness import Answers, Estimate, Summary
+from pipeline.results.dependence import Interval
+from pipeline.results.robustness import Answers, Summary
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.update import predict
@@ -123,30 +124,26 @@ def _conclude(
     clean, worst = tables[0].iloc[0], int(np.argmin([each.value for each in summary.accuracies]))
     numbers = {"robustness/clean_accuracy": clean.accuracy, "robustness/clean_accuracy_low": clean.low}
     numbers |= {"robustness/clean_accuracy_high": clean.high, "robustness/images": float(num_images)}
-    numbers |= _metrics("accuracy", summary.accuracy) | _metrics("lost", summary.lost)
+    numbers |= summary.accuracy.metrics("robustness/accuracy") | summary.lost.metrics("robustness/lost")
     for name, each in zip(NAMES, summary.accuracies, strict=True):
-        numbers |= _metrics(f"{name}_accuracy", each)
+        numbers |= each.metrics(f"robustness/{name}_accuracy")
     words = (
         f"test accuracy {clean.accuracy:.2%} on {num_images:,} clean images, {_percent(summary.accuracy)} on spoiled "
         f"ones; worst: {NAMES[worst]}, {_percent(summary.accuracies[worst])}"
     )
     if summary.mean_corruption_error is not None:
         value, low, high = found = summary.mean_corruption_error
-        numbers |= _metrics("mean_corruption_error", found)
+        numbers |= found.metrics("robustness/mean_corruption_error")
         words += f"; mean corruption error {value:.1%} of the reference's ({low:.1%} to {high:.1%})"
     step.run.metrics(numbers, model_of=trained.model_of)
     of = f" of {step.run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     return step.conclude(words, numbers, of=of)
 
 
-def _percent(found: Estimate) -> str:
+def _percent(found: Interval) -> str:
     return f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
 
 
-def _named(prefix: str, found: Estimate) -> dict[str, float]:
+def _named(prefix: str, found: Interval) -> dict[str, float]:
     first = "corruption_error" if prefix else "accuracy"
     return {first: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
-
-
-def _metrics(name: str, found: Estimate) -> dict[str, float]:
-    return {f"robustness/{name}{end}": value for end, value in zip(("", "_low", "_high"), found, strict=True)}

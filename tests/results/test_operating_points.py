@@ -8,7 +8,7 @@ from pipeline.results.operating_points import Answers
 
 
 def answers(draw, per_class):
-    """Probabilities of three classes, of which the first one is hard."""
+    """Probabilities of three classes. The first class is hard."""
     labels = np.repeat(np.arange(3), per_class)
     logits = draw.normal(size=(len(labels), 3))
     logits[np.arange(len(labels)), labels] += np.array([1.0, 3.0, 3.0])[labels]
