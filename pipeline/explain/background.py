@@ -49,9 +49,9 @@ def _middle(size: int) -> np.ndarray:
 def by_class(shares: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """A row per class with enough maps, the largest share first, with its standard error and the other classes' share.
 
-    `stands_out` says whether the share is above that of the other classes by more than chance (Welch's t-test,
-    one-sided, its p-value times the number of classes) and by at least `LEAST_EXCESS`. shares: (N,), NaN for blank
-    maps; predicted: (N,) int64.
+    A class `stands_out` if its share is larger than the other classes' by at least `LEAST_EXCESS`, and by more than
+    chance: Welch's t-test, one-sided, with the p-value times the number of classes. shares: (N,), NaN for blank maps;
+    predicted: (N,) int64.
     """
     kept = {
         name: own
