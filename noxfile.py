@@ -8,7 +8,7 @@ nox.options.error_on_missing_interpreters = True
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Runs the tests in an environment from the lock file. What follows `--` goes to pytest."""
+    """Runs the tests in an environment from the lock file. Words after `--` go to pytest."""
     folder = session.virtualenv.location
     environment = {"UV_PROJECT_ENVIRONMENT": folder}
     session.run_install("uv", "sync", "--locked", "--extra=dev", f"--python={folder}", env=environment, external=True)

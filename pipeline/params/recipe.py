@@ -66,7 +66,7 @@ class DataParams(Params):
 
     @property
     def set_name(self) -> str:
-        """What people call the image set: the name of its folder, or of the named set."""
+        """A name for the image set: that of its folder, or of the named set."""
         return (self.dataset == "folder" and shown(Path(self.data_dir).name)) or self.dataset
 
     @property

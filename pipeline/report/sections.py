@@ -158,7 +158,7 @@ def rates(step: StepRecord) -> list[str]:
 
 
 def number_in_words(metric: str) -> tuple[str, str]:
-    """What a metric of an evaluation is called on the page, and how it is shown."""
+    """The name of an evaluation's metric on the page, and how it is shown."""
     name = metric.removeprefix("test/")
     return NUMBERS.get(name, (name.replace("_", " "), "percent" if "accuracy" in name else "plain"))
 
