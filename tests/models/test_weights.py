@@ -7,7 +7,7 @@ import torch
 from torchvision.models import SqueezeNet1_1_Weights
 
 from pipeline import models
-from pipeline.models import weights
+from pipeline.models import timm_networks, weights
 from pipeline.models.stages import head
 from pipeline.models.weights import Pretrained, fitted
 
@@ -58,7 +58,8 @@ def test_positions_of_a_vision_transformer_are_interpolated_to_the_grid_of_its_i
     model.load_state_dict(state)
 
 
-def test_what_does_not_fit_is_refused_in_one_line():
+def test_what_does_not_fit_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(timm_networks, "SEARCH_SECONDS", 0)  # none of these weights are timm's
     other = small("resnet18")
     with pytest.raises(ValueError, match=r"^the file: not weights of this network \(\d+ tensors differ: layer1"):
         fitted(small(), Pretrained({"x": torch.ones(1)}, "the file", "f", "f", ""), OLD)

@@ -312,12 +312,12 @@ def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell
 
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
     quick = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
-    quick |= {"batch_size": 16, "optimizer": "sgd", "lr_rule": "steepest", "num_repeats": 1}
-    assert workplace.run("lr_range", **quick, ladder_steps=60, weight_decay=0.1) == 0
+    quick |= {"batch_size": 16, "optimizer": "sgd", "lr_rule": "steepest"}
+    assert workplace.run("lr_range", **quick, ladder_steps=60, num_repeats=1, weight_decay=0.1) == 0
     capsys.readouterr()
     assert workplace.run("train", **quick, epochs=1) == 0
     err = capsys.readouterr().err
-    differing = "weight_decay 0.1 there, 0.0005 here; ladder_steps 60 there, 100 here"
+    differing = "weight_decay 0.1 there, 0.0005 here; ladder_steps 60 there, 100 here; num_repeats 1 there, 3 here"
     assert f"is of another recipe, rule or ladder, not used: {differing}\n" in err
     (training,) = workplace.runs("train")
     newest, older = workplace.runs("lr_range")
@@ -354,8 +354,7 @@ def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
 
 def test_a_range_test_without_suggestion_is_told_with_its_reason_and_not_run_twice(workplace, capsys):
     learns_little = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
-    learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95}
-    learns_little |= {"lr_rule": "steepest", "ladder_steps": 40, "num_repeats": 1}
+    learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95, "lr_rule": "steepest"}
     for _ in range(2):
         assert workplace.run("train", **learns_little, epochs=1) == 2
         last = capsys.readouterr().err.splitlines()[-1]
