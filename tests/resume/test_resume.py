@@ -152,6 +152,7 @@ def test_states_are_saved_after_the_first_and_last_epoch_and_when_due(workplace,
     assert run.data.metrics[training_state.STATE_SECONDS] >= 0
 
 
+@pytest.mark.slow
 def test_a_training_interrupted_after_its_last_update_can_finish(workplace, whole, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(train.Step, "conclude", lambda *_, **__: signal.raise_signal(signal.SIGTERM))

@@ -53,6 +53,7 @@ def test_machines_that_start_a_study_together_get_one_run(storage):
     close(mine)
 
 
+@pytest.mark.slow
 def test_a_study_of_a_hundred_trials_takes_no_more_queries_per_trial_than_a_new_one(tmp_path):
     workplace = Workplace(tmp_path)
     queries = Counter()

@@ -79,6 +79,7 @@ def test_a_process_killed_while_it_creates_the_store_leaves_no_incomplete_store(
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
+@pytest.mark.slow
 def test_a_process_waits_for_a_store_that_another_program_creates(tmp_path):
     uri = f"sqlite:///{tmp_path}/a.db"
     program = f"import mlflow; mlflow.MlflowClient({uri!r}).search_experiments()"
