@@ -61,8 +61,9 @@ def outline(name: str, *, num_classes: int, image_size: int, **options: int) -> 
 def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **options: int) -> None:
     """Raises ValueError if the network `name` cannot train on `batch` images of `image_size` or `first_size` px.
 
-    `options` are the options of `build`.
+    `options` are the options of `build`. Also raises ValueError if there is no such network.
     """
+    _find(name)
 
     def refusal(size: int, batch: int, built_for: int = 0) -> str:
         built = partial(build, name, num_classes=2, image_size=built_for or size, **options)

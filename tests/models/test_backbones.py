@@ -140,6 +140,11 @@ def test_a_size_that_a_network_cannot_take_is_told_with_the_next_that_it_can(nam
         models.check_size(name, size, batch=8)
 
 
+def test_no_size_is_to_blame_for_a_network_that_does_not_exist():
+    with pytest.raises(ValueError, match="did you mean timm/tf_efficientnet_lite0"):
+        models.check_size("timm/tf_eficientnet_lite0", 128, 8)
+
+
 def test_a_network_made_for_one_size_is_not_built_for_one_it_cannot_divide():
     with pytest.raises(ValueError, match="image_size=40: vit_b_16 cannot be built for it"):
         models.build("vit_b_16", num_classes=2, image_size=40)
