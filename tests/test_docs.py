@@ -107,6 +107,13 @@ def test_each_link_leads_to_a_file(path):
     assert [name for name in local if not (path.parent / name).exists() and (path.parent / name) not in made] == []
 
 
+@pytest.mark.parametrize("program", sorted((PROJECT / "docs/snippets").iterdir()), ids=lambda path: path.stem)
+def test_each_program_of_the_pages_is_shown_on_one(program):
+    # A formatter of code in pages may break the line that includes a program.
+    marks = re.compile(rf'^--8<-- "snippets/{program.name}"$', re.M)
+    assert sum(len(marks.findall(path.read_text())) for path in WRITTEN) == 1
+
+
 def test_links_of_the_readme_lead_to_headings():
     for page, heading in re.findall(r"\]\((docs/\w+\.md)#([\w-]+)\)", README.read_text()):
         titles = re.findall(r"^#+ (.*)$", (PROJECT / page).read_text(), re.M)

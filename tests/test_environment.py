@@ -24,7 +24,8 @@ def test_the_lock_file_is_of_todays_requirements():
         for each in [*own["metadata"]["requires-dist"], *own["metadata"]["requires-dev"]["server"]]
     }
     project = PROJECT_FILE["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     asked = map(Requirement, [*lines, *PROJECT_FILE["dependency-groups"]["server"]])
     wanted = {(name, extras, frozenset(specifier.split(","))) for name, extras, specifier in map(parts, asked)}
     assert locked == wanted, "run: uv lock"

@@ -132,13 +132,13 @@ class Classifier:
         """Calibrated class probabilities (N, C) float64 of images (N, 3, H, W) uint8."""
         return self.answer(images).probabilities
 
-    def table(self, images: np.ndarray) -> pd.DataFrame:
-        """One row per image: `class`, and the calibrated probability `p/<name>` of every class.
+    def table(self, images: np.ndarray, precision: str = "fp32") -> pd.DataFrame:
+        """One row per image: `class`, and the calibrated probability `p/<name>` of every class; see `answer`.
 
         With a calibration, also `unsure`, whether the probability is below the threshold of the calibration, and
         `unlike`, whether the image is unlike the training images.
         """
-        answered = self.answer(images)
+        answered = self.answer(images, precision)
         table = pd.DataFrame(answered.probabilities, columns=[f"p/{name}" for name in self.classes])
         table.insert(0, "class", np.array(self.classes, dtype=object)[answered.probabilities.argmax(1)])
         if answered.unsure is not None and answered.unlike is not None:

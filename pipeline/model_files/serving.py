@@ -28,6 +28,9 @@ MAX_IMAGES = 1024
 MAX_PIXELS = 4 * bounds.MAX_PIXELS  # sum over all photos, by their headers
 COLUMN = "image"
 QUOTED_CHARACTERS = 200  # most characters of a request that an answer quotes
+# Parameters of a request, with their defaults. A job over many photos would end at the first one that cannot be read.
+PARAMS: dict[str, Any] = {"allow_unreadable": False, "precision": "fp32"}
+PRECISIONS = ("fp32", "bf16")
 
 
 class ServedClassifier(PythonModel):
@@ -46,15 +49,25 @@ class ServedClassifier(PythonModel):
         """One row per image: `class`, `unsure`, `unlike`, and `p/<name>` for every class; see `Classifier.table`.
 
         `model_input` is images (N, 3, H, W) of whole numbers from 0 to 255, or a table with one column, `image`, of
-        image files of any size, as bytes or base64 text. Raises MlflowException for anything else, which a server
-        answers with 400. In a server it also raises for more than MAX_IMAGES images, or more than MAX_PIXELS in photos.
+        image files of any size, as bytes or base64 text. `params` may have the keys of PARAMS. With `allow_unreadable`,
+        the row of an image that cannot be read has an empty class, probabilities of 0, and both marks.
+
+        Raises MlflowException for anything else, which a server answers with 400. In a server it also raises for more
+        than MAX_IMAGES images, or more than MAX_PIXELS in photos.
         """
+        asked = {**PARAMS, **(params or {})}
+        unreadable: list[int] | None = [] if asked["allow_unreadable"] else None
         try:
-            return self._classifier.table(self._images(model_input))
+            if asked["precision"] not in PRECISIONS:
+                raise ValueError(f"precision is {' or '.join(PRECISIONS)}, not {visible(str(asked['precision']))}")
+            table = self._classifier.table(self._images(model_input, unreadable), asked["precision"])
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
+        if unreadable:
+            _clear(table, unreadable)
+        return table
 
-    def _images(self, sent: Any) -> np.ndarray:
+    def _images(self, sent: Any, unreadable: list[int] | None) -> np.ndarray:
         if not isinstance(sent, np.ndarray | pd.DataFrame):
             raise ValueError(
                 f"send images (N, 3, H, W) as numbers, or a table with one column, {COLUMN}, of base64 text"
@@ -62,42 +75,55 @@ class ServedClassifier(PythonModel):
         if _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() and sent.ndim and len(sent) > MAX_IMAGES:
             raise ValueError(f"{len(sent)} images: send at most {MAX_IMAGES} at a time")
         size = self._classifier.description.image_size
-        return _pixels(sent, size) if isinstance(sent, np.ndarray) else self._decoded(sent, size)
+        return _pixels(sent, size) if isinstance(sent, np.ndarray) else self._decoded(sent, size, unreadable)
 
-    def _decoded(self, table: pd.DataFrame, size: int) -> np.ndarray:
+    def _decoded(self, table: pd.DataFrame, size: int, unreadable: list[int] | None) -> np.ndarray:
         if list(table.columns) != [COLUMN] or table.empty:
             found = visible(", ".join(map(str, table.columns)))[:QUOTED_CHARACTERS]
             raise ValueError(f"send a table with one column, {COLUMN}, and at least one row; found columns [{found}]")
-        images = np.empty((len(table), 3, size, size), dtype=np.uint8)
-        for place, file in enumerate(_files(table)):
-            with _named(place, len(table)):
+        images = np.zeros((len(table), 3, size, size), dtype=np.uint8)
+        for place, file in _files(table, unreadable):
+            with _named(place, len(table), unreadable):
                 images[place] = self._decoding.submit(self._classifier.read, file).result()
         return images
 
 
-def _files(table: pd.DataFrame) -> list[BytesIO]:
-    """The encoded photos of a request. Raises ValueError if their headers announce too many pixels."""
+def _files(table: pd.DataFrame, unreadable: list[int] | None) -> list[tuple[int, BytesIO]]:
+    """(place, encoded photo) for a request. Raises ValueError if their headers announce too many pixels."""
     files, num_pixels = [], 0
     for place, sent in enumerate(table[COLUMN]):
-        with _named(place, len(table)):
+        with _named(place, len(table), unreadable):
             file = BytesIO(_content(sent))
-        width, height = decoder.size(file)
-        num_pixels += width * height
+            width, height = decoder.size(file)
+            num_pixels += width * height
+            file.seek(0)
+            files.append((place, file))
         if _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() and num_pixels > MAX_PIXELS:
             found = f"the first {place + 1} of {len(table)} images hold more than {MAX_PIXELS:,} pixels"
             raise ValueError(f"{found}: send fewer or smaller ones at a time")
-        file.seek(0)
-        files.append(file)
     return files
 
 
 @contextmanager
-def _named(place: int, number: int) -> Iterator[None]:
-    """Inside this context, an error with an image names its place in the request."""
+def _named(place: int, number: int, unreadable: list[int] | None) -> Iterator[None]:
+    """Inside this context, an error with an image names its place in the request.
+
+    If there is a list `unreadable`, the place is added to it instead, and the context ends.
+    """
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{COLUMN} {place + 1} of {number}: {error}") from None
+        if unreadable is None:
+            raise ValueError(f"{COLUMN} {place + 1} of {number}: {error}") from None
+        unreadable.append(place)
+
+
+def _clear(table: pd.DataFrame, places: list[int]) -> None:
+    """Makes the rows of images that cannot be read say nothing of the black images in their place."""
+    table.loc[places, [name for name in table.columns if name.startswith("p/")]] = 0.0
+    # No value is missing: JSON has no NaN, and Spark makes the text None of a missing text.
+    table.loc[places, "class"] = ""
+    table.loc[places, [name for name in ("unsure", "unlike") if name in table.columns]] = True
 
 
 def _content(sent: Any) -> bytes:

@@ -18,6 +18,7 @@ from mlflow.entities import Run as StoredRun
 from pipeline.data.encoder import to_png
 from pipeline.model_files import registry, states
 from pipeline.model_files.classifier import Classifier
+from pipeline.model_files.serving import PARAMS
 from pipeline.models import timm_networks
 from pipeline.progress import say
 from pipeline.text import note, unmarked
@@ -152,7 +153,7 @@ def _model(client: MlflowClient, run_id: str, folder: Path, entry: Entry) -> Non
 
 def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
     classifier = Classifier.load(weights)
-    answer = mlflow.models.infer_signature(classifier.table(example)).inputs
+    answers = mlflow.models.infer_signature(classifier.table(example), params=PARAMS)
     packages = (*SERVING_PACKAGES, *(["timm"] if timm_networks.has(classifier.description.network.name) else []))
     logged = mlflow.models.Model.log(
         artifact_path=None,
@@ -164,7 +165,7 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
         code_paths=[str(PACKAGE)],
         pip_requirements=[f"{package}=={version(package)}" for package in packages],
         # The model's own code checks its input, as no MLflow schema allows both arrays and tables.
-        signature=mlflow.models.ModelSignature(outputs=answer),
+        signature=mlflow.models.ModelSignature(outputs=answers.inputs, params=answers.params),
         input_example=_as_sent(example),
     )
     return str(logged.model_id)

@@ -190,6 +190,7 @@ BODIES = {
     "none": (with_pixel(None), "whole numbers from 0 to 255, not object"),
     "fractions": (of((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
     "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "not fractions"),
+    "another precision": (json.dumps({"inputs": IMAGES, "params": {"precision": "int8"}}), "fp32 or bf16, not int8"),
     "too many images": (of(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()), f"send at most {MAX_IMAGES}"),
     "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "found columns [a]"),
     "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "found columns [image, x]"),
@@ -310,3 +311,25 @@ def test_in_python_any_number_of_images_any_brightness_and_plain_bytes_are_accep
         loaded.predict(np.zeros((1, 3, SIZE, SIZE)))
     as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), text(photo())))
     assert as_bytes.equals(as_text)
+
+
+def test_unreadable_photos_get_a_row_if_the_request_allows_them(saved, server):
+    loaded, sent = (
+        mlflow.pyfunc.load_model(str(saved)),
+        pd.DataFrame({"image": [photo(), b"no photo", None, photo("png")]}),
+    )
+    table = loaded.predict(sent, params={"allow_unreadable": True})
+    alone = loaded.predict(sent.iloc[[0, 3]])
+    pd.testing.assert_frame_equal(table.iloc[[0, 3]].reset_index(drop=True), alone)
+    assert (table.loc[[1, 2], "class"] == "").all()
+    assert table.loc[[1, 2], ["p/a", "p/b", "p/c"]].eq(0).all(axis=None)
+    asked = {"dataframe_records": [{"image": text(b"no photo")}], "params": {"allow_unreadable": True}}
+    assert post(server, json.dumps(asked)).json()["predictions"] == [{"class": "", "p/a": 0, "p/b": 0, "p/c": 0}]
+
+
+def test_a_request_chooses_the_number_format(saved):
+    loaded, images = mlflow.pyfunc.load_model(str(saved)), np.array(IMAGES, dtype=np.uint8)
+    usual, fast = (
+        loaded.predict(images, params={"precision": each})[["p/a", "p/b", "p/c"]] for each in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(usual - fast).max(axis=None) < 0.02
