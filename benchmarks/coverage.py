@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from benchmarks.alike_images import Images
+from benchmarks.sets_of_classes import sets_of_classes
 from pipeline.data.division import divide_into
 from pipeline.results import dependence, folds, metrics, paired_tests, seeds, slices
 
@@ -32,7 +33,7 @@ GROUPED = (
     Images(50, 8, 0.5, is_uneven=True),
     Images(200, 8, 0.5, is_uneven=True),
 )
-Trial = Callable[[np.random.Generator], Mapping[str, bool]]
+Trial = Callable[[np.random.Generator], Mapping[str, float]]
 
 
 def shares(images: Images, accuracy: float) -> Trial:
@@ -167,7 +168,10 @@ def calibration_errors(num_images: int, overconfidence: float) -> Trial:
 
 
 def table(title: str, settings: Mapping[str, Trial], simulations: int) -> str:
-    """The share of simulations in which each interval holds the truth, as a Markdown table: settings by intervals."""
+    """The mean of each number over the simulations, as a Markdown table: settings by numbers.
+
+    For an interval, this is the share of simulations in which it holds the truth.
+    """
     rows = {}
     for setting, trial in settings.items():
         draw = np.random.default_rng(0)
@@ -213,6 +217,12 @@ def main(arguments: list[str]) -> None:
             f"{number} images, {what}": calibration_errors(number, overconfidence)
             for number in (200, 1000)
             for what, overconfidence in (("calibrated", 0.0), ("too sure", 0.4))
+        },
+        "Sets of classes": {
+            f"{number} validation images{what}, wanted {coverage:.0%}": sets_of_classes(number, coverage, *groups)
+            for what, groups in (("", ()), (" in groups of 8, 0.8 alike", (0.8, 8)))
+            for number in (40, 200, 1000)
+            for coverage in (0.9, 0.95)
         },
     }
     for title, settings in tables.items():

@@ -28,7 +28,7 @@ TITLES = {
     "LadderParams": "Range test",
     "LearningCurveParams": "Learning curve",
     "SweepParams": "Sweep",
-    "RejectionParams": "Unsure answers",
+    "CalibrationParams": "Unsure answers and sets of classes",
     "TrainingRunParams": "Finished training",
     "TrainedModelParams": "Images of a finished training",
     "EvaluationParams": "Evaluation",

@@ -6,7 +6,7 @@ from pipeline import data
 from pipeline.history import lookup
 from pipeline.model_files.classifier import Classifier
 from pipeline.params import DataParams, NetworkParams, TrainedModelParams, TrainParams
-from pipeline.params.base import RejectionParams
+from pipeline.params.base import CalibrationParams
 from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
@@ -61,8 +61,8 @@ def find_model(params: NetworkParams) -> TrainedModel:
     with store.scratch() as folder:
         weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
         classifier = Classifier.load(weights, where)
-    if isinstance(params, RejectionParams):
-        classifier = classifier.rejecting(params.reject_above_error)
+    if isinstance(params, CalibrationParams):
+        classifier = classifier.wanting(params.reject_above_error, params.set_coverage)
     precision = device.choose_precision(params.precision, where)
     is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"
     return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe)

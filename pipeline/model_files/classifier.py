@@ -20,6 +20,7 @@ from pipeline.data.decoder import Interpolation, decode
 from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
+from pipeline.results import prediction_sets
 from pipeline.settings import message
 from pipeline.training.calibration import Calibration, look
 
@@ -75,6 +76,7 @@ class Answered:
     unsure: np.ndarray | None = None  # (n,) bool: too little confidence
     distances: np.ndarray | None = None  # (n,) distance from the training images, in feature space
     unlike: np.ndarray | None = None  # (n,) bool: too far from the training images
+    sets: np.ndarray | None = None  # (n, C) bool: the classes in the set of each image; None also if there are no sets
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ class Classifier:
         fitted = self.calibration.temperature if self.calibration is not None else None
         return 1.0 if fitted is None else fitted.value
 
-    def rejecting(self, most_error: float | Literal["auto"]) -> Self:
-        """This classifier with another `most_error` in its calibration, if any; `auto` changes nothing."""
-        if self.calibration is None or most_error == "auto":
+    def wanting(self, most_error: float | Literal["auto"], coverage: float | Literal["auto"]) -> Self:
+        """This classifier with another error of sure answers and another coverage of sets, if it has a calibration."""
+        if self.calibration is None:
             return self
-        return replace(self, calibration=replace(self.calibration, most_error=most_error))
+        return replace(self, calibration=self.calibration.wanting(most_error, coverage))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8, normalised for the network: float32."""
@@ -126,7 +128,8 @@ class Classifier:
             return Answered(probabilities)
         unsure = probabilities.max(axis=1) < self.calibration.threshold
         distances = self.calibration.familiar.distances(features)
-        return Answered(probabilities, unsure, distances, self.calibration.familiar.unlike(distances))
+        unlike = self.calibration.familiar.unlike(distances)
+        return Answered(probabilities, unsure, distances, unlike, self.calibration.inside(probabilities))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated class probabilities (N, C) float64 of images (N, 3, H, W) uint8."""
@@ -135,8 +138,8 @@ class Classifier:
     def table(self, images: np.ndarray, precision: str = "fp32") -> pd.DataFrame:
         """One row per image: `class`, and the calibrated probability `p/<name>` of every class; see `answer`.
 
-        With a calibration, also `unsure`, whether the probability is below the threshold of the calibration, and
-        `unlike`, whether the image is unlike the training images.
+        With a calibration, also `unsure`, whether the probability is below the threshold of the calibration, `unlike`,
+        whether the image is unlike the training images, and `set`, a list of the classes in its set, likeliest first.
         """
         answered = self.answer(images, precision)
         table = pd.DataFrame(answered.probabilities, columns=[f"p/{name}" for name in self.classes])
@@ -144,6 +147,8 @@ class Classifier:
         if answered.unsure is not None and answered.unlike is not None:
             table.insert(1, "unsure", answered.unsure)
             table.insert(2, "unlike", answered.unlike)
+        if answered.sets is not None:
+            table.insert(3, "set", list(prediction_sets.named(answered.sets, answered.probabilities, self.classes)))
         return table
 
     @staticmethod

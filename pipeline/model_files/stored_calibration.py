@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pipeline.results.novelty import Familiar
+from pipeline.results.prediction_sets import PredictionSets
 from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import HIGHEST, LOWEST, Temperature
 from pipeline.training.calibration import Calibration
 
 KEY = "calibration"  # in the description
+OWN = "probability_of_true"  # the tensor that sets of classes are made from
 PREFIX = "calibration/"  # of its tensors' names; no module of a network has a slash in its name
 
 
@@ -27,6 +29,9 @@ class _Numbers(BaseModel):
     scale: float = Field(gt=0)
     limit: float = Field(ge=0)
     most_error: float = Field(gt=0, lt=1)
+    # A file of an earlier version has neither.
+    set_coverage: float | None = Field(None, gt=0, lt=1)
+    set_threshold: float | None = Field(None, ge=0, le=1)
 
 
 def tensors(calibration: Calibration) -> dict[str, Tensor]:
@@ -34,6 +39,8 @@ def tensors(calibration: Calibration) -> dict[str, Tensor]:
     familiar, outcomes = calibration.familiar, calibration.outcomes
     arrays = {"means": familiar.means, "directions": familiar.directions}
     arrays |= {"confidence": outcomes.confidence, "correct": outcomes.correct}
+    if calibration.sets is not None:
+        arrays[OWN] = calibration.sets.probabilities
     return {PREFIX + name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -41,6 +48,8 @@ def described(calibration: Calibration) -> dict[str, Any]:
     """The numbers of `calibration`, as plain data."""
     fitted, familiar = calibration.temperature, calibration.familiar
     limits = {"scale": familiar.scale, "limit": familiar.limit, "most_error": calibration.most_error}
+    if (sets := calibration.sets) is not None:
+        limits |= {"set_coverage": sets.coverage, "set_threshold": sets.threshold}
     return {KEY: {"temperature": None if fitted is None else asdict(fitted), **limits}}
 
 
@@ -71,11 +80,25 @@ def parse(own: Mapping[str, Tensor], description: Mapping[str, Any]) -> Calibrat
             raise ValueError("its outcomes are not float64 and bool")
         if confidence.ndim != 1 or confidence.shape != correct.shape or not len(correct):
             raise ValueError("the shapes of its outcomes do not match")
+        sets = _sets(own, numbers)
     except (ValidationError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"its calibration cannot be used: {reason}") from None
     familiar = Familiar(means, directions, numbers.scale, numbers.limit)
-    return Calibration(numbers.temperature, familiar, Outcomes(confidence, correct), numbers.most_error)
+    return Calibration(numbers.temperature, familiar, Outcomes(confidence, correct), numbers.most_error, sets)
+
+
+def _sets(own: Mapping[str, Tensor], numbers: _Numbers) -> PredictionSets | None:
+    """The sets of classes of a file; None if it is of an earlier version. Raises ValueError if they cannot be used."""
+    stored = own.get(PREFIX + OWN)
+    if stored is None and numbers.set_coverage is None and numbers.set_threshold is None:
+        return None
+    if stored is None or numbers.set_coverage is None or numbers.set_threshold is None:
+        raise ValueError("a part of its sets of classes is missing")
+    probabilities = stored.numpy()
+    if probabilities.dtype != np.float64 or probabilities.shape != own[f"{PREFIX}confidence"].shape:
+        raise ValueError("its probabilities of true classes do not match its outcomes")
+    return PredictionSets(numbers.set_coverage, numbers.set_threshold, probabilities)
 
 
 def numbers(calibration: Calibration) -> dict[str, float]:
@@ -86,4 +109,6 @@ def numbers(calibration: Calibration) -> dict[str, float]:
     if np.isfinite(calibration.threshold):
         values["threshold"] = calibration.threshold
     values["coverage"] = calibration.outcomes.numbers(calibration.threshold)["coverage"]
+    if calibration.sets is not None and calibration.sets.is_known:
+        values["set_threshold"] = calibration.sets.threshold
     return {f"weights/{name}": value for name, value in values.items() if value is not None}

@@ -41,11 +41,16 @@ class Params(Declared):
     )
 
 
-class RejectionParams(Params):
+class CalibrationParams(Params):
     reject_above_error: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         "auto",
         description="answers are unsure below the confidence from which on at most this share was wrong on validation; "
         "auto: 0.02, or the training's value",
+    )
+    set_coverage: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="also answer with a set of classes, which holds the true class with at least this probability; "
+        "auto: 0.9, or the training's value",
     )
 
 

@@ -8,10 +8,10 @@ from pipeline.params.base import (
     ID_START,
     NAME_CHARACTERS,
     OF_A_RUN,
+    CalibrationParams,
     DeviceParams,
     Like,
     Params,
-    RejectionParams,
     RunId,
     SeedParams,
     absolute,
@@ -35,7 +35,7 @@ class TrainingRunParams(Params):
     )
 
 
-class EvaluationParams(TrainingRunParams, RejectionParams):
+class EvaluationParams(TrainingRunParams, CalibrationParams):
     views: Annotated[Literal[1, 2, 6], BeforeValidator(integer)] = Field(
         1, description="also evaluate the mean over views of each image: 2 adds its mirror image, 6 also shifted images"
     )
@@ -106,7 +106,7 @@ class ExportParams(TrainedModelParams, FileFormatParams):
     """Writes a trained model to one file for other programs, and checks the file on the CPU."""
 
 
-class PredictParams(NetworkParams, RejectionParams):
+class PredictParams(NetworkParams, CalibrationParams):
     """Predicts the classes of images without labels: one line per photo on the terminal, or a run with a table."""
 
     images: str = Field("", description="a folder, a photo or a glob such as 'new/*.jpg'; makes a run with a table")

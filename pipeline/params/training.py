@@ -8,9 +8,9 @@ from pipeline.params.base import (
     ID_START,
     NAME_CHARACTERS,
     OF_A_RUN,
+    CalibrationParams,
     Like,
     Params,
-    RejectionParams,
     check_database_url,
     comma_separated,
     from_json,
@@ -47,7 +47,7 @@ class StudyParams(Params):
         return without_passwords(storage)
 
 
-class TrainParams(RecipeParams, StudyParams, RejectionParams):
+class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     """The parameters of a OneCycle training."""
 
     from_study: str = Field("", description="use the parameters and best values of this study, unless given here")
@@ -180,7 +180,7 @@ class LrRangeParams(TrainParams, LadderParams):
     """Range test: suggests a peak learning rate for a training with these parameters."""
 
 
-class ProbeParams(RecipeParams, RejectionParams):
+class ProbeParams(RecipeParams, CalibrationParams):
     """Fits a linear probe, logistic regression on the features of a pretrained network, in seconds."""
 
 

@@ -22,9 +22,9 @@ CHARTED = {
     "study.csv": MOST_ROWS,
 }
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
-UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slices.csv", "thresholds.csv"} | {
-    f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation", "border")
-}
+UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slices.csv", "thresholds.csv"}
+UNCHARTED |= {"sets.csv", "set_sizes.csv"}
+UNCHARTED |= {f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation", "border")}
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}
 NUMBERS = {
@@ -34,8 +34,14 @@ NUMBERS = {
     "loss": ("loss (nats)", "plain"),
     "macro_f1": ("macro F1", "plain"),
     "risk_coverage_area": ("area under errors by coverage", "plain"),
+    "set_coverage": ("sets of classes that hold the class", "percent"),
+    "set_coverage_wanted": ("sets of classes that should hold the class, at least", "percent"),
+    "set_size": ("classes in a set", "plain"),
+    "single_sets": ("sets of one class", "percent"),
     "slices": ("slices", "count"),
     "sure_error": ("wrong among sure answers", "percent"),
+    "threshold_classes": ("classes reported for an image", "plain"),
+    "threshold_coverage": ("images whose class is reported", "percent"),
     "unlike": ("unlike the training images", "percent"),
     "worst_slice_accuracy": ("accuracy of the worst slice", "percent"),
 }

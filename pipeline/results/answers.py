@@ -8,10 +8,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
+from pipeline.results import prediction_sets
+
+NAMED_CLASSES = 5  # of a set, at most, in a line
+
 
 @dataclass(frozen=True)
 class Answers:
-    """The predictions for n images. The last three are None if there is no calibration."""
+    """The predictions for n images. The last four are None if there is no calibration."""
 
     paths: np.ndarray  # (n,) texts
     images: np.ndarray  # (n, 3, S, S) uint8
@@ -19,6 +23,7 @@ class Answers:
     unsure: np.ndarray | None  # (n,) bool: too little confidence
     distances: np.ndarray | None  # (n,) distance from the training images, in feature space
     unlike: np.ndarray | None  # (n,) bool: too far from the training images
+    sets: np.ndarray | None = None  # (n, C) bool: the classes in the set of each image
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -35,7 +40,7 @@ class Answers:
 
 
 def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
-    """One row per image: path, class, confidence, unsure, entropy (nats), distance, unlike, and more.
+    """One row per image: path, class, confidence, unsure, entropy (nats), distance, unlike, set, and more.
 
     The further classes are class_2, probability_2 and so on, up to `top_k`. Unknown values have no column.
     """
@@ -48,6 +53,7 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
         "entropy": entr(answers.probabilities).sum(axis=1),
         "distance": answers.distances,
         "unlike": answers.unlike,
+        "set": None if answers.sets is None else prediction_sets.as_texts(answers.sets, answers.probabilities, classes),
     }
     for place in range(1, likeliest.shape[1]):
         columns[f"class_{place + 1}"] = _names(likeliest[:, place], classes)
@@ -55,8 +61,11 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
     return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
 
 
-def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[str]:
-    """One line per image, such as `photo.jpg: cat 93.1 %, then dog 4.0 %`."""
+def lines(answers: Answers, classes: Sequence[str], limit: float, coverage: float = 0.0) -> Iterator[str]:
+    """One line per image, such as `photo.jpg: cat 93.1 %, then dog 4.0 %`. It names the classes of a set of several.
+
+    limit: the usual distance from the training images. coverage: of the sets, if there are any.
+    """
     likeliest, probabilities = _likeliest(answers.probabilities, 2)
     for row, path in enumerate(answers.paths):
         named = (
@@ -67,7 +76,16 @@ def lines(answers: Answers, classes: Sequence[str], limit: float) -> Iterator[st
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
             far = f"distance {answers.distances[row]:.3g}, usual up to {limit:.3g}"
             warning += f"; unlike the training images: {far}"
-        yield f"{path}: {', then '.join(named)}{warning}"
+        among = "" if answers.sets is None else _several(_take(answers, np.array([row])), classes, coverage)
+        yield f"{path}: {', then '.join(named)}{among}{warning}"
+
+
+def _several(answer: Answers, classes: Sequence[str], coverage: float) -> str:
+    """The classes in the set of one image, in words; empty if it is only one."""
+    assert answer.sets is not None
+    (names,) = prediction_sets.named(answer.sets, answer.probabilities, classes)
+    others = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
+    return f"; set for {100 * coverage:.4g} %: {', '.join(names[:NAMED_CLASSES])}{others}" if len(names) > 1 else ""
 
 
 class Tally:
@@ -75,7 +93,7 @@ class Tally:
 
     def __init__(self, num_classes: int, num_shown: int) -> None:
         self.counts = np.zeros(num_classes, np.int64)  # images predicted for each class
-        self.num_unsure = self.num_unlike = 0
+        self.num_unsure = self.num_unlike = self.num_in_sets = 0
         self.shown: Answers | None = None
         self._num_shown = num_shown
 
@@ -84,6 +102,7 @@ class Tally:
         self.counts += np.bincount(answers.predicted, minlength=len(self.counts))
         self.num_unsure += 0 if answers.unsure is None else int(answers.unsure.sum())
         self.num_unlike += 0 if answers.unlike is None else int(answers.unlike.sum())
+        self.num_in_sets += 0 if answers.sets is None else int(answers.sets.sum())
         first = most_doubtful(answers, self._num_shown)
         self.shown = first if self.shown is None else most_doubtful(_joined(self.shown, first), self._num_shown)
 

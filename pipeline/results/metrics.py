@@ -198,10 +198,11 @@ def predictions(
     probabilities: np.ndarray,
     classes: Sequence[str],
     groups: Sequence[str] = (),
+    sets: Sequence[str] = (),
 ) -> pd.DataFrame:
     """One row per image: name, true, predicted, correct, confidence, probability_of_true, and `group` if any has one.
 
-    With at most 100 classes, `p/<class>` for each class too.
+    `set` if there are `sets`, a text for each image. With at most 100 classes, `p/<class>` for each class too.
     """
     predicted, rows = probabilities.argmax(axis=1), np.arange(len(labels))
     known = np.array(classes, dtype=object)
@@ -215,6 +216,8 @@ def predictions(
             "probability_of_true": probabilities[rows, labels],
         }
     )
+    if sets:
+        table["set"] = list(sets)
     if any(groups):
         table["group"] = list(groups)
     if len(classes) > PROBABILITY_COLUMNS:

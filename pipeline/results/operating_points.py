@@ -1,12 +1,12 @@
 """A threshold for each class that keeps a wanted recall, and the sets of classes that they give for an image."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from pipeline.results import prediction_sets
 from pipeline.results.metrics import accuracy, share_interval
 
 
@@ -21,17 +21,11 @@ def thresholds(valid: Answers, recall: float) -> np.ndarray:
     """For each class, the probability from which on it is reported, (C,) in [0, 1].
 
     At least the share `recall` of new images of the class is reported, on average over validation sets, if they come
-    from the same source. For that, the threshold is the k-th lowest probability of the n validation images of the
-    class, with k = floor((n + 1) (1 - recall)), rather than a quantile of them. It is 0 where k is 0: too few images
-    (Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341).
+    from the same source. For that, it is the threshold of prediction sets for this class alone: 0 if too few validation
+    images have the class (Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341).
     """
-    found = np.zeros(valid.probabilities.shape[1])
-    for place in range(len(found)):
-        own = np.sort(valid.probabilities[valid.labels == place, place])
-        # Rounded first, because 1 - 0.9 is a little less than 0.1.
-        rank = math.floor(round((len(own) + 1) * (1 - recall), 9))
-        found[place] = own[rank - 1] if rank else 0.0
-    return found
+    classes = range(valid.probabilities.shape[1])
+    return np.array([prediction_sets.threshold(valid.probabilities[valid.labels == c, c], recall) for c in classes])
 
 
 def table(
@@ -53,14 +47,14 @@ def table(
     return pd.DataFrame(rows)
 
 
-def sets(test: Answers, cuts: np.ndarray) -> dict[str, float]:
-    """The metrics of the sets of reported classes: `test/set_coverage` with its 95 % interval, and `test/set_size`.
+def numbers(test: Answers, cuts: np.ndarray) -> dict[str, float]:
+    """The metrics of the reported classes: `test/threshold_coverage` with its 95 % interval, `test/threshold_classes`.
 
-    The coverage is the share of images whose set has their class. The size is the mean number of classes in a set.
+    The coverage is the share of images whose class is among the reported ones, and the other their mean number.
     """
     inside = test.probabilities >= cuts
     covered = inside[np.arange(len(test.labels)), test.labels]
-    return {**accuracy("test/set_coverage", covered), "test/set_size": float(inside.sum(axis=1).mean())}
+    return {**accuracy("test/threshold_coverage", covered), "test/threshold_classes": float(inside.sum(axis=1).mean())}
 
 
 def _share(name: str, hits: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pipeline.progress import conclude
 from pipeline.results import dependence, metrics, plots, rejection, sprite
 from pipeline.results.arms import Arm, judge
 from pipeline.results.operating_points import Answers
-from pipeline.steps import operating_points, slices, unsure
+from pipeline.steps import operating_points, prediction_sets, slices, unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import look_at_all
@@ -116,7 +116,8 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
     answers = Answers(labels, probabilities)
     of_thresholds, thresholds_in_words = operating_points.report(run, trained, params, answers, groups)
-    summary |= of_unsure | of_thresholds
+    of_sets, sets_in_words, sets = prediction_sets.report(run, trained.classifier.calibration, answers, classes, groups)
+    summary |= of_unsure | of_sets | of_thresholds
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -135,7 +136,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     ece, bins = metrics.calibration(labels, probabilities)
     run.table("reliability.csv", bins)
     run.figure("reliability.png", plots.reliability(bins, ece, name))
-    predictions = metrics.predictions(test.names, labels, probabilities, classes, group_names)
+    predictions = metrics.predictions(test.names, labels, probabilities, classes, group_names, sets)
     predictions.insert(1, "pixels", _pixel_digests(test))
     run.table("predictions.csv", predictions)
     wrong = predictions[~predictions["correct"]].sort_values("confidence", ascending=False, kind="stable")
@@ -157,7 +158,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
-        f"{unsure_in_words}{thresholds_in_words}{views_in_words}"
+        f"{unsure_in_words}{sets_in_words}{thresholds_in_words}{views_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)

@@ -34,12 +34,12 @@ def report(
     table = operating_points.table(test, cuts, counts, classes, groups)
     run.table("thresholds.csv", table)
     run.figure("thresholds.png", plots.operating_points(table, recall))
-    numbers = operating_points.sets(test, cuts)
+    numbers = operating_points.numbers(test, cuts)
     numbers["test/threshold_recall"] = float(table["recall"].mean())
     numbers["test/threshold_precision"] = float(table["precision"].mean())
     numbers["test/classes_without_threshold"] = float((cuts == 0).sum())
     coverage, low, high, size = (
-        numbers[f"test/set_{name}"] for name in ("coverage", "coverage_low", "coverage_high", "size")
+        numbers[f"test/threshold_{name}"] for name in ("coverage", "coverage_low", "coverage_high", "classes")
     )
     words = (
         f"; thresholds for recall {recall:.0%}: the class is among {size:.2f} reported ones for {coverage:.1%} of the "

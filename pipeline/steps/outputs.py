@@ -11,9 +11,9 @@ from pipeline.data.tree import in_words
 from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models import weights as starting_weights
 from pipeline.params import ProbeParams
-from pipeline.params.base import RejectionParams
+from pipeline.params.base import CalibrationParams
 from pipeline.progress import meter, say
-from pipeline.results.rejection import MOST_ERROR
+from pipeline.results import prediction_sets
 from pipeline.tracking.run import Run
 from pipeline.training import calibration, device
 from pipeline.training.calibration import Calibration
@@ -55,12 +55,7 @@ def describe_input(run: Run, recipe: Recipe) -> None:
         say(f"warning: {warning}{kept}")
 
 
-def most_error(params: RejectionParams) -> float:
-    """The share of sure answers that may be wrong on validation."""
-    return MOST_ERROR if params.reject_above_error == "auto" else params.reject_above_error
-
-
-def calibrate(recipe: Recipe, model: nn.Module, params: RejectionParams) -> Calibration | None:
+def calibrate(recipe: Recipe, model: nn.Module, params: CalibrationParams) -> Calibration | None:
     """The calibration of `model`, which it puts into evaluation mode; None without validation images."""
     splits = recipe.splits
     if splits.valid is None:
@@ -70,7 +65,15 @@ def calibrate(recipe: Recipe, model: nn.Module, params: RejectionParams) -> Cali
         def done(images: int) -> None:
             progress.at(images, lambda: f"images {images:,}")
 
-        return calibration.calibrate(model.eval(), splits, recipe.precision, most_error(params), done)
+        found = calibration.calibrate(model.eval(), splits, recipe.precision, done)
+    return found.wanting(params.reject_above_error, params.set_coverage)
+
+
+def log_calibration(run: Run, known: Calibration) -> None:
+    """Logs the numbers of a calibration, and says if validation has too few images for sets of classes."""
+    run.metrics(stored_calibration.numbers(known))
+    if lack := prediction_sets.lack(known.sets):
+        say(lack)
 
 
 def log_weights(

@@ -19,6 +19,8 @@ from pipeline.params import PredictParams
 from pipeline.progress import answer, conclude, say
 from pipeline.results import answers
 from pipeline.results.answers import Answers, Tally
+from pipeline.results.prediction_sets import PredictionSets
+from pipeline.steps import prediction_sets
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.training.calibration import Calibration
 
@@ -41,6 +43,8 @@ def run(params: PredictParams) -> Result | None:
 def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
     """Prints a line per image on standard output."""
     known = _calibration(network)
+    sets = prediction_sets.of(known)
+    limit, coverage = known.familiar.limit if known else 0.0, sets.coverage if sets else 0.0
     is_answered = False
     _say_left_out(found.left_out)
     if found.unread:
@@ -48,7 +52,7 @@ def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
     for given, unreadable in _predict(network, found):
         if given is not None:
             is_answered = True
-            for line in answers.lines(given, network.classifier.classes, known.familiar.limit if known else 0.0):
+            for line in answers.lines(given, network.classifier.classes, limit, coverage):
                 answer(line)
         _say_left_out(unreadable)
     if not is_answered:
@@ -60,6 +64,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
     with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
         run = step.run
         known = _calibration(network)
+        sets = prediction_sets.of(known)
         if known is not None:
             run.metrics(stored_calibration.numbers(known))
         classes = network.classifier.classes
@@ -84,7 +89,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
 
             contact_sheet.log(run, network, tally.shown, params.maps)
         passed_over = {**found.skipped, **found.unread, LEFT_OUT: len(left_out)}
-        return _conclude(step, network, known, tally, passed_over)
+        return _conclude(step, network, known, sets, tally, passed_over)
 
 
 def _predict(network: TrainedModel, found: Found) -> Iterator[tuple[Answers | None, list[tuple[str, str]]]]:
@@ -110,7 +115,8 @@ def _predict(network: TrainedModel, found: Found) -> Iterator[tuple[Answers | No
 
 def _with_images(batch: Batch, answered: Answered) -> Answers:
     paths = np.array(batch.paths, dtype=object)
-    return Answers(paths, batch.images, answered.probabilities, answered.unsure, answered.distances, answered.unlike)
+    marks = answered.unsure, answered.distances, answered.unlike, answered.sets
+    return Answers(paths, batch.images, answered.probabilities, *marks)
 
 
 def _calibration(network: TrainedModel) -> Calibration | None:
@@ -154,6 +160,7 @@ def _conclude(
     step: Step,
     network: TrainedModel,
     known: Calibration | None,
+    sets: PredictionSets | None,
     tally: Tally,
     passed_over: Mapping[str, int],
 ) -> Result:
@@ -170,6 +177,9 @@ def _conclude(
         numbers |= {"predict/unsure": tally.num_unsure, "predict/unlike": tally.num_unlike}
         unsure = f"{tally.num_unsure:,} unsure ({_threshold(known)})"
         parts += [unsure, f"{tally.num_unlike:,} unlike the training images", _quality(known)]
+    if sets is not None:
+        numbers["predict/set_size"] = tally.num_in_sets / float(tally.counts.sum())
+        parts.append(f"sets of {numbers['predict/set_size']:.2f} classes on average, for {sets.coverage:.1%} coverage")
     if counts := in_words(passed_over):
         parts.append(f"left out: {counts}")
     result = "; ".join(parts)

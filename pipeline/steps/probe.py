@@ -9,7 +9,6 @@ from torch import nn
 
 from pipeline.data import Split
 from pipeline.history import initial_weights
-from pipeline.model_files import stored_calibration
 from pipeline.params import ProbeParams, TrainParams
 from pipeline.progress import Meter, meter, say
 from pipeline.results import dependence, metrics
@@ -35,7 +34,7 @@ def run(params: ProbeParams, parent: Run | None = None) -> Result:
         outputs.describe_input(step.run, recipe)
         model = recipe.model(params.seed)
         probe.check(model)
-        head, numbers, calibrated = _fit(recipe, model, outputs.most_error(params))
+        head, numbers, calibrated = _fit(recipe, model, params)
         probe.put(model, head)
         step.run.metrics(numbers, step=EPOCH)
         return _conclude(step, recipe, model, head, numbers, calibrated)
@@ -49,11 +48,8 @@ def check_weights(weights: str) -> None:
         )
 
 
-def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, dict[str, float], Calibration | None]:
-    """The head, its loss and accuracy on the train and validation images, keyed by metric name, and its calibration.
-
-    most_error: see `Calibration`.
-    """
+def _fit(recipe: Recipe, model: nn.Module, params: ProbeParams) -> tuple[Probe, dict[str, float], Calibration | None]:
+    """The head, its loss and accuracy on the train and validation images, keyed by metric name, and its calibration."""
     splits = recipe.splits
     parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
     with meter("probe", sum(map(len, parts.values()))) as progress:
@@ -73,9 +69,8 @@ def _fit(recipe: Recipe, model: nn.Module, most_error: float) -> tuple[Probe, di
     calibrated = None
     if "valid" in both:
         train, valid = both["train"], both["valid"]
-        calibrated = calibration.of_features(
-            logits["valid"], valid, labels["valid"], train, labels["train"], most_error
-        )
+        calibrated = calibration.of_features(logits["valid"], valid, labels["valid"], train, labels["train"])
+        calibrated = calibrated.wanting(params.reject_above_error, params.set_coverage)
     return head, numbers | _cross_validated(head, labels["train"], groups), calibrated
 
 
@@ -127,7 +122,7 @@ def _conclude(
     step.run.tags({"probe.strength": head.strength})
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if calibrated is not None:
-        step.run.metrics(stored_calibration.numbers(calibrated))
+        outputs.log_calibration(step.run, calibrated)
     with store.scratch() as folder:
         for kind in ("best", "last"):
             outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder), calibrated)

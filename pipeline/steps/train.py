@@ -9,7 +9,6 @@ import pandas as pd
 
 from pipeline import progress
 from pipeline.history import lookup
-from pipeline.model_files import stored_calibration
 from pipeline.params import LadderParams, TrainParams, TrainStepParams
 from pipeline.progress import Part, say, show
 from pipeline.resume import training_state
@@ -168,7 +167,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
             raise
         _log_results(run, name, recipe, training, folder, calibrations)
         if "best" in calibrations:
-            run.metrics(stored_calibration.numbers(calibrations["best"]))
+            outputs.log_calibration(run, calibrations["best"])
         if watch is not None:
             watch.conclude(folder, sum(epoch.seconds for epoch in training.log.epochs))
         best = training.log.best

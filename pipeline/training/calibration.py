@@ -1,8 +1,9 @@
 """Calibrates a trained network on the validation split: how sure its answers are, and which images are new to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from pipeline.data import Split, Splits
 from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.data.splits import evenly_spaced
 from pipeline.models.features import joined, with_features
-from pipeline.results import novelty, rejection, temperature
+from pipeline.results import novelty, prediction_sets, rejection, temperature
 from pipeline.results.novelty import Familiar
-from pipeline.results.rejection import Outcomes
+from pipeline.results.prediction_sets import PredictionSets
+from pipeline.results.rejection import MOST_ERROR, Outcomes
 from pipeline.results.temperature import Temperature
 from pipeline.training.device import autocast
 from pipeline.training.features import Features
@@ -31,12 +33,22 @@ class Calibration:
     temperature: Temperature | None
     familiar: Familiar
     outcomes: Outcomes  # of the validation images, with calibrated confidences
-    most_error: float  # of the answers that are not unsure, at most this share was wrong on validation
+    most_error: float = MOST_ERROR  # of the answers that are not unsure, at most this share was wrong on validation
+    sets: PredictionSets | None = None  # None for weights of an earlier version
 
     @cached_property
     def threshold(self) -> float:
         """The confidence below which an answer is unsure."""
         return self.outcomes.threshold(self.most_error)
+
+    def wanting(self, most_error: float | Literal["auto"], coverage: float | Literal["auto"]) -> Self:
+        """This calibration with another `most_error` and another coverage of its sets; `auto` changes nothing."""
+        sets = self.sets if self.sets is None or coverage == "auto" else self.sets.covering(coverage)
+        return replace(self, most_error=self.most_error if most_error == "auto" else most_error, sets=sets)
+
+    def inside(self, probabilities: np.ndarray) -> np.ndarray | None:
+        """The sets (N, C) bool for calibrated `probabilities` (N, C); None if there are none."""
+        return self.sets.inside(probabilities) if self.sets is not None and self.sets.is_known else None
 
 
 def of_features(
@@ -45,19 +57,19 @@ def of_features(
     valid_labels: np.ndarray,
     train: Features,
     train_labels: np.ndarray,
-    most_error: float,
 ) -> Calibration:
     """The calibration from what the network makes of validation images (with their `logits`) and train images."""
     rows = evenly_spaced(len(train_labels), SAMPLE)
     learned = _joined(Features(train.of_head[rows], train.of_stage[rows]))
     familiar = novelty.fit(learned, train_labels[rows], _joined(valid))
-    return _of_logits(logits, valid_labels, familiar, most_error)
+    return _of_logits(logits, valid_labels, familiar)
 
 
-def _of_logits(logits: np.ndarray, labels: np.ndarray, familiar: Familiar, most_error: float) -> Calibration:
+def _of_logits(logits: np.ndarray, labels: np.ndarray, familiar: Familiar) -> Calibration:
     fitted = temperature.fit(logits, labels)
     probabilities = softmax(logits.astype(np.float64) / (1.0 if fitted is None else fitted.value), axis=1)
-    return Calibration(fitted, familiar, rejection.of(probabilities, labels), most_error)
+    sets = prediction_sets.fit(probabilities[np.arange(len(labels)), labels])
+    return Calibration(fitted, familiar, rejection.of(probabilities, labels), sets=sets)
 
 
 def num_images(splits: Splits) -> int:
@@ -69,18 +81,17 @@ def calibrate(
     model: nn.Module,
     splits: Splits,
     precision: str,
-    most_error: float,
     done: Callable[[int], None] = lambda done: None,
 ) -> Calibration:
     """The calibration of `model` from its train and validation splits. The model must be in evaluation mode.
 
-    most_error: see `Calibration`. done: called with the number of images that it has looked at.
+    done: called with the number of images that it has looked at.
     """
     assert splits.valid is not None
     valid, train = splits.valid, splits.train.spread(SAMPLE)
     logits, valid_features = look_at_all(model, splits, valid, precision, done)
     _, features = look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
-    return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features), most_error)
+    return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features))
 
 
 @torch.inference_mode()

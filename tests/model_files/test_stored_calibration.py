@@ -6,6 +6,7 @@ import torch
 
 from pipeline.model_files import stored_calibration
 from pipeline.results.novelty import Familiar
+from pipeline.results.prediction_sets import PredictionSets
 from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature
 from pipeline.training.calibration import Calibration
@@ -18,9 +19,13 @@ GOOD |= {"calibration/confidence": torch.ones(2).double(), "calibration/correct"
 NUMBERS = {"temperature": dataclasses.asdict(FITTED), "scale": 2.0, "limit": 3.5, "most_error": 0.02}
 
 
-@pytest.mark.parametrize("temperature", [FITTED, None])
-def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(temperature):
-    calibration = Calibration(temperature, FAMILIAR, OUTCOMES, 0.02)
+OF_SETS = {"calibration/probability_of_true": torch.tensor([0.9, 0.2]).double()}
+SETS = PredictionSets(0.5, 0.2, OF_SETS["calibration/probability_of_true"].numpy())
+
+
+@pytest.mark.parametrize(("temperature", "sets"), [(FITTED, SETS), (None, None)])
+def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(temperature, sets):
+    calibration = Calibration(temperature, FAMILIAR, OUTCOMES, 0.02, sets)
     state = {"head.weight": torch.ones(1), **stored_calibration.tensors(calibration)}
     weights, own = stored_calibration.apart(state)
     assert [*weights] == ["head.weight"]
@@ -30,6 +35,9 @@ def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(te
     assert np.array_equal(found.familiar.means, FAMILIAR.means)
     assert np.array_equal(found.familiar.directions, FAMILIAR.directions)
     assert found.threshold == calibration.threshold == 0.9
+    given = np.array([[0.1, 0.7, 0.2], [0.15, 0.75, 0.1]])
+    inside = [[False, True, True], [False, True, False]]
+    assert found.inside(given) is None if sets is None else found.inside(given).tolist() == inside
     assert stored_calibration.parse({}, {"epoch": 3}) is None  # a file of an earlier version, or without validation
 
 
@@ -52,6 +60,13 @@ def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(te
         (GOOD, {**NUMBERS, "temperature": {"value": 1.0}}),
         (GOOD, {**NUMBERS, "temperature": {**NUMBERS["temperature"], "value": 0.0}}),
         (GOOD, {**NUMBERS, "more": 1}),
+        (GOOD, {**NUMBERS, "set_coverage": 0.9, "set_threshold": 0.5}),
+        ({**GOOD, **OF_SETS}, NUMBERS),
+        ({**GOOD, **OF_SETS}, {**NUMBERS, "set_coverage": 1.0, "set_threshold": 0.5}),
+        (
+            {**GOOD, "calibration/probability_of_true": torch.ones(2)},
+            {**NUMBERS, "set_coverage": 0.9, "set_threshold": 0},
+        ),
         (GOOD, "many"),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,11 @@ def test_lines_name_the_likeliest_classes_and_warn_of_unlike_images():
         "photo.jpg: cat 93.1 %, then dog 4.0 %",
         "noise.png: =emu 70.0 %, then dog 20.0 %; unsure; unlike the training images: distance 51.7, usual up to 6",
     ]
+    among = replace(given, sets=np.array([[True, False, False], [False, True, True]]))
+    first, second = lines(among, CLASSES, LIMIT, 0.9)
+    assert first == "photo.jpg: cat 93.1 %, then dog 4.0 %"
+    assert second.startswith("noise.png: =emu 70.0 %, then dog 20.0 %; set for 90 %: =emu, dog; unsure")
+    assert table(among, CLASSES, 1)["set"].tolist() == ['["cat"]', '["=emu", "dog"]']
     alone = Answers(given.paths[:1], given.images[:1], np.ones((1, 1)), None, None, None)
     assert list(lines(alone, ["cat"], 0.0)) == ["photo.jpg: cat 100.0 %"]
 

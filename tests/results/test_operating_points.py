@@ -35,8 +35,8 @@ def test_a_class_with_too_few_images_is_always_reported():
     assert (operating_points.thresholds(few, 0.8) > 0).all()
     none_of_a = Answers(few.labels[8:], few.probabilities[8:])
     assert operating_points.thresholds(none_of_a, 0.8)[0] == 0
-    numbers = operating_points.sets(few, np.zeros(3))
-    assert numbers["test/set_coverage"] == 1 and numbers["test/set_size"] == 3
+    numbers = operating_points.numbers(few, np.zeros(3))
+    assert numbers["test/threshold_coverage"] == 1 and numbers["test/threshold_classes"] == 3
 
 
 def test_recall_and_precision_are_those_of_the_reported_images():
@@ -47,7 +47,9 @@ def test_recall_and_precision_are_those_of_the_reported_images():
     assert table["recall"].tolist() == pytest.approx([1 / 2, 2 / 3])
     assert table["precision"].tolist() == pytest.approx([1 / 2, 1])
     assert ((table["recall_low"] <= table["recall"]) & (table["recall"] <= table["recall_high"])).all()
-    numbers = operating_points.sets(test, cuts)
-    assert numbers["test/set_coverage"] == pytest.approx(3 / 5) and numbers["test/set_size"] == pytest.approx(4 / 5)
+    numbers = operating_points.numbers(test, cuts)
+    assert numbers["test/threshold_coverage"] == pytest.approx(3 / 5) and numbers[
+        "test/threshold_classes"
+    ] == pytest.approx(4 / 5)
     nothing = operating_points.table(test, np.array([1.0, 1.0]), np.array([7, 8]), ["a", "b"])
     assert nothing["precision"].isna().all() and (nothing["recall"] == 0).all()

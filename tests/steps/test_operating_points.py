@@ -28,14 +28,21 @@ def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workpl
         covered += reported.sum()
     numbers = run.data.metrics
     assert thresholds["valid_images"].sum() == 100
-    assert numbers["test/set_coverage"] == pytest.approx(covered / len(predictions))
-    assert numbers["test/set_coverage_low"] < numbers["test/set_coverage"] <= numbers["test/set_coverage_high"]
-    assert f"thresholds for recall 80%: the class is among {numbers['test/set_size']:.2f}" in capsys.readouterr().err
+    assert numbers["test/threshold_coverage"] == pytest.approx(covered / len(predictions))
+    assert (
+        numbers["test/threshold_coverage_low"]
+        < numbers["test/threshold_coverage"]
+        <= numbers["test/threshold_coverage_high"]
+    )
+    assert (
+        f"thresholds for recall 80%: the class is among {numbers['test/threshold_classes']:.2f}"
+        in capsys.readouterr().err
+    )
     assert workplace.run("report", run_id=run.info.run_id) == 0
     html = workplace.client.download_artifacts(run.info.run_id, "report.html", str(workplace.folder))
     page = Page(Path(html).read_text(encoding="utf-8"))
     assert "evaluate/thresholds.csv" in {table.source for table in page.tables}
-    assert "evaluate/test/set_size" in {source for source, *_ in page.numbers}
+    assert "evaluate/test/threshold_classes" in {source for source, *_ in page.numbers}
 
 
 def test_thresholds_without_validation_images_are_refused_in_one_line(workplace, capsys):

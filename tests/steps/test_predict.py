@@ -1,5 +1,6 @@
 """Predictions of a trained network: tracked, answered on the terminal, and refused."""
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.model_files import checkpoint
 from pipeline.model_files.classifier import Classifier
-from pipeline.text import shown
+from pipeline.text import from_cell, shown
 from tests.conftest import Workplace
 from tests.data.test_hostile import broken, honest, write_hostile
 
@@ -95,6 +96,16 @@ def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
     assert len(predicted) == len(evaluated) == 15 * len(CLASSES)
     beside = evaluated.loc[[path.partition("photos/")[2] for path in predicted["path"]]]
     assert predicted["class"].tolist() == beside["predicted"].tolist()
+    assert predicted["set"].tolist() == beside["set"].tolist()
+    sets = evaluated["set"].map(from_cell).map(json.loads)
+    covered = [true.removeprefix("'") in names for true, names in zip(evaluated["true"].astype(str), sets, strict=True)]
+    numbers = workplace.runs("evaluate")[0].data.metrics
+    assert numbers["test/set_coverage"] == pytest.approx(np.mean(covered))
+    assert numbers["test/set_size"] == pytest.approx(sets.map(len).mean()) == tracked.data.metrics["predict/set_size"]
+    assert numbers["test/single_sets"] == pytest.approx((sets.map(len) == 1).mean())
+    by_class, by_size = read("sets.csv", "evaluate"), read("set_sizes.csv", "evaluate")
+    for table in (by_class, by_size):
+        assert (table["coverage"] * table["images"]).sum() == pytest.approx(sum(covered))
     assert np.allclose(predicted["confidence"], beside["confidence"], atol=1e-5)
     for place in range(2, 6):
         columns = "p/" + predicted[f"class_{place}"].str.removeprefix("'")
@@ -169,6 +180,7 @@ def test_predict_and_the_served_and_the_exported_model_give_the_same_calibrated_
     np.testing.assert_allclose(found, predicted, atol=1e-6)
     for name, mark in zip(("unsure", "unlike"), marks, strict=True):
         assert table[name].tolist() == answered[name].tolist() == mark.tolist()
+    assert table["set"].map(from_cell).map(json.loads).tolist() == answered["set"].tolist()
     assert 0 < table["unsure"].sum() < len(table)
 
     # A temperature is a power of the probabilities: without it, they would be others.
@@ -195,6 +207,17 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
     assert "unlike the training images" in lines[2]
     assert [line.partition(": ")[0] for line in err.splitlines()] == [str(broken_photo)]
     assert len(workplace.runs()) == before
+
+
+def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_told_of(workplace, photos, capsys):
+    paths = sorted((photos / "test/0").glob("*.png"))[:5]
+    assert workplace.run("predict", *paths, set_coverage=0.99) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"\d+\.\d %; set for 99 %: \S+, \S+", out) and not err
+    assert workplace.run("predict", *paths, set_coverage=0.999) == 0
+    out, err = capsys.readouterr()
+    needed = "set_coverage=0.999 needs 999 validation images, and there are 150"
+    assert "set for" not in out and err.splitlines() == [f"no sets of classes: {needed}"]
 
 
 def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, photos, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pipeline.results.plots.evaluation import (
     randomisation,
     reliability,
 )
-from pipeline.results.plots.forest import operating_points, slices
+from pipeline.results.plots.forest import operating_points, prediction_sets, slices
 from pipeline.results.plots.images import attention_matrices, explanations, gallery, heat, watched
 from pipeline.results.plots.learning_curve import learning_curve
 from pipeline.results.plots.range_test import lr_range, short_cycles
@@ -35,6 +35,7 @@ __all__ = [
     "operating_points",
     "patch_size_by_rate",
     "precision_recall",
+    "prediction_sets",
     "randomisation",
     "reliability",
     "risk_coverage",

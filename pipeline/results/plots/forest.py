@@ -1,6 +1,7 @@
 """Many shares below each other, each with its interval: slices, and classes at their thresholds."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.results.plots.style import BLUE, GREY, ORANGE, SMALL, dress, fit, sheet
@@ -47,12 +48,35 @@ def operating_points(table: pd.DataFrame, wanted: float) -> Figure:
     figure = sheet(8, 1.5 + 0.36 * len(shown), f"At the thresholds for recall {wanted:.0%}, chosen on validation")
     axes = figure.subplots()
     for name, colour, offset in (("recall", BLUE, -BESIDE), ("precision", ORANGE, BESIDE)):
-        rows = shown.dropna(subset=name)
-        ends = [rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]]
-        axes.errorbar(rows[name], rows.index + offset, xerr=ends, fmt="o", capsize=2, color=colour, label=name)
-    axes.axvline(wanted, linestyle="--", color=GREY, label="wanted recall")
+        _marks(axes, shown, name, colour, offset)
+    _of_classes(axes, shown, wanted, "wanted recall")
+    return figure
+
+
+def prediction_sets(table: pd.DataFrame, wanted: float) -> Figure:
+    """The coverage of the sets of each class with its interval, and a line at the `wanted` coverage of all images.
+
+    `table` has `class`, `coverage`, `coverage_low` and `coverage_high`. At most 30 classes are shown, the lowest first.
+    """
+    shown = table.sort_values("coverage", kind="stable").head(MOST_ROWS).reset_index(drop=True)
+    figure = sheet(8, 1.5 + 0.36 * len(shown), "How many sets hold the class, for the images of each class")
+    axes = figure.subplots()
+    _marks(axes, shown, "coverage", BLUE)
+    _of_classes(axes, shown, wanted, "wanted for all images together")
+    return figure
+
+
+def _marks(axes: Axes, shown: pd.DataFrame, name: str, colour: str, offset: float = 0) -> None:
+    """A mark with its interval in the row of each class that has the number `name`."""
+    rows = shown.dropna(subset=name)
+    ends = [rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]]
+    axes.errorbar(rows[name], rows.index + offset, xerr=ends, fmt="o", capsize=2, color=colour, label=name)
+
+
+def _of_classes(axes: Axes, shown: pd.DataFrame, wanted: float, words: str) -> None:
+    """Names the rows after their classes, the first at the top, and draws a line at the `wanted` share."""
+    axes.axvline(wanted, linestyle="--", color=GREY, label=words)
     axes.set_yticks(range(len(shown)), [fit(name, NAME_CHARACTERS, NAME_LINES) for name in shown["class"]], size=SMALL)
     axes.invert_yaxis()
     dress(axes, x="on test, with 95 % interval")
     axes.legend(frameon=False, fontsize=SMALL, loc="best")
-    return figure

@@ -1,0 +1,49 @@
+"""Reports the sets of classes of an evaluation: how many hold the true class, and how large they are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.progress import say
+from pipeline.results import plots, prediction_sets
+from pipeline.results.operating_points import Answers
+from pipeline.results.prediction_sets import PredictionSets
+from pipeline.tracking.run import Run
+from pipeline.training.calibration import Calibration
+
+
+def of(calibration: Calibration | None) -> PredictionSets | None:
+    """The sets of a calibration. Without any: None, and prints why, unless nothing is calibrated at all."""
+    if calibration is None:
+        return None
+    if lack := prediction_sets.lack(calibration.sets):
+        say(lack)
+        return None
+    return calibration.sets
+
+
+def report(
+    run: Run, calibration: Calibration | None, test: Answers, classes: Sequence[str], groups: np.ndarray | None
+) -> tuple[dict[str, float], str, list[str]]:
+    """Logs sets.csv, set_sizes.csv and sets.png. Returns numbers by metric name, words about them, and the sets.
+
+    All three are empty if there are no sets. groups: (N,) int64 of the test images, or None.
+    """
+    sets = of(calibration)
+    if sets is None:
+        return {}, "", []
+    inside = sets.inside(test.probabilities)
+    table = prediction_sets.by_class(inside, test.labels, classes, groups)
+    run.table("sets.csv", table)
+    run.table("set_sizes.csv", prediction_sets.by_size(inside, test.labels, groups))
+    run.figure("sets.png", plots.prediction_sets(table, sets.coverage))
+    numbers = prediction_sets.numbers(inside, test.labels, groups)
+    over, kind = ("_over_groups", "95 % interval over groups") if groups is not None else ("", "95 % interval")
+    low, high = (numbers[f"test/set_coverage{over}_{end}"] for end in ("low", "high"))
+    words = (
+        f"; sets of classes hold the class of {numbers['test/set_coverage']:.1%} ({kind} {low:.1%} to {high:.1%}; "
+        f"wanted: at least {sets.coverage:.1%}), with {numbers['test/set_size']:.2f} classes on average, "
+        f"{numbers['test/single_sets']:.1%} of them with one"
+    )
+    numbers["test/set_coverage_wanted"] = sets.coverage
+    return numbers, words, prediction_sets.as_texts(inside, test.probabilities, classes)
