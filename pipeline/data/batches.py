@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from pipeline.data import Split, Splits
 from pipeline.data.augmentation import Augment, Place, Share, normalise
 
 RESIDENT_SHARE = 0.4  # share of the device's free memory for images; the rest is for model and activations
+LEAST_REST = 1 / 8  # share of a batch below which the last images of an epoch are no batch of their own
 PIXELS_AT_ONCE = 2**22  # pixels per forward pass or copy to the device: 4,096 images of 32 px, 83 of 224 px
 
 
@@ -33,21 +34,17 @@ class Batches:
         if self._resident is None and device.type == "cuda" and split.nbytes < RESIDENT_SHARE * free_memory(device):
             self._resident = resident(split, device)
 
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the split's order: images (B, 3, H, W) uint8, labels (B,) int64. The last may be smaller."""
         return self.every(1, 0)
 
     def every(self, step: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every `step`-th of these batches, from batch number `first` on."""
-        blocks = torch.arange(len(self.split)).split(self.batch_size)
-        return self._in_order(torch.cat([*blocks[first::step], torch.arange(0)]))
+        return self._served(torch.arange(len(self.split)).split(self.batch_size)[first::step])
 
-    def _in_order(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(order), self.batch_size):
-            positions = self._own(order[start : start + self.batch_size])
+    def _served(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for block in blocks:
+            positions = self._own(block)
             on_device = self._sent(positions)
             yield self._images(positions, on_device), self._labels[on_device]
 
@@ -104,7 +101,11 @@ class TrainBatches(Batches):
         self._draw = Generator(device)
         first = Generator().manual_seed(derive_seed(seed, "mirrored in the first epoch"))
         self._mirrored = (torch.rand(len(split), generator=first) < 0.5).to(device)
+        self._sizes = train_sizes(len(split), batch_size)
         self._rank, self._num_ranks = 0, 1
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
     def divided(self, rank: int, num_ranks: int) -> Self:
         """These batches with only the share of process `rank` of `num_ranks` in each: neighbours, in order.
@@ -118,7 +119,7 @@ class TrainBatches(Batches):
 
     def whole_size(self, number: int) -> int:
         """How many images batch `number` of an epoch has, on all processes together."""
-        return min(self.batch_size, len(self.split) - number * self.batch_size)
+        return self._sizes[number]
 
     def _own(self, positions: Tensor) -> Tensor:
         return positions[self._share(len(positions)).rows]
@@ -128,7 +129,7 @@ class TrainBatches(Batches):
         return Share(start, end, size)
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches as `augment` returns them, with each image once. The last may be smaller.
+        """Batches as `augment` returns them, with each image once. `train_sizes` says how large they are.
 
         This also seeds the global random state, from which mixup and dropout draw. `done` skips the first batches of
         the epoch and seeds nothing: `load_random_states` has restored the random states before.
@@ -138,10 +139,10 @@ class TrainBatches(Batches):
         if not done:
             torch.manual_seed(derive_seed(self._seed, "global", epoch, *self._own_stream()))
             self._draw.manual_seed(derive_seed(self._seed, "augmentation", epoch))
-        rest = order[done * self.batch_size :]
-        for number, (images, labels) in enumerate(self._in_order(rest), done):
-            share = self._share(self.whole_size(number))
-            positions = order[number * self.batch_size :][share.rows]
+        blocks = order.split(self._sizes)
+        for number, (images, labels) in enumerate(self._served(blocks[done:]), done):
+            share = self._share(len(blocks[number]))
+            positions = blocks[number][share.rows]
             # Alternating flip (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
             place = Place(
                 epoch - 1 + number / len(self), self._mirrored[self._sent(positions)] ^ bool(epoch % 2), share
@@ -169,6 +170,18 @@ class TrainBatches(Batches):
 
     def _own_stream(self) -> tuple[object, ...]:
         return ("rank", self._rank) if self._rank else ()
+
+
+def train_sizes(num_images: int, batch_size: int) -> list[int]:
+    """The sizes of the training batches of an epoch: `batch_size` each, and the rest.
+
+    A rest of less than an eighth of `batch_size` joins the batch before it. Batch norms take the mean and the variance
+    of a batch as those of all images, and a handful of images would put them far off at the end of every epoch.
+    """
+    full, rest = divmod(num_images, batch_size)
+    if full and rest < LEAST_REST * batch_size:
+        return [batch_size] * (full - 1) + [batch_size + rest]
+    return [batch_size] * full + [rest]
 
 
 def resident(split: Split, device: torch.device) -> Tensor:

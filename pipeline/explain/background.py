@@ -77,10 +77,10 @@ def _p_value(own: np.ndarray, others: np.ndarray) -> float:
 
 def finding(table: pd.DataFrame) -> str:
     """The classes of `by_class` that stand out, in words with a caveat, to end a sentence; empty if none does."""
-    told = [
+    sentences = [
         f"{row['border_share']:.0%} of what speaks for {row['class']} lies on the border of the image, "
         f"{row['other_classes']:.0%} for the other classes"
         for row in table[table["stands_out"]].to_dict("records")
     ]
     caveat = "the network may know it by its background, or the object lies there: look at the maps"
-    return f"; {'; '.join(told)} ({caveat})" if told else ""
+    return f"; {'; '.join(sentences)} ({caveat})" if sentences else ""

@@ -119,8 +119,9 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -> Fitted:
     """The state that `model`, a network for `classes`, takes from `pretrained`.
 
-    If the head has other classes, `model` keeps its own head. A vision transformer's positions are interpolated to its
-    grid. Raises ValueError if the tensors belong to another network.
+    If the head has other classes, a fresh head of zeros takes its place: all classes start equally likely. A random
+    head would hide the features, and its gradients would spoil them in the first updates. A vision transformer's
+    positions are interpolated to its grid. Raises ValueError if the tensors belong to another network.
     """
     own = model.state_dict()
     renamed = {DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in pretrained.state.items()}
@@ -129,7 +130,7 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
     of_head = [name for name in own if name.rpartition(".")[0] == head]
     head_note = _head(state, own, of_head, pretrained.classes, classes)
     if head_note != KEPT:
-        state |= {name: own[name] for name in of_head}
+        state |= {name: torch.zeros_like(own[name]) for name in of_head}
     if isinstance(model, VisionTransformer):
         _interpolate_positions(model, state, pretrained.source)
     if differing := sorted(name for name in own.keys() | state.keys() if _misfit(own.get(name), state.get(name))):

@@ -174,7 +174,9 @@ class RecipeParams(
 ):
     """The parameters that range test and training must share, so that a suggested rate is valid for the training."""
 
-    batch_size: int = Field(128, ge=1, description="images per update")
+    batch_size: int = Field(
+        128, ge=1, description="images per update; the last few of an epoch, under an eighth, join the batch before"
+    )
     accumulate: int = Field(
         1, ge=1, le=1024, description="parts in which the network takes a batch, to save memory; norms see a part"
     )

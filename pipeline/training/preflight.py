@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from pipeline import models
+from pipeline.data.batches import train_sizes
 from pipeline.models import catalogue
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Pretrained
@@ -52,7 +53,7 @@ def describe(recipe: Recipe) -> list[str]:
         if params.watch_images and recipe.splits.valid is None:
             raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
     # A probe trains on no batches.
-    last_batch = 2 if isinstance(params, ProbeParams) else (len(recipe.splits.train) - 1) % params.batch_size + 1
+    last_batch = 2 if isinstance(params, ProbeParams) else train_sizes(len(recipe.splits.train), params.batch_size)[-1]
     models.check_size(params.model, params.image_size, last_batch, first_size, **params.network_options())
     if start is None:
         return []

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.data.batches import NormalisedBatches
+from pipeline.data.batches import NormalisedBatches, train_sizes
 from pipeline.training.synced_norm import synchronise
 
 WAITING = timedelta(hours=6)  # for rank 0, which runs the range test alone; a rank that ends is noticed at once
@@ -123,7 +123,7 @@ def check_shares(batch_size: int, num_images: int, size: int) -> None:
             f"batch_size={batch_size}: {size} devices cannot share it; give a multiple of {size}, such as "
             f"{-(-batch_size // size) * size}"
         )
-    last = num_images % batch_size or batch_size
+    last = train_sizes(num_images, batch_size)[-1]
     if last < LEAST_SHARE * size:
         raise ValueError(
             f"batch_size={batch_size}: the last batch of an epoch has {last} of {num_images} images, and {size} "

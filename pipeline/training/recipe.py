@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from pipeline import data, models
 from pipeline.data import augmentation
-from pipeline.data.batches import NormalisedBatches, TrainBatches, derive_seed
+from pipeline.data.batches import NormalisedBatches, TrainBatches, derive_seed, train_sizes
 from pipeline.models import weights
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Fitted, Pretrained
@@ -89,7 +89,7 @@ class Recipe:
     @property
     def updates_per_epoch(self) -> int:
         """The number of updates in one pass over the train split."""
-        return -(-len(self.splits.train) // self.params.batch_size)
+        return len(train_sizes(len(self.splits.train), self.params.batch_size))
 
     @property
     def interpolation(self) -> str:

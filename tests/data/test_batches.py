@@ -32,6 +32,16 @@ def test_every_image_comes_once_an_epoch_with_its_label_and_the_last_batch_may_b
     assert [known[image.tobytes()] for image in back] == labels.tolist()
 
 
+def test_a_handful_of_last_images_joins_the_batch_before_so_that_norms_see_no_tiny_batch():
+    split = squares(33)
+    batches = TrainBatches(split, 16, CPU, seed=0, augment=plain)
+    assert [len(labels) for _, labels in batches.epoch(1)] == [16, 17]
+    assert [batches.whole_size(number) for number in range(len(batches))] == [16, 17]
+    (_, rest), whole = *batches.epoch(1, done=1), list(batches.epoch(1))
+    assert torch.equal(rest, whole[1][1])
+    assert [len(labels) for _, labels in TrainBatches(squares(3), 64, CPU, seed=0, augment=plain).epoch(1)] == [3]
+
+
 def test_an_epoch_is_the_same_whenever_it_is_asked_for_and_differs_from_the_next():
     first, second = (TrainBatches(squares(32), 8, CPU, seed=3, augment=noisy) for _ in range(2))
     list(first.epoch(1))
@@ -54,12 +64,12 @@ def test_seeds_of_different_purposes_differ():
 
 
 def test_two_epochs_of_alternating_flips_show_every_image_both_ways():
-    def told(images, labels, place, generator):
+    def shown(images, labels, place, generator):
         return place.mirrored, labels
 
     split = squares(50)
     split.labels[:] = np.arange(50)
-    batches = TrainBatches(split, 16, CPU, seed=0, augment=told)
+    batches = TrainBatches(split, 16, CPU, seed=0, augment=shown)
     mirrored = {}
     for epoch in (1, 2, 3):
         for flags, labels in batches.epoch(epoch):
@@ -92,10 +102,10 @@ def test_a_split_moves_to_its_device_a_few_images_at_a_time(margin, monkeypatch)
 
 
 def test_a_batch_knows_how_much_of_the_training_lies_before_it():
-    def told(images, labels, place, generator):
+    def shown(images, labels, place, generator):
         return torch.tensor(place.passes), labels
 
-    batches = TrainBatches(squares(40), 16, CPU, seed=0, augment=told)
+    batches = TrainBatches(squares(40), 16, CPU, seed=0, augment=shown)
     assert [passes.item() for passes, _ in batches.epoch(2)] == [1, pytest.approx(4 / 3), pytest.approx(5 / 3)]
     assert [passes.item() for passes, _ in batches.epoch(2, done=2)] == [pytest.approx(5 / 3)]
 

@@ -193,8 +193,8 @@ def test_photos_in_formats_that_are_not_read_are_counted_apart_aloud(
         (root / "train" / name).write_bytes(b"x")
     report = load(root).report
     assert report.skipped == {"not an image": 1} and report.left_out == []
-    for told in ("2 .dng (not read: convert them to JPEG)", "1 .nef (not read: convert them to JPEG)"):
-        assert told in caplog.text
+    for line in ("2 .dng (not read: convert them to JPEG)", "1 .nef (not read: convert them to JPEG)"):
+        assert line in caplog.text
 
 
 @pytest.mark.parametrize("with_table", [False, True])

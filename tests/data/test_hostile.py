@@ -56,14 +56,14 @@ from pathlib import Path
 from pipeline import data
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 splits = data.load("folder", data_dir=sys.argv[1], image_size=8, valid_fraction=0.1, limit_train=0, limit_test=0)
-told = {
+outcome = {
     "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
     "names": [*splits.train.names, *splits.valid.names, *splits.test.names],
     "classes": splits.classes,
     "left_out": splits.report.left_out,
     "skipped": splits.report.skipped,
 }
-Path(sys.argv[2]).write_text(json.dumps(told))
+Path(sys.argv[2]).write_text(json.dumps(outcome))
 """
 
 
@@ -193,12 +193,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> dict[str, Any]:
     """The results of loading the folder in a separate process."""
-    told = folder.parent / "told.json"
+    outcome = folder.parent / "outcome.json"
     # A socket's path may be no longer than 108 bytes.
     with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder / "bad"):
         listening.bind("socket.png")
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, folder, told],
+            [sys.executable, "-c", LOAD, folder, outcome],
             env={**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache"), "PYTHONWARNINGS": "error"},
             cwd=Path(__file__).parent.parent.parent,
             capture_output=True,
@@ -206,7 +206,7 @@ def loaded(folder: Path) -> dict[str, Any]:
             timeout=120,
         )
     assert done.returncode == 0, done.stderr
-    return {**json.loads(told.read_text()), "stderr": done.stderr}
+    return {**json.loads(outcome.read_text()), "stderr": done.stderr}
 
 
 def test_every_image_is_read_under_a_name_that_shows(loaded: dict[str, Any]) -> None:

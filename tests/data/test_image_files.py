@@ -41,8 +41,8 @@ def test_photos_in_formats_that_are_not_read_are_counted_and_said_where_there_ar
     (photos / "b/5.CR2").write_bytes(b"x")
     (photos / "c").mkdir()
     (photos / "c/6.dng").write_bytes(b"x")
-    told = {f".{suffix} (not read: convert them to JPEG)": 1 for suffix in ("cr2", "dng")}
-    assert image_files.find([str(photos)]).unread == told
+    expected = {f".{suffix} (not read: convert them to JPEG)": 1 for suffix in ("cr2", "dng")}
+    assert image_files.find([str(photos)]).unread == expected
     with pytest.raises(ValueError, match=r"c has no image but 1 \.dng \(not read: convert them to JPEG\)$"):
         image_files.find([str(photos), f"{photos}/c"])
 

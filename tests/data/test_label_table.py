@@ -39,13 +39,13 @@ def test_a_table_gives_the_labels_and_the_parts_of_files_anywhere(root: Path) ->
     splits = ["train", "Train", "val", " TEST "]
     listed = [[f"./{path}", label, splits[number % 4], "x"] for number, (path, label) in enumerate(rows[:-1])]
     write(root, [["Path", " label", "split", "width"], *listed])
-    told = load(root, labels="labels.csv", valid_fraction=0.5)
-    assert told.columns == {"width": {path: "x" for path, _ in rows[:-1]}} and not told.groups
-    assert told.classes == ("cat", "dog") and told.name == "images" and told.flip
-    assert {name: len(split) for name, split in splits_of(told).items()} == {"train": 10, "valid": 5, "test": 4}
-    assert first_pixels(told.test)["photos/003.png"] == (3, 0, 7)
-    assert "photos/019.png" not in {name for split in splits_of(told).values() for name in split.names}
-    by_name = dict(zip(told.train.names, told.train.labels.tolist(), strict=True))
+    loaded = load(root, labels="labels.csv", valid_fraction=0.5)
+    assert loaded.columns == {"width": {path: "x" for path, _ in rows[:-1]}} and not loaded.groups
+    assert loaded.classes == ("cat", "dog") and loaded.name == "images" and loaded.flip
+    assert {name: len(split) for name, split in splits_of(loaded).items()} == {"train": 10, "valid": 5, "test": 4}
+    assert first_pixels(loaded.test)["photos/003.png"] == (3, 0, 7)
+    assert "photos/019.png" not in {name for split in splits_of(loaded).values() for name in split.names}
+    by_name = dict(zip(loaded.train.names, loaded.train.labels.tolist(), strict=True))
     assert by_name["photos/000.png"] == 0 and by_name["photos/001.png"] == 1
 
 

@@ -25,20 +25,21 @@ def pretrained(model, classes=OLD, **changes):
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("classes", "note"),
     [
         (OLD, "its head is kept"),
         (NEW, "its head, of 3 other classes, is replaced by a fresh one"),
         (("bus", "car"), "its head of 3 classes is replaced by a fresh one of 2"),
     ],
 )
-def test_all_but_the_head_of_other_classes_is_taken(classes, told):
+def test_all_but_the_head_of_other_classes_is_taken(classes, note):
     source, model = small(seed=1), small(num_classes=len(classes))
     result = fitted(model, pretrained(source), classes)
-    assert result.head == told
+    assert result.head == note
     theirs = source.state_dict()
     fresh = {name for name, tensor in result.state.items() if not torch.equal(tensor, theirs[name])}
     assert fresh == (set() if classes == OLD else {"head.weight", "head.bias"})
+    assert not any(result.state[name].any() for name in fresh)
     model.load_state_dict(result.state)
 
 

@@ -61,8 +61,8 @@ def test_an_onnx_file_answers_as_the_served_model_does(place, trainings, tmp_pat
     assert 0 <= numbers["export/largest_difference"] < 1e-5
     assert numbers["export/bytes"] == Path(file).stat().st_size
     assert tags["train.run_id"] == older
-    for told in (tags["mlflow.note.content"], capsys.readouterr().err):
-        assert "model.onnx, opset 20" in told and "on 30 validation images they are within" in told
+    for text in (tags["mlflow.note.content"], capsys.readouterr().err):
+        assert "model.onnx, opset 20" in text and "on 30 validation images they are within" in text
 
 
 def test_torch_export_of_the_newest_training_without_validation_is_checked_on_test_images(place, trainings, tmp_path):

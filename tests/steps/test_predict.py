@@ -223,12 +223,12 @@ def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_told_o
 def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, photos, tmp_path, capsys):
     shutil.copy(next((photos / "test/0").glob("*.png")), tmp_path)
     (tmp_path / "1.nef").write_bytes(b"x")
-    told = "left out: 1 .nef (not read: convert them to JPEG)"
+    expected = "left out: 1 .nef (not read: convert them to JPEG)"
     assert workplace.run("predict", tmp_path) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 1 and err.splitlines() == [f"photos {told}"]
+    assert out.count("\n") == 1 and err.splitlines() == [f"photos {expected}"]
     assert workplace.run("predict", images=tmp_path, num_shown=0) == 0
-    assert told in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
+    assert expected in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize(

@@ -305,9 +305,9 @@ def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell
     assert "weights of its last epoch" in evaluated.data.tags["mlflow.note.content"]
     assert workplace.run("evaluate") == 0
     (output,) = training.outputs.model_outputs
-    told = {metric.run_id for metric in workplace.client.get_logged_model(output.model_id).metrics}
+    expected = {metric.run_id for metric in workplace.client.get_logged_model(output.model_id).metrics}
     newest = workplace.runs("evaluate")[0].info.run_id
-    assert newest in told and not told & {explained.info.run_id, evaluated.info.run_id}
+    assert newest in expected and not expected & {explained.info.run_id, evaluated.info.run_id}
 
 
 def test_a_range_test_of_another_recipe_is_not_used_and_the_message_says_what_differs(workplace, capsys):
