@@ -103,7 +103,7 @@ def window(url: str, width: int = 1400, height: int = 800) -> Iterator[Window]:
         # Without the sandbox, which Chromium refuses for root; it opens only our own pages here.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": width, "height": height})
-        # As on a second visit: on the first one, MLflow's assistant covers a quarter of the page.
+        # MLflow's assistant opens on the first visit and covers a quarter of the page.
         context.add_init_script(
             "if (location.host) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
         )

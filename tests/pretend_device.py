@@ -66,7 +66,7 @@ class _Mode(TorchDispatchMode):
 
 
 class _Module:
-    """What torch asks the module of a device."""
+    """Answers the questions that torch asks the module of a device."""
 
     def __getattr__(self, name):
         answers = {"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0}

@@ -175,8 +175,8 @@ class TrainBatches(Batches):
 def train_sizes(num_images: int, batch_size: int) -> list[int]:
     """The sizes of the training batches of an epoch: `batch_size` each, and the rest.
 
-    A rest of less than an eighth of `batch_size` joins the batch before it. Batch norms take the mean and the variance
-    of a batch as those of all images, and a handful of images would put them far off at the end of every epoch.
+    A rest of less than an eighth of `batch_size` joins the batch before it. Batch norms estimate mean and variance from
+    a batch, and a handful of images would put their averages far off at the end of every epoch.
     """
     full, rest = divmod(num_images, batch_size)
     if full and rest < LEAST_REST * batch_size:

@@ -132,7 +132,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
     draw = np.random.default_rng(0)
     files = {
         "bomb.png": (blank_png(BOMB_SIDE), "bomb"),
-        "small_bomb.png": (blank_png(12_000), "bomb"),  # of which Pillow only warns
+        "small_bomb.png": (blank_png(12_000), "bomb"),  # Pillow only warns of this one
         "bomb.gif": (claiming(gif, 6, "<HH"), "bomb"),
         "bomb.bmp": (claiming(bmp, 18, "<ii"), "bomb"),
         "bomb.jpg": (claiming(jpeg, jpeg.index(b"\xff\xc0") + 5, ">HH"), "bomb"),

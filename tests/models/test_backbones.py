@@ -20,7 +20,7 @@ from pipeline.params.networks import NETWORKS, OWN, TORCHVISION
 from pipeline.training import optimizers
 from pipeline.training.update import train_step
 
-# px, of which the last grid is at least 2 cells wide: the map of a single cell is blank.
+# Sides in px. The last grid is at least 2 cells wide, because the map of a single cell is blank.
 LIGHT = {
     "squeezenet1_1": 64,
     "mobilenet_v2": 64,
@@ -62,10 +62,10 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     torch.manual_seed(0)
     model = models.build(name, num_classes=len(CLASSES), image_size=size).to(memory_format=torch.channels_last)
     where = models.cam_target(name, model)
-    nn.init.normal_(head(model)[1].weight, std=0.1)  # that of a vision transformer starts at zero
+    nn.init.normal_(head(model)[1].weight, std=0.1)  # the head of a vision transformer starts at zero
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # or, by statistics of no images, a fresh network would see less in every layer
+            module.momentum = 1.0  # the statistics of no images would weaken every layer
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     pixels = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     images = (pixels.float() / 255 - 0.5) / 0.25

@@ -19,7 +19,7 @@ def test_the_head_makes_the_logits_of_the_first_features(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=7, image_size=32, **SMALL).eval()
     for parameter in head(model)[1].parameters():
-        nn.init.normal_(parameter)  # that of a vit starts at zero
+        nn.init.normal_(parameter)  # the head of a vit starts at zero
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         logits, of_head, of_stage = inside(model, images)

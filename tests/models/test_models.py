@@ -106,7 +106,7 @@ def test_the_first_layer_of_fast_whitens_the_images_it_is_given():
         first = model.whiten(blurred)
     out = first.permute(0, 2, 3, 1).reshape(-1, 24)[:, :12]
     covariance = out.T @ out / len(out)
-    # Of variance 1, but for directions that hardly vary.
+    # The variance is 1, except in directions that hardly vary.
     assert (covariance - torch.diag(covariance.diag())).abs().max() < 0.01
     assert covariance.diag().max() == pytest.approx(1, abs=0.05)
     assert torch.equal(model.whiten.weight[:12], -model.whiten.weight[12:])

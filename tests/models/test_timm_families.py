@@ -18,7 +18,8 @@ from pipeline.training import optimizers
 from pipeline.training.update import train_step
 
 CLASSES = ["a", "b", "c"]
-# By the module of timm that holds the family. Of 64 px the last grid is 2 cells wide: the map of a single one is blank.
+# A network for each family, by the family's module in timm. At 64 px, the last grid is 2 cells wide, because a single
+# cell gives a blank map.
 LIGHT = {
     "convnext": "test_convnext",
     "efficientnet": "test_efficientnet",
@@ -85,10 +86,10 @@ CASES = [
 def build(name, size):
     torch.manual_seed(0)
     model = models.build(name, num_classes=len(CLASSES), image_size=size)
-    nn.init.normal_(head(model)[1].weight, std=0.1)  # that of some starts at zero
+    nn.init.normal_(head(model)[1].weight, std=0.1)  # some heads start at zero
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # or, by statistics of no images, a fresh network would see less in every layer
+            module.momentum = 1.0  # the statistics of no images would weaken every layer
     return model
 
 
@@ -103,11 +104,11 @@ def test_a_network_of_every_family_is_updated_explained_kept_and_served(network,
     model, (pixels, given) = build(name, size), images(size)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     optimizer = optimizers.build("sgd", model.train(), lr=0.01, momentum=0, weight_decay=0, lr_decay=0.9)
-    for _ in range(3):  # of a branch that starts at zero, the first update leaves what is within as it is
+    for _ in range(3):  # a branch that starts at zero moves its inner layers from the second update on
         loss, _ = train_step(model, given, torch.arange(3), optimizer, "fp32", 0.0)
         assert loss.isfinite()
     still = [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])]
-    assert len(still) < 0.5 * len(before), still  # a gain that starts at zero has hardly moved what is before it
+    assert len(still) < 0.5 * len(before), still  # layers before a gain that starts at zero have hardly moved
 
     where, predicted = models.cam_target(name, model), model.eval()(given).argmax(1)
     maps = attribution.class_maps(model, where, given, predicted, "gradcam")

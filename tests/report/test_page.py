@@ -140,7 +140,7 @@ def test_the_page_says_if_an_evaluation_uses_the_last_weights(checkpoint, is_las
 
 
 def of_two(used, validation=(0.9, 0.8)):
-    """A record of a probe and a trained network, of which `used` goes on."""
+    """A record of a probe and a trained network. The later steps take the one named `used`."""
 
     def evaluation(kind, of, share, **tags):
         numbers = {"test/accuracy": share, "test/accuracy_low": share - 0.1, "test/accuracy_high": share + 0.1}

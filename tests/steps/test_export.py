@@ -99,7 +99,7 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
     assert place.run("evaluate", run_id=newer, register_as="my digits") == 0
     said = capsys.readouterr().err
     evaluation = place.runs("evaluate")[0].data.tags
-    # Of two short trainings on the same test images; which is better is not what is tested here.
+    # Both trainings are short and have the same test images. Either of them may be better.
     assert "registered as my digits version 2" in said and "McNemar's exact test, p = " in said
     assert evaluation["registered"] in said and evaluation["registered"] in evaluation["mlflow.note.content"]
     champion = place.client.get_model_version_by_alias("my digits", "champion")

@@ -72,7 +72,7 @@ def done(photos, tmp_path_factory):
         folder = tmp_path_factory.mktemp("artifacts")
         for path in workplace.artifacts(run.info.run_id):
             files[path] = workplace.client.download_artifacts(run.info.run_id, path, str(folder))
-    # What other libraries say of each other is none of our business.
+    # Deprecation warnings of other libraries do not count.
     ours = [str(each.message) for each in warned if not issubclass(each.category, DeprecationWarning)]
     return files, ours, said.getvalue()
 

@@ -114,7 +114,7 @@ def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_
     assert workplace.run("probe", **start) == 0
     assert workplace.run("sweep", **start, space=space, num_trials=1, epochs=1, max_lr=0.01, study_name="s") == 0
     probe = workplace.runs("probe")[0].info.run_id
-    # The network and its size are those of the run.
+    # The training takes network and size from the run.
     assert workplace.run("train", dataset="folder", data_dir=photos, weights=f"run:{probe[:8]}", epochs=1) == 0
     origin = "file test_efficientnet.safetensors, as https://huggingface.co/timm/test_efficientnet.r160_in1k"
     origins = dict.fromkeys(("lr_range", "probe", "sweep", "trial"), origin)

@@ -70,7 +70,7 @@ def test_parts_stand_below_what_they_are_of(workplace, capsys):
     assert first.split()[:3] == ["all", "main", "1/4"]
     assert second.startswith("  it")
     assert "3/10 epochs" in second
-    # Seven epochs of 20 s, of which the one under way may have begun some seconds ago.
+    # Seven epochs of 20 s are left. The current one may have begun some seconds ago.
     left = next(word for word in second.split() if ":" in word)
     minutes, seconds = map(int, left.split(":"))
     assert 100 <= 60 * minutes + seconds <= 140

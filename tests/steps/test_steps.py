@@ -178,7 +178,7 @@ def test_a_table_of_labels_with_groups_is_trained_on_with_weights_crops_and_auto
     assert numbers["test/worst_slice_accuracy"] == slices["accuracy"].min()
     assert predictions["group"].nunique() == numbers["test/groups"]
     assert '"class_weights": "balanced"' in (folder / "recipe.json").read_text()
-    # All files are of one part, so that positions in it are those of the sorted names.
+    # All files are in one part, so a position in it is a position in the sorted names.
     names = sorted(f"{i}.jpg" for i in range(96))
     splits = pd.read_csv(folder / "splits.csv")
     series = splits["index"].map(lambda index: int(names[index].partition(".")[0]) // 4)

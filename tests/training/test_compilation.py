@@ -90,7 +90,7 @@ def test_a_training_asked_to_is_compiled_and_its_network_is_explained(tmp_path):
     place = Workplace(tmp_path)
     steps = {"steps": "train,evaluate,explain", "model": "ultimus", "num_images": 2}
     assert place.run("main", **TINY, **steps, compile="on") == 0
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # that of the check before, and the network's
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # of the check before, and of the network
     assert place.runs("explain")[0].data.metrics["explain/blank_maps"] == 0
 
 
