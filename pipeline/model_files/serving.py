@@ -50,7 +50,7 @@ class ServedClassifier(PythonModel):
 
         `model_input` is images (N, 3, H, W) of whole numbers from 0 to 255, or a table with one column, `image`, of
         image files of any size, as bytes or base64 text. `params` may have the keys of PARAMS. With `allow_unreadable`,
-        the row of an image that cannot be read has an empty class, probabilities of 0, and both marks.
+        the row of an image that cannot be read has an empty class, probabilities of 0, no set, and both marks.
 
         Raises MlflowException for anything else, which a server answers with 400. In a server it also raises for more
         than MAX_IMAGES images, or more than MAX_PIXELS in photos.
@@ -124,6 +124,8 @@ def _clear(table: pd.DataFrame, places: list[int]) -> None:
     # No value is missing: JSON has no NaN, and Spark makes the text None of a missing text.
     table.loc[places, "class"] = ""
     table.loc[places, [name for name in ("unsure", "unlike") if name in table.columns]] = True
+    if "set" in table.columns:
+        table["set"] = [[] if place in places else names for place, names in enumerate(table["set"])]
 
 
 def _content(sent: Any) -> bytes:

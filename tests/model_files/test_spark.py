@@ -1,5 +1,6 @@
 """The served model on a Spark cluster of two executors, as the documentation's program runs it: `predict`'s answers."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.spark_cluster import Cluster, Missing
+from pipeline.text import from_cell
 from tests.conftest import PROJECT, Workplace
 
 SNIPPET = PROJECT / "docs/snippets/spark_classes.py"
@@ -98,11 +100,13 @@ def test_spark_gives_the_answers_of_predict_and_each_worker_loads_the_network_on
     assert len(table) == len(expected) + 1 == 121
     left_out = table.loc[str(photos / "test" / "broken.jpg")]
     assert left_out["class"] == "" and left_out[["unsure", "unlike"]].all()
+    assert len(left_out["set"]) == 0
     assert left_out[[f"p/{name}" for name in CLASSES.values()]].eq(0).all()
     table = table.loc[expected.index]
     for name in ("class", "unsure", "unlike"):
         assert (table[name].astype(str) == expected[name].astype(str).str.removeprefix("'")).all(), name
     assert expected["unsure"].nunique() == 2
+    assert [[*names] for names in table["set"]] == [json.loads(from_cell(names)) for names in expected["set"]]
     for rank, column in (("class", "confidence"), ("class_2", "probability_2"), ("class_3", "probability_3")):
         names = "p/" + expected[rank].str.removeprefix("'")
         found = np.array([table.loc[path, name] for path, name in names.items()])
