@@ -46,12 +46,26 @@ class EvaluationParams(TrainingRunParams, CalibrationParams):
         lt=1,
         description="for each class, also the threshold of its probability that keeps this recall (0: none)",
     )
+    wanted_precision: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="for each class, also the threshold of its probability with the highest recall that reaches this "
+        "precision on validation (0: none)",
+    )
     register_as: Annotated[
         str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
     ] = Field(
         "",
         description="register the served model under this name in MLflow's registry, as champion if it is better",
     )
+
+    @model_validator(mode="after")
+    def a_threshold_has_one_purpose(self) -> Self:
+        if self.wanted_recall and self.wanted_precision:
+            both = f"wanted_recall={self.wanted_recall:g} and wanted_precision={self.wanted_precision:g}"
+            raise ValueError(f"{both}: a class has one threshold; give one of them")
+        return self
 
     @model_validator(mode="after")
     def the_served_model_is_evaluated(self) -> Self:

@@ -1,4 +1,4 @@
-"""A threshold for each class that keeps a wanted recall, and the sets of classes that they give for an image."""
+"""A threshold for each class that keeps a wanted recall or precision, and the classes that they give for an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.results import prediction_sets
 from pipeline.results.metrics import accuracy, share_interval
+from pipeline.results.rejection import Outcomes
 
 
 class Answers(NamedTuple):
@@ -17,7 +18,7 @@ class Answers(NamedTuple):
     probabilities: np.ndarray
 
 
-def thresholds(valid: Answers, recall: float) -> np.ndarray:
+def for_recall(valid: Answers, recall: float) -> np.ndarray:
     """For each class, the probability from which on it is reported, (C,) in [0, 1].
 
     At least the share `recall` of new images of the class is reported, on average over validation sets, if they come
@@ -28,18 +29,32 @@ def thresholds(valid: Answers, recall: float) -> np.ndarray:
     return np.array([prediction_sets.threshold(valid.probabilities[valid.labels == c, c], recall) for c in classes])
 
 
-def table(
-    test: Answers, cuts: np.ndarray, valid_images: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
-) -> pd.DataFrame:
-    """One row per class: class, threshold, valid_images of it, and on test: reported, recall, precision.
+def for_precision(valid: Answers, precision: float) -> np.ndarray:
+    """For each class, the lowest probability from which on the share `precision` of validation images is right, (C,).
 
-    cuts, valid_images: (C,). `recall_low` and so on are 95 % Wilson intervals, or over `groups` (N,) int64. Without
-    images to divide by, a share is NaN.
+    The lowest one has the highest recall. It is NaN for a class that reaches the precision from no probability on.
     """
+    most_error = round(1 - precision, 9)  # because 1 - 0.9 is a little less than 0.1
+    classes = range(valid.probabilities.shape[1])
+    found = [Outcomes(valid.probabilities[:, c], valid.labels == c).threshold(most_error) for c in classes]
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def table(
+    test: Answers, valid: Answers, cuts: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
+) -> pd.DataFrame:
+    """One row per class: class, threshold, valid_images of it, valid_reported as it, and on test: reported and more.
+
+    These are recall and precision. cuts: (C,), NaN for a class that is never reported. `recall_low` and so on are 95 %
+    Wilson intervals, or over `groups` (N,) int64. Without images to divide by, a share is NaN.
+    """
+    valid_images = np.bincount(valid.labels, minlength=len(classes))
+    valid_reported = (valid.probabilities >= cuts).sum(axis=0)
     rows = []
     for place, name in enumerate(classes):
         reported, is_class = test.probabilities[:, place] >= cuts[place], test.labels == place
         row = {"class": name, "threshold": cuts[place], "valid_images": int(valid_images[place])}
+        row["valid_reported"] = int(valid_reported[place])
         row["reported"] = int(reported.sum())
         row |= _share("recall", reported[is_class], None if groups is None else groups[is_class])
         row |= _share("precision", is_class[reported], None if groups is None else groups[reported])

@@ -1,4 +1,4 @@
-"""evaluate chooses thresholds for a wanted recall on validation, and measures them on test."""
+"""evaluate chooses thresholds for a wanted recall or precision on validation, and measures them on test."""
 
 from pathlib import Path
 
@@ -43,6 +43,23 @@ def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workpl
     page = Page(Path(html).read_text(encoding="utf-8"))
     assert "evaluate/thresholds.csv" in {table.source for table in page.tables}
     assert "evaluate/test/threshold_classes" in {source for source, *_ in page.numbers}
+
+
+def test_thresholds_for_a_precision_are_measured_on_test(workplace, capsys):
+    assert workplace.run("evaluate", wanted_precision=0.7) == 0  # the training of the test above
+    run = workplace.runs("evaluate")[0]
+    path = workplace.client.download_artifacts(run.info.run_id, "thresholds.csv", str(workplace.folder))
+    table, numbers = pd.read_csv(path), run.data.metrics
+    never = table["threshold"].isna()
+    assert (table.loc[never, ["reported", "valid_reported"]] == 0).all(axis=None)
+    assert numbers["test/classes_without_threshold"] == never.sum()
+    share = (table["precision"] * table["reported"]).sum() / table["reported"].sum()
+    assert f"thresholds for precision 70%: {share:.1%} of the reports on test are right" in capsys.readouterr().err
+    assert "thresholds.png" in workplace.artifacts(run.info.run_id)
+    before = len(workplace.runs())
+    assert workplace.run("evaluate", wanted_precision=0.7, wanted_recall=0.8) == 2
+    assert "wanted_recall=0.8 and wanted_precision=0.7: a class has one threshold" in capsys.readouterr().err
+    assert len(workplace.runs()) == before
 
 
 def test_thresholds_without_validation_images_are_refused_in_one_line(workplace, capsys):

@@ -38,18 +38,18 @@ def slices(table: pd.DataFrame, accuracy: float) -> Figure:
     return figure
 
 
-def operating_points(table: pd.DataFrame, wanted: float) -> Figure:
-    """Recall and precision of each class on test at its threshold, with intervals, and a line at the `wanted` recall.
+def operating_points(table: pd.DataFrame, what: str, wanted: float) -> Figure:
+    """Recall and precision of each class on test at its threshold, with intervals, and a line at the `wanted` value.
 
-    `table` has `class`, `recall`, `precision`, and `_low` and `_high` of both. At most 30 classes are shown, those with
-    the lowest precision.
+    what: `recall` or `precision`, which has a wanted value. `table` has `class`, `recall`, `precision`, and `_low` and
+    `_high` of both. At most 30 classes are shown, those with the lowest precision.
     """
     shown = table.sort_values("precision", kind="stable").head(MOST_ROWS).reset_index(drop=True)
-    figure = sheet(8, 1.5 + 0.36 * len(shown), f"At the thresholds for recall {wanted:.0%}, chosen on validation")
+    figure = sheet(8, 1.5 + 0.36 * len(shown), f"At the thresholds for {what} {wanted:.0%}, chosen on validation")
     axes = figure.subplots()
     for name, colour, offset in (("recall", BLUE, -BESIDE), ("precision", ORANGE, BESIDE)):
         _marks(axes, shown, name, colour, offset)
-    _of_classes(axes, shown, wanted, "wanted recall")
+    _of_classes(axes, shown, wanted, f"wanted {what}")
     return figure
 
 
