@@ -16,6 +16,7 @@ from pipeline.data.batches import batch_size
 from pipeline.explain import attention, logits
 from pipeline.explain.logits import NotFinite
 from pipeline.models import CamTarget, untouched
+from pipeline.models.ensemble import Ensemble, first_of
 
 AUTO = "auto"
 CAMS: dict[str, type[BaseCAM]] = {
@@ -38,6 +39,7 @@ def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> st
         raise ValueError(f"no attribution method is called {asked!r} (methods: {', '.join((AUTO, *METHODS))})")
     if asked in CAMS:
         return asked
+    model = first_of(model)
     if attention.weights_per_image(model, where, images[:1]):
         return "attention_relevance" if asked == AUTO else asked
     if asked != AUTO:
@@ -50,7 +52,7 @@ def choose(asked: str, model: nn.Module, where: CamTarget, images: Tensor) -> st
 
 def compared(method: str, model: nn.Module, where: CamTarget, images: Tensor) -> list[str]:
     """Methods to show beside `method`: attention and Grad-CAM, if the network suits both; else none."""
-    if not attention.weights_per_image(model, where, images[:1]):
+    if not attention.weights_per_image(first_of(model), where, images[:1]):
         return []
     return [other for other in (*attention.METHODS, "gradcam") if other != method]
 
@@ -59,13 +61,18 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
     """How much each pixel of `images[i]` speaks for class `targets[i]`: (B, H, W) float32 in [0, 1], scaled per image.
 
     `images` (B, 3, H, W) float32 are as the model takes them, on its device; `targets` (B,) int64; `method` as in
-    `choose`. Values of different images cannot be compared. A blank map (see `is_blank`) stays zero. The model does not
-    change. Raises ValueError as `choose` does, for a target without a logit and for a layer without a grid. Raises
-    NotFinite for logits or maps that are not finite.
+    `choose`. Values of different images cannot be compared. A blank map (see `is_blank`) stays zero. The map of an
+    ensemble is the mean of its members' maps; `where` is in the first of them. The model does not change. Raises
+    ValueError as `choose` does, for a target without a logit and for a layer without a grid. Raises NotFinite for
+    logits or maps that are not finite.
     """
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
     method = choose(method, model, where, images)
+    if isinstance(model, Ensemble):
+        members = zip(model.members, _in_each(model, where), strict=True)
+        mean = np.mean([class_maps(member, own, images, targets, method) for member, own in members], axis=0)
+        return mean / np.maximum(mean.max(axis=(1, 2), keepdims=True), np.finfo(mean.dtype).tiny)
     if method in CAMS:
         maps, size = _activation_maps, batch_size(images.shape[-1])
     else:
@@ -75,6 +82,12 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
     if not np.isfinite(found).all():
         raise NotFinite(f"{method} gives maps that are not finite for images {tuple(images.shape)}")
     return found
+
+
+def _in_each(model: Ensemble, where: CamTarget) -> list[CamTarget]:
+    """The place in each member that `where` is in the first member."""
+    layer = _name(model.members[0], where)
+    return [CamTarget(member.get_submodule(layer), where.to_grid) for member in model.members]
 
 
 def _attention_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
@@ -96,6 +109,7 @@ def _activation_maps(model: nn.Module, where: CamTarget, images: Tensor, targets
 
 def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, int]:
     """Height and width (cells) of the maps of `images` before they are scaled up."""
+    model = first_of(model)
     with untouched(model), torch.inference_mode():
         output = attention.output_of(where.layer, model, images[:1])
     height, width = _grid(where, _name(model, where), output).shape[2:]

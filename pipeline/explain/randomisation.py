@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.ensemble import Ensemble
 from pipeline.models.stages import head, stages
 
 
@@ -35,8 +36,13 @@ def cascade(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Yields a network whose parts lose what they learned, from the head to the first stage, and the name of each part.
 
     Cascading randomisation (Adebayo et al. 2018): each part gets the weights and statistics of `randomised_copy`. All
-    steps yield the same copy of `model`, changed in place.
+    steps yield the same copy of `model`, changed in place. All members of an ensemble lose a part at the same time.
     """
+    if isinstance(model, Ensemble):
+        each = [cascade(member, seed + place) for place, member in enumerate(model.members)]
+        for steps in zip(*each, strict=True):
+            yield steps[0][0], Ensemble(network for _, network in steps)
+        return
     unlearned, copy = randomised_copy(model, seed).state_dict(), deepcopy(model)
     places = {id(tensor): name for name, tensor in copy.state_dict(keep_vars=True).items()}
     name, last = head(copy)

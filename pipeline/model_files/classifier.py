@@ -1,6 +1,6 @@
 """A trained network with everything needed to use it. Its weights file is enough to rebuild it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pipeline.data import augmentation
 from pipeline.data.batches import batch_size
 from pipeline.data.decoder import Interpolation, decode
 from pipeline.model_files import checkpoint, stored_calibration
+from pipeline.models.ensemble import Ensemble
 from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.results import prediction_sets
@@ -25,6 +26,7 @@ from pipeline.settings import message
 from pipeline.training.calibration import Calibration, look
 
 PerChannel = tuple[float, float, float]
+MAX_MEMBERS = 100  # of an ensemble
 
 
 class Network(BaseModel):
@@ -34,6 +36,15 @@ class Network(BaseModel):
 
     name: ModelName
     options: dict[str, int]
+
+
+class Member(BaseModel):
+    """A network of an ensemble: the training that it comes from, and the temperature that was fitted to it alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    temperature: float = Field(1.0, gt=0)
 
 
 class Description(BaseModel):
@@ -51,6 +62,7 @@ class Description(BaseModel):
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
     started_from: str | None = None  # the weights that its training started from
     licence: str = ""  # of those
+    members: tuple[Member, ...] = Field((), max_length=MAX_MEMBERS)  # of an ensemble; empty for a single network
 
     @model_validator(mode="after")
     def sizes_are_valid_for_a_training(self) -> Self:
@@ -151,6 +163,14 @@ class Classifier:
             table.insert(3, "set", list(prediction_sets.named(answered.sets, answered.probabilities, self.classes)))
         return table
 
+    def save(self, path: Path) -> None:
+        """Writes a weights file, which `load` reads."""
+        tensors, described = self.model.state_dict(), self.description.model_dump(mode="json")
+        if self.calibration is not None:
+            tensors |= stored_calibration.tensors(self.calibration)
+            described |= stored_calibration.described(self.calibration)
+        checkpoint.save(path, tensors, described)
+
     @staticmethod
     def load(path: Path, device: torch.device | None = None) -> "Classifier":
         """The classifier in a weights file, in evaluation mode. Raises ValueError for any other file."""
@@ -159,7 +179,9 @@ class Classifier:
         try:
             description = parse(described)
             sizes = {**description.network.options, "image_size": description.image_size}
-            build = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
+            one = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
+            number = len(description.members)
+            build = partial(_several, one, number) if number else one
             # Takes no memory, until it is known that the file has exactly these tensors.
             with unallocated():
                 model = build()
@@ -177,6 +199,10 @@ class Classifier:
                 model = build().to(where)
         model.load_state_dict(state)
         return Classifier(model.eval(), description, calibration)
+
+
+def _several(build: Callable[[], nn.Module], number: int) -> Ensemble:
+    return Ensemble(build() for _ in range(number))
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.models import backbones, outlines, timm_networks
 from pipeline.models.architecture import Architecture, CamTarget
+from pipeline.models.ensemble import first_of
 from pipeline.models.fast import Fast, whiten
 from pipeline.models.resnet9 import ResNet9
 from pipeline.models.resnet18 import ResNet18
@@ -95,9 +96,9 @@ def fit_to_images(name: str, model: nn.Module, images: Tensor) -> None:
 def cam_target(name: str, model: nn.Module) -> CamTarget:
     """The layer where the class activation maps of `model`, built as `name`, are read.
 
-    Raises ValueError for an unknown name.
+    In an ensemble, it is the layer of the first member. Raises ValueError for an unknown name.
     """
-    return _find(name).cam_target(model)
+    return _find(name).cam_target(first_of(model))
 
 
 @contextmanager

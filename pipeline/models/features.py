@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.ensemble import Ensemble
 from pipeline.models.stages import head, stages
 
 
@@ -21,8 +22,13 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def inside(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, C), and the inputs of the head (B, D) and of the last stage (B, E), averaged over their positions.
 
-    Both inputs are float32. E is 0 for a network without such a stage.
+    Both inputs are float32. E is 0 for a network without such a stage. In an ensemble, the inputs are those of the
+    first member.
     """
+    if isinstance(model, Ensemble):
+        first, *others = model.members
+        logits, of_head, of_stage = inside(first, images)
+        return model.mean([logits, *(member(images) for member in others)]), of_head, of_stage
     last, before = head(model)[1], inner(model)
     kept: dict[nn.Module, Tensor] = {}
 

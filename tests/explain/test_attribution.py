@@ -7,7 +7,9 @@ from torch.nn.functional import interpolate
 from pipeline import models
 from pipeline.explain import attribution
 from pipeline.explain.attribution import CAMS, class_maps
+from pipeline.explain.randomisation import randomised_copy
 from pipeline.models import MODELS, CamTarget
+from pipeline.models.ensemble import Ensemble
 
 TARGETS = torch.tensor([0, 1, 2])
 
@@ -210,3 +212,17 @@ def test_grid_size_is_that_of_the_map_before_scaling(name, size):
     model, where = small(name)
     assert attribution.grid_size(model, where, images()) == (size, size)
     assert hooks(model) == []
+
+
+@pytest.mark.parametrize(("name", "method"), [("resnet9", "gradcam"), ("vit", "attention_relevance")])
+def test_the_map_of_an_ensemble_is_the_mean_of_its_members_maps(name, method):
+    model, where = small(name)
+    other = randomised_copy(model, 1)
+    both = Ensemble([model, other])
+    assert attribution.choose("auto", both, models.cam_target(name, both), images(name)) == method
+    maps = [class_maps(each, models.cam_target(name, each), images(name), TARGETS, method) for each in (model, other)]
+    mean = np.mean(maps, axis=0)
+    expected = mean / mean.max(axis=(1, 2), keepdims=True)
+    found = class_maps(both, models.cam_target(name, both), images(name), TARGETS, method)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert attribution.grid_size(both, where, images(name)) == attribution.grid_size(model, where, images(name))

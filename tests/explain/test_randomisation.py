@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from torch import nn
 
 from pipeline import models
 from pipeline.explain.randomisation import cascade, randomised_copy, similarity
 from pipeline.models import MODELS
+from pipeline.models.ensemble import Ensemble
 
 
 def build(name):
@@ -56,6 +58,17 @@ def test_a_cascade_loses_the_head_first_and_in_the_end_everything(name):
     unlearned = randomised_copy(model, 1).state_dict()
     assert all(torch.equal(tensor, unlearned[key]) for key, tensor in network.state_dict().items())
     assert all((tensor == 7).all() for tensor in model.state_dict().values())
+
+
+def test_all_members_of_an_ensemble_lose_the_same_part_at_a_time():
+    members = [build("resnet9"), randomised_copy(build("resnet9"), 7)]
+    before = [nn.utils.parameters_to_vector(member.parameters()) for member in members]
+    names = []
+    for name, network in cascade(Ensemble(members), 3):  # with other seeds than the members have
+        after = [nn.utils.parameters_to_vector(member.parameters()) for member in network.members]
+        assert all((one != other).any() for one, other in zip(before, after, strict=True))
+        names, before = [*names, name], after
+    assert names == [name for name, _ in cascade(members[0], 3)]
 
 
 def test_similarity_is_the_rank_correlation_of_each_pair_and_0_where_nothing_stands_out():
