@@ -29,9 +29,10 @@ MODULES = {
     "lr_range": ("steps/lr_range.py",),
     "probe": ("steps/outputs.py",),
     "sweep": ("steps/sweep.py",),
-    "train": ("steps/train.py", "steps/outputs.py"),
+    "train": ("steps/train.py", "steps/outputs.py", "steps/ensemble.py"),
     "evaluate": (
         "steps/evaluate.py",
+        "steps/members.py",
         "steps/operating_points.py",
         "steps/prediction_sets.py",
         "steps/slices.py",
@@ -109,6 +110,7 @@ FILES = {
         "sets.csv": "sets of classes that hold the class, and their mean size, for the images of each class",
         "sets.png": "the same as a chart with intervals",
         "set_sizes.csv": "the same for the sets of each size",
+        "members.csv": "of an ensemble and each of its networks: accuracy, loss, calibration error, parameters, time",
         "slices.csv": "accuracy of each part of the test images, such as those of one camera, the worst first",
         "slices.png": "the same as a chart with intervals",
         "thresholds.csv": "with `wanted_recall` or `wanted_precision`: both of each class on test, at its threshold",
@@ -181,6 +183,8 @@ COMPUTED_FILES = {
 METRICS = {
     "main": {
         "*": "the metrics of each step that runs once; with `num_seeds` their means, and deviations as `*_sd`",
+        "ensemble/accuracy, ensemble/accuracy_low, ensemble/accuracy_high": "with `num_seeds`: of the ensemble",
+        "ensemble/loss, ensemble/ece, ensemble/gain*": "also of the ensemble, as its evaluation has them",
         "test/accuracy_standard_error": "with `folds`: the corrected standard error of the mean accuracy",
         "test/accuracy_over_folds_low, test/accuracy_over_folds_high": "its 95 % interval",
     },
@@ -247,6 +251,9 @@ METRICS = {
         "test/threshold_recall, test/threshold_precision": "means over the classes, at their thresholds",
         "test/classes_without_threshold": "classes always reported (`wanted_recall`) or never (`wanted_precision`)",
         "test/worst_slice_accuracy, test/worst_slice_accuracy_*": "of the worst slice, with its corrected interval",
+        "ensemble/gain*": "accuracy of an ensemble minus the mean of its networks, with 95 % interval",
+        "ensemble/parameters, ensemble/seconds_per_image": "cost of an ensemble",
+        "members/*": "means over the networks of an ensemble: accuracy, loss, ece, parameters, seconds_per_image",
     },
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",
@@ -313,6 +320,8 @@ TAGS = {
         "lr_range.run_id": "the range test that suggested the rate",
         "data.digest": "fingerprint of all images and labels",
         "device, precision, machine, git.commit": "where and with what code the run was made",
+        "ensemble.run_id": "on the run of several seeds: the run of their ensemble",
+        "ensemble.members, ensemble.size": "on the run of an ensemble: its trainings, and their number",
         **_START,
     },
     "learning_curve": {"learner": "what was trained on each part: probe or train"},

@@ -47,16 +47,16 @@ class Evaluation:
 def find(asked: str) -> list[Evaluation]:
     """The evaluations for the run `asked`.
 
-    For an evaluation, itself. For a training, the newest one of the best weights or, without one, the newest. For an
-    experiment or a series of seeds, the evaluation of each training. Raises ValueError if an evaluation is
-    missing, with the command that creates it, or cannot be read.
+    For an evaluation, itself. For a training or an ensemble, the newest one of the best weights or, without one, the
+    newest. For an experiment or a series of seeds, the evaluation of each training. Raises ValueError if an evaluation
+    is missing, with the command that creates it, or cannot be read.
     """
     run = store.stored_run(asked, "runs")
     step = run.data.tags.get("step")
     if step == "evaluate":
         _check_finished(run)
         return [_read(run)]
-    if step in lookup.OF_STEP["train"]:
+    if step in (*lookup.OF_STEP["train"], *lookup.ALSO["train"]):
         _check_finished(run)
         return [_read(_evaluation_of(run))]
     if step not in GROUPS:

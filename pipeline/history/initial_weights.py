@@ -125,6 +125,9 @@ def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> 
         description = classifier.parse(described)
     except ValueError as error:
         raise ValueError(f"{source}: its description cannot be used ({error})") from None
+    if description.members:
+        number, one = len(description.members), description.members[0].run_id
+        raise ValueError(f"{source}: is an ensemble of {number} networks; start from one of them, such as run:{one}")
     if description.network.name != model:
         raise ValueError(f"{source}: the weights are for model={description.network.name}, not for model={model}")
     return Pretrained(

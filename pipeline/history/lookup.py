@@ -19,6 +19,8 @@ Kind = TypeVar("Kind", bound=Declared)
 ID_CHARACTERS = 32  # length of a run's id
 MOST_EXPERIMENTS = 50_000  # as many as MLflow lists at once
 OF_STEP = {"train": ("train", "probe")}  # a probe also counts as a training
+ALSO = {"train": ("ensemble",)}  # steps whose runs count if they are given by id
+ENSEMBLE_TAG = "ensemble.run_id"  # tag of the run of several seeds: the run of their ensemble
 NAMES = {"main": "experiment", "train": "training"}
 FIRST = {"main": "give the id of a run", "train": "train first"}
 
@@ -26,22 +28,42 @@ FIRST = {"main": "give the id of a run", "train": "train first"}
 def finished_run(asked: str, step: str, only: bool = True) -> str:
     """The id of a FINISHED run. `asked` is an id, or `latest`: this user's newest run of `step`.
 
-    only: whether a run given by id must be of `step`. Prints the owner if the run belongs to another user. Raises
-    ValueError if there is no such run.
+    For step train, an ensemble also counts if it is given by id, and the run of several seeds stands for their
+    ensemble. only: whether a run given by id must be of `step`. Prints the owner if the run belongs to another user.
+    Raises ValueError if there is no such run.
     """
     if asked == "latest":
         finished = [run for each in OF_STEP.get(step, (step,)) for run in store.finished_runs(each)]
         newest_first = sorted(finished, key=lambda run: -run.info.start_time)
         return str(newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
     run = store.stored_run(asked)
-    if only and (found := run.data.tags.get("step")) not in OF_STEP.get(step, (step,)):
+    if step == "train" and _is_series(run):
+        run = _ensemble_of(run)
+    if only and (found := run.data.tags.get("step")) not in (*OF_STEP.get(step, (step,)), *ALSO.get(step, ())):
         raise ValueError(
             f"run_id={asked} is a run of {found or 'another program'}; give the id of a finished {NAMES[step]}"
         )
     if run.info.status != "FINISHED":
         raise ValueError(f"run_id={asked} is {run.info.status}, not FINISHED")
     say_owner(run)
-    return asked
+    return str(run.info.run_id)
+
+
+def _is_series(run: StoredRun) -> bool:
+    """Whether a run trained several seeds of one recipe."""
+    step, num_seeds = run.data.tags.get("step"), run.data.params.get("num_seeds", "1")
+    return step == "seeds" or (step == "main" and num_seeds != "1")
+
+
+def _ensemble_of(series: StoredRun) -> StoredRun:
+    run_id = series.info.run_id
+    if series.info.status != "FINISHED":
+        raise ValueError(
+            f"run_id={run_id} is {series.info.status}, not FINISHED: its ensemble is made after the last seed"
+        )
+    if not (made := series.data.tags.get(ENSEMBLE_TAG)):
+        raise ValueError(f"run_id={run_id} is of an earlier version, without an ensemble; give the id of a training")
+    return store.stored_run(made)
 
 
 def full_id(start: str, named: str) -> str:

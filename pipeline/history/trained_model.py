@@ -25,6 +25,12 @@ class TrainedModel:
     is_probe: bool  # only its head was trained, on the features of a frozen network
 
     @property
+    def network_name(self) -> str:
+        """The architecture, and the number of networks of an ensemble."""
+        number = len(self.classifier.description.members)
+        return f"ensemble of {number} {self.params.model}" if number else self.params.model
+
+    @property
     def model_of(self) -> str:
         """The id of the run whose served model has these weights; empty unless they are from the best epoch."""
         return self.run_id if self.checkpoint == "best" else ""
@@ -57,6 +63,9 @@ def find_model(params: NetworkParams) -> TrainedModel:
     """
     where = device.choose(params.device)
     run_id = lookup.finished_run(params.run_id, "train")
+    step = store.stored_run(run_id).data.tags.get("step")
+    if step == "ensemble" and params.checkpoint != "best":
+        raise ValueError(f"checkpoint={params.checkpoint}: an ensemble has only the best weights of its members")
     trained = lookup.params(run_id, TrainParams)
     with store.scratch() as folder:
         weights = store.artifact(run_id, f"weights/{params.checkpoint}.safetensors", folder)
@@ -64,8 +73,7 @@ def find_model(params: NetworkParams) -> TrainedModel:
     if isinstance(params, CalibrationParams):
         classifier = classifier.wanting(params.reject_above_error, params.set_coverage)
     precision = device.choose_precision(params.precision, where)
-    is_probe = store.stored_run(run_id).data.tags.get("step") == "probe"
-    return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe)
+    return TrainedModel(run_id, trained, params.checkpoint, classifier, precision, is_probe=step == "probe")
 
 
 def with_images(network: TrainedModel, data_dir: str = "", labels: str = "") -> ModelAndImages:

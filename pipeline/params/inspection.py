@@ -29,7 +29,11 @@ MovedFolder = Annotated[str, AfterValidator(absolute)]
 
 
 class TrainingRunParams(Params):
-    run_id: Asked = Field("latest", description="the training's run; latest: the newest FINISHED one")
+    run_id: Asked = Field(
+        "latest",
+        description="the training's run, or for the ensemble of several seeds their run; latest: the newest FINISHED "
+        "training",
+    )
     checkpoint: Literal["best", "last"] = Field(
         "best", description="the weights to use: of the best epoch by validation, or of the last epoch"
     )

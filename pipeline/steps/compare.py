@@ -90,10 +90,11 @@ def _arms(found: Sequence[Evaluation]) -> list[Compared]:
 
 
 def _recipe(each: Evaluation) -> dict[str, str]:
-    """Everything that distinguishes two trainings, except the seed: parameters, images, and evaluated checkpoint."""
+    """Everything that distinguishes two arms, except the seed: parameters, number of networks, images, checkpoint."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
-    return {**shown, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
+    networks = visible(each.tags.get("ensemble.size", "1"))
+    return {**shown, "networks": networks, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
 
 
 def _differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from pipeline.progress import conclude
 from pipeline.results import dependence, metrics, plots, rejection, sprite
 from pipeline.results.arms import Arm, judge
 from pipeline.results.operating_points import Answers
-from pipeline.steps import operating_points, prediction_sets, slices, unsure
+from pipeline.steps import members, operating_points, prediction_sets, slices, unsure
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import look_at_all
@@ -117,7 +118,8 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     answers = Answers(labels, probabilities)
     of_thresholds, thresholds_in_words = operating_points.report(run, trained, params, answers, groups)
     of_sets, sets_in_words, sets = prediction_sets.report(run, trained.classifier.calibration, answers, classes, groups)
-    summary |= of_unsure | of_sets | of_thresholds
+    of_members, members_in_words = members.report(run, trained, probabilities, groups, partial(_logits, trained))
+    summary |= of_unsure | of_sets | of_thresholds | of_members
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
@@ -158,7 +160,7 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
-        f"{unsure_in_words}{sets_in_words}{thresholds_in_words}{views_in_words}"
+        f"{unsure_in_words}{sets_in_words}{thresholds_in_words}{views_in_words}{members_in_words}"
     )
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
     concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)

@@ -6,9 +6,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pipeline.params import MainParams
-from pipeline.progress import conclude
-from pipeline.steps import doctor, evaluate, explain, export, folds, lr_range, plan, probe, report, seeds, sweep, train
+from pipeline.params import EvaluateParams, MainParams
+from pipeline.progress import conclude, say
+from pipeline.steps import (
+    doctor,
+    ensemble,
+    evaluate,
+    explain,
+    export,
+    folds,
+    lr_range,
+    plan,
+    probe,
+    report,
+    seeds,
+    sweep,
+    train,
+)
 from pipeline.steps.plan import Planned, Steps
 from pipeline.steps.step import Result
 from pipeline.sweep import study
@@ -28,9 +42,13 @@ RUN: Steps = {
 }
 
 
-SERIES = ("Seeds: ", "Folds: ")  # starts of the lines of several seeds or folds
+SERIES = ("Seeds: ", "Folds: ", "Ensemble: ")  # starts of the lines of several seeds or folds
 # The result of an experiment is the first of these metrics that it has.
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "valid", "sweep/best_valid_accuracy": "valid"}
+
+# The metrics of an ensemble's evaluation that the experiment logs too.
+OF_ENSEMBLE = {f"test/{name}" for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "ece")}
+OF_ENSEMBLE |= {f"ensemble/gain{end}" for end in ("", "_low", "_high")}
 
 
 def run(params: MainParams) -> Result:
@@ -45,6 +63,8 @@ def run(params: MainParams) -> Result:
             run.tags({"dataset": params.dataset, "model": params.model})
         results = plan.follow(run, planned, params, RUN, done)
         summary = _summary(run, planned, results)
+        if params.num_seeds > 1:
+            summary = f"{summary}\n{_ensemble(run, params, planned, results)}"
         run.describe(_name(title, results), _description(run, planned, results, summary))
         report_line = report.add(run)
     of_series = [line for line in summary.splitlines() if line.startswith(SERIES)]
@@ -61,6 +81,24 @@ def _summary(run: Run, planned: Sequence[Planned], results: Sequence[Result]) ->
         return "\n".join([*lines, f"Folds: {folds.report(run, planned, results)}"])
     series = [(e.seed, result.metrics) for e, result in zip(planned, results, strict=True) if times[e.step] > 1]
     return "\n".join([*lines, f"Seeds: {seeds.report(run, series)}"] if series else lines)
+
+
+def _ensemble(run: Run, params: MainParams, planned: Sequence[Planned], results: Sequence[Result]) -> str:
+    """Joins the trained networks into one model and, if the experiment evaluates, evaluates it. Returns a line."""
+    say("== ensemble")
+    trainings = [result.run_id for each, result in zip(planned, results, strict=True) if each.step == "train"]
+    made = ensemble.run(params, trainings, run)
+    if "evaluate" not in params.steps:
+        return made.summary
+    # A command of its own registers it, since it takes several times as long to answer.
+    own = {"run_id": made.run_id, "checkpoint": "best", "register_as": ""}
+    found = evaluate.run(params.to(EvaluateParams, **own), run).metrics
+    run.metrics({name.replace("test/", "ensemble/"): value for name, value in found.items() if name in OF_ENSEMBLE})
+    accuracy, low, high = (found[f"test/accuracy{end}"] for end in ("", "_low", "_high"))
+    return (
+        f"Ensemble: {len(trainings)} networks together, test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}), one "
+        f"network {found['members/accuracy']:.2%} on average; {len(trainings)} times the cost"
+    )
 
 
 def _name(title: str, results: Sequence[Result]) -> str:

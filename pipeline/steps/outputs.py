@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from pipeline.data import Splits
 from pipeline.data.tree import in_words
 from pipeline.model_files import checkpoint, stored_calibration
 from pipeline.models import weights as starting_weights
@@ -55,9 +56,8 @@ def describe_input(run: Run, recipe: Recipe) -> None:
         say(f"warning: {warning}{kept}")
 
 
-def calibrate(recipe: Recipe, model: nn.Module, params: CalibrationParams) -> Calibration | None:
+def calibrate(splits: Splits, model: nn.Module, precision: str, params: CalibrationParams) -> Calibration | None:
     """The calibration of `model`, which it puts into evaluation mode; None without validation images."""
-    splits = recipe.splits
     if splits.valid is None:
         return None
     with meter("calibrate", calibration.num_images(splits)) as progress:
@@ -65,7 +65,7 @@ def calibrate(recipe: Recipe, model: nn.Module, params: CalibrationParams) -> Ca
         def done(images: int) -> None:
             progress.at(images, lambda: f"images {images:,}")
 
-        found = calibration.calibrate(model.eval(), splits, recipe.precision, done)
+        found = calibration.calibrate(model.eval(), splits, precision, done)
     return found.wanting(params.reject_above_error, params.set_coverage)
 
 
@@ -95,9 +95,9 @@ def log_weights(
     run.file(folder / file, f"weights/{file}")
 
 
-def log_model(run: Run, recipe: Recipe, epoch: int, folder: Path) -> str:
-    """Logs the model to serve, from the best weights that `log_weights` saved in `folder`. Returns its URI."""
-    example = recipe.splits.train.take(np.arange(min(EXAMPLES, len(recipe.splits.train))))
+def log_model(run: Run, splits: Splits, epoch: int, folder: Path) -> str:
+    """Logs the model to serve, from the best weights in `folder`. Returns its URI."""
+    example = splits.train.take(np.arange(min(EXAMPLES, len(splits.train))))
     return run.model(folder / "best.safetensors", example, epoch)
 
 

@@ -126,7 +126,7 @@ def _conclude(
     with store.scratch() as folder:
         for kind in ("best", "last"):
             outputs.log_weights(step.run, recipe, kind, weights, EPOCH, Path(folder), calibrated)
-        uri = outputs.log_model(step.run, recipe, EPOCH, Path(folder))
+        uri = outputs.log_model(step.run, recipe.splits, EPOCH, Path(folder))
     handed = {"run_id": step.run.id, "weights": f"run:{step.run.id}"}
     return step.conclude(
         f"{result}, strength {head.strength:g}", found, more=f"\n\nServed model: `{uri}`", handed=handed

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.params import TrainStepParams
 from pipeline.results import seeds
-from pipeline.steps import plan
+from pipeline.steps import ensemble, plan
 from pipeline.steps.step import Result, tracked
 from pipeline.tracking.run import Run
 
@@ -23,7 +23,8 @@ def run(params: TrainStepParams, train: Callable[..., Result]) -> Result:
     with tracked("seeds", title, own, tags, reopen=params.resume) as step:
         results = plan.follow(step.run, planned, params, {"train": train}, done)
         series = [(each.seed, result.metrics) for each, result in zip(planned, results, strict=True)]
-        summary = report(step.run, series)
+        made = ensemble.run(params, [result.run_id for result in results], step.run)
+        summary = f"{report(step.run, series)}{_together(made)}"
         return step.conclude(summary, before=f"\n{plan.table_of(planned, results)}\n\n")
 
 
@@ -42,6 +43,11 @@ def report(run: Run, series: Sequence[tuple[int, Mapping[str, float]]]) -> str:
     run.metrics(seeds.spread(table))
     shown = [f"{words} {_spread(table[name])}" for name, words in SHOWN.items() if name in table]
     return f"{len(table)} seeds" + (f", {'; '.join(shown)}" if shown else "")
+
+
+def _together(made: Result) -> str:
+    reached = made.metrics.get(ensemble.VALID_ACCURACY)
+    return "" if reached is None else f"; all networks together {reached:.2%}"
 
 
 def _spread(values: pd.Series) -> str:

@@ -21,6 +21,7 @@ TITLES = {
     "sweep": "Sweep",
     "train": "Training",
     "seeds": "Seeds",
+    "ensemble": "Ensemble",
     "learning_curve": "Learning curve",
     "robustness": "Robustness",
     "evaluate": "Evaluation",
@@ -111,7 +112,7 @@ def about(
 ) -> Iterator[Step]:
     """A step that works on a finished training and its `images`, the name of a split."""
     dataset, model, splits = trained.params.dataset, trained.params.model, trained.splits
-    title = f"{trained.params.set_name} {model} {name}"
+    title = f"{trained.params.set_name} {trained.network_name} {name}"
     tags = {"dataset": dataset, "model": model, "train.run_id": trained.run_id}
     own = {**params.model_dump(), "run_id": trained.run_id}
     with tracked(kind, title, own, tags, parent) as step:

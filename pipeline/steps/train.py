@@ -172,7 +172,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
             watch.conclude(folder, sum(epoch.seconds for epoch in training.log.epochs))
         best = training.log.best
         assert best is not None
-        uri = outputs.log_model(run, recipe, best.epoch, folder)
+        uri = outputs.log_model(run, recipe.splits, best.epoch, folder)
         if not params.keep_checkpoints:
             run.no_states_once_finished()
         return _conclude(step, name, best, params.select_by, len(recipe.splits.valid or ()), uri)
@@ -193,7 +193,7 @@ def _calibrate(recipe: Recipe, training: Training, params: TrainParams) -> dict[
             known = found.get("best")
         else:
             training.evaluated.load_state_dict(training.weights[kind])
-            known = outputs.calibrate(recipe, training.evaluated, params)
+            known = outputs.calibrate(recipe.splits, training.evaluated, recipe.precision, params)
         found |= {} if known is None else {kind: known}
     return found
 

@@ -1,5 +1,8 @@
 """Measures what a network costs before it sees an image."""
 
+import time
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -7,7 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data import quotas
 from pipeline.data.batches import free_memory
+from pipeline.training.calibration import look
 from pipeline.training.device import HALF
+
+TURNS = 5
 
 
 def measure(model: nn.Module, image_size: int) -> dict[str, float]:
@@ -25,6 +31,23 @@ def measure(model: nn.Module, image_size: int) -> dict[str, float]:
     }
     tokens = getattr(model, "seq_length", None)
     return costs if tokens is None else {**costs, "tokens": float(tokens)}
+
+
+def seconds_per_image(models: Sequence[nn.Module], images: Tensor, precision: str) -> list[float]:
+    """The shortest time of each model for an answer, in s, in a few batches `images` (B, 3, H, W), as models take them.
+
+    The models take turns, so that other work on the machine slows all of them. The first turn is not counted, because
+    the device prepares its kernels then.
+    """
+    turns = []
+    for _ in range(1 + TURNS):
+        seconds = []
+        for model in models:
+            started = time.perf_counter()
+            look(model, images, precision)  # ends when the answers are off the device
+            seconds.append((time.perf_counter() - started) / len(images))
+        turns.append(seconds)
+    return [min(each) for each in zip(*turns[1:], strict=True)]
 
 
 COUNTED_WITH = 2  # images; batch norms need at least two to train

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -67,7 +69,8 @@ def compared(workplace, pair):
 
 def test_seeds_are_trained_one_after_the_other_and_the_parent_tells_mean_and_spread(workplace, parents):
     parent = parents[0]
-    trainings, evaluations = (workplace.below(parent, step) for step in ("train", "evaluate"))
+    trainings = workplace.below(parent, "train")
+    *evaluations, _ = workplace.below(parent, "evaluate")  # the last one is of the ensemble
     assert [run.data.params["seed"] for run in trainings] == ["0", "1"]
     assert [run.data.tags["train.run_id"] for run in evaluations] == [run.info.run_id for run in trainings]
     accuracies = [run.data.metrics["test/accuracy"] for run in evaluations]
@@ -221,6 +224,72 @@ def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, paren
     run = workplace.runs("compare")[0]
     assert "compare/B/p_value" in run.data.metrics
     assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["seed"]
+
+
+def test_the_networks_of_the_seeds_act_as_one_model(workplace, parents, tmp_path):
+    parent = parents[0]
+    trainings, (made,) = workplace.below(parent, "train"), workplace.below(parent, "ensemble")
+    *alone, together = workplace.below(parent, "evaluate")
+    assert together.data.tags["train.run_id"] == parent.data.tags["ensemble.run_id"] == made.info.run_id
+    table = workplace.table(together.info.run_id, "members.csv").set_index("network")
+    assert table.index.tolist() == ["ensemble", *(run.info.run_id for run in trainings)]
+    for name, run in zip(table.index, [together, *alone], strict=True):
+        told = [run.data.metrics[f"test/{each}"] for each in ("accuracy", "loss", "ece")]
+        assert table.loc[name, ["accuracy", "loss", "ece"]].tolist() == pytest.approx(told, rel=1e-5)
+    assert table["parameters"]["ensemble"] == table["parameters"].iloc[1:].sum()
+    assert table["seconds_per_image"].min() > 0
+    mean, reached = table["accuracy"].iloc[1:].mean(), table["accuracy"]["ensemble"]
+    assert together.data.metrics["ensemble/gain"] == pytest.approx(reached - mean)
+    assert parent.data.metrics["ensemble/accuracy"] == reached
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"Ensemble: 2 networks together, test accuracy {reached:.2%} (" in note
+    assert f"one network {mean:.2%} on average; 2 times the cost" in note
+
+
+def test_the_run_of_the_seeds_names_their_ensemble(workplace, parents, tmp_path, capsys):
+    parent = parents[0].info.run_id
+    (made,) = workplace.below(parents[0], "ensemble")
+    assert workplace.run("export", run_id=parent, format="torch_export") == 0
+    exported = workplace.runs("export")[0]
+    assert exported.data.tags["train.run_id"] == made.info.run_id
+    file = workplace.client.download_artifacts(exported.info.run_id, "model.pt2", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
+    probabilities, *_ = torch.export.load(file).module()(torch.from_numpy(images))
+    mlflow.set_tracking_uri(workplace.uri)
+    served = mlflow.pyfunc.load_model(f"models:/{made.outputs.model_outputs[0].model_id}").predict(images)
+    mlflow.set_tracking_uri(None)
+    np.testing.assert_allclose(probabilities.detach(), served.filter(like="p/"), atol=1e-5)
+    Image.fromarray(images[0].transpose(1, 2, 0)).save(tmp_path / "x.png")
+    assert workplace.run("predict", tmp_path / "x.png", run_id=parent) == 0
+    answer = served.iloc[0]
+    assert f"x.png: {answer['class']} {100 * answer.filter(like='p/').max():.1f} %" in capsys.readouterr().out
+
+
+def test_an_ensemble_is_compared_with_one_of_its_networks(workplace, parents, capsys):
+    training, made = (workplace.below(parents[0], step)[0].info.run_id for step in ("train", "ensemble"))
+    assert workplace.compare(training, made, num_images=2) == 0
+    said = capsys.readouterr().err
+    assert "A: networks=1" in said and "B: networks=2" in said and "McNemar's exact p" in said
+
+
+def test_what_is_no_ensemble_is_refused_in_one_line(workplace, parents, capsys):
+    parent = parents[1].info.run_id
+    (made,) = workplace.below(parents[1], "ensemble")
+    wrong = [
+        ("evaluate", {"run_id": parent, "checkpoint": "last"}, "an ensemble has only the best weights of its members"),
+        ("train", {**TINY, "weights": f"run:{made.info.run_id}"}, "is an ensemble of 2 networks; start from one of"),
+        ("explain", {"run_id": parent}, "is FAILED, not FINISHED: its ensemble is made after the last seed"),
+    ]
+    for step, params, reason in wrong:
+        if step == "explain":
+            workplace.client.set_terminated(parent, "FAILED")
+        capsys.readouterr()
+        assert workplace.run(step, **params) == 2
+        assert reason in capsys.readouterr().err.splitlines()[-1]
+    workplace.client.set_terminated(parent, "FINISHED")
+    workplace.client.delete_tag(parent, "ensemble.run_id")
+    assert workplace.run("evaluate", run_id=parent) == 2
+    assert "is of an earlier version, without an ensemble" in capsys.readouterr().err
 
 
 def message(workplace, capsys, *runs):

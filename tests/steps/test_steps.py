@@ -220,7 +220,7 @@ def test_the_recipe_of_the_record_learns_and_views_are_told_beside_the_plain_res
 def test_views_are_told_of_each_seed_and_of_all(workplace, photos, tmp_path):
     folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**TINY, **folder, "steps": "train,evaluate", "num_seeds": 2, "views": 2}) == 0
-    second, first = (run.data.metrics["test/accuracy_2_views"] for run in workplace.runs("evaluate"))
+    _, second, first = (run.data.metrics["test/accuracy_2_views"] for run in workplace.runs("evaluate"))
     (parent,) = workplace.runs("main")
     assert parent.data.metrics["test/accuracy_2_views"] == pytest.approx((first + second) / 2)
     assert "test/accuracy_2_views_sd" in parent.data.metrics
