@@ -32,7 +32,7 @@ class Cluster:
         self._start_class = Path(found.origin).parent / "bin" / "spark-class"
         self._folder, self._num_workers, self._memory = folder, num_workers, memory
         self._started: list[subprocess.Popen[bytes]] = []
-        self.url = f"spark://127.0.0.1:{_free_port()}"
+        self.url = f"spark://127.0.0.1:{free_port()}"
         self.environment = {
             **{"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m"},
             **{"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_DIRS": str(folder / "scratch")},
@@ -68,7 +68,8 @@ class Cluster:
             )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -40,7 +40,15 @@ FLOORS = [
 ALONE = {"data", "models", "results"}  # rooms of plain values, which import no other room
 FENCES = {
     "mlflow": {"tracking", "resume", "model_files.registry", "model_files.serving", "history"},
-    "optuna": {"sweep.samplers", "sweep.study", "sweep.workers", "sweep.figures", "sweep.trials", "steps.sweep"},
+    "optuna": {
+        "sweep.samplers",
+        "sweep.storage",
+        "sweep.study",
+        "sweep.workers",
+        "sweep.figures",
+        "sweep.trials",
+        "steps.sweep",
+    },
     "pytorch_grad_cam": {"explain"},
     "matplotlib": {"results.plots"},
     "cleanlab": {"doctor"},

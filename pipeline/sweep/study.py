@@ -20,12 +20,14 @@ from pipeline.sweep.entries import MACHINE, Range
 from pipeline.sweep.parent_run import ParentRun, exclusive
 from pipeline.sweep.samplers import SAMPLERS, OnGrid
 from pipeline.sweep.space import SCHEDULE, Space
-from pipeline.sweep.workers import is_alive_here, quiet, take_over
+from pipeline.sweep.storage import Storage, engine_options
+from pipeline.sweep.workers import quiet, take_over
 from pipeline.text import without_passwords
 from pipeline.tracking import database, store
 
-HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker without a heartbeat for the grace period counts as dead
-BUSY_SECONDS = 60  # how long a writer waits until another writer has finished with a sqlite file
+# A worker without a heartbeat for the grace period counts as dead. A network may be away for a minute, and the worker
+# may need another one to notice that it is back.
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 180
 TABLES = ("studies", "trials", "version_info", "alembic_version")  # of Optuna: the first one and the last ones created
 NARROWED_FACTOR = 5.0  # rates of trials may differ from the suggestions of range tests by this factor
 STARTUP_TRIALS = 5  # trials that the median pruner waits for
@@ -47,19 +49,6 @@ PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
 }
 
 
-class Storage(RDBStorage):
-    """Optuna's storage. A worker alive on this host never counts as dead, even if the database was away for a while."""
-
-    def record_heartbeat(self, trial_id: int) -> None:
-        """Records a heartbeat and ignores errors. An error would end Optuna's thread; the next heartbeat is enough."""
-        with contextlib.suppress(Exception):
-            super().record_heartbeat(trial_id)
-
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        silent = super()._get_stale_trial_ids(study_id)
-        return [trial_id for trial_id in silent if not is_alive_here(self.get_trial(trial_id))]
-
-
 def storage_url(asked: str) -> str:
     """The URL of the studies' database: `asked`, or for `auto` a SQLite file beside MLflow's database."""
     return database.url(store.path_beside("optuna.db")) if asked == "auto" else asked
@@ -68,12 +57,11 @@ def storage_url(asked: str) -> str:
 def connect(url: str) -> Storage:
     """The storage at `url`, with its tables created if needed. Raises ValueError if it cannot be used."""
     try:
-        waits = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         with quiet():
             database.prepare(url, TABLES, _make_tables)
             return Storage(
                 url,
-                engine_kwargs=waits,
+                engine_kwargs=engine_options(url),
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=take_over,

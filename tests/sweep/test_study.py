@@ -4,6 +4,8 @@ import multiprocessing
 import re
 import socket
 import sqlite3
+import tempfile
+import threading
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from deploy.postgres import Missing, Postgres
 from pipeline.params import SweepParams, TrainParams
 from pipeline.steps import sweep
 from pipeline.sweep import figures, samplers, study, trials, workers
@@ -20,6 +24,7 @@ from pipeline.sweep.space import parse
 from pipeline.tracking import processes, store
 from pipeline.training import device
 from pipeline.training.training import Diverged
+from tests.conftest import free_port
 
 SPACE = {"max_lr": {"low": 1e-3, "high": 1, "log": True}, "patch_size": [2, 4]}
 
@@ -146,6 +151,42 @@ def test_a_heartbeat_that_cannot_be_recorded_raises_no_error(tmp_path, storage):
         assert database.execute("SELECT trial_id FROM trial_heartbeats").fetchall() == [(trial,)]
 
 
+def test_the_end_of_a_trial_may_be_stored_again_but_no_other_end(storage):
+    connected = study.connect(storage)
+    of_study = connected.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
+    ended, failed = (connected.create_new_trial(of_study) for _ in range(2))
+    for _ in range(2):  # the database's first answer may have been lost
+        assert connected.set_trial_state_values(ended, TrialState.COMPLETE, [0.5])
+    with pytest.raises(UpdateFinishedTrialError):
+        connected.set_trial_state_values(ended, TrialState.COMPLETE, [0.6])
+    connected.set_trial_state_values(failed, TrialState.FAIL)  # by another worker, which tries it again
+    with pytest.raises(UpdateFinishedTrialError):
+        connected.set_trial_state_values(failed, TrialState.FAIL)
+    connected.engine.dispose()
+
+
+def test_a_study_waits_for_its_database(capsys):
+    with tempfile.TemporaryDirectory(prefix="pipeline-away-") as folder:
+        try:
+            server = Postgres(Path(folder), free_port())
+        except Missing as missing:
+            pytest.skip(str(missing))
+        with server:
+            mine = opened(server.new_database("mine"))
+            trial = suggest(mine)
+        back = threading.Timer(2, server.__enter__)
+        back.start()
+        try:
+            trial.report(0.5, 1)
+            mine.tell(trial, 0.5)
+            assert [(each.value, each.intermediate_values) for each in mine.trials] == [(0.5, {1: 0.5})]
+        finally:
+            back.join()
+            mine._storage._backend.engine.dispose()
+            server.__exit__()
+    assert "trying again for up to 120 s" in capsys.readouterr().err
+
+
 def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_is_alive_here(tmp_path, storage):
     mine = opened(storage)
     for process in (processes.this(), {**processes.this(), "process.host": "elsewhere"}):
@@ -153,7 +194,7 @@ def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_is_alive_
         trial.set_user_attr("process", process)
         mine._storage.record_heartbeat(trial._trial_id)
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
-        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-2 minutes')")
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-4 minutes')")
     workers.reclaim(mine)
     assert [trial.state for trial in mine.trials] == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
     assert mine.trials[2].params == mine.trials[1].params
