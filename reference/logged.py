@@ -41,7 +41,7 @@ MODULES = {
     "explain": ("steps/explain.py",),
     "predict": ("steps/predict.py", "steps/contact_sheet.py"),
     "report": ("steps/report.py",),
-    "compare": ("steps/compare.py", "steps/disagreements.py"),
+    "compare": ("steps/compare.py", "steps/compare_folds.py", "steps/disagreements.py"),
     "learning_curve": ("steps/learning_curve.py", "steps/plan.py"),
     "robustness": ("steps/robustness.py",),
     "export": ("steps/export.py",),
@@ -141,6 +141,7 @@ FILES = {
     "compare": {
         "arms.csv": "each compared run with its main numbers",
         "parameters.csv": "the parameters that differ",
+        "folds_*.csv": "accuracy of two cross-validations in each fold, and the difference (only for these)",
         "calibration.csv": "confidence against accuracy of each arm, in bins",
         "calibration.png": "the same as curves",
         "curves.png": "training and validation curves over each other",
@@ -276,8 +277,8 @@ METRICS = {
     "report": {},
     "compare": {
         "compare/*/accuracy": "mean accuracy of each arm",
-        "compare/*/*": "difference to the first arm, its intervals over images, groups and seeds, p values, and the "
-        "smallest detectable difference",
+        "compare/*/*": "difference to the first arm, its intervals over images, groups, seeds and folds, p values, "
+        "and the smallest detectable difference",
     },
     "learning_curve": {
         "learning_curve/images, learning_curve/images_per_class": "all train images, also divided by the classes",

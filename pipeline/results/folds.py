@@ -28,3 +28,20 @@ def mean(values: np.ndarray, confidence: float = 0.95) -> Mean:
     half = float(t.isf((1 - confidence) / 2, number - 1)) * error
     value = float(values.mean())
     return Mean(value, error, value - half, value + half)
+
+
+def in_words(found: Mean, alpha: float) -> str:
+    """The interval of a mean difference of accuracies, in points."""
+    if not found.standard_error:
+        return "all folds have the same difference, so there is no interval over folds"
+    return (
+        f"{100 * (1 - alpha):.4g} % interval over folds {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
+        f"corrected standard error {100 * found.standard_error:.2f}"
+    )
+
+
+def verdict(found: Mean, a: str, b: str) -> str:
+    """Says which recipe is better, from the mean difference of `b` minus `a`."""
+    if found.standard_error and (found.low > 0 or found.high < 0):
+        return f"{b if found.value > 0 else a} is better"
+    return "these folds show no difference between the two"

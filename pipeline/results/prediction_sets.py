@@ -1,6 +1,6 @@
 """Sets of classes that hold the true class of an image with a wanted probability: split conformal prediction.
 
-The rule is that of Sadinle et al. 2019 (doi:10.1080/01621459.2017.1395341), except that no set is empty.
+Sadinle et al. 2019 (doi:10.1080/01621459.2017.1395341) give the rule. Here, a set also has the likeliest class.
 """
 
 import json

@@ -7,14 +7,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pipeline.history import evaluation, label_versions
+from pipeline.history import cross_validation, evaluation, label_versions
 from pipeline.history.evaluation import Evaluation
-from pipeline.params import CompareParams, TrainParams, as_text
+from pipeline.params import CompareParams
 from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
-from pipeline.settings import FREE_TO_CHANGE
-from pipeline.steps import disagreements
+from pipeline.steps import compare_folds, disagreements, recipes
+from pipeline.steps.recipes import DATA
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
@@ -22,8 +22,6 @@ from pipeline.tracking.run import Run
 MAX_ARMS = 6  # the number of colours that colour-blind people can tell apart
 ALPHA = 0.05
 TITLE_CHARACTERS = 120
-OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
-DATA = "data.digest"
 OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training that get a row
 
 
@@ -37,7 +35,10 @@ class Compared:
 
 
 def run(params: CompareParams) -> Result:
-    """Finds the evaluations of `params.runs`, and compares all others with the first."""
+    """Finds the evaluations of `params.runs`, and compares the others with the first; of cross-validations, by fold."""
+    validations = [cross_validation.find(asked) for asked in params.runs]
+    if any(validations):
+        return compare_folds.run(params, validations)
     found = [each for asked in params.runs for each in evaluation.find(asked)]
     _check(found)
     found, images = label_versions.shared(found)
@@ -70,47 +71,29 @@ def _arms(found: Sequence[Evaluation]) -> list[Compared]:
     """One arm per recipe, in the order of `found`. If all evaluations have the same recipe, each is an arm."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for each in found:
-        groups.setdefault(tuple(_recipe(each).values()), []).append(each)
+        groups.setdefault(tuple(recipes.of(each).values()), []).append(each)
     series = list(groups.values()) if len(groups) > 1 else [[each] for each in found]
     if len(series) > MAX_ARMS:
         raise ValueError(f"runs: {len(series)} recipes; compare {MAX_ARMS} at a time at most")
     for same in series:
         if len({each.params.seed for each in same}) < len(same):
             raise ValueError(f"runs: {same[0].train_run_id} is of the same recipe and seed as another beside it")
-    differing = _differing([same[0] for same in series])
+    differing = recipes.differing([same[0] for same in series])
     of_images = evaluation.groups_of(found)
     return [
         Compared(
             Arm(letter, np.array([each.correct for each in same]), of_images),
             same,
-            f"{letter}: " + " ".join(f"{name}={values[place]}" for name, values in differing.items()),
+            recipes.name(letter, differing, place),
         )
         for place, (letter, same) in enumerate(zip("ABCDEF", series, strict=False))
     ]
 
 
-def _recipe(each: Evaluation) -> dict[str, str]:
-    """Everything that distinguishes two arms, except the seed: parameters, number of networks, images, checkpoint."""
-    names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
-    shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
-    networks = visible(each.tags.get("ensemble.size", "1"))
-    return {**shown, "networks": networks, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
-
-
-def _differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """The parameters that differ between the arms, with the value of each arm."""
-    rows = [_recipe(each) for each in firsts]
-    found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
-    named = [name for name in found if name != DATA]  # a parameter such as image_size also changes the images
-    if len({tuple(row[name] for name in named) for row in rows}) == len(rows):
-        found.pop(DATA, None)
-    return found or {"seed": [str(each.params.seed) for each in firsts]}
-
-
 def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
     """Logs the arms, the parameters that differ, and calibration and curves side by side."""
     firsts = [each.runs[0] for each in compared]
-    differing = _differing(firsts)
+    differing = recipes.differing(firsts)
     places = {name: [visible(each.tags.get(name, "")) for each in firsts] for name in OF_THE_PLACE}
     for name, values in {"labels": [visible(each.params.labels) for each in firsts], **places}.items():
         if len(set(values)) > 1:

@@ -43,7 +43,7 @@ def report(
 
 
 def _wanted(params: EvaluateParams) -> tuple[str, float]:
-    """What thresholds are asked for, `recall` or `precision`, and how much of it; 0 for none."""
+    """The purpose of the thresholds, `recall` or `precision`, and its wanted value; 0 for no thresholds."""
     return ("precision", params.wanted_precision) if params.wanted_precision else ("recall", params.wanted_recall)
 
 

@@ -82,3 +82,28 @@ def test_folds_that_cannot_be_are_refused_in_one_line(workplace, capsys, step, g
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: ") and message in said
     assert not workplace.runs()
+
+
+def test_two_cross_validations_are_compared_fold_by_fold(workplace, capsys):
+    quick = {**TINY, "folds": 2, "data_dir": "photos", "steps": "train,evaluate"}
+    assert workplace.run("main", **{**quick, "epochs": 4}) == 0
+    assert workplace.run("main", **{**quick, "epochs": 1, "max_lr": 1e-5, "seed": 1}) == 0
+    second, first = (run.info.run_id for run in workplace.runs("main"))
+    capsys.readouterr()
+    assert workplace.run("compare", first, second) == 0
+    said, run = capsys.readouterr().err, workplace.runs("compare")[0]
+    path = workplace.client.download_artifacts(run.info.run_id, "folds_B.csv", str(workplace.folder))
+    table, numbers = pd.read_csv(path), run.data.metrics
+    for name, parent in (("A", first), ("B", second)):
+        own = pd.read_csv(workplace.client.download_artifacts(parent, "folds.csv", str(workplace.folder)))
+        assert table[f"accuracy_{name}"].tolist() == pytest.approx(own["test/accuracy"].tolist())
+    differences = table["accuracy_B"] - table["accuracy_A"]
+    assert table["images"].sum() == 45 and numbers["compare/B/difference"] == pytest.approx(differences.mean())
+    assert numbers["compare/B/standard_error"] == pytest.approx(differences.std(ddof=1) * np.sqrt(1 / 2 + 1))
+    assert "in the same 2 folds of 45 images" in said and "max_lr=1e-05" in said
+    one = workplace.runs("evaluate")[0].info.run_id
+    before = len(workplace.runs())
+    for runs, reason in (((first, one), "is a cross-validation and"), ((first,), "is one cross-validation")):
+        assert workplace.run("compare", *runs) == 2
+        assert reason in capsys.readouterr().err.splitlines()[-1]
+    assert len(workplace.runs()) == before

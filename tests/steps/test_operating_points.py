@@ -41,6 +41,7 @@ def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workpl
     assert workplace.run("report", run_id=run.info.run_id) == 0
     html = workplace.client.download_artifacts(run.info.run_id, "report.html", str(workplace.folder))
     page = Page(Path(html).read_text(encoding="utf-8"))
+    assert "of the images of a class are reported as it" in page.text
     assert "evaluate/thresholds.csv" in {table.source for table in page.tables}
     assert "evaluate/test/threshold_classes" in {source for source, *_ in page.numbers}
 
