@@ -21,6 +21,7 @@ SIMULATIONS = 1000
 RESAMPLES = 999  # of a bootstrap; the pipeline takes 9999
 BINS = 15  # of the calibration error, as in the pipeline
 FEATURES, TRUTH_SETS = 10, 2_000  # of the learner that is cross-validated: its inputs, and sets that give the truth
+FEWER = 6  # inputs of the learner that it is compared with
 TRUTH_IMAGES = 2_000_000  # from which the true calibration error is computed
 
 
@@ -107,7 +108,10 @@ def over_seeds(number: int, deviations: tuple[float, float]) -> Trial:
 
 
 def cross_validation(num_images: int, number: int) -> Trial:
-    """The mean over folds of a learner that takes the nearer of two class means. Its expected accuracy is the truth."""
+    """The mean over folds of a learner that takes the nearer of two class means. Its expected accuracy is the truth.
+
+    Also its mean difference to the same learner with fewer inputs.
+    """
     centre = np.full(FEATURES, 0.3)
 
     def drawn(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,25 +122,38 @@ def cross_validation(num_images: int, number: int) -> Trial:
         first, second = (features[signs == sign].mean(axis=0) for sign in (-1, 1))
         return second - first, float((second + first) @ (second - first)) / 2
 
-    def expected(draw: np.random.Generator) -> float:
-        weight, bias = learned(*drawn(draw, num_images - num_images // number))
-        reach = np.array([centre @ weight - bias, centre @ weight + bias]) / np.linalg.norm(weight)
-        return float(norm.cdf(reach).mean())
+    def expected(draw: np.random.Generator) -> list[float]:
+        features, signs = drawn(draw, num_images - num_images // number)
+        found = []
+        for inputs in (FEATURES, FEWER):
+            weight, bias = learned(features[:, :inputs], signs)
+            reach = np.array([centre[:inputs] @ weight - bias, centre[:inputs] @ weight + bias])
+            found.append(float(norm.cdf(reach / np.linalg.norm(weight)).mean()))
+        return found
 
     draw = np.random.default_rng(0)
-    truth = np.mean([expected(draw) for _ in range(TRUTH_SETS)])
+    truth, of_fewer = np.mean([expected(draw) for _ in range(TRUTH_SETS)], axis=0)
 
     def trial(draw: np.random.Generator) -> dict[str, bool]:
         features, signs = drawn(draw, num_images)
-        accuracies = []
-        for fold in divide_into(number, np.arange(num_images), (signs > 0).astype(np.int64)):
-            weight, bias = learned(np.delete(features, fold, axis=0), np.delete(signs, fold))
-            accuracies.append(float((np.sign(features[fold] @ weight - bias) == signs[fold]).mean()))
-        found = folds.mean(np.array(accuracies))
+        parts = divide_into(number, np.arange(num_images), (signs > 0).astype(np.int64))
+
+        def measured(inputs: int) -> np.ndarray:
+            accuracies = []
+            for fold in parts:
+                weight, bias = learned(np.delete(features[:, :inputs], fold, axis=0), np.delete(signs, fold))
+                accuracies.append((np.sign(features[fold, :inputs] @ weight - bias) == signs[fold]).mean())
+            return np.array(accuracies)
+
+        accuracies, fewer = measured(FEATURES), measured(FEWER)
+        found, difference = folds.mean(accuracies), folds.mean(fewer - accuracies)
         half = t.isf(0.025, number - 1) * np.std(accuracies, ddof=1) / np.sqrt(number)
+        usual = t.isf(0.025, number - 1) * np.std(fewer - accuracies, ddof=1) / np.sqrt(number)
         return {
             "s / sqrt(K)": bool(abs(found.value - truth) <= half),
             "corrected (Nadeau and Bengio)": bool(found.low <= truth <= found.high),
+            "difference, s / sqrt(K)": bool(abs(difference.value - (of_fewer - truth)) <= usual),
+            "difference, corrected": bool(difference.low <= of_fewer - truth <= difference.high),
         }
 
     return trial
