@@ -22,8 +22,8 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def inside(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, C), and the inputs of the head (B, D) and of the last stage (B, E), averaged over their positions.
 
-    Both inputs are float32. E is 0 for a network without such a stage. In an ensemble, the inputs are those of the
-    first member.
+    Both inputs are float32. E is 0 for a network without such a stage. An ensemble gives the inputs of its first
+    member.
     """
     if isinstance(model, Ensemble):
         first, *others = model.members

@@ -93,6 +93,7 @@ def test_the_report_tells_mean_and_spread_and_of_one_network_the_first(workplace
     numbers = {source: float(value) for source, value, _ in page.numbers}
     assert numbers[f"{step}/{name}"] == parent.data.metrics[name]
     assert numbers[f"{step}/{name}_sd"] == parent.data.metrics[f"{name}_sd"]
+    assert numbers.get("main/ensemble/accuracy") == parent.data.metrics.get("ensemble/accuracy")
     (table,) = (table for table in page.tables if table.source == f"{step}/seeds.csv")
     stored = workplace.table(parent.info.run_id, "seeds.csv")
     assert [float(value) for _, value in table.rows[1][1:]] == stored[table.columns[1:]].iloc[0].tolist()
