@@ -53,13 +53,11 @@ def decoding() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), 200)
         paths = sorted(map(str, Path(folder).rglob("*.jpg")))
-        decode(paths[0], 224)
         started = time.process_time()
         for path in paths:
             decode(path, 224)
-        print(
-            f"{len(paths) / (time.process_time() - started):.0f} photos of 640 x 480 px per second of a core, to 224 px"
-        )
+        seconds = time.process_time() - started
+        print(f"{len(paths) / seconds:.0f} photos of 640 x 480 px per second of a core, to 224 px")
 
 
 def sweep() -> None:
@@ -112,7 +110,7 @@ def _when(
             trials = []
         ended = [trial for trial in trials if trial.state.is_finished()]
         if is_so(ended):
-            servers = [each for each in psutil.process_iter() if str(folder / "database") in " ".join(_words(each))]
+            servers = [each for each in psutil.process_iter(["cmdline"]) if _is_of(each, folder / "database")]
             return {
                 "done": len(ended),
                 "busy": _seconds([psutil.Process(process.pid)]),
@@ -132,28 +130,30 @@ def tracking() -> None:
         folder, port = Path(name), free_port()
         words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///{name}/runs.db"
         words += f" --artifacts-destination {name}/artifacts"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         command = [sys.executable, "-m", "mlflow", "server", *words.split()]
-        server = subprocess.Popen(command, cwd=folder, env=variables, **quiet)  # type: ignore[call-overload]
+        calm = subprocess.DEVNULL
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=calm, stderr=calm)
         try:
-            while True:
-                try:
-                    requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
-                    break
-                except requests.RequestException:
-                    time.sleep(0.5)
             uri = f"http://127.0.0.1:{port}"
-            trained = [_tracked(folder, uri, server, "train", "--max_lr=0.01", f"--epochs={each}") for each in (2, 12)]
-            swept = [
-                _tracked(folder, uri, server, "sweep", SPACE, "--epochs=1", f"--num_trials={each}") for each in (2, 8)
-            ]
+            while not _answers(f"{uri}/health"):
+                time.sleep(0.5)
+            at = (folder, uri, server)
+            trained = [_tracked(*at, "train", "--max_lr=0.01", f"--epochs={each}") for each in (2, 12)]
+            swept = [_tracked(*at, "sweep", SPACE, "--epochs=1", f"--num_trials={each}") for each in (2, 8)]
         finally:
             for each in (*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)):
                 each.terminate()
             server.wait()
     _print_each("epoch of a training", trained[0], trained[1], 10)
     _print_each("trial of one epoch", swept[0], swept[1], 6)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
 
 
 def _print_each(what: str, few: "Tracked", many: "Tracked", number: int) -> None:
@@ -176,7 +176,7 @@ def _tracked(folder: Path, uri: str, server: subprocess.Popen[bytes], step: str,
     before = _seconds([psutil.Process(server.pid)])
     size = _size(folder / "artifacts")
     program = (
-        "import sys, requests, collections, atexit, re\n"
+        "import sys, requests, collections, re, json\n"
         "calls, send = collections.Counter(), requests.Session.request\n"
         "def count(self, method, url, *words, **named):\n"
         "    calls[method + ' ' + re.sub('[0-9a-f]{32}', 'RUN', url).rpartition('mlflow')[2][:40]] += 1\n"
@@ -184,7 +184,7 @@ def _tracked(folder: Path, uri: str, server: subprocess.Popen[bytes], step: str,
         "requests.Session.request = count\n"
         "from pipeline.__main__ import main\n"
         "status = main(sys.argv[1:])\n"
-        "import json; print('calls', json.dumps(calls)); sys.exit(status)\n"
+        "print('calls', json.dumps(calls)); sys.exit(status)\n"
     )
     process = _start(step, [*TINY, "--width=4", *words], folder, uri, "-c", program)
     out, err = process.communicate()
@@ -207,18 +207,10 @@ def files() -> None:
             process = _start("train", words, folder, f"sqlite:///{name}/{width}.db")
             if process.wait():
                 raise RuntimeError(process.communicate()[1][-2000:])
-            sizes: Counter[str] = Counter()
-            for path in (folder / "mlruns").rglob("*"):
-                if path.is_file():
-                    sizes["weights" if path.suffix == ".safetensors" else "rest"] += path.stat().st_size
             costs = measure(models.outline("resnet18", num_classes=10, image_size=32, width=int(width)), 32)
             weights = 4 * costs["parameters"] / 1e6
-            print(f"resnet18 of width {width} ({weights:.1f} MB of weights): {_in_mb(sizes)} of a training")
+            print(f"resnet18, {weights:.1f} MB of weights: {_size(folder / 'mlruns') / 1e6:.1f} MB of files")
             subprocess.run(["rm", "-r", str(folder / "mlruns")], check=True)
-
-
-def _in_mb(sizes: Counter[str]) -> str:
-    return ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
 
 
 def _start(step: str, words: list[str], folder: Path, uri: str, *program: str) -> subprocess.Popen[str]:
@@ -238,11 +230,8 @@ def _seconds(roots: list[psutil.Process]) -> float:
     return sum(_own_seconds(each) for root in roots for each in (root, *root.children(recursive=True)))
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    return str(folder) in " ".join(process.info["cmdline"] or [])
 
 
 def _own_seconds(process: psutil.Process) -> float:

@@ -21,7 +21,7 @@ from pipeline.tracking.errors import first_line
 BUSY_SECONDS = 60  # how long a writer waits until another writer has finished with a sqlite file
 # How libpq notices within half a minute that the other end is away. By default, that takes two hours.
 NOTICES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
-# What Optuna asks of its database during a study. Asking twice changes nothing.
+# Optuna calls these during a study. A second call changes nothing.
 ASKED = (
     "create_new_study",
     "get_all_studies",
