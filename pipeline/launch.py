@@ -67,6 +67,8 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def _params(step: str, flags: dict[str, str]) -> Declared:
     """The parameters of `step`. If `resume` names an interrupted run, its parameters, with its id in `resume`."""
+    if step == "train" and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        flags = {"resume": "auto", **flags}  # torchrun has restarted the ranks
     asked = trimmed(flags.get("resume", ""))
     if not asked or asked == "auto":
         params = _in_full(resolve(step, flags, _best_of, partial(_choose, step), _network_of))

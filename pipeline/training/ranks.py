@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.data.batches import NormalisedBatches, train_sizes
@@ -102,12 +103,20 @@ def local_number() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def restarts() -> int:
+    """How often torchrun has started the ranks again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def join(ranks: Ranks) -> None:
     """Connects this process with the other ranks: gloo for values on the CPU, nccl for those on GPUs."""
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=WAITING)
-    assert dist.get_world_size() == ranks.size
+    store, number, size = next(rendezvous("env://", timeout=WAITING))
+    assert (number, size) == (ranks.number, ranks.size)
+    # torchrun's store still has the addresses of ranks from before a restart.
+    attempt = dist.PrefixStore(f"attempt {restarts()}", store)
+    dist.init_process_group(backend, store=attempt, rank=number, world_size=size, timeout=WAITING)
 
 
 def leave() -> None:

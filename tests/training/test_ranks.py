@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 
@@ -84,6 +86,60 @@ def test_a_command_trains_on_two_devices_in_one_run(workplace):
     [run] = workplace.runs("train")
     assert run.info.status == "FINISHED" and run.data.metrics["valid/accuracy"] >= 0, err
     assert err.count("training: validation accuracy") == 1
+
+
+LONG = {"experiment": "none", "model": "resnet9", "width": 4, "image_size": 8, "crop_padding": 1, "batch_size": 64}
+LONG |= {"epochs": 80, "device": "cpu", "precision": "fp32", "max_lr": 0.02}
+
+
+def kill_rank_1(command, workplace):
+    """Kills rank 1 of a training after its first epoch. Returns the time."""
+    while not any("valid/accuracy" in run.data.metrics for run in workplace.runs("train")):
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.5)
+    ranks_of = {each.environ().get("RANK"): each for each in psutil.Process(command.pid).children(recursive=True)}
+    ranks_of["1"].kill()
+    return time.monotonic()
+
+
+def assert_each_epoch_once(run, workplace):
+    assert run.info.status == "FINISHED"
+    points = workplace.client.get_metric_history(run.info.run_id, "valid/accuracy")
+    assert len(points) == len({point.step for point in points}) == LONG["epochs"]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_one_device_continues_it(workplace):
+    command = workplace.start("train", **LONG, devices=2)
+    killed_at = kill_rank_1(command, workplace)
+    _, err = command.communicate(timeout=60)
+    assert command.returncode == 1 and time.monotonic() - killed_at < 30
+    assert "error: SIGKILL ended rank 1 of the training; resume=auto continues it" in err
+    [run] = workplace.runs("train")
+    assert run.info.status in ("FAILED", "KILLED")  # rank 0 loses its peer, or torchrun ends it
+    assert workplace.run("train", **LONG, devices=1, resume="auto") == 0
+    [run] = workplace.runs("train")
+    assert_each_epoch_once(run, workplace)
+
+
+@pytest.mark.slow
+def test_torchrun_s_restart_continues_from_the_newest_state(workplace):
+    flags = [word for name, value in LONG.items() for word in (f"--{name}", str(value))]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command = subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "pipeline", "train", *flags],
+        cwd=workplace.folder,
+        env={**workplace.environment, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kill_rank_1(command, workplace)
+    _, err = command.communicate(timeout=600)
+    assert command.returncode == 0, err
+    [run] = workplace.runs("train")
+    assert f"going on with run {run.info.run_id} after update" in err
+    assert_each_epoch_once(run, workplace)
 
 
 def test_torchrun_starts_only_a_training(workplace, monkeypatch, capsys):
