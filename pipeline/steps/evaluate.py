@@ -57,7 +57,7 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
     if params.views > 1 and trained.params.flip == "off":
         raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
     if params.views > 1 and not trained.splits.flip:
-        raise ValueError(f"views={params.views}: a mirrored image of {trained.splits.name} is of no class")
+        raise ValueError(f"views={params.views} is not for {trained.splits.name}: a mirrored digit is of no class")
     operating_points.check(trained, params)
     test_digest = trained.splits.test.digest()
     with about(trained, "evaluate", "evaluation", params, "test", parent) as step:

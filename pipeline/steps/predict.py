@@ -168,7 +168,7 @@ def _conclude(
     table = table[table["images"] > 0].sort_values("images", ascending=False, kind="stable")
     step.run.table("classes.csv", table)
     numbers = {"predict/images": float(table["images"].sum()), "predict/left_out": passed_over[LEFT_OUT]}
-    first = [f"{count:,} {label}" for label, count in table.head(NAMED_CLASSES).itertuples(index=False)]
+    first = [f"{count:,} as {label}" for label, count in table.head(NAMED_CLASSES).itertuples(index=False)]
     others = f" and {len(table) - len(first)} more classes" if len(table) > len(first) else ""
     parts = [f"{table['images'].sum():,} images: {', '.join(first)}{others}"]
     if known is None:

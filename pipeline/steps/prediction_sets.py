@@ -41,9 +41,9 @@ def report(
     over, kind = ("_over_groups", "95 % interval over groups") if groups is not None else ("", "95 % interval")
     low, high = (numbers[f"test/set_coverage{over}_{end}"] for end in ("low", "high"))
     words = (
-        f"; sets of classes hold the class of {numbers['test/set_coverage']:.1%} ({kind} {low:.1%} to {high:.1%}; "
-        f"wanted: at least {sets.coverage:.1%}), with {numbers['test/set_size']:.2f} classes on average, "
-        f"{numbers['test/single_sets']:.1%} of them with one"
+        f"; {numbers['test/set_coverage']:.1%} of the sets of classes hold the true class ({kind} {low:.1%} to "
+        f"{high:.1%}; wanted: at least {sets.coverage:.1%}); a set has {numbers['test/set_size']:.2f} classes on "
+        f"average, and {numbers['test/single_sets']:.1%} of the sets have one"
     )
     numbers["test/set_coverage_wanted"] = sets.coverage
     return numbers, words, prediction_sets.as_texts(inside, test.probabilities, classes)

@@ -231,7 +231,7 @@ def test_views_are_told_of_each_seed_and_of_all(workplace, photos, tmp_path):
 def test_views_are_refused_where_a_mirror_image_is_of_no_class(workplace, capsys):
     assert workplace.run("main", **{**TINY, "steps": "train"}) == 0
     assert workplace.run("evaluate", views=2) == 2
-    assert "views=2: a mirrored image of digits is of no class" in capsys.readouterr().err
+    assert "views=2 is not for digits: a mirrored digit is of no class" in capsys.readouterr().err
 
 
 def test_views_are_refused_where_the_training_mirrored_nothing(workplace, photos, capsys):
