@@ -43,7 +43,7 @@ def run(params: PredictParams) -> Result | None:
 def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
     """Prints a line per image on standard output."""
     known = _calibration(network)
-    sets = prediction_sets.of(known)
+    sets = prediction_sets.of(known, says_why_not=params.set_coverage != "auto")
     limit, coverage = known.familiar.limit if known else 0.0, sets.coverage if sets else 0.0
     is_answered = False
     _say_left_out(found.left_out)
@@ -64,7 +64,7 @@ def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result
     with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
         run = step.run
         known = _calibration(network)
-        sets = prediction_sets.of(known)
+        sets = prediction_sets.of(known, says_why_not=params.set_coverage != "auto")
         if known is not None:
             run.metrics(stored_calibration.numbers(known))
         classes = network.classifier.classes

@@ -12,12 +12,13 @@ from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration
 
 
-def of(calibration: Calibration | None) -> PredictionSets | None:
-    """The sets of a calibration. Without any: None, and prints why, unless nothing is calibrated at all."""
+def of(calibration: Calibration | None, says_why_not: bool = True) -> PredictionSets | None:
+    """The sets of a calibration, or None. Can print why there are none, unless nothing is calibrated at all."""
     if calibration is None:
         return None
     if lack := prediction_sets.lack(calibration.sets):
-        say(lack)
+        if says_why_not:
+            say(lack)
         return None
     return calibration.sets
 

@@ -43,7 +43,7 @@ def workplace(tmp_path_factory):
     """Two recipes, each trained and evaluated with two seeds."""
     place = Series(tmp_path_factory.mktemp("workplace"))
     assert place.run("main", **TWICE) == 0
-    assert place.run("main", **{**TWICE, "epochs": 2, "max_lr": 0.001}) == 0
+    assert place.run("main", **{**TWICE, "epochs": 2, "max_lr": 0.02}) == 0
     return place
 
 
@@ -134,7 +134,7 @@ def test_a_comparison_leaves_its_tables_and_figures(workplace, pair, compared):
     } <= workplace.artifacts(compared.info.run_id)
     parameters = workplace.table(compared.info.run_id, "parameters.csv").set_index("parameter")
     assert parameters.index.tolist() == ["epochs", "max_lr"]
-    assert parameters.loc["max_lr"].astype(float).tolist() == [0.1, 0.001]
+    assert parameters.loc["max_lr"].astype(float).tolist() == [0.1, 0.02]
     arms = workplace.table(compared.info.run_id, "arms.csv")
     assert arms["evaluation"].tolist() == [run.info.run_id for run in pair]  # not the newer one of the last weights
     assert arms["accuracy"].tolist() == pytest.approx([run.data.metrics["test/accuracy"] for run in pair])
