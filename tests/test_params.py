@@ -197,7 +197,7 @@ def given_some(step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(data=st.data())
 def test_parameters_survive_flags_experiment_files_mlflow_and_params_json(step, tmp_path_factory, data):
     drawn = data.draw(given_some(step))

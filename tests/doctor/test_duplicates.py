@@ -78,7 +78,7 @@ def test_test_images_in_train_come_first_then_other_splits_exact_ones_before_nea
     ]
 
 
-def test_many_copies_are_told_once_each():
+def test_many_copies_are_named_once_each():
     images = np.repeat(scenes(1), 500, axis=0)
     table = found(np.concatenate([images, scenes(50, seed=1)]), np.zeros(550, dtype=np.int64))
     assert table["image"].tolist() == [*range(1, 500)]

@@ -135,7 +135,7 @@ def test_stages_and_head_hold_every_parameter_once(name):
         ("maxvit_t", 1000, "image_size=1000 is none that maxvit_t takes: a smaller one may do"),
     ],
 )
-def test_a_size_that_a_network_cannot_take_is_told_with_the_next_that_it_can(name, size, message):
+def test_a_size_that_a_network_cannot_take_is_refused_with_the_next_that_it_can(name, size, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         models.check_size(name, size, batch=8)
 

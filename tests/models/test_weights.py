@@ -152,6 +152,6 @@ def test_a_file_that_is_not_as_published_is_not_opened(published, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_name_that_torchvision_has_not_is_told_with_those_it_has():
+def test_an_unknown_name_of_torchvision_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"none of that name for resnet50 \(it has IMAGENET1K_V1, IMAGENET1K_V2\)"):
         weights.of_torchvision("resnet50", "IMAGENET1K_V9")

@@ -34,7 +34,7 @@ def test_sets_hold_the_class_of_new_images_as_often_as_wanted_over_repeated_spli
     assert 1 < np.mean(sizes) < 5
 
 
-def test_too_few_validation_images_are_told_of_in_one_line():
+def test_too_few_validation_images_are_named_in_one_line():
     for coverage, least in ((0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)):
         assert prediction_sets.needed(coverage) == least
         few, enough = (prediction_sets.fit(np.linspace(0.2, 0.9, number), coverage) for number in (least - 1, least))

@@ -209,7 +209,7 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
     assert len(workplace.runs()) == before
 
 
-def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_told_of(workplace, photos, capsys):
+def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_named(workplace, photos, capsys):
     paths = sorted((photos / "test/0").glob("*.png"))[:5]
     assert workplace.run("predict", *paths, set_coverage=0.99) == 0
     out, err = capsys.readouterr()
@@ -220,7 +220,7 @@ def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_told_o
     assert "set for" not in out and err.splitlines() == [f"no sets of classes: {needed}"]
 
 
-def test_photos_in_formats_that_are_not_read_are_told_of(workplace, tracked, photos, tmp_path, capsys):
+def test_photos_in_formats_that_are_not_read_are_named(workplace, tracked, photos, tmp_path, capsys):
     shutil.copy(next((photos / "test/0").glob("*.png")), tmp_path)
     (tmp_path / "1.nef").write_bytes(b"x")
     expected = "left out: 1 .nef (not read: convert them to JPEG)"

@@ -204,7 +204,7 @@ RECORD = {
 }
 
 
-def test_the_recipe_of_the_record_learns_and_views_are_told_beside_the_plain_result(workplace, photos, capsys):
+def test_the_recipe_of_the_record_learns_and_views_stand_beside_the_plain_result(workplace, photos, capsys):
     folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**TINY, **folder, **RECORD, "epochs": 8, "max_lr": 0.02, "views": 6}) == 0
     (evaluation,) = workplace.runs("evaluate")
@@ -217,7 +217,7 @@ def test_the_recipe_of_the_record_learns_and_views_are_told_beside_the_plain_res
 
 
 @pytest.mark.slow
-def test_views_are_told_of_each_seed_and_of_all(workplace, photos, tmp_path):
+def test_views_are_reported_for_each_seed_and_for_all(workplace, photos, tmp_path):
     folder = {"dataset": "folder", "data_dir": photos, "limit_train": 0, "limit_test": 0, "batch_size": 8}
     assert workplace.run("main", **{**TINY, **folder, "steps": "train,evaluate", "num_seeds": 2, "views": 2}) == 0
     _, second, first = (run.data.metrics["test/accuracy_2_views"] for run in workplace.runs("evaluate"))
@@ -294,7 +294,7 @@ def test_maps_are_made_by_the_method_that_was_asked_for(workplace, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_of_the_last_weights_nothing_is_told_of_the_served_model_and_of_one_cell_no_faithfulness(workplace, capsys):
+def test_the_last_weights_say_nothing_of_the_served_model_and_one_cell_has_no_faithfulness(workplace, capsys):
     assert workplace.run("main", **{**TINY, "steps": "train", "image_size": 8}) == 0
     (training,) = workplace.runs("train")
     for step in ("evaluate", "explain"):
@@ -352,7 +352,7 @@ def test_in_an_experiment_its_own_ladder_decides_the_rate(workplace, steps):
     assert {run.data.tags["lr_range.run_id"] for run in workplace.runs("train")} == {own.info.run_id}
 
 
-def test_a_range_test_without_suggestion_is_told_with_its_reason_and_not_run_twice(workplace, capsys):
+def test_a_range_test_without_suggestion_says_its_reason_and_is_not_run_twice(workplace, capsys):
     learns_little = {name: TINY[name] for name in ("experiment", "limit_train", "limit_test", "width")}
     learns_little |= {"batch_size": 16, "optimizer": "sgd", "label_smoothing": 0.95, "lr_rule": "steepest"}
     for _ in range(2):

@@ -91,7 +91,7 @@ def test_a_process_waits_for_a_store_that_another_program_creates(tmp_path):
     assert process.wait() == 0
 
 
-FOLDERS = ["my work", "größe", "50% off", "a%20b", "what?", "#1", "猫", "a+b&c"]
+FOLDERS = ["my größe 猫", "50% off a%20b", "what? a+b&c #1"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -167,7 +167,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
         small_training(model="ultimus").load_state_dict(left.state_dict())
 
 
-def test_no_state_is_told_of_a_loss_that_is_no_number():
+def test_a_loss_that_is_no_number_names_no_state():
     training = small_training()
     events = training.events()
     next(events)
