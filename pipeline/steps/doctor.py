@@ -1,7 +1,6 @@
 """The doctor as a tracked step: finds faults of an image set before a training runs on it."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from pipeline.steps.patient import SHEET_IMAGES, Finding, Patient
 from pipeline.steps.photo_features import Features
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
-from pipeline.tracking import artifact_folder, store
 from pipeline.tracking.run import Run
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
@@ -58,14 +56,8 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
             lines.append("nothing wrong was found")
             conclude(f"doctor: {lines[-1]}")
         run.describe(name, "\n".join(["**Doctor**", "", *(f"- {unmarked(line)}" for line in lines)]))
-        conclude(f"doctor: tables and sheets are in run {run.id}{_place(run.id)}")
+        step.say_where("tables and sheets are")
         return Result(run.id, f"Doctor: {'; '.join(lines)}", numbers)
-
-
-def _place(run_id: str) -> str:
-    with suppress(ValueError):  # the store does not answer now: the run goes there later
-        return artifact_folder.named(store.stored_run(run_id))
-    return ""
 
 
 def _admit(params: DoctorParams, splits: Splits, where: torch.device, features: Features | None) -> Patient:

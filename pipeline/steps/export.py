@@ -42,4 +42,6 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
         if not difference <= TOLERANCE:  # also true for NaN
             raise Failure(f"{result}, more than {TOLERANCE:g}: the file is not kept")
         run.file(file, file.name)
-        return step.conclude(result, numbers, of=f" of `{trained.run_id}`, {params.checkpoint} epoch")
+        concluded = step.conclude(result, numbers, of=f" of `{trained.run_id}`, {params.checkpoint} epoch")
+        step.say_where(f"{file.name} is")
+        return concluded

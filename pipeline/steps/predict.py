@@ -184,7 +184,9 @@ def _conclude(
         parts.append(f"left out: {counts}")
     result = "; ".join(parts)
     step.run.metrics(numbers)
-    return step.conclude(result, numbers, of=f" with `{network.run_id}`")
+    concluded = step.conclude(result, numbers, of=f" with `{network.run_id}`")
+    step.say_where("predictions.csv and the other files are")
+    return concluded
 
 
 def _say_left_out(left_out: list[tuple[str, str]]) -> None:

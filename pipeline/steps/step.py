@@ -1,7 +1,7 @@
 """Common to all tracked steps: what a run records first, how it ends, and what it hands to later steps."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from pipeline import progress
 from pipeline.history.trained_model import ModelAndImages
 from pipeline.params import TrainedModelParams
 from pipeline.text import unmarked
-from pipeline.tracking import lifecycle
+from pipeline.tracking import artifact_folder, lifecycle, store
 from pipeline.tracking.run import Run
 
 TITLES = {
@@ -84,6 +84,13 @@ class Step:
         self.run.describe(name or self.name, f"**{self.title}**{of} — {unmarked(result)}{more}")
         progress.conclude(f"{before}{self.title.lower()}: {result} (run {self.run.id})")
         return Result(self.run.id, f"{self.title}: {result}", dict(numbers or {}), handed=dict(handed or {}))
+
+    def say_where(self, files: str) -> None:
+        """Prints the run that has the `files` and, if they are on this machine, their folder."""
+        folder = ""
+        with suppress(ValueError):  # the store does not answer now: the run goes there later
+            folder = artifact_folder.named(store.stored_run(self.run.id))
+        progress.conclude(f"{self.title.lower()}: {files} in run {self.run.id}{folder}")
 
 
 @contextmanager

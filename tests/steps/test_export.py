@@ -61,8 +61,11 @@ def test_an_onnx_file_answers_as_the_served_model_does(place, trainings, tmp_pat
     assert 0 <= numbers["export/largest_difference"] < 1e-5
     assert numbers["export/bytes"] == Path(file).stat().st_size
     assert tags["train.run_id"] == older
-    for text in (tags["mlflow.note.content"], capsys.readouterr().err):
+    said = capsys.readouterr().err
+    for text in (tags["mlflow.note.content"], said):
         assert "model.onnx, opset 20" in text and "on 30 validation images they are within" in text
+    before, _, folder = said.splitlines()[-1].rpartition(", in ")
+    assert before == f"export: model.onnx is in run {run.info.run_id}" and (Path(folder) / "model.onnx").is_file()
 
 
 def test_torch_export_of_the_newest_training_without_validation_is_checked_on_test_images(place, trainings, tmp_path):
