@@ -37,7 +37,7 @@ FREE_TO_CHANGE = {
     "labels",
     "sweep_workers",
 }
-FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile"}
+FREE_TO_CHANGE |= {"checkpoint_minutes", "keep_checkpoints", "compile", "checkpoint_activations"}
 PLACES = ("data_dir", "labels", "storage", "weights", "register_as")  # what a run reads, writes and publishes
 WHY_FIXED = {"epochs": "OneCycle plans every rate, also past ones, from the number of epochs"}
 

@@ -11,6 +11,7 @@ from pipeline.params.base import (
     CalibrationParams,
     Like,
     Params,
+    Switch,
     check_database_url,
     comma_separated,
     from_json,
@@ -80,6 +81,9 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
         "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"
+    )
+    checkpoint_activations: Switch = Field(
+        "off", description="on: save memory; the backward pass computes activations again, which takes longer"
     )
     checkpoint_minutes: float = Field(
         10,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data import quotas
 from pipeline.data.batches import free_memory
+from pipeline.training import recomputation
 from pipeline.training.calibration import look
 from pipeline.training.device import HALF
 
@@ -57,39 +59,63 @@ GIBI = 2**30
 
 
 def shortage(
-    model: nn.Module, batch_size: int, image_size: int, device: torch.device, precision: str, accumulate: int
+    model: nn.Module,
+    batch_size: int,
+    image_size: int,
+    device: torch.device,
+    precision: str,
+    accumulate: int,
+    recomputes: bool,
 ) -> str:
     """Advice if `device` has no room for an update of `model`, an outline in training mode; else empty."""
     free = _free(device)
     if free is None:
         return ""
-    each = kept(model, image_size, precision) / accumulate
+    each = kept(model, image_size, precision, recomputes) / accumulate
     if each * batch_size <= free:
         return ""
     fits = max(1, int(SHARE * free / each))
     return (
         f"batch_size={batch_size} of {image_size} px keeps some {each * batch_size / GIBI:.0f} GiB for an update, and "
-        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room, or give a larger "
-        "accumulate"
+        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room, or give "
+        f"{'' if recomputes else 'checkpoint_activations=on or '}a larger accumulate"
     )
 
 
-def kept(model: nn.Module, image_size: int, precision: str) -> int:
-    """Bytes of activations that an update of `model`, an outline in training mode, keeps for each image."""
+def kept(model: nn.Module, image_size: int, precision: str, recomputes: bool = False) -> int:
+    """Bytes of activations that an update of `model`, an outline in training mode, keeps for each image.
+
+    recomputes: the backward pass computes the blocks again, so at most one of them has its activations at a time.
+    """
     weights = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    found: dict[int, int] = {}
+    found: dict[nn.Module | None, dict[int, int]] = {None: {}}  # by the block that keeps it
+    block: nn.Module | None = None
     alive: list[Tensor] = []  # so that no tensor reuses the memory of another
 
     def keep(tensor: Tensor) -> Tensor:
         alive.append(tensor)
         if tensor.is_meta and _storage(tensor) not in weights:
-            found[_storage(tensor)] = tensor.untyped_storage().nbytes()
+            found.setdefault(block, {})[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal block
+        for tensor in filter(torch.is_tensor, inputs if module.training else ()):
+            keep(tensor)
+        block = module
+
+    def leave(*_: Any) -> None:
+        nonlocal block
+        block = None
+
+    for each in recomputation.blocks(model) if recomputes else ():
+        each.register_forward_pre_hook(enter)
+        each.register_forward_hook(leave)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.empty(COUNTED_WITH, 3, image_size, image_size, device="meta"))
+    outside, *of_blocks = (sum(sizes.values()) for sizes in found.values())
     # Under autocast, nearly all activations take half the bytes.
-    return sum(found.values()) // COUNTED_WITH // (2 if precision in HALF else 1)
+    return (outside + max(of_blocks, default=0)) // COUNTED_WITH // (2 if precision in HALF else 1)
 
 
 def _free(device: torch.device) -> int | None:

@@ -13,7 +13,7 @@ from pipeline.models import catalogue
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Pretrained
 from pipeline.params import ProbeParams, RecipeParams, TrainParams
-from pipeline.training import compilation, costs, device
+from pipeline.training import compilation, costs, device, recomputation
 from pipeline.training.recipe import Recipe, load
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def describe(recipe: Recipe) -> list[str]:
     if isinstance(params, TrainParams):
         first_size = params.first_size
         compilation.check(params.compile, recipe.device)
+        if recipe.recomputes:
+            recomputation.recompute(recipe.outline())
         if params.watch_images and recipe.splits.valid is None:
             raise ValueError(f"watch_images={params.watch_images}: there is no validation split to take them from")
     # A probe trains on no batches.
@@ -111,7 +113,7 @@ def _shortage(recipe: Recipe) -> str:
     if not params.unfreeze_epoch and (frozen := recipe.frozen(outline)) is not None:
         frozen.begin(1)
     sizes = params.batch_size, params.image_size
-    return costs.shortage(outline, *sizes, recipe.device, recipe.precision, params.accumulate)
+    return costs.shortage(outline, *sizes, recipe.device, recipe.precision, params.accumulate, recipe.recomputes)
 
 
 def _frozen_stages(frozen: Frozen, model: nn.Module) -> str:

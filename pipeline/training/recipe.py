@@ -17,7 +17,7 @@ from pipeline.models import weights
 from pipeline.models.stages import Frozen
 from pipeline.models.weights import Fitted, Pretrained
 from pipeline.params import DataParams, LadderParams, ProbeParams, RecipeParams, TrainParams
-from pipeline.training import compilation, device, event_log, head_training, loss, optimizers, schedules
+from pipeline.training import compilation, device, event_log, head_training, loss, optimizers, recomputation, schedules
 from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
@@ -106,6 +106,11 @@ class Recipe:
         """Whether images are mirrored: on request, or by default if a mirrored image still belongs to its class."""
         return self.params.flip != "off" and (self.params.flip != "auto" or self.splits.flip)
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes activations again."""
+        return isinstance(self.params, TrainParams) and self.params.checkpoint_activations == "on"
+
     def model(self, seed: int) -> nn.Module:
         """A new network. Its weights depend only on `seed`, unless the recipe has starting weights."""
         with device.random_state_kept(self.device):
@@ -119,6 +124,8 @@ class Recipe:
             model.load_state_dict(self.fitted(model).state)
         elif models.needs_images(self.params.model):
             models.fit_to_images(self.params.model, model, self._sample())
+        if self.recomputes:
+            recomputation.recompute(model)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def outline(self) -> nn.Module:
@@ -134,9 +141,7 @@ class Recipe:
     def frozen(self, model: nn.Module, until_epoch: int = 0) -> Frozen | None:
         """The stages of `model` that do not learn before `until_epoch` (0: in any epoch); None if all of it learns."""
         freeze = self.params.freeze
-        if freeze == "none":
-            return None
-        return Frozen(model, None if freeze == "backbone" else freeze, until_epoch)
+        return None if freeze == "none" else Frozen(model, None if freeze == "backbone" else freeze, until_epoch)
 
     def train_batches(self, seed: int, num_updates: int | None = None) -> TrainBatches:
         """Shuffled, augmented, normalised batches of the train split.

@@ -52,8 +52,10 @@ def train_step(
     for number, (some, theirs) in enumerate(parts, 1):
         is_last = number == num_parts
         # Ranks exchange gradients once, with the last part.
-        with nullcontext() if is_last else getattr(forward, "no_sync", nullcontext)():
-            with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
+        alone = nullcontext() if is_last else getattr(forward, "no_sync", nullcontext)()
+        # The backward pass may compute the attention again.
+        with alone, attention_kernel(tokens, images.device, precision):
+            with autocast(images.device, precision):
                 logits = forward(some)
             loss = cross_entropy(logits.float(), theirs, label_smoothing, class_weights)
             if num_parts > 1 or ranks.size > 1:

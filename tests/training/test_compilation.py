@@ -55,6 +55,7 @@ def differences(one, other):
         {"model": "dropout", "ema": True, "mixup": 0.4},
         pytest.param({"model": "resnet9", "freeze": 2, "unfreeze_epoch": 2}, marks=pytest.mark.slow),
         pytest.param({"model": "vit", "optimizer": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"model": "resnet9", "freeze": 1, "recomputes": True}, marks=pytest.mark.slow),
     ],
     ids=lambda recipe: recipe["model"],
 )

@@ -48,7 +48,7 @@ ranks.leave()
 COMMON = {"model": "resnet9", "width": 4, "image_size": 8, "batch_size": 8, "epochs": 2, "crop_padding": 2}
 RECIPES = [
     {**COMMON, "optimizer": "sgd", "cutout": 2, "class_weights": "balanced", "label_smoothing": 0.1},
-    {**COMMON, "optimizer": "sgd", "ema_decay": 0.5, "crop_area": 0.5},
+    {**COMMON, "optimizer": "sgd", "ema_decay": 0.5, "crop_area": 0.5, "checkpoint_activations": "on"},
     {**COMMON, "sync_norms": "off"},
 ]
 

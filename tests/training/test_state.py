@@ -16,6 +16,7 @@ from pipeline.training import optimizers, schedules
 from pipeline.training.ema import MovingAverage
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.optimizers import OPTIMIZERS
+from pipeline.training.recomputation import recompute
 from pipeline.training.training import Diverged, Training
 from tests.small import network, plain, squares
 
@@ -54,8 +55,11 @@ def small_training(
     lr_decay=1.0,
     is_compiled=False,
     freezes_norms=False,
+    recomputes=False,
 ):
     net = small_model(model)
+    if recomputes:
+        recompute(net)
     averaged = MovingAverage(net, 0.9) if ema else None
     augment_batch = partial(augmented, mixup=mixup)
     batches = TrainBatches(squares(66), 16, CPU, seed=0, augment=augment_batch)
