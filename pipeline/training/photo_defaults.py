@@ -69,20 +69,22 @@ def _network(given: Mapping[str, Any], weights: str, root: Path, names: list[str
         except ValueError as error:
             if is_probe:
                 raise
-            return _from_nothing(f"no pretrained weights: {error}", _side(root, names))
+            return _from_nothing(f"no pretrained weights: {error}", _side(root, names), given)
     if "model" not in given and weights == "none":
-        return _from_nothing("weights=none", _side(root, names))
+        return _from_nothing("weights=none", _side(root, names), given)
     if weights == "none":
         side = _side(root, names)
-        return [("image_size", side, f"image_size={side}: {LARGE} where half of the photos are as large, else {SMALL}")]
+        sides = "at least" if side == LARGE else "less than"
+        return [("image_size", side, f"image_size={side}: most photos have {sides} {LARGE} px on their shorter side")]
     return [KEPT_NORMS, *_rate(given)]
 
 
 def _pretrained(described: Any, given: Mapping[str, Any]) -> list[Choice]:
     size = described.input_size[-1]
-    line = f"model={BACKBONE}, weights=default, image_size={size}: pretrained on ImageNet ({described.license})"
     first = round(_number(given, "image_size", size) * FIRST_SIDE / GRID) * GRID
     network = {"model": BACKBONE, "weights": "default", "image_size": size}
+    open_ones = ", ".join(f"{name}={value}" for name, value in network.items() if name not in given)
+    line = f"{open_ones}: pretrained on ImageNet ({described.license})"
     smaller = f"first_size={first}: the first half of the updates see smaller images, which saves time"
     chosen = [(name, value, line) for name, value in network.items()]
     return [*chosen, ("first_size", first, smaller), KEPT_NORMS, *_rate(given)]
@@ -93,9 +95,9 @@ def _rate(given: Mapping[str, Any]) -> list[Choice]:
     return [RATE] if given.get("optimizer", "adamw") == "adamw" else []
 
 
-def _from_nothing(why: str, side: int) -> list[Choice]:
+def _from_nothing(why: str, side: int, given: Mapping[str, Any]) -> list[Choice]:
     network = {**FROM_NOTHING, "image_size": side, "weights": "none", "steps": STEPS_FROM_NOTHING}
-    line = f"{why}. Training from nothing at {side} px instead"
+    line = f"{why}. Training from nothing at {_number(given, 'image_size', side):g} px instead"
     return [(name, value, line) for name, value in network.items()]
 
 

@@ -171,11 +171,19 @@ def test_the_measured_rate_is_used_only_with_its_optimizer_and_is_said(tmp_path)
     assert "max_lr" not in photo_defaults.choose({**network, "max_lr": 0.1})[0]
 
 
+def test_the_size_that_is_said_is_the_size_that_is_used(tmp_path):
+    photos = {"data_dir": str(draw(tmp_path / "photos", {"red": 4, "green": 4}))}
+    assert photo_defaults.choose({**photos, "weights": "none", "image_size": 96})[1][0].endswith("at 96 px instead")
+    values, lines = photo_defaults.choose({**photos, "model": "vit"})
+    assert values["image_size"] == 64
+    assert lines[0] == "image_size=64: most photos have less than 128 px on their shorter side"
+
+
 def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_path, capsys):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 8})
     assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0
     said = capsys.readouterr().err
-    assert f"model={BACKBONE}, weights=default" in said
+    assert f"model={BACKBONE}, weights=default: pretrained" in said  # no other image_size than the given one
     assert not any(f"{name}=" in said for name in ("batch_size", "epochs", "class_weights"))
 
 
