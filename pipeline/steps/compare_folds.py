@@ -75,6 +75,6 @@ def _compare(run: Run, first: CrossValidation, other: CrossValidation, place: in
     run.metrics({f"compare/{letter}/{name}": value for name, value in numbers.items()})
     return (
         f"{letter} {b.mean():.2%} against A {a.mean():.2%} in the same {len(a)} folds of {sum(images):,} images: "
-        f"{100 * found.value:+.2f} points ({folds.in_words(found, alpha)}; {letter} is better in {(b > a).sum()} "
-        f"folds, A in {(b < a).sum()}): {folds.verdict(found, 'A', letter)}"
+        f"{100 * found.value:+.2f} points ({folds.in_words(found, alpha)}; folds won by {letter}: {(b > a).sum()}, "
+        f"by A: {(b < a).sum()}): {folds.verdict(found, 'A', letter)}"
     )

@@ -101,6 +101,7 @@ def test_two_cross_validations_are_compared_fold_by_fold(workplace, capsys):
     assert table["images"].sum() == 45 and numbers["compare/B/difference"] == pytest.approx(differences.mean())
     assert numbers["compare/B/standard_error"] == pytest.approx(differences.std(ddof=1) * np.sqrt(1 / 2 + 1))
     assert "in the same 2 folds of 45 images" in said and "max_lr=1e-05" in said
+    assert f"folds won by B: {(differences > 0).sum()}, by A: {(differences < 0).sum()})" in said
     one = workplace.runs("evaluate")[0].info.run_id
     before = len(workplace.runs())
     for runs, reason in (((first, one), "is a cross-validation and"), ((first,), "is one cross-validation")):
