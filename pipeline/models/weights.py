@@ -198,7 +198,7 @@ def _fetched(weights: WeightsEnum, wanted: str) -> Mapping[str, Tensor]:
     except (OSError, HTTPException) as error:
         reason = str(getattr(error, "reason", error))
         raise ValueError(
-            f"weights={wanted}: {weights.url} cannot be fetched ({reason}): get that file elsewhere, put it as {path}"
+            f"weights={wanted}: {weights.url} cannot be fetched ({reason}): get the file elsewhere and put it at {path}"
         ) from None
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"weights={wanted}: {path}: {str(error).splitlines()[0]}") from None

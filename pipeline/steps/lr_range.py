@@ -23,7 +23,7 @@ TWO_WAYS = "give max_lr, or let lr_rule=cycles choose it"
 def run(params: LrRangeParams, parent: Run | None = None) -> Result:
     """Runs the range test that `params` declare."""
     if params.max_lr != "auto":
-        say(f"max_lr={params.max_lr:g} is ignored: the range test looks for it")
+        say(f"max_lr={params.max_lr:g} of the command or the experiment file is ignored: the range test looks for it")
     return test(initial_weights.prepare(params), params, parent)
 
 

@@ -106,7 +106,7 @@ def _of_training(given: Mapping[str, Any], number: int, counts: Mapping[str, int
     batch = int(_number(given, "batch_size", 0)) or _batch_size(number)
     yield "batch_size", batch, f"batch_size={batch}: some {number:,} photos to train on"
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, UPDATES // -(-number // batch)))
-    yield "epochs", epochs, f"epochs={epochs}: some {UPDATES} updates, but {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
+    yield "epochs", epochs, f"epochs={epochs}: about {UPDATES} updates, within {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
     fewest, most = min(counts.values()), max(counts.values())
     if most > UNEVEN * fewest:
         yield "class_weights", "balanced", f"class_weights=balanced: {fewest:,} to {most:,} photos a class"

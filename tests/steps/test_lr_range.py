@@ -70,7 +70,7 @@ def stop_after(train, most):
 def test_what_a_range_test_ignores_is_said(workplace, capsys):
     assert workplace.run("lr_range", **{**QUICK, "epochs": 2}, max_lr=0.3, ladder_steps=50, num_repeats=2) == 0
     err = capsys.readouterr().err
-    assert "max_lr=0.3 is ignored: the range test looks for it" in err
+    assert "max_lr=0.3 of the command or the experiment file is ignored" in err
     assert "ladder_steps, num_repeats: ignored, because lr_rule=cycles climbs no ladder" in err
     # 38 updates are too few to compare rates.
     assert "warning: 38 updates are too few for short cycles: a usual rate is taken, untested" in err
