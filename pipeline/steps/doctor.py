@@ -101,7 +101,7 @@ def _class_names(run: Run, patient: Patient) -> Finding:
     found = class_names.alike(patient.splits.classes)
     numbers = {"doctor/classes_alike": float(sum(map(len, found)))}
     if not found:
-        return Finding("class names: each its own", 0, numbers)
+        return Finding("class names: no two are alike", 0, numbers)
     groups = "; ".join(" and ".join(f"'{name}'" for name in group) for group in found)
     return Finding(f"class names that differ only by case, blanks or Unicode form: {groups}", len(found), numbers)
 

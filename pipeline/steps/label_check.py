@@ -44,8 +44,8 @@ def check(run: Run, patient: Patient) -> Finding:
     numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
     who = "networks" if patient.features is None else "probes of a pretrained network"
     line = (
-        f"labels: {len(found):,} of {len(taught):,} train labels suspect, as {params.label_folds} {who} see it that "
-        f"name {accuracy:.1%} of the images they did not learn from as their labels do; test's were not looked at"
+        f"labels: {len(found):,} of {len(taught):,} train labels are suspect; {params.label_folds} {who} judged images "
+        f"that they did not learn from, and agree with {accuracy:.1%} of the labels; labels of test are not checked"
     )
     if left := int((patient.parts != of_test).sum()) - len(taught):
         line += f"; not checked, as of classes with fewer than {params.label_folds} images: {left:,}"

@@ -23,7 +23,8 @@ def write(run: Run, patient: Patient, findings: Sequence[Finding]) -> None:
     run.json("label_studio.json", [label_studio.task(folder, row) for row in table.to_dict("records")])
     run.text("label_studio.xml", label_studio.configuration([*patient.splits.classes]))
     doubtful = int((table["reason"] != "").sum())
-    conclude(f"doctor: labels.csv has all labels to edit, {doubtful:,} doubtful ones first; labels= reads it back")
+    ones = f"the doubtful ones first ({doubtful:,})"
+    conclude(f"doctor: labels.csv has all labels, {ones}: edit it, and train with labels=labels.csv")
 
 
 def _table(patient: Patient, findings: Sequence[Finding]) -> pd.DataFrame:

@@ -201,7 +201,7 @@ def test_a_pretrained_network_judges_the_labels_where_its_weights_are_at_hand(wo
     pd.DataFrame(table, columns=["path", "label", "split", "group"]).to_csv(root / "table.csv", index=False)
     assert workplace.run("doctor", dataset="folder", data_dir=root, labels="table.csv") == 0
     said = capsys.readouterr().err
-    assert "as 4 probes of a pretrained network see it" in said and "network 1/4" not in said
+    assert "4 probes of a pretrained network judged images" in said and "network 1/4" not in said
     (run,) = workplace.runs("doctor")
     fetch = workplace.client.download_artifacts
     suspects, labels = (
