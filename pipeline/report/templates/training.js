@@ -50,7 +50,7 @@
       height: 300,
       marginTop: 40,
       marginLeft: 50,
-      x: { type: "log", label: "peak learning rate", tickFormat: "~e", ticks: Math.max(2, options.width / 110) },
+      x: { type: "log", label: "peak learning rate", inset: 24, tickFormat: "~e", ticks: Math.max(2, options.width / 110) },
       y: { label: "cross-entropy at the end (nats)", grid: true, nice: true },
       marks: [
         low && high ? Plot.rectX([{ low, high }], { x1: "low", x2: "high", fill: colours[2], fillOpacity: 0.15 }) : null,
