@@ -1,7 +1,7 @@
 """Calculates where the bottleneck is, for 1 to 64 GPUs and 1 to 1,000 workers: python -m benchmarks.scaling
 
 Prints the tables of docs/scaling.md and writes build/scaling.png. `benchmarks.scaling_parts` measures the parts.
-Nothing here was measured at these sizes.
+The results are calculated: nobody has measured these sizes here.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 networks: bytes of gradients. decoding: photos per second of a core. sweep: time of a trial, and of its database, with
 1, 2 and 16 workers. tracking: calls per epoch, and the server's time for each. files: megabytes of a run.
 
-Times are those of processors, not of a clock, so that other work on the machine changes them little. It needs
+It measures processor time and not clock time, because other work on the machine changes that less. It needs
 PostgreSQL.
 """
 

@@ -121,7 +121,7 @@ def _named(place: int, number: int, unreadable: list[int] | None) -> Iterator[No
 def _clear(table: pd.DataFrame, places: list[int]) -> None:
     """Makes the rows of images that cannot be read say nothing of the black images in their place."""
     table.loc[places, [name for name in table.columns if name.startswith("p/")]] = 0.0
-    # No value is missing: JSON has no NaN, and Spark makes the text None of a missing text.
+    # Every cell gets a value: JSON has no NaN, and Spark would turn a missing class into the text None.
     table.loc[places, "class"] = ""
     table.loc[places, [name for name in ("unsure", "unlike") if name in table.columns]] = True
     if "set" in table.columns:
