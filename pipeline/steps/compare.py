@@ -14,14 +14,12 @@ from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
 from pipeline.steps import compare_folds, disagreements, recipes
-from pipeline.steps.recipes import DATA
+from pipeline.steps.recipes import ALPHA, DATA, TITLE_CHARACTERS
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
 
 MAX_ARMS = 6  # the number of colours that colour-blind people can tell apart
-ALPHA = 0.05
-TITLE_CHARACTERS = 120
 OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training that get a row
 
 

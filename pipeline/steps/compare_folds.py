@@ -9,13 +9,12 @@ from pipeline.history.cross_validation import CrossValidation
 from pipeline.params import CompareParams
 from pipeline.results import folds
 from pipeline.steps import recipes
+from pipeline.steps.recipes import ALPHA, TITLE_CHARACTERS
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
 from pipeline.tracking.run import Run
 
 LETTERS = "ABCDEF"
-ALPHA = 0.05
-TITLE_CHARACTERS = 120
 
 
 def run(params: CompareParams, found: Sequence[CrossValidation | None]) -> Result:

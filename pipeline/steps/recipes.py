@@ -9,6 +9,8 @@ from pipeline.text import visible
 
 OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
 DATA = "data.digest"
+ALPHA = 0.05  # the level of all comparisons of a run together
+TITLE_CHARACTERS = 120
 
 
 def of(each: Evaluation) -> dict[str, str]:
