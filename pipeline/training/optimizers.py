@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from pipeline.models.stages import stages
+from pipeline.training.muon import StackedMuon
 
 
 def build(
@@ -71,7 +72,8 @@ class MuonWithAdamW(Optimizer):
         self._is_collected = False  # the matrices have the gradients of this update
         self._parts = parts
         self._matrices = [_as_matrix(kernel.detach())[rows] for kernel, rows in parts]
-        self._muon = Muon(
+        kind = StackedMuon if any(matrix.device.type != "cpu" for matrix in self._matrices) else Muon
+        self._muon = kind(
             [
                 {"params": some, "lr": lr * factor, "rate_factor": factor}
                 for factor, some in _by_factor(self._matrices, [factors.get(id(kernel), 1.0) for kernel, _ in parts])
@@ -101,8 +103,8 @@ class MuonWithAdamW(Optimizer):
         self._is_collected = False
         learning = [matrix for matrix in self._matrices if matrix.grad is not None]
         if self._normalise and learning:
-            norms = torch._foreach_norm(learning)
-            factors = [len(matrix) ** 0.5 / norm for matrix, norm in zip(learning, norms, strict=True)]
+            factors = torch._foreach_reciprocal(torch._foreach_norm(learning))
+            torch._foreach_mul_(factors, [len(matrix) ** 0.5 for matrix in learning])
             torch._foreach_mul_(learning, factors)
         self._muon.step()
         self._adamw.step()
