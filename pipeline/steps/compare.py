@@ -176,7 +176,6 @@ def _conclude(step: Step, compared: Sequence[Compared], lines: Sequence[str]) ->
     sentences = "\n".join(lines)
     if (count := len(compared) - 1) > 1:
         sentences += f"\n{count} comparisons, each at the level {ALPHA:g}/{count} = {ALPHA / count:.3g}"
-    names = "\n".join(each.name for each in compared)
-    result = step.conclude(sentences, more=f"\n{unmarked(names)}", before=f"{names}\n")
-    step.run.describe(step.name, f"**Comparison** — {unmarked(sentences)}\n{unmarked(names)}".replace("\n", "\n\n"))
-    return result
+    names = [each.name for each in compared]
+    listed = "".join(f"\n\n{unmarked(name)}" for name in names)
+    return step.conclude(sentences, more=listed, before="".join(f"{name}\n" for name in names))

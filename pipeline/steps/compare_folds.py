@@ -36,12 +36,8 @@ def run(params: CompareParams, found: Sequence[CrossValidation | None]) -> Resul
         lines = [_compare(step.run, first, each, place, alpha) for place, each in enumerate(others, start=1)]
         if len(others) > 1:
             lines.append(f"{len(others)} comparisons, each at the level {ALPHA:g}/{len(others)} = {alpha:.3g}")
-        sentences, described = "\n".join(lines), "\n".join(names)
-        result = step.conclude(sentences, more=f"\n{unmarked(described)}", before=f"{described}\n")
-        step.run.describe(
-            step.name, f"**Comparison** — {unmarked(sentences)}\n{unmarked(described)}".replace("\n", "\n\n")
-        )
-        return result
+        listed = "".join(f"\n\n{unmarked(name)}" for name in names)
+        return step.conclude("\n".join(lines), more=listed, before="".join(f"{name}\n" for name in names))
 
 
 def _check(runs: Sequence[str], found: Sequence[CrossValidation | None]) -> None:

@@ -91,14 +91,14 @@ def _logits(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
 
 
 def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], str]:
-    """The accuracy with `views` views of each image, and words about it for the result; both empty for one view."""
+    """The accuracy with `views` views of each image, and a line about it; both empty for one view."""
     if views == 1:
         return {}, ""
     labels = trained.splits.test.labels
     correct = _logits(trained, Views(trained.classifier.model, views)).argmax(1) == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
     share, low, high = numbers.values()
-    return numbers, f"; with {views} views of each image {share:.2%} ({low:.2%} to {high:.2%})"
+    return numbers, f"{views} views of each image: accuracy {share:.2%} (95 % interval {low:.2%} to {high:.2%})"
 
 
 def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
@@ -108,17 +108,17 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
     probabilities = softmax(logits / trained.classifier.temperature, axis=1)
     test, classes = trained.splits.test, trained.splits.classes
     labels, predicted = test.labels, probabilities.argmax(1)
-    with_views, views_in_words = _with_views(trained, params.views)
+    with_views, views_line = _with_views(trained, params.views)
     group_names = trained.splits.groups_of(test)
     groups = dependence.numbers(group_names)
     summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
     summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
     outcomes = rejection.of(probabilities, labels)
-    of_unsure, unsure_in_words = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
+    of_unsure, unsure_line = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
     answers = Answers(labels, probabilities)
-    of_thresholds, thresholds_in_words = operating_points.report(run, trained, params, answers, groups)
-    of_sets, sets_in_words, sets = prediction_sets.report(run, trained.classifier.calibration, answers, classes, groups)
-    of_members, members_in_words = members.report(run, trained, probabilities, groups, partial(_logits, trained))
+    of_thresholds, thresholds_line = operating_points.report(run, trained, params, answers, groups)
+    of_sets, sets_line, sets = prediction_sets.report(run, trained.classifier.calibration, answers, classes, groups)
+    of_members, members_line = members.report(run, trained, probabilities, groups, partial(_logits, trained))
     summary |= of_unsure | of_sets | of_thresholds | of_members
     run.metrics(summary, model_of=trained.model_of)
     matrix = metrics.confusion(labels, predicted, len(classes))
@@ -160,10 +160,10 @@ def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tupl
         f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
         f"mean average precision {summary['test/mean_average_precision']:.4f}, "
         f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
-        f"{unsure_in_words}{sets_in_words}{thresholds_in_words}{views_in_words}{members_in_words}"
     )
+    details = [line for line in (unsure_line, sets_line, thresholds_line, views_line, members_line) if line]
     of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
-    concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of)
+    concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of, details=details)
     return concluded, predicted == labels
 
 

@@ -42,7 +42,7 @@ def report(
     """Logs members.csv: accuracy, loss, calibration error and cost of an ensemble and of each member alone.
 
     probabilities: (N, C), of the ensemble, calibrated. groups: (N,) int64, or None. logits_of: the logits (N, C) of a
-    network. Returns means and costs as metrics, and words about them; both empty for a single network.
+    network. Returns means and costs as metrics, and a line about them; both empty for a single network.
     """
     model, labels = trained.classifier.model, trained.splits.test.labels
     if not isinstance(model, Ensemble):
@@ -66,7 +66,7 @@ def report(
     numbers |= {f"ensemble/{name}": float(getattr(whole, name)) for name in ("parameters", "seconds_per_image")}
     numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
     over = "images" if groups is None else "groups"
-    return numbers, f"; one of its {len(rows)} networks alone {_words(numbers, over)}"
+    return numbers, f"one of the {len(rows)} networks alone: {_words(numbers, over)}"
 
 
 def _words(numbers: Mapping[str, float], over: str) -> str:

@@ -23,7 +23,7 @@ def check(trained: ModelAndImages, params: EvaluateParams) -> None:
 def report(
     run: Run, trained: ModelAndImages, params: EvaluateParams, test: Answers, groups: np.ndarray | None
 ) -> tuple[dict[str, float], str]:
-    """Logs thresholds.csv and thresholds.png. Returns the numbers, keyed by metric name, and words about them."""
+    """Logs thresholds.csv and thresholds.png. Returns the numbers, keyed by metric name, and a line about them."""
     split, (what, wanted) = trained.splits.valid, _wanted(params)
     if not wanted or split is None:
         return {}, ""
@@ -39,7 +39,7 @@ def report(
     numbers["test/classes_without_threshold"] = float((np.nan_to_num(cuts) == 0).sum())
     numbers = {name: value for name, value in numbers.items() if not np.isnan(value)}
     words = _of_recall if what == "recall" else _of_precision
-    return numbers, f"; thresholds for {what} {wanted:.0%}: {words(numbers, table)}"
+    return numbers, f"thresholds for {what} {wanted:.0%}: {words(numbers, table)}"
 
 
 def _wanted(params: EvaluateParams) -> tuple[str, float]:

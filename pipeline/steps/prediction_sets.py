@@ -26,7 +26,7 @@ def of(calibration: Calibration | None, says_why_not: bool = True) -> Prediction
 def report(
     run: Run, calibration: Calibration | None, test: Answers, classes: Sequence[str], groups: np.ndarray | None
 ) -> tuple[dict[str, float], str, list[str]]:
-    """Logs sets.csv, set_sizes.csv and sets.png. Returns numbers by metric name, words about them, and the sets.
+    """Logs sets.csv, set_sizes.csv and sets.png. Returns numbers by metric name, a line about them, and the sets.
 
     All three are empty if there are no sets. groups: (N,) int64 of the test images, or None.
     """
@@ -41,10 +41,10 @@ def report(
     numbers = prediction_sets.numbers(inside, test.labels, groups)
     over, kind = ("_over_groups", "95 % interval over groups") if groups is not None else ("", "95 % interval")
     low, high = (numbers[f"test/set_coverage{over}_{end}"] for end in ("low", "high"))
-    words = (
-        f"; {numbers['test/set_coverage']:.1%} of the sets of classes hold the true class ({kind} {low:.1%} to "
+    line = (
+        f"sets of classes: {numbers['test/set_coverage']:.1%} hold the true class ({kind} {low:.1%} to "
         f"{high:.1%}; wanted: at least {sets.coverage:.1%}); a set has {numbers['test/set_size']:.2f} classes on "
         f"average, and {numbers['test/single_sets']:.1%} of the sets have one"
     )
     numbers["test/set_coverage_wanted"] = sets.coverage
-    return numbers, words, prediction_sets.as_texts(inside, test.probabilities, classes)
+    return numbers, line, prediction_sets.as_texts(inside, test.probabilities, classes)

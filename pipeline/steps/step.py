@@ -1,6 +1,6 @@
 """Common to all tracked steps: what a run records first, how it ends, and what it hands to later steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -74,15 +74,19 @@ class Step:
         of: str = "",
         more: str = "",
         before: str = "",
+        details: Sequence[str] = (),
         handed: Mapping[str, Any] | None = None,
     ) -> Result:
         """Names and describes the run, prints `result` on the terminal and returns it.
 
         name: a new name for the run, if any. of, more: Markdown around the result in the description.
-        before: lines for the terminal above the result.
+        before: lines for the terminal above the result. details: lines below it, for both.
         """
-        self.run.describe(name or self.name, f"**{self.title}**{of} — {unmarked(result)}{more}")
-        progress.conclude(f"{before}{self.title.lower()}: {result} (run {self.run.id})")
+        paragraphs = [*unmarked(result).splitlines(), "\n".join(f"- {unmarked(line)}" for line in details)]
+        described = "\n\n".join(each for each in paragraphs if each)
+        self.run.describe(name or self.name, f"**{self.title}**{of} — {described}{more}")
+        first = f"{before}{self.title.lower()}: {result} (run {self.run.id})"
+        progress.conclude("\n".join([first, *(f"  {line}" for line in details)]))
         return Result(self.run.id, f"{self.title}: {result}", dict(numbers or {}), handed=dict(handed or {}))
 
     def say_where(self, files: str) -> None:

@@ -11,7 +11,7 @@ from pipeline.training.calibration import Calibration
 def report(
     run: Run, calibration: Calibration | None, outcomes: Outcomes, features: np.ndarray, name: str
 ) -> tuple[dict[str, float], str]:
-    """Logs the curve of the test images' `outcomes`. Returns the numbers, keyed by metric name, and words about them.
+    """Logs the curve of the test images' `outcomes`. Returns the numbers, keyed by metric name, and a line about them.
 
     The share of the test images that are unlike the training images comes from their `features` (N, D). Without a
     calibration there are no limits, and the area under the curve is the only number.
@@ -19,18 +19,18 @@ def report(
     curve, numbers = outcomes.curve(), {"test/risk_coverage_area": outcomes.area()}
     run.table("risk_coverage.csv", curve)
     wanted = chosen = None
-    words = ""
+    line = ""
     if calibration is not None:
         wanted, found = calibration.most_error, outcomes.numbers(calibration.threshold)
         numbers["test/coverage"] = found.pop("coverage")
         numbers |= {f"test/sure_{metric}": value for metric, value in found.items()}
-        words = f"; sure of {numbers['test/coverage']:.1%}"
+        line = f"sure answers: {numbers['test/coverage']:.1%} of the images"
         if found:
             chosen = numbers["test/coverage"], found["error"]
             interval = f"95 % interval {found['error_low']:.2%} to {found['error_high']:.2%}"
-            words += f", {found['error']:.2%} of them wrong ({interval}; wanted: at most {wanted:.1%})"
+            line += f", {found['error']:.2%} of them wrong ({interval}; wanted: at most {wanted:.1%})"
         numbers["test/unlike"] = float(calibration.familiar.unlike(calibration.familiar.distances(features)).mean())
-        words += f"; {numbers['test/unlike']:.1%} unlike the training images"
+        line += f"; {numbers['test/unlike']:.1%} unlike the training images"
     area = f"{name}: area under errors over coverage {numbers['test/risk_coverage_area']:.4f}"
     run.figure("risk_coverage.png", plots.risk_coverage(curve, chosen, wanted, area))
-    return numbers, words
+    return numbers, line

@@ -213,7 +213,7 @@ def test_the_recipe_of_the_record_learns_and_views_stand_beside_the_plain_result
     assert numbers["test/accuracy_6_views_low"] < numbers["test/accuracy_6_views"] > 0.8
     note = evaluation.data.tags["mlflow.note.content"]
     assert f"test accuracy {numbers['test/accuracy']:.2%}" in note
-    assert f"with 6 views of each image {numbers['test/accuracy_6_views']:.2%}" in note
+    assert f"6 views of each image: accuracy {numbers['test/accuracy_6_views']:.2%}" in note
 
 
 @pytest.mark.slow
