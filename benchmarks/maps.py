@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -30,6 +32,7 @@ from pipeline.training import device, optimizers
 from pipeline.training.update import predict, train_step
 
 BATCH, JUDGED = 64, 128
+MOST_PIXELS = 15_000_000  # that are planted at a time, since 100 million take 14 GB
 COLUMNS = "family | digits right | map | pointing | energy | faithfulness (ROAD) | insertion over deletion"
 
 
@@ -55,6 +58,16 @@ def _build(name: str, options: dict[str, int], side: int) -> nn.Module:
     return models.build(name, num_classes=NUM_CLASSES, image_size=side, **options)
 
 
+def timm_vit(name: str, updates: int) -> Family:
+    """timm's small test network `name` with patches of 4 px instead of 16, so that a digit has 16 whole patches."""
+    build = partial(_timm_vit, name)
+    return Family(build, partial(models.cam_target, f"timm/{name}"), 32, updates, 0.02)
+
+
+def _timm_vit(name: str, side: int) -> nn.Module:
+    return timm.create_model(name, num_classes=NUM_CLASSES, img_size=side, patch_size=4)
+
+
 def _swin(side: int) -> nn.Module:
     """torchvision's Swin, much smaller than the named sizes: two stages, windows of 3 tokens a side."""
     return SwinTransformer([2, 2], 32, [2, 2], [2, 4], [3, 3], num_classes=NUM_CLASSES)
@@ -71,12 +84,12 @@ FAMILIES: dict[str, Family] = {
     "resnet9": named("resnet9", 24, 80, width=16),
     "fast": named("fast", 32, 80, width=16),
     "ultimus": named("ultimus", 24, 200),
-    "timm's vit, mean of the tokens": named("timm/test_vit2", 64, 150, 0.005),
-    "timm's vit, attention pooling": named("timm/test_vit3", 64, 150, 0.005),
-    "timm's vit, relative positions": named("timm/test_vit_relpos", 64, 150, 0.005),
+    "timm's vit, mean of the tokens": timm_vit("test_vit2", 800),
+    "timm's vit, attention pooling": timm_vit("test_vit3", 600),
+    "timm's vit, relative positions": timm_vit("test_vit_relpos", 300),
     "timm's coatnet": named("timm/test_coatnet", 96, 80),
     "timm's maxvit": named("timm/test_maxvit", 96, 80),
-    "timm's convnext": named("timm/test_convnext", 96, 80),
+    "timm's convnext": named("timm/test_convnext", 96, 240, 0.02),
     "timm's resnet": named("timm/test_resnet", 96, 60),
     "timm's efficientnet": named("timm/test_efficientnet", 96, 80),
 }
@@ -86,14 +99,24 @@ def train(family: Family, seed: int) -> nn.Module:
     """A network of the family, trained to recognise planted digits."""
     torch.manual_seed(seed)
     model = family.build(family.side).train()
-    planted = plant(BATCH * family.updates, family.side, 2 * seed)
-    family.fit(model, planted.images)
+    parts = _planted(family, seed)
+    first = next(parts)
+    family.fit(model, first.images)
     optimizer = optimizers.build("muon", model, lr=family.max_lr, momentum=0.9, weight_decay=0.01)
     schedule = OneCycleLR(optimizer, family.max_lr, family.updates, pct_start=0.2, cycle_momentum=False)
-    for images, labels in zip(planted.images.split(BATCH), planted.labels.split(BATCH), strict=True):
-        train_step(model, images, labels, optimizer, "fp32", 0.0)
-        schedule.step()
+    for planted in chain([first], parts):
+        for images, labels in zip(planted.images.split(BATCH), planted.labels.split(BATCH), strict=True):
+            train_step(model, images, labels, optimizer, "fp32", 0.0)
+            schedule.step()
     return model.eval()
+
+
+def _planted(family: Family, seed: int) -> Iterator[Planted]:
+    """The images of all updates, in parts that fit into memory. Every part has an even seed of its own."""
+    at_a_time = MOST_PIXELS // family.side**2 // BATCH
+    for start in range(0, family.updates, at_a_time):
+        num_updates = min(at_a_time, family.updates - start)
+        yield plant(BATCH * num_updates, family.side, 2 * (seed + 1000 * start))
 
 
 def rows(family: Family, model: nn.Module, planted: Planted, seed: int) -> Iterator[str]:
