@@ -14,11 +14,13 @@ TITLE_CHARACTERS = 120
 
 
 def of(each: Evaluation) -> dict[str, str]:
-    """Everything that distinguishes two arms, except the seed: parameters, number of networks, images, checkpoint."""
+    """What distinguishes two arms, except the seed: step, parameters, number of networks, images, checkpoint."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
     networks = visible(each.tags.get("ensemble.size", "1"))
-    return {**shown, "networks": networks, "checkpoint": each.checkpoint, DATA: visible(each.tags.get(DATA, ""))}
+    step = "probe" if each.tags.get("step") == "probe" else "train"
+    data = visible(each.tags.get(DATA, ""))
+    return {"step": step, **shown, "networks": networks, "checkpoint": each.checkpoint, DATA: data}
 
 
 def differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:

@@ -28,7 +28,11 @@ GRID = 32  # px that become one cell of a backbone's grid
 UNEVEN = 3.0  # ratio of class sizes, largest to smallest
 
 Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
-KEPT_NORMS: Choice = ("freeze_norms", "on", "freeze_norms=on: batch norms keep the statistics of their weights")
+KEPT_NORMS: Choice = (
+    "freeze_norms",
+    "on",
+    "freeze_norms=on: batch norms, if the network has any, keep the statistics of their weights",
+)
 RATE: Choice = (
     "max_lr",
     1e-3,
