@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.data import FOLDER
 from pipeline.data.encoder import to_png
@@ -56,9 +57,18 @@ def _answer(network: TrainedModel, content: bytes) -> dict[str, Any]:
     return {
         "class": str(row["class"]),
         "probabilities": [[classes[place], float(probabilities[place])] for place in likeliest],
+        "set": _set(network, row),
         "warnings": [words for column, words in WARNINGS.items() if row.get(column)],
         **shown,
     }
+
+
+def _set(network: TrainedModel, row: pd.Series) -> str:
+    """The set of classes of the answer in `row`, as a sentence; empty if the model has no sets."""
+    calibration = network.classifier.calibration
+    if calibration is None or calibration.sets is None or "set" not in row:
+        return ""
+    return f"For {100 * calibration.sets.coverage:g} % of photos or more, the class is one of: {', '.join(row['set'])}"
 
 
 def _url(image: np.ndarray) -> str:

@@ -48,6 +48,8 @@ def test_a_dropped_photo_gets_the_answer_of_predict_and_a_map(served, tmp_path, 
     assert predicted.startswith(f"{said['class']} {100 * said['probabilities'][0][1]:.1f} %")
     assert said["probabilities"][0][0] == said["class"] and len(said["probabilities"]) == 5
     assert said["method"] == "gradcam"
+    assert said["set"].startswith("For 90 % of photos or more, the class is one of: ")
+    assert said["class"] in said["set"].partition(": ")[2].split(", ")
     assert all(said[name].startswith("data:image/png;base64,") for name in ("image", "map"))
 
 
@@ -92,6 +94,7 @@ def test_a_person_sees_class_probabilities_map_and_errors(served):
         assert page.inner_text("#probabilities dt").strip() == shown
         assert page.locator("#probabilities meter").count() == 5
         assert page.inner_text("#map-caption") == f"What speaks for {shown} (gradcam)"
+        assert page.inner_text("#set").startswith("For 90 %")
         assert page.evaluate("document.getElementById('map').naturalWidth") == 32
         assert wrong == []
         page.set_input_files("#photo", {"name": "<b>.png", "mimeType": "image/png", "buffer": b"no photo"})
