@@ -9,12 +9,13 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from pipeline.model_files.classifier import Classifier
 from pipeline.models.features import inside, joined
 
 IMAGES, BATCH = "images", "batch"  # names in the file
-PROBABILITIES, MARKS = "probabilities", ("unsure", "unlike")  # names of the outputs; without a calibration, no marks
+PROBABILITIES, MARKS, IN_SET = "probabilities", ("unsure", "unlike"), "in_set"  # names of the outputs
 MAX_ONNX_BYTES = 2**31 - 2**20  # of weights: the format allows files below 2 GiB
 TOLERANCE = 1e-3  # for a probability; rounding changes it by about 1e-7
 
@@ -24,7 +25,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 class Portable(nn.Module):
     """A classifier from images (N, 3, H, W) uint8 to calibrated probabilities (N, C).
 
-    If it has a calibration, also to MARKS, (N,) bool each: see `Classifier.table`.
+    If it has a calibration, also to MARKS, (N,) bool each: see `Classifier.table`. If it has sets of classes, also to
+    IN_SET, whether each class is in the set of each image, (N, C) bool.
     """
 
     mean: Tensor
@@ -46,14 +48,25 @@ class Portable(nn.Module):
             self.register_buffer("directions", torch.from_numpy(familiar.directions).double())
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the results, in their order."""
+        if self.calibration is None:
+            return [PROBABILITIES]
+        return [PROBABILITIES, *MARKS, *([] if self.calibration.known_sets is None else [IN_SET])]
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         pixels = (images.float() - self.mean) / self.std
         if self.calibration is None:
             return self.model(pixels).softmax(1)
         logits, of_head, of_stage = inside(self.model, pixels)
         probabilities = (logits / self.temperature).softmax(1)
         unsure = probabilities.max(1).values < self.calibration.threshold
-        return probabilities, unsure, self._distances(joined(of_head, of_stage)) > self.calibration.familiar.limit
+        unlike = self._distances(joined(of_head, of_stage)) > self.calibration.familiar.limit
+        if (sets := self.calibration.known_sets) is None:
+            return probabilities, unsure, unlike
+        likeliest = one_hot(probabilities.argmax(1), probabilities.shape[1]).bool()
+        return probabilities, unsure, unlike, (probabilities >= sets.threshold) | likeliest
 
     def _distances(self, features: Tensor) -> Tensor:
         """As `Familiar.distances`."""
@@ -103,7 +116,7 @@ def _write_onnx(model: Portable, images: Tensor, path: Path, metadata: Mapping[s
         model,
         (images,),
         input_names=[IMAGES],
-        output_names=[PROBABILITIES, *(MARKS if model.calibration is not None else ())],
+        output_names=model.outputs,
         dynamic_shapes={IMAGES: {0: BATCH}},
         dynamo=True,
         verbose=False,

@@ -66,9 +66,9 @@ def _answer(network: TrainedModel, content: bytes) -> dict[str, Any]:
 def _set(network: TrainedModel, row: pd.Series) -> str:
     """The set of classes of the answer in `row`, as a sentence; empty if the model has no sets."""
     calibration = network.classifier.calibration
-    if calibration is None or calibration.sets is None or "set" not in row:
+    if calibration is None or (sets := calibration.known_sets) is None:
         return ""
-    return f"For {100 * calibration.sets.coverage:g} % of photos or more, the class is one of: {', '.join(row['set'])}"
+    return f"For {100 * sets.coverage:g} % of photos or more, the class is one of: {', '.join(row['set'])}"
 
 
 def _url(image: np.ndarray) -> str:

@@ -46,9 +46,14 @@ class Calibration:
         sets = self.sets if self.sets is None or coverage == "auto" else self.sets.covering(coverage)
         return replace(self, most_error=self.most_error if most_error == "auto" else most_error, sets=sets)
 
+    @property
+    def known_sets(self) -> PredictionSets | None:
+        """The sets of classes, if validation has enough images for them."""
+        return self.sets if self.sets is not None and self.sets.is_known else None
+
     def inside(self, probabilities: np.ndarray) -> np.ndarray | None:
         """The sets (N, C) bool for calibrated `probabilities` (N, C); None if there are none."""
-        return self.sets.inside(probabilities) if self.sets is not None and self.sets.is_known else None
+        return None if self.known_sets is None else self.known_sets.inside(probabilities)
 
 
 def of_features(

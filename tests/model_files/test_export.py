@@ -12,7 +12,7 @@ from pipeline import models
 from pipeline.model_files import export
 from pipeline.model_files.classifier import Classifier, parse
 from pipeline.models.stages import head
-from pipeline.results import novelty
+from pipeline.results import novelty, prediction_sets
 from pipeline.results.rejection import Outcomes
 from pipeline.training.calibration import Calibration, look
 from tests.models.test_backbones import HEAVY, LIGHT
@@ -107,14 +107,15 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "form"), [("resnet18", "onnx"), ("vit", "torch_export")])
-def test_an_exported_file_marks_the_same_answers_as_unsure_and_unlike(name, form, tmp_path):
+def test_an_exported_file_has_the_same_unsure_and_unlike_answers_and_the_same_sets(name, form, tmp_path):
     bare = classifier(name)
     flat = np.broadcast_to(IMAGES[:, :, :1, :1], IMAGES.shape)
     _, features = look(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
     sure = np.sort(bare.probabilities(IMAGES).max(axis=1))
     outcomes = Outcomes(sure, np.arange(64) >= 32)  # the less confident half was wrong
     familiar = novelty.fit(features, np.arange(64) % 3, features)
-    trained = Classifier(bare.model, bare.description, Calibration(None, familiar, outcomes, 0.02))
+    sets = prediction_sets.fit(bare.probabilities(IMAGES)[np.arange(64), np.arange(64) % len(CLASSES)])
+    trained = Classifier(bare.model, bare.description, Calibration(None, familiar, outcomes, 0.02, sets))
     expected = trained.answer(np.concatenate([IMAGES, flat]))
     assert 0 < expected.unsure[:64].sum() < 64 and 10 < expected.unlike.sum() < 118
     suffix = export.FORMATS[form].suffix
@@ -122,7 +123,7 @@ def test_an_exported_file_marks_the_same_answers_as_unsure_and_unlike(name, form
     both = np.concatenate([IMAGES, flat])
     if form == "onnx":
         session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-        assert [each.name for each in session.get_outputs()] == ["probabilities", "unsure", "unlike"]
+        assert [each.name for each in session.get_outputs()] == ["probabilities", "unsure", "unlike", "in_set"]
         found = session.run(None, {"images": both})
     else:
         model = torch.export.load(tmp_path / "model.pt2").module()
@@ -131,6 +132,8 @@ def test_an_exported_file_marks_the_same_answers_as_unsure_and_unlike(name, form
     assert near.sum() < 4
     assert (found[1] == expected.unsure).mean() > 0.98  # one image is at the threshold itself
     assert np.array_equal(found[2][~near], expected.unlike[~near])
+    assert expected.sets.any(axis=1).all() and (~expected.sets).sum() > 0
+    assert (found[3] == expected.sets).mean() > 0.99  # one class is at the threshold itself
     assert export.difference(trained, form, tmp_path / f"model{suffix}", IMAGES) < 1e-5
 
 
