@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.disk import replacing
+from pipeline.model_files.host_copies import is_channels_last, on_cpu
 
 DESCRIPTION, DIGEST = "classifier", "sha256"  # keys of the file's metadata
 
@@ -21,7 +22,8 @@ DESCRIPTION, DIGEST = "classifier", "sha256"  # keys of the file's metadata
 def save(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Writes `state` and `description` (as JSON) to one safetensors file. A reader never sees an incomplete file."""
     text = json.dumps(description)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    found = on_cpu(list(state.values()))
+    tensors = {name: tensor.detach().contiguous() for name, tensor in zip(state, found, strict=True)}
     with replacing(path) as partial:
         try:
             save_file(tensors, partial, metadata={DESCRIPTION: text, DIGEST: _digest(tensors, text)})
@@ -81,7 +83,7 @@ def _outline(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Tensor):
         name = str(len(tensors))
         tensors[name] = tree
-        return {"tensor": name, "channels_last": _is_channels_last(tree)}
+        return {"tensor": name, "channels_last": is_channels_last(tree)}
     if isinstance(tree, Mapping):
         return {"dict": [[key, _outline(value, tensors)] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):
@@ -105,10 +107,6 @@ def _error_number(error: SafetensorError) -> int:
     """The system's error number, from safetensors' message: `... (os error 28)`."""
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else errno.EIO
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

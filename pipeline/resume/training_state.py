@@ -34,9 +34,10 @@ def checkpointed(
     """The events of `training`. Logs each epoch once in `run`, including epochs from before an interruption.
 
     The state is saved after the first and the last epoch, after other epochs if the last state is older than 30 s,
-    every `minutes` within a long epoch, and on an interrupt, which is raised between two updates. A resumed training
-    repeats the updates after the newest state, gets the same numbers, and does not log them again. `look` is called
-    with the number of each finished epoch before its state is saved, so a resumed training never misses an epoch.
+    every `minutes` within a long epoch, and on an interrupt, which is raised between two updates. A thread writes it
+    while the training continues; the events end when the last state is on this disk. A resumed training repeats the
+    updates after the newest state, gets the same numbers, and does not log them again. `look` is called with the number
+    of each finished epoch before its state is saved, so a resumed training never misses an epoch.
     """
     is_begun = training.log.num_steps > 0  # a new training has logged nothing, so the store need not answer
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
@@ -49,6 +50,7 @@ def checkpointed(
         try:
             for event in training.events():
                 metrics.measure_if_due()
+                run.finish_state(waits=False)
                 if look is not None and isinstance(event, EpochEnd):
                     look(event.epoch)
                 if _is_due(event, training, time.monotonic() - kept_at, minutes) or interrupts.waiting():
@@ -65,6 +67,8 @@ def checkpointed(
         except Diverged:
             run.no_states()  # continuing from them would diverge again
             raise
+        finally:
+            run.finish_state()
 
 
 def _is_due(event: StepEnd | EpochEnd, training: Training, seconds: float, minutes: float) -> bool:

@@ -12,13 +12,13 @@ import pandas as pd
 
 from pipeline import disk
 from pipeline.disk import sync
-from pipeline.model_files import states
 from pipeline.params import as_text
 from pipeline.progress import say
 from pipeline.text import all_without_passwords, cell, note, without_passwords
 from pipeline.tracking import limits, owners, processes, store, views
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import NOTE, Sender
+from pipeline.tracking.state_writer import StateWriter
 from pipeline.training.events import EpochEnd, Failure
 
 QUIET_SECONDS = 5  # waiting for the store before a message says so
@@ -27,8 +27,8 @@ QUIET_SECONDS = 5  # waiting for the store before a message says so
 class Run:
     """One MLflow run, to write to. Several can be open at the same time, and any thread may write.
 
-    When a method returns, its content is on this disk; after `flush` it is in MLflow too. A process gives signs of life
-    only for runs of its own (`is_own`).
+    When a method returns, its content is on this disk, but a state only after `finish_state`. After `flush` it is in
+    MLflow too. A process gives signs of life only for runs of its own (`is_own`).
     """
 
     def __init__(self, run_id: str, experiment_id: str, is_own: bool = True) -> None:
@@ -38,6 +38,7 @@ class Run:
         self._states_end = False
         self._sender = Sender(run_id, store.uri())
         self._journal = Journal(run_id, store.uri(), self._sender, signs=is_own)
+        self._states = StateWriter(run_id, self._journal)
 
     @property
     def messages(self) -> list[str]:
@@ -168,11 +169,19 @@ class Run:
         self._journal.append("register", name=name, train_run_id=train_run_id, test_digest=test_digest)
 
     def state(self, tree: Any, step: int) -> None:
-        """Saves the state of a training after `step` updates: on this disk now, as an artifact soon."""
-        self._journal.append("state", slot=states.save(self.id, tree, step), step=step)
+        """Saves the state of a training after `step` updates: copied now, on this disk soon, as an artifact later.
+
+        Raises OSError if the state before could not be written.
+        """
+        self._states.save(tree, step)
+
+    def finish_state(self, waits: bool = True) -> None:
+        """Waits until the last state is on this disk; if not `waits`, only looks. Raises OSError if that failed."""
+        self._states.finish(waits)
 
     def no_states(self) -> None:
         """Removes the saved states, on this disk and among the artifacts."""
+        self._states.finish()
         self._journal.append("no_states")
 
     def no_states_once_finished(self) -> None:
@@ -194,6 +203,8 @@ class Run:
 
     def end(self, status: str, seconds: float) -> None:
         """Closes the run. Entries that MLflow has not accepted within `seconds` stay in the journal."""
+        with suppress(OSError):  # an interrupt may have come while a state was written
+            self._states.finish()
         with suppress(FileNotFoundError):  # the journal was removed, and is now written again
             self._journal.append("status", status=status)
         if self._states_end and status == "FINISHED":

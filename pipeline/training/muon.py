@@ -11,7 +11,7 @@ from torch.optim import Muon
 class StackedMuon(Muon):
     """torch's Muon with fewer operations: each works on all matrices of a shape, or on all matrices of a group.
 
-    Its numbers are those of torch's Muon with `match_rms_adamw`, up to rounding. Its state and groups are the same.
+    It gives the numbers of torch's Muon with `match_rms_adamw`, up to rounding, and has the same state and groups.
     On a GPU, most of the time of a small operation is its launch. On a CPU there is nothing to gain (docs/speed.md).
     """
 

@@ -11,8 +11,10 @@ import sys
 
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 from benchmarks.synthetic import splits
+from pipeline.model_files import host_copies
 from pipeline.params import TrainParams
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.recipe import Recipe
@@ -42,6 +44,29 @@ def watched(recipe):
                 updates.append(found)
             seen["copy"].clear(), seen["wait"].clear()
         return {"mixed": list(seen["mixed"]), "updates": updates, "ends": ends}
+
+
+def saved(depth):
+    """(the number of tensors, the waits for them) of the state of a vision transformer under a moving average."""
+    with pretend_device() as seen:
+        params = TrainParams(**{**SMALL, "depth": depth}, model="vit", ema_decay=0.9)
+        training = Recipe(params, splits(UPDATES * BATCH), torch.device("pretend"), "fp32").one_cycle(0.01)
+        next(training.events())
+        state = training.state_dict()
+        seen["wait"].clear()
+        host_copies.snapshot(state)
+        return len(tree_flatten(state)[0]), seen["wait"]
+
+
+def packed():
+    """Whether the copies equal their tensors, also in memory format, if they need several packs."""
+    kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    tensors = [kernel, torch.tensor(3), torch.randn(0), torch.randn(5, 7).T, torch.randn(60), torch.tensor([1, 2])]
+    with pretend_device(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_copies, "PACKED_BYTES", 220)  # room for the first kernel alone, and less than the vector
+        copies = host_copies.on_cpu([tensor.to("pretend") for tensor in tensors])
+    equal = [torch.equal(one, other) for one, other in zip(copies, tensors, strict=True)]
+    return all(equal) and copies[0].stride() == kernel.stride()
 
 
 def faults():
@@ -89,5 +114,14 @@ def test_no_update_mixes_devices_or_waits(found, number):
     assert all(end["wait"] for end in training["ends"])
 
 
+def test_a_saved_state_waits_once_for_each_type_of_number_whatever_the_number_of_tensors(found):
+    (few, waits), (many, others) = found["saved"]
+    assert many > few + 50
+    assert len(others) == len(waits) <= 2  # fp32 and int64
+    assert found["packed"]
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"faults": faults(), "trainings": [watched(recipe) for recipe in RECIPES]}) + "\n")
+    trainings = [watched(recipe) for recipe in RECIPES]
+    results = {"faults": faults(), "trainings": trainings, "saved": [saved(1), saved(3)], "packed": packed()}
+    sys.stdout.write(json.dumps(results) + "\n")
