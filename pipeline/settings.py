@@ -33,6 +33,7 @@ FREE_TO_CHANGE = {
     "storage",
     "device",
     "devices",
+    "shard_weights",
     "data_dir",
     "labels",
     "sweep_workers",

@@ -1,6 +1,6 @@
 """Splits any network into its stages, in the order of the forward pass, and its head."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -101,6 +101,12 @@ class Frozen:
     def holds(self, epoch: int) -> bool:
         """Whether anything is frozen in `epoch`, counted from 1."""
         return not self._until or epoch < self._until
+
+    def move(self, new: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Freezes the `new` parameters in place of the old ones."""
+        self._learning = [new[each] for each in self._learning]
+        for stage in self.stages:
+            stage.parameters = [new[each] for each in stage.parameters]
 
     def begin(self, epoch: int) -> None:
         """Freezes or unfreezes the stages. Call it after the model enters training mode.

@@ -1,6 +1,7 @@
 """Declares every parameter of every step once: name, type, default, bounds, unit and meaning."""
 
 from pipeline.params.base import Declared, DeviceParams, Params, absolute, as_text
+from pipeline.params.devices import TrainStepParams
 from pipeline.params.doctor import DoctorParams
 from pipeline.params.inspection import (
     CompareParams,
@@ -32,7 +33,6 @@ from pipeline.params.training import (
     ProbeParams,
     SweepParams,
     TrainParams,
-    TrainStepParams,
 )
 
 __all__ = [

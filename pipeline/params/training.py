@@ -136,24 +136,6 @@ class SeriesParams(ResumeParams):
     num_seeds: int = Field(1, ge=1, le=100, description="number of trainings (seed, seed + 1, ...) in one parent run")
 
 
-class TrainStepParams(TrainParams, SeriesParams):
-    """Trains with the OneCycle schedule: weights, curves and a served model."""
-
-    devices: int = Field(
-        1, ge=1, le=1024, description="number of devices of this machine that share the training, by torchrun"
-    )
-
-    @model_validator(mode="after")
-    def devices_can_share(self) -> Self:
-        if self.devices > 1 and self.num_seeds > 1:
-            raise ValueError(f"devices={self.devices} is for one training, and num_seeds={self.num_seeds} are several")
-        if self.batch_size % self.devices:
-            raise ValueError(
-                f"batch_size={self.batch_size} cannot be shared by devices={self.devices}: give a multiple"
-            )
-        return self
-
-
 class LadderParams(Params):
     """The ladder of rates that a range test climbs, unless lr_rule=cycles."""
 

@@ -18,6 +18,8 @@ ENDED, FAILED = ("closed by peer", "Connection reset", "Broken pipe"), 1
 def joined(params: TrainStepParams) -> tuple[TrainStepParams, Ranks]:
     """The parameters with the device of this rank, and the ranks, connected. Without torchrun, nothing changes."""
     found = ranks.started()
+    if found.size == 1 and params.shard_weights == "on":
+        progress.say("shard_weights=on has no effect on one device")
     if found.size > 1:
         params = params.model_copy(update={"device": device.of_worker(params.device, ranks.local_number())})
         ranks.join(found)
@@ -40,11 +42,21 @@ def prepared(params: TrainStepParams, mine: Ranks) -> Recipe:
     return recipe
 
 
-def led(training: Training, recipe: Recipe, max_lr: float, mine: Ranks) -> Training:
+def led(training: Training, params: TrainStepParams, max_lr: float, mine: Ranks) -> Training:
     """`training` as rank 0 runs it. The other ranks begin with the same rate and state."""
     if mine.size > 1:
         mine.agree({"max_lr": max_lr, "state": training.state_dict() if training.log.num_steps else None})
-    return ranks.divided(training, mine, recipe.params.sync_norms == "on")
+    return divided(training, params, mine)
+
+
+def divided(training: Training, params: TrainStepParams, mine: Ranks) -> Training:
+    """`training` as this rank runs it."""
+    training = ranks.divided(training, mine, params.sync_norms == "on")
+    if mine.size == 1 or params.shard_weights == "off":
+        return training
+    from pipeline.training import sharding  # imported here, because torch's FSDP2 takes a second to import
+
+    return sharding.sharded(training)
 
 
 def follow(params: TrainStepParams, mine: Ranks) -> Result:
@@ -56,13 +68,20 @@ def follow(params: TrainStepParams, mine: Ranks) -> Result:
             training = recipe.one_cycle(plan["max_lr"])
             if plan["state"] is not None:
                 training.load_state_dict(plan["state"])
-            for _ in ranks.divided(training, mine, recipe.params.sync_norms == "on").events():
+            training = divided(training, params, mine)
+            if training.ranks.shards:
+                _ignore_signals()  # rank 0 saves the state on an interrupt, and needs the parts of this rank
+            for _ in training.events():
                 pass
     except (KeyboardInterrupt, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in ENDED):
             raise
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)  # this process ends anyway; torchrun may say it once more
+        _ignore_signals()  # this process ends anyway; torchrun may say it once more
         raise SystemExit(FAILED) from None
     ranks.leave()
     return Result("", "", {})
+
+
+def _ignore_signals() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)

@@ -26,7 +26,7 @@ from pipeline.training.validation import FEW
 if TYPE_CHECKING:
     from pipeline.tracking.watch import Watch
 
-NOT_OF_ONE_TRAINING = {"resume", "num_seeds", "devices"}
+NOT_OF_ONE_TRAINING = {"resume", "num_seeds", "devices", "shard_weights"}
 SUGGESTION = "lr_range/suggestion"  # metric of a range test
 
 
@@ -73,7 +73,7 @@ def _run_one(
         if params.resume:
             training_state.restore(training, params.resume)
             say(f"going on with run {step.run.id} after update {training.log.num_steps}")
-        training = rank.led(training, recipe, max_lr, mine)
+        training = rank.led(training, params, max_lr, mine)
         result = _train(step, f"{title} lr {max_lr:.3g}", recipe, params, training)
         ranks.leave()
         return result
@@ -188,12 +188,14 @@ def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
 def _calibrate(recipe: Recipe, training: Training, params: TrainParams) -> dict[str, Calibration]:
     """The calibrations of the best and the last weights; empty without validation images."""
     found: dict[str, Calibration] = {}
+    # The other ranks, which hold parts of a sharded network, have ended.
+    network = recipe.model(params.seed) if training.ranks.shards else training.evaluated
     for kind in ("best", "last"):
         if kind == "last" and training.weights["last"] is training.weights["best"]:
             known = found.get("best")
         else:
-            training.evaluated.load_state_dict(training.weights[kind])
-            known = outputs.calibrate(recipe.splits, training.evaluated, recipe.precision, params)
+            network.load_state_dict(training.weights[kind])
+            known = outputs.calibrate(recipe.splits, network, recipe.precision, params)
         found |= {} if known is None else {kind: known}
     return found
 

@@ -1,5 +1,6 @@
 """The moving average of a network, without waits for the device."""
 
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -32,5 +33,7 @@ class MovingAverage(AveragedModel):
         self.n_averaged += 1
 
 
-def _tensors(model: nn.Module) -> chain[Tensor]:
-    return chain(model.parameters(), model.buffers())
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers; of a parameter that is divided among ranks, the part of this rank."""
+    parameters = (each.to_local() if hasattr(each, "to_local") else each for each in model.parameters())
+    return chain(parameters, model.buffers())

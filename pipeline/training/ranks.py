@@ -3,10 +3,11 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,7 @@ class Ranks:
 
     number: int = 0
     size: int = 1
+    shards: ClassVar[bool] = False  # whether each holds only a part of the weights and of the optimizer's state
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """`network` such that a backward pass leaves the mean of the ranks' gradients in each of them."""
@@ -36,6 +38,18 @@ class Ranks:
         # Norms that are not synchronised differ between ranks until `average`, which comes before their first use.
         ids = None if where.type == "cpu" else [where]
         return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)
+
+    def gathered(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Inside this context, each rank has all weights of `network`."""
+        return nullcontext()
+
+    def whole(self, state: Any) -> Any:
+        """`state`, a tree of tensors, with the parts of all ranks."""
+        return state
+
+    def ask_for_state(self, wanted: bool) -> bool:
+        """Whether rank 0 wants parts of the state of the others. `wanted`: what this rank says, if it is rank 0."""
+        return False
 
     def part_of_mean(self, weight: Tensor | int, whole: int | None) -> Tensor | float:
         """The factor on this rank's mean loss that makes the mean over the ranks the mean over all images.

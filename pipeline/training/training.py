@@ -107,10 +107,12 @@ class Training:
             check_finite(steps[-CHECK_EVERY_STEPS:])
             event = self._epoch_end(epoch, steps, started)
             self.log.record(event)
-            self.weights["last"] = {name: each.detach().clone() for name, each in self.evaluated.state_dict().items()}
+            weights = self.ranks.whole(self.evaluated.state_dict())
+            self.weights["last"] = {name: each.detach().clone() for name, each in weights.items()}
             if self.log.best is event:
                 self.weights["best"] = self.weights["last"]
             yield event
+            self._help_with_states()
 
     def _updates(
         self, epoch: int, network: nn.Module, whole_batches: Callable[[Tensor], Tensor], started: float
@@ -142,6 +144,7 @@ class Training:
             event = StepEnd(step - 1, step / len(self.batches), lr, loss, num_correct, size, seconds)
             self.log.record(event)
             yield event
+            self._help_with_states()
             if step % CHECK_EVERY_STEPS == 0:
                 check_finite(self.log.open_steps[-CHECK_EVERY_STEPS:])
 
@@ -170,9 +173,10 @@ class Training:
 
     def _validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Loss, accuracy, balanced accuracy and macro F1. Each rank evaluates some of the batches."""
-        mine, found = self.ranks.share(batches), None
-        if (first := next(mine, None)) is not None:
-            found = counts(*predict(self.part(self.evaluated), chain([first], mine), self.precision))
+        mine, found, network = self.ranks.share(batches), None, self.part(self.evaluated)
+        with self.ranks.gathered(network):
+            if (first := next(mine, None)) is not None:
+                found = counts(*predict(network, chain([first], mine), self.precision))
         # Rank 0 always has a batch, so it knows how many counts there are.
         length = int(self.ranks.sum(torch.tensor(0 if self.ranks.number or found is None else len(found))))
         return numbers(self.ranks.sum(torch.zeros(length, dtype=torch.float64) if found is None else found))
@@ -180,9 +184,10 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the training continues, and its events so far. Raises Diverged for a non-finite loss."""
         check_finite(self.log.open_steps)
+        self.ranks.ask_for_state(True)
         best, last = self.weights.get("best"), self.weights.get("last")
         return {
-            **{name: part.state_dict() for name, part in self._parts().items()},
+            **self._states(),
             "random": self.batches.random_states(),
             "history": self.log.state_dict(),
             "best": best,
@@ -207,6 +212,15 @@ class Training:
                 self.weights.update(best=state["best"], last=state["last"] or state["best"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"the kept state is not of this training ({' '.join(str(error).split())})") from None
+
+    def _states(self) -> dict[str, Any]:
+        states: dict[str, Any] = self.ranks.whole({name: part.state_dict() for name, part in self._parts().items()})
+        return states
+
+    def _help_with_states(self) -> None:
+        """After an event: while rank 0 saves the state, the other ranks send their parts of it."""
+        while self.ranks.ask_for_state(False):
+            self._states()
 
     def _parts(self) -> dict[str, Any]:
         """By name, the parts that have a state and change during the training."""

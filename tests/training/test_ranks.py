@@ -12,17 +12,22 @@ import torch
 
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.batches import TrainBatches
+from pipeline.params import TrainStepParams
+from pipeline.steps import rank
 from pipeline.training import ranks
 from tests.conftest import PROJECT
 from tests.small import squares
 
-# Each rank trains a recipe on noise, and rank 0 prints its losses and what validation says.
+# Each rank trains a recipe on noise, and rank 0 prints its losses and what validation says. Sharded weights start from
+# the state of one device after update 2. One device continues from their state after update 4.
 TRAIN = """
-import json, sys
+import copy, json, sys
 from dataclasses import replace
+from itertools import islice
 import torch
 from benchmarks.synthetic import splits
-from pipeline.params import TrainParams
+from pipeline.params import TrainStepParams
+from pipeline.steps import rank
 from pipeline.training import ranks
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.recipe import Recipe
@@ -33,14 +38,26 @@ if mine.size > 1:
 for given in json.loads(sys.argv[1]):
     images = splits(28, 4, size=8)
     images = replace(images, valid=images.train)
-    params = TrainParams(**given)
-    training = Recipe(params, images, torch.device("cpu"), "fp32").one_cycle(0.02)
-    training = ranks.divided(training, mine, params.sync_norms == "on")
-    events = list(training.events())
+    params, state = TrainStepParams(**given), None
+    shards = params.shard_weights == "on" and mine.size > 1
+    recipe = Recipe(params, images, torch.device("cpu"), "fp32")
+    training, before, events = recipe.one_cycle(0.02), recipe.one_cycle(0.02), []
+    if shards:
+        events += islice(before.events(), 2)
+        training.load_state_dict(copy.deepcopy(before.state_dict()))
+    training = rank.divided(training, params, mine)
+    for event in training.events():
+        events.append(event)
+        if len(events) == 5 and not mine.number:
+            state = copy.deepcopy(training.state_dict())
     losses = [float(event.loss) for event in events if isinstance(event, StepEnd)]
+    again = recipe.one_cycle(0.02)
+    if state:
+        again.load_state_dict(state)
+    continued = [float(event.loss) for event in again.events() if isinstance(event, StepEnd)] if shards else []
     ends = [[e.train_accuracy, e.valid_loss, e.valid_accuracy] for e in events if isinstance(e, EpochEnd)]
     seen = mine.sum(torch.tensor(float(sum(len(labels) for _, labels in mine.share(training.valid))))).item()
-    found.append({"losses": losses, "ends": ends, "seen": seen})
+    found.append({"losses": losses, "ends": ends, "seen": seen, "continued": continued})
 if not mine.number:
     print(json.dumps(found))
 ranks.leave()
@@ -50,7 +67,10 @@ RECIPES = [
     {**COMMON, "optimizer": "sgd", "cutout": 2, "class_weights": "balanced", "label_smoothing": 0.1},
     {**COMMON, "optimizer": "sgd", "ema_decay": 0.5, "crop_area": 0.5, "checkpoint_activations": "on"},
     {**COMMON, "sync_norms": "off"},
+    {**COMMON, "optimizer": "sgd", "shard_weights": "on", "ema_decay": 0.5, "clip_grad_norm": 0.5, "batch_size": 12},
+    {**COMMON, "optimizer": "adamw", "shard_weights": "on", "checkpoint_activations": "on", "batch_size": 12},
 ]
+SHARDED = slice(3, None)
 
 
 def trained(size):
@@ -76,6 +96,24 @@ def test_two_ranks_train_what_one_device_trains_up_to_the_order_of_sums():
         for ours, theirs in zip(two["ends"], one["ends"], strict=True):
             assert ours == pytest.approx(theirs, rel=1e-5)
     assert shared[2]["losses"] != pytest.approx(alone[2]["losses"], rel=1e-3)  # norms of a rank's own share
+    for one, two in zip(alone[SHARDED], shared[SHARDED], strict=True):
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-3)  # AdamW divides by small numbers
+        assert two["losses"][:3] == pytest.approx(one["losses"][:3], rel=1e-5)
+        assert two["continued"] == pytest.approx(two["losses"][4:], rel=1e-3)
+        assert two["seen"] == one["seen"] == 28  # 3 batches, so one rank has more than the other
+        for ours, theirs in zip(two["ends"], one["ends"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"optimizer": "muon"}, {"watch_images": 2}, {"compile": "on"}])
+def test_what_parts_of_the_weights_do_not_go_with_is_refused(given):
+    with pytest.raises(ValueError, match=f"shard_weights=on: .*{next(iter(given))}"):
+        TrainStepParams(shard_weights="on", **given)
+
+
+def test_on_one_device_a_line_says_that_there_are_no_parts(capsys):
+    assert rank.joined(TrainStepParams(shard_weights="on"))[1].size == 1
+    assert "shard_weights=on has no effect on one device" in capsys.readouterr().err
 
 
 @pytest.mark.slow
