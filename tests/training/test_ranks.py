@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -178,6 +180,31 @@ def test_torchrun_s_restart_continues_from_the_newest_state(workplace):
     [run] = workplace.runs("train")
     assert f"going on with run {run.info.run_id} after update" in err
     assert_each_epoch_once(run, workplace)
+
+
+@pytest.mark.slow
+def test_parts_of_an_interrupted_training_are_saved_and_one_device_continues_from_them(workplace):
+    words = {**LONG, "limit_train": 640, "ema_decay": 0.9}  # 576 images to train on: 9 updates in an epoch
+    command = workplace.start("train", **words, devices=2, shard_weights="on")
+    while num_epochs(workplace) < 3:
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.5)
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=120)
+    before = num_epochs(workplace)
+    resumed = workplace.start("train", **words, resume="auto")
+    _, err = resumed.communicate(timeout=600)
+    assert resumed.returncode == 0, err
+    [run] = workplace.runs("train")
+    assert before <= int(re.search(r"after update (\d+)", err)[1]) / 9 <= before + 1  # the state of the interrupt
+    assert_each_epoch_once(run, workplace)
+
+
+def num_epochs(workplace):
+    histories = [
+        workplace.client.get_metric_history(run.info.run_id, "valid/accuracy") for run in workplace.runs("train")
+    ]
+    return sum(map(len, histories))
 
 
 def test_torchrun_starts_only_a_training(workplace, monkeypatch, capsys):
