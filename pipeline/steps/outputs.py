@@ -69,11 +69,19 @@ def calibrate(splits: Splits, model: nn.Module, precision: str, params: Calibrat
     return found.wanting(params.reject_above_error, params.set_coverage)
 
 
-def log_calibration(run: Run, known: Calibration) -> None:
-    """Logs the numbers of a calibration, and says if validation has too few images for sets of classes."""
-    run.metrics(stored_calibration.numbers(known))
+def log_calibration(run: Run, known: Calibration, logged: Mapping[str, float] | None = None) -> None:
+    """Logs the numbers of a calibration, and says if validation has too few images for sets of classes.
+
+    logged: the metrics that the run has already.
+    """
+    run.metrics(new(stored_calibration.numbers(known), logged or {}))
     if lack := prediction_sets.lack(known.sets):
         say(lack)
+
+
+def new(numbers: Mapping[str, float], logged: Mapping[str, float]) -> dict[str, float]:
+    """Those of `numbers` that are not `logged` with the same value."""
+    return {name: value for name, value in numbers.items() if logged.get(name) != value}
 
 
 def log_weights(

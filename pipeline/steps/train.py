@@ -151,6 +151,8 @@ def _say_what_differs(wanted: Mapping[str, object]) -> None:
 
 def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, training: Training) -> Result:
     run = step.run
+    # A training that was killed at its very end has logged the numbers of its end already.
+    logged = store.Client().get_run(run.id).data.metrics if params.resume else {}
     watch = _watch(run, recipe, training) if params.watch_images else None
     with store.scratch() as folder:
         try:
@@ -167,7 +169,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
             raise
         _log_results(run, name, recipe, training, folder, calibrations)
         if "best" in calibrations:
-            outputs.log_calibration(run, calibrations["best"])
+            outputs.log_calibration(run, calibrations["best"], logged)
         if watch is not None:
             watch.conclude(folder, sum(epoch.seconds for epoch in training.log.epochs))
         best = training.log.best
@@ -175,7 +177,7 @@ def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, train
         uri = outputs.log_model(run, recipe.splits, best.epoch, folder)
         if not params.keep_checkpoints:
             run.no_states_once_finished()
-        return _conclude(step, name, best, params.select_by, len(recipe.splits.valid or ()), uri)
+        return _conclude(step, name, best, params.select_by, len(recipe.splits.valid or ()), uri, logged)
 
 
 def _watch(run: Run, recipe: Recipe, training: Training) -> "Watch":
@@ -216,7 +218,9 @@ def _log_results(
         outputs.log_weights(run, recipe, kind, training.weights[kind], epoch.epoch, folder, calibrations.get(kind))
 
 
-def _conclude(step: Step, name: str, best: EpochEnd, select_by: str, num_valid: int, uri: str) -> Result:
+def _conclude(
+    step: Step, name: str, best: EpochEnd, select_by: str, num_valid: int, uri: str, logged: Mapping[str, float]
+) -> Result:
     from pipeline.results import metrics  # imported here, so that the first update does not wait for it
 
     numbers = {"weights/best_epoch": float(best.epoch)}  # the UI shows this group below train and valid
@@ -230,7 +234,7 @@ def _conclude(step: Step, name: str, best: EpochEnd, select_by: str, num_valid: 
         is_by_accuracy = select_by == "accuracy" or num_valid < FEW
         by = "" if is_by_accuracy else f", the best by {select_by} ({of_valid[select_by]:.4f})"
         result = f"validation accuracy {reached} at epoch {best.epoch}{by}"
-    step.run.metrics(numbers)
+    step.run.metrics(outputs.new(numbers, logged))
     curves = step.run.view("Curves of all trainings", views.CURVES)
     more = f"\n\n{curves}, train and valid in one. Served model: `{uri}`"
     return step.conclude(result, numbers, name=name, more=more, handed={"run_id": step.run.id})

@@ -83,6 +83,8 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
         "evaluate/per_class.csv",
         "evaluate/reliability.csv",
         "evaluate/slices.csv",
+        "evaluate/sets.csv",
+        "evaluate/set_sizes.csv",
         "evaluate/risk_coverage.csv",
         "explain/explain/border.csv",
         "explain/explain/faithfulness.csv",
@@ -174,7 +176,7 @@ def test_an_experiment_ends_with_a_report(experiment):
     [
         ("lr_range", {"range-test"}, {"training", "confusion", "sweep"}),
         ("train", {"training", "watched", "confusion", "errors", "faithfulness"}, {"sweep"}),
-        ("evaluate", {"training", "confusion", "classes", "calibration", "unsure"}, {"sweep"}),
+        ("evaluate", {"training", "confusion", "classes", "calibration", "sets", "unsure"}, {"sweep"}),
         ("sweep", {"sweep"}, {"training", "watched", "confusion", "range-test"}),
     ],
 )

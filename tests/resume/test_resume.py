@@ -160,11 +160,7 @@ def test_a_training_interrupted_after_its_last_update_can_finish(workplace, whol
     assert workplace.run("train", resume="latest") == 0
     (run,) = workplace.runs("train")
     assert run.info.status == "FINISHED"
-    digests, steps, points = results(workplace, run.info.run_id)
-    # `weights/` metrics are logged twice, at each end.
-    logged_once = {name: curve for name, curve in points.items() if not name.startswith("weights/")}
-    assert (digests, steps) == whole[:2]
-    assert logged_once.items() <= whole[2].items()
+    assert results(workplace, run.info.run_id) == whole
     assert not state_folder(workplace, run.info.run_id).exists()
 
 
@@ -196,6 +192,7 @@ def test_changed_parameters_are_refused_by_name_and_a_run_continues_elsewhere_fr
 @pytest.mark.slow
 def test_an_experiment_continues_with_the_interrupted_step(workplace, capsys):
     steps = {**TRAIN, "max_lr": "auto", "mixup": 0, "lr_rule": "steepest", "num_repeats": 2, "num_images": 2}
+    steps |= {"ladder_steps": 200}  # after 100, the loss may not have fallen by 5 %
     train_id, status, *_ = interrupt(workplace, signal.SIGTERM, step="main", **steps)
     assert status == 143
     (parent,) = workplace.runs("main")
