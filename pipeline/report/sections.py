@@ -23,7 +23,7 @@ CHARTED = {
 }
 CHARTED |= {"watch/maps.csv": WATCHED_MAPS}
 UNCHARTED = {"confusion_matrix.csv", "per_class.csv", "most_confused.csv", "slices.csv", "thresholds.csv"}
-UNCHARTED |= {"sets.csv", "set_sizes.csv"}
+UNCHARTED |= {"sets.csv", "set_sizes.csv", "members.csv"}
 UNCHARTED |= {f"explain/{name}.csv" for name in ("images", "maps", "scores", "randomisation", "border")}
 UNCHARTED |= {"watch/images.csv"}
 ACCURACIES = {"test/accuracy": "test", "weights/best_valid_accuracy": "validation"}

@@ -242,6 +242,10 @@ def test_the_networks_of_the_seeds_act_as_one_model(workplace, parents, tmp_path
     mean, reached = table["accuracy"].iloc[1:].mean(), table["accuracy"]["ensemble"]
     assert together.data.metrics["ensemble/gain"] == pytest.approx(reached - mean)
     assert parent.data.metrics["ensemble/accuracy"] == reached
+    assert workplace.run("report", run_id=together.info.run_id) == 0
+    report = Path(workplace.client.download_artifacts(together.info.run_id, "report.html", str(tmp_path))).read_text()
+    (shown,) = [each for each in Page(report).tables if each.source == "evaluate/members.csv"]
+    assert [row[0][0] for row in shown.rows[1:]] == table.index.tolist()
     note = parent.data.tags["mlflow.note.content"]
     assert f"Ensemble: 2 networks together, test accuracy {reached:.2%} (" in note
     assert f"one network {mean:.2%} on average; 2 times the cost" in note
