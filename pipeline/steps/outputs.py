@@ -74,13 +74,13 @@ def log_calibration(run: Run, known: Calibration, logged: Mapping[str, float] | 
 
     logged: the metrics that the run has already.
     """
-    run.metrics(new(stored_calibration.numbers(known), logged or {}))
+    run.metrics(missing(stored_calibration.numbers(known), logged or {}))
     if lack := prediction_sets.lack(known.sets):
         say(lack)
 
 
-def new(numbers: Mapping[str, float], logged: Mapping[str, float]) -> dict[str, float]:
-    """Those of `numbers` that are not `logged` with the same value."""
+def missing(numbers: Mapping[str, float], logged: Mapping[str, float]) -> dict[str, float]:
+    """The `numbers` without those that are `logged` with the same value."""
     return {name: value for name, value in numbers.items() if logged.get(name) != value}
 
 

@@ -14,7 +14,7 @@ TITLE_CHARACTERS = 120
 
 
 def of(each: Evaluation) -> dict[str, str]:
-    """What distinguishes two arms, except the seed: step, parameters, number of networks, images, checkpoint."""
+    """The step, parameters, number of networks, checkpoint and images of an arm: all that makes it, except the seed."""
     names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
     networks = visible(each.tags.get("ensemble.size", "1"))

@@ -234,7 +234,7 @@ def _conclude(
         is_by_accuracy = select_by == "accuracy" or num_valid < FEW
         by = "" if is_by_accuracy else f", the best by {select_by} ({of_valid[select_by]:.4f})"
         result = f"validation accuracy {reached} at epoch {best.epoch}{by}"
-    step.run.metrics(outputs.new(numbers, logged))
+    step.run.metrics(outputs.missing(numbers, logged))
     curves = step.run.view("Curves of all trainings", views.CURVES)
     more = f"\n\n{curves}, train and valid in one. Served model: `{uri}`"
     return step.conclude(result, numbers, name=name, more=more, handed={"run_id": step.run.id})
