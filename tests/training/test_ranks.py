@@ -17,7 +17,7 @@ from pipeline.data.batches import TrainBatches
 from pipeline.params import TrainStepParams
 from pipeline.steps import rank
 from pipeline.training import ranks
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Workplace
 from tests.small import squares
 
 # Each rank trains a recipe on noise, and rank 0 prints its losses and what validation says. Sharded weights start from
@@ -116,6 +116,11 @@ def test_what_parts_of_the_weights_do_not_go_with_is_refused(given):
 def test_on_one_device_a_line_says_that_there_are_no_parts(capsys):
     assert rank.joined(TrainStepParams(shard_weights="on"))[1].size == 1
     assert "shard_weights=on has no effect on one device" in capsys.readouterr().err
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path)  # of each test alone, since each expects one run
 
 
 @pytest.mark.slow
