@@ -83,7 +83,7 @@ def _words(numbers: Mapping[str, float], over: str) -> str:
 
 
 def _gain(alone: np.ndarray, together: np.ndarray, groups: np.ndarray | None) -> Difference:
-    """The accuracy of the ensemble minus that of one member; `alone` (N,) is the share of members that are right."""
+    """The accuracy of the ensemble minus the mean of its members. alone: (N,), the share of members that are right."""
     if groups is None:
         return paired_tests.difference(alone, together)
     return dependence.mean(together - alone, groups)

@@ -80,7 +80,7 @@ class Step:
         """Names and describes the run, prints `result` on the terminal and returns it.
 
         name: a new name for the run, if any. of, more: Markdown around the result in the description.
-        before: lines for the terminal above the result. details: lines below it, for both.
+        before: lines for the terminal above the result. details: lines below the result, in both places.
         """
         paragraphs = [*unmarked(result).splitlines(), "\n".join(f"- {unmarked(line)}" for line in details)]
         described = "\n\n".join(each for each in paragraphs if each)

@@ -59,7 +59,7 @@ def _recomputed(block: type[nn.Module]) -> type[nn.Module]:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What surrounds the forward pass of `block`, and its recomputation."""
+    """The contexts of the forward pass of `block` and of its recomputation."""
     return nullcontext(), _buffers_kept(block)
 
 
