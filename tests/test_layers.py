@@ -135,6 +135,18 @@ def test_imports_within_a_room_have_no_cycle():
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def test_a_served_model_brings_all_rooms_that_it_imports():
+    from pipeline.tracking.sender import SERVING_ROOMS
+
+    imports = {module_name(path): {*used(path), room(module_name(path))} for path in FILES}
+    found, to_follow = set(), {"model_files.serving"}
+    while to_follow:
+        found |= to_follow
+        to_follow = set().union(*(imports.get(name, ()) for name in to_follow)) - found
+    rooms = {room(name) for name in found}
+    assert {name for name in rooms if (PIPELINE / name).is_dir()} == {*SERVING_ROOMS}
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_libraries_stay_behind_their_fences(path):
     own = module_name(path)

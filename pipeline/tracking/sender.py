@@ -2,6 +2,8 @@
 
 import base64
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -33,6 +35,7 @@ NOTE = "mlflow.note.content"  # the UI shows this tag as a run's description
 PACKAGE = Path(__file__).resolve().parent.parent
 MODEL_METRICS = ("train/", "valid/")  # metrics of an epoch that are logged for the model of that epoch too
 SERVING = PACKAGE / "model_files" / "serving.py"
+SERVING_ROOMS = ("data", "model_files", "models", "params", "results", "training")  # a served model imports these only
 # A served model needs these packages, in the versions it was logged with.
 SERVING_PACKAGES = (
     "mlflow",
@@ -155,20 +158,31 @@ def _log_model(run_id: str, weights: Path, example: np.ndarray) -> str:
     classifier = Classifier.load(weights)
     answers = mlflow.models.infer_signature(classifier.table(example), params=PARAMS)
     packages = (*SERVING_PACKAGES, *(["timm"] if timm_networks.has(classifier.description.network.name) else []))
-    logged = mlflow.models.Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=mlflow.pyfunc,
-        run_id=run_id,
-        python_model=str(SERVING),
-        artifacts={"weights": str(weights)},
-        code_paths=[str(PACKAGE)],
-        pip_requirements=[f"{package}=={version(package)}" for package in packages],
-        # The model's own code checks its input, as no MLflow schema allows both arrays and tables.
-        signature=mlflow.models.ModelSignature(outputs=answers.inputs, params=answers.params),
-        input_example=_as_sent(example),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        logged = mlflow.models.Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            python_model=str(SERVING),
+            artifacts={"weights": str(weights)},
+            code_paths=[_serving_code(Path(folder))],
+            pip_requirements=[f"{package}=={version(package)}" for package in packages],
+            # The model's own code checks its input, as no MLflow schema allows both arrays and tables.
+            signature=mlflow.models.ModelSignature(outputs=answers.inputs, params=answers.params),
+            input_example=_as_sent(example),
+        )
     return str(logged.model_id)
+
+
+def _serving_code(folder: Path) -> str:
+    """A copy of this package in `folder` with SERVING_ROOMS only, as MLflow sends each file in a request of its own."""
+
+    def left_out(parent: str, names: list[str]) -> set[str]:
+        rooms = {each.name for each in PACKAGE.iterdir() if each.is_dir()} if Path(parent) == PACKAGE else set()
+        return rooms - {*SERVING_ROOMS} | {"__pycache__"}
+
+    return str(shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=left_out))
 
 
 def _of_model(points: list[Metric], model_id: str, run: StoredRun) -> list[Metric]:
