@@ -314,6 +314,7 @@ TAGS = {
         "doubt": "what makes the suggested rate uncertain (only then)",
         **_START,
     },
+    "main": {"better.run_id": "the better of its probe and its training on validation (only with both)"},
     "probe": _START,
     "sweep": _START,
     "train": {

@@ -21,6 +21,9 @@ MOST_EXPERIMENTS = 50_000  # as many as MLflow lists at once
 OF_STEP = {"train": ("train", "probe")}  # a probe also counts as a training
 ALSO = {"train": ("ensemble",)}  # steps whose runs count if they are given by id
 ENSEMBLE_TAG = "ensemble.run_id"  # tag of the run of several seeds: the run of their ensemble
+PARENT_TAG = "mlflow.parentRunId"
+# Tag of an experiment with a probe and a training: the run of the one that is better on validation.
+BETTER_TAG = "better.run_id"
 NAMES = {"main": "experiment", "train": "training"}
 FIRST = {"main": "give the id of a run", "train": "train first"}
 
@@ -28,6 +31,7 @@ FIRST = {"main": "give the id of a run", "train": "train first"}
 def finished_run(asked: str, step: str, only: bool = True) -> str:
     """The id of a FINISHED run. `asked` is an id, or `latest`: this user's newest run of `step`.
 
+    If the newest training is of an experiment that found its probe to be better, `latest` is this probe.
     For step train, an ensemble also counts if it is given by id, and the run of several seeds stands for their
     ensemble. only: whether a run given by id must be of `step`. Prints the owner if the run belongs to another user.
     Raises ValueError if there is no such run.
@@ -35,7 +39,8 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
     if asked == "latest":
         finished = [run for each in OF_STEP.get(step, (step,)) for run in store.finished_runs(each)]
         newest_first = sorted(finished, key=lambda run: -run.info.start_time)
-        return str(newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step]).info.run_id)
+        newest = newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step])
+        return str(_better(newest, finished).info.run_id)
     run = store.stored_run(asked)
     if step == "train" and _is_series(run):
         run = _ensemble_of(run)
@@ -47,6 +52,20 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
         raise ValueError(f"run_id={asked} is {run.info.status}, not FINISHED")
     say_owner(run)
     return str(run.info.run_id)
+
+
+def _better(newest: StoredRun, finished: Sequence[StoredRun]) -> StoredRun:
+    """The probe in `finished` that the experiment of `newest` found to be better; if there is none, `newest`."""
+    by_id = {run.info.run_id: run for run in finished if run.data.tags["step"] == "probe"}
+    try:
+        experiment = store.stored_run(newest.data.tags[PARENT_TAG])
+        better = by_id[experiment.data.tags[BETTER_TAG]]
+    except (KeyError, ValueError):  # there is no experiment or no probe, or somebody deleted one of them
+        return newest
+    if better is newest or not owners.is_own(experiment) or not owners.is_own(better):
+        return newest
+    say(f"run {better.info.run_id}: the probe, because it is no worse on validation than the network trained after it")
+    return better
 
 
 def _is_series(run: StoredRun) -> bool:

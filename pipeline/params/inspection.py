@@ -32,7 +32,7 @@ class TrainingRunParams(Params):
     run_id: Asked = Field(
         "latest",
         description="the training's run, or for the ensemble of several seeds their run; latest: the newest FINISHED "
-        "training",
+        "training, or the probe of its experiment if that is no worse on validation",
     )
     checkpoint: Literal["best", "last"] = Field(
         "best", description="the weights to use: of the best epoch by validation, or of the last epoch"

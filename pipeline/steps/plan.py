@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import progress
+from pipeline.history import lookup
 from pipeline.params import STEPS, LadderParams, LearningCurveParams, MainParams, Params, TrainStepParams
 from pipeline.progress import Part, say
 from pipeline.progress.table import table
@@ -130,6 +131,7 @@ def follow(
             handed |= result.handed
             if step == "train" and (tested := _of_probe(plan, results, params.select_by)):
                 handed |= tested
+                run.tags({lookup.BETTER_TAG: tested["run_id"]})
     return results
 
 

@@ -45,6 +45,11 @@ def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(w
     reached = {run.info.run_id: run.data.metrics["weights/best_valid_accuracy"] for run in (probe, training)}
     assert reached[chosen] == max(reached.values())
     main = workplace.runs("main")[0]
+    assert main.data.tags["better.run_id"] == chosen
+    for better in (probe, training):  # `latest` is what the experiment found to be better, whatever that is
+        workplace.client.set_tag(main.info.run_id, "better.run_id", better.info.run_id)
+        assert workplace.run("predict", images=photos / "red" / "0.jpg", num_shown=0) == 0
+        assert workplace.runs("predict")[0].data.tags["train.run_id"] == better.info.run_id
     used = workplace.client.get_run(main.data.tags["evaluate.run_id"]).data
     assert used.tags["train.run_id"] == chosen and -1 <= used.metrics["beside/difference"] <= 1
     (other,) = {each.info.run_id for each in evaluations} - {main.data.tags["evaluate.run_id"]}
