@@ -107,6 +107,16 @@ def test_each_link_leads_to_a_file(path):
     assert [name for name in local if not (path.parent / name).exists() and (path.parent / name) not in made] == []
 
 
+def test_each_source_file_of_the_pages_is_there():
+    there = [
+        f"/{path.relative_to(PROJECT)}"
+        for folder in ("pipeline", "tests", "benchmarks", "reference")
+        for path in (PROJECT / folder).rglob("*.py")
+    ]
+    named = {(page.stem, name) for page in WRITTEN for name in re.findall(r"`([\w/]+\.py)`", page.read_text())}
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name[1]}") for path in there)] == []
+
+
 @pytest.mark.parametrize("program", sorted((PROJECT / "docs/snippets").iterdir()), ids=lambda path: path.stem)
 def test_each_program_of_the_pages_is_shown_on_one(program):
     # A formatter of code in pages may break the line that includes a program.
