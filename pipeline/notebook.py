@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import launch, progress
 from pipeline.params import STEPS
 from pipeline.params.base import as_text, nearest
+from pipeline.settings import command
 from pipeline.tracking import journal, store
 
 
@@ -37,6 +38,10 @@ def run(step: str, parameters: Mapping[str, Any], *, quiet: bool) -> Outcome:
     fields = STEPS[step].model_fields
     if unknown := [name for name in parameters if name not in fields]:
         raise ValueError(f"{step} has no parameter {unknown[0]}{nearest(unknown[0], fields)}")
+    if (devices := parameters.get("devices", 1)) not in (1, "1"):
+        raise ValueError(f"devices={devices}: a notebook trains on one; type {command(step, devices=str(devices))}")
+    if parameters.get("photos"):
+        raise ValueError("photos: lines on a terminal, not for a notebook; give images, which makes a run with a table")
     flags = {name: as_text(value) for name, value in parameters.items()}
     try:
         with progress.quiet(quiet):

@@ -38,6 +38,12 @@ def test_the_example_of_the_documentation_runs(tmp_path):
         ("trian", {}, "unknown step trian; did you mean train?"),
         ("train", {"epoch": 3}, "train has no parameter epoch; did you mean epochs?"),
         ("train", {"epochs": 0}, "epochs=0: should be greater than or equal to 1"),
+        (
+            "train",
+            {"devices": 2},
+            "devices=2: a notebook trains on one; type python -m pipeline train --devices 2",
+        ),
+        ("predict", {"photos": ["cat.jpg"]}, "photos: lines on a terminal, not for a notebook; give images"),
     ],
 )
 def test_a_mistake_is_one_line(step, given, message):

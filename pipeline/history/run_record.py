@@ -1,7 +1,6 @@
 """Reads a finished run from the store as plain values. Damaged or changed artifacts are refused."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -78,7 +77,8 @@ def _step(run: StoredRun, kind: str) -> StepRecord:
     tables, pictures = {}, {}
     with store.scratch() as folder:
         params = lookup.stored_params(run_id)
-        there = _listed(run_id, {Path(path).parent.as_posix() for path in artifacts.paths(kind)})
+        folders = {path.rpartition("/")[0] for path in artifacts.paths(kind)}
+        there = set().union(*(store.artifacts(run_id, each) for each in folders))
         for path, most_bytes in artifacts.paths(kind).items():
             if path not in there:
                 continue
@@ -114,15 +114,6 @@ def _seconds(run: StoredRun) -> float | None:
     if not run.info.end_time or processes.REOPENED in run.data.tags:
         return None
     return float((run.info.end_time - run.info.start_time) / 1000)
-
-
-def _listed(run_id: str, folders: set[str]) -> set[str]:
-    client = store.Client()
-    return {
-        str(item.path)
-        for folder in sorted(folders)
-        for item in client.list_artifacts(run_id, None if folder == "." else folder)
-    }
 
 
 def _epochs(run: StoredRun) -> pd.DataFrame:

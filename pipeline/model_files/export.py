@@ -62,7 +62,7 @@ class Portable(nn.Module):
         logits, of_head, of_stage = inside(self.model, pixels)
         probabilities = (logits / self.temperature).softmax(1)
         unsure = probabilities.max(1).values < self.calibration.threshold
-        unlike = self._distances(joined(of_head, of_stage)) > self.calibration.familiar.limit
+        unlike = ~(self._distances(joined(of_head, of_stage)) <= self.calibration.familiar.limit)  # also true for NaN
         if (sets := self.calibration.known_sets) is None:
             return probabilities, unsure, unlike
         likeliest = one_hot(probabilities.argmax(1), probabilities.shape[1]).bool()

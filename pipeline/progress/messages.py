@@ -37,7 +37,7 @@ def quiet(asked: bool = True) -> Iterator[None]:
     if not asked:
         yield
         return
-    before = _is_quiet
+    before, disabled = _is_quiet, logging.root.manager.disable
     _is_quiet = True
     try:
         with contextlib.redirect_stderr(_NoTerminal(sys.stderr)), warnings.catch_warnings():
@@ -45,7 +45,7 @@ def quiet(asked: bool = True) -> Iterator[None]:
             logging.disable(logging.WARNING)
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         _is_quiet = before
 
 

@@ -1,7 +1,7 @@
 """Computes the accuracy of parts of the test images, such as those of one camera. Their number widens the intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations, count, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from pipeline.results.metrics import share_interval
 MOST_VALUES = 12  # of a column: more values are too few images each, unless they are numbers, which become thirds
 MOST_PAIRS = 24  # pairs of values of two columns
 LEAST = 10  # images of a slice
+DIGITS = 3  # significant ones in the ends of a third, or more if two ends would look the same
 LEVEL = 0.05  # probability that any interval of the table misses the truth
 
 
@@ -33,8 +34,17 @@ def thirds(values: np.ndarray) -> list[str]:
     if len(edges) < 3:
         return [""] * len(values)
     places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    names = [f"{low} to {high}" for low, high in pairwise(_distinct_texts(edges))]
     return [names[place] if is_known else "" for place, is_known in zip(places, known, strict=True)]
+
+
+def _distinct_texts(numbers: np.ndarray) -> list[str]:
+    """`numbers` (K,), which all differ, as texts that all differ, with few digits and without exponents."""
+    for digits in count(DIGITS):
+        texts = [np.format_float_positional(each, digits, unique=False, fractional=False, trim="-") for each in numbers]
+        if len({*texts}) == len(texts):
+            return texts
+    raise AssertionError
 
 
 def usable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], list[str]]:

@@ -66,6 +66,6 @@ def _obstacle(run: StoredRun) -> str:
         return f"the run is still running ({processes.in_words(tags)})"
     if tags.get("step") == "train" and not training_state.has_state(run.info.run_id, tags):
         return "the run has saved no state to continue from"
-    if not store.has_artifact(run.info.run_id, "params.json"):
+    if "params.json" not in store.artifacts(run.info.run_id):
         return "the run ended before its parameters were logged"
     return ""

@@ -4,13 +4,11 @@ import base64
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.data import FOLDER
 from pipeline.data.encoder import to_png
 from pipeline.demo import server
 from pipeline.explain.logits import NotFinite
@@ -39,8 +37,7 @@ def run(params: DemoParams) -> None:
 
 
 def _title(params: TrainParams) -> str:
-    of_images = Path(params.data_dir).name if params.dataset == FOLDER else params.dataset
-    return visible(f"{of_images}: {params.model}")
+    return visible(f"{params.set_name}: {params.model}")
 
 
 def _answer(network: TrainedModel, content: bytes) -> dict[str, Any]:

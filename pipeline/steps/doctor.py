@@ -118,7 +118,7 @@ def _contradictions(run: Run, patient: Patient) -> Finding:
     example = f"{first['twin']} is {first['twin_class']}, its copy {first['image']} is {first['image_class']}"
     line = f"exact copies under two classes: {len(pairs):,} (contradictions.csv), one label of each is wrong: {example}"
     reasons = {
-        position: f"exact copy of {row[f'{other}']}, which is {row[f'{other}_class']}"
+        position: f"exact copy of {row[other]}, which is {row[f'{other}_class']}"
         for positions, other in ((twin, "image"), (image, "twin"))
         for position, row in zip(positions.tolist(), table.to_dict("records"), strict=True)
     }

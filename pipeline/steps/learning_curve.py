@@ -36,7 +36,7 @@ def run(params: LearningCurveParams) -> Result:
     sizes = _sizes(recipe, params, learner)
     planned = list(_planned(params, learner, sizes))
     done = plan.finished(params.resume)
-    title = f"{params.dataset} {params.model} learning curve"
+    title = f"{params.set_name} {params.model} learning curve"
     own = None if params.resume else params.model_dump(exclude={"resume"})
     tags = {"dataset": params.dataset, "model": params.model, "learner": learner}
     with tracked("learning_curve", title, own, tags, reopen=params.resume) as step:

@@ -12,6 +12,7 @@ from pipeline.history import initial_weights
 from pipeline.models import timm_networks
 from pipeline.params import DataParams, DoctorParams, ProbeParams
 from pipeline.progress import Meter, conclude, meter
+from pipeline.text import shown
 from pipeline.training import features, photo_defaults, recipe
 
 LEAST_SIDE = 64  # px: small networks, which see 32 px, see nearly all of smaller photos, and need far less time
@@ -36,7 +37,7 @@ def find(params: DoctorParams) -> Features | None:
     The cache keeps them.
     """
     root = Path(params.data_dir).expanduser()
-    names = [file.path for file in list_images(root, params.labels).files]
+    names = [shown(file.path) for file in list_images(root, params.labels).files]
     if photo_defaults.median_side(root, names) < LEAST_SIDE:
         return None
     try:

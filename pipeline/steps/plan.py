@@ -62,7 +62,7 @@ def repeated(params: MainParams | TrainStepParams, steps: Sequence[str]) -> list
 
 def finished(run_id: str) -> list[Result]:
     """The results of the finished steps under a run, in order. Raises ValueError if the stored list is invalid."""
-    if not run_id or not store.has_artifact(run_id, RESULTS):
+    if not run_id or RESULTS not in store.artifacts(run_id):
         return []
     with store.scratch() as folder:
         try:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline import disk
@@ -32,10 +33,13 @@ def is_full(error: BaseException) -> bool:
 
 def _unfinished() -> str:
     """The unfinished files and their size, if any. The start has removed the files of dead processes."""
-    if not (files := disk.unfinished(disk.runs_folder())):
+    sizes: dict[Path, int] = {}
+    for file in disk.unfinished(disk.runs_folder()):
+        with suppress(FileNotFoundError):  # its process has just finished it
+            sizes[file] = file.stat().st_size
+    if not sizes:
         return ""
-    size = sum(file.stat().st_size for file in files) / 2**20
-    return f", where unfinished files take {size:.1f} MiB: {', '.join(map(str, files))}"
+    return f", where unfinished files take {sum(sizes.values()) / 2**20:.1f} MiB: {', '.join(map(str, sizes))}"
 
 
 def _is_about_state_folder(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ if "MLFLOW_LOGGING_LEVEL" not in os.environ:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
+NEWEST_FIRST = ["attributes.start_time DESC"]
 _answered: set[str] = set()  # URIs of stores that have answered; the address of any other may be a typing error
 
 
@@ -146,29 +147,21 @@ def finished_runs(step: str, tags: Mapping[str, str] | None = None, beside: Stor
 
     They come from the current experiment, and from the experiment of run `beside`.
     """
-    client = Client()
     experiments = {experiment_id(), *([] if beside is None else [beside.info.experiment_id])}
-    wanted = {"step": step, **(tags or {})}
-    conditions = [
-        "attributes.status = 'FINISHED'",
-        *(f"tags.`{name}` = '{value}'" for name, value in wanted.items()),
-    ]
-    order = ["attributes.start_time DESC"]
-    return list(client.search_runs([*experiments], " and ".join(conditions), order_by=order))
+    conditions = _conditions("attributes.status = 'FINISHED'", step, tags)
+    return list(Client().search_runs([*experiments], conditions, order_by=NEWEST_FIRST))
 
 
 def unfinished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
     """The experiment's runs of `step` with all of `tags` that are not FINISHED, newest first."""
-    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {"step": step, **(tags or {})}.items())
-    found = Client().search_runs([experiment_id()], condition, order_by=["attributes.start_time DESC"])
-    return [run for run in found if run.info.status != "FINISHED"]
+    conditions = _conditions("attributes.status != 'FINISHED'", step, tags)
+    return list(Client().search_runs([experiment_id()], conditions, order_by=NEWEST_FIRST))
 
 
 def children(run_id: str, step: str) -> list[StoredRun]:
     """The child runs of a run that are of `step`, newest first."""
     conditions = f"tags.mlflow.parentRunId = '{run_id}' and tags.step = '{step}'"
-    experiments = [stored_run(run_id).info.experiment_id]
-    return list(Client().search_runs(experiments, conditions, order_by=["attributes.start_time DESC"]))
+    return list(Client().search_runs([stored_run(run_id).info.experiment_id], conditions, order_by=NEWEST_FIRST))
 
 
 def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
@@ -185,17 +178,22 @@ def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
 
 
 def artifact(run_id: str, path: str, folder: Path) -> Path:
-    """A run's artifact, as a file under `folder`. Raises ValueError if it is missing."""
+    """A run's artifact, as a file under `folder`. Raises ValueError, which says why, if it cannot be had."""
     try:
         return Path(Client().download_artifacts(run_id, path, str(folder)))
     except (MlflowException, OSError) as error:
-        why = artifact_folder.why_missing(stored_run(run_id), uri()) or first_line(error)
+        if not (why := artifact_folder.why_missing(stored_run(run_id), uri())):
+            artifacts(run_id)  # if none can be read, this says why; MLflow only says that the path may be wrong
+            why = first_line(error)
         raise ValueError(f"run {run_id} has no artifact {path} ({why})") from None
 
 
-def has_artifact(run_id: str, path: str) -> bool:
-    """Whether a run has the artifact `path` at the top level."""
-    return any(item.path == path for item in Client().list_artifacts(run_id))
+def artifacts(run_id: str, folder: str = "") -> set[str]:
+    """The paths of the artifacts in a run's `folder`, by default its top level. Raises ValueError without an answer."""
+    try:
+        return {str(item.path) for item in Client().list_artifacts(run_id, folder or None)}
+    except Exception as error:  # each storage library raises its own error, also if it is not installed
+        raise ValueError(f"run {run_id}: its artifacts cannot be listed ({first_line(error)})") from None
 
 
 def read_json(run_id: str, path: str, folder: Path) -> dict[str, Any]:
@@ -227,6 +225,12 @@ def scratch() -> Iterator[Path]:
 def unusable(error: Exception) -> ValueError:
     """A ValueError with the store's answer in one line; a database's refusal is quoted."""
     return ValueError(f"tracking store {uri()}: {first_line(error)}")
+
+
+def _conditions(status: str, step: str, tags: Mapping[str, str] | None) -> str:
+    """The query for runs of `step` with all of `tags`, and with the `status` of this condition."""
+    wanted = {"step": step, **(tags or {})}
+    return " and ".join([status, *(f"tags.`{name}` = '{value}'" for name, value in wanted.items())])
 
 
 def _experiment(client: Client) -> Any:

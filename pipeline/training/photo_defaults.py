@@ -14,6 +14,7 @@ from pipeline.data.folders import list_images
 from pipeline.data.splits import TEST_FRACTION
 from pipeline.models import timm_networks
 from pipeline.params import DataParams
+from pipeline.text import shown
 
 BACKBONE = "timm/tf_efficientnet_lite0"  # 4.7 M parameters, Apache-2.0; fast on a CPU: docs/photos.md
 FROM_NOTHING = {"model": "resnet18", "width": 32, "max_lr": "auto", "lr_decay": 1.0}
@@ -53,7 +54,7 @@ def choose(given: Mapping[str, Any], is_probe: bool = False) -> tuple[dict[str, 
     weights = str(given.get("weights", "none" if "model" in given else "default"))
     if is_probe and weights == "none":
         return {}, []  # the step raises an error that says why
-    network = _network(given, weights, root, [file.path for file in files], is_probe)
+    network = _network(given, weights, root, [shown(file.path) for file in files], is_probe)
     if is_probe:
         network = [choice for choice in network if choice[0] in OF_A_PROBE]
     number = _num_train(len(files), {file.part for file in found.files}, given)
@@ -147,7 +148,10 @@ def _side(root: Path, names: list[str]) -> int:
 
 
 def median_side(root: Path, names: list[str]) -> float:
-    """The median of the shorter sides (px) of the photos `names` below `root`, estimated from some of them."""
+    """The median of the shorter sides (px) of the photos `names` below `root`, estimated from some of them.
+
+    Names are as `shown` writes them. The result is NaN if none of these photos can be read.
+    """
     some = [names[position] for position in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
     shorter = sizes(root, some, progress=False).min(axis=1)
     return float(np.median(shorter[shorter > 0]))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mode
 
 import numpy as np
 import scipy  # loads its signal module on first use, so that a start does not wait for it
@@ -106,7 +107,7 @@ def suggest(curves: Sequence[Curve], rule: str = STEEPEST) -> Suggestion:
     usable = [rates for rates in found if isinstance(rates, dict)]
     if 2 * len(usable) <= len(curves):
         reasons = [reason for reason in found if isinstance(reason, str)]
-        return Suggestion(None, max(set(reasons), key=reasons.count), dict.fromkeys(RULES), None)
+        return Suggestion(None, mode(reasons), dict.fromkeys(RULES), None)
     rates = {name: float(np.exp(np.median([np.log(each[name]) for each in usable]))) for name in RULES}
     chosen = [each[rule] for each in usable]
     return Suggestion(rates[rule], "", dict(rates), max(chosen) / min(chosen))

@@ -60,6 +60,7 @@ def synchronise(model: nn.Module) -> None:
 
     It changes the layers themselves, so that whatever refers to a layer still does.
     """
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     for name, module in model.named_modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             continue
@@ -67,6 +68,5 @@ def synchronise(model: nn.Module) -> None:
             raise ValueError(
                 f"sync_norms=on: layer {name}, a {type(module).__name__}, cannot be synchronised; give sync_norms=off"
             )
-        on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         module.__class__ = SyncedNorm2d if on_cpu else nn.SyncBatchNorm  # type: ignore[assignment]
         module.process_group = None  # type: ignore[assignment]

@@ -106,16 +106,22 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
         assert export.difference(trained, form, tmp_path / f"model.{suffix}", images) <= export.TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "form"), [("resnet18", "onnx"), ("vit", "torch_export")])
-def test_an_exported_file_has_the_same_unsure_and_unlike_answers_and_the_same_sets(name, form, tmp_path):
+def calibrated(name):
+    """The same, calibrated on IMAGES."""
     bare = classifier(name)
-    flat = np.broadcast_to(IMAGES[:, :, :1, :1], IMAGES.shape)
     _, features = look(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
     sure = np.sort(bare.probabilities(IMAGES).max(axis=1))
     outcomes = Outcomes(sure, np.arange(64) >= 32)  # the less confident half was wrong
     familiar = novelty.fit(features, np.arange(64) % 3, features)
     sets = prediction_sets.fit(bare.probabilities(IMAGES)[np.arange(64), np.arange(64) % len(CLASSES)])
-    trained = Classifier(bare.model, bare.description, Calibration(None, familiar, outcomes, 0.02, sets))
+    return Classifier(bare.model, bare.description, Calibration(None, familiar, outcomes, 0.02, sets))
+
+
+@pytest.mark.parametrize(("name", "form"), [("resnet18", "onnx"), ("vit", "torch_export")])
+def test_an_exported_file_has_the_same_unsure_and_unlike_answers_and_the_same_sets(name, form, tmp_path):
+    trained = calibrated(name)
+    familiar = trained.calibration.familiar
+    flat = np.broadcast_to(IMAGES[:, :, :1, :1], IMAGES.shape)
     expected = trained.answer(np.concatenate([IMAGES, flat]))
     assert 0 < expected.unsure[:64].sum() < 64 and 10 < expected.unlike.sum() < 118
     suffix = export.FORMATS[form].suffix
@@ -135,6 +141,14 @@ def test_an_exported_file_has_the_same_unsure_and_unlike_answers_and_the_same_se
     assert expected.sets.any(axis=1).all() and (~expected.sets).sum() > 0
     assert (found[3] == expected.sets).mean() > 0.99  # one class is at the threshold itself
     assert export.difference(trained, form, tmp_path / f"model{suffix}", IMAGES) < 1e-5
+
+
+def test_an_image_whose_features_are_no_numbers_is_unlike_all_others():
+    trained = calibrated("vit")
+    with torch.no_grad():
+        trained.model.conv_proj.weight[0] = torch.nan
+    assert trained.answer(IMAGES[:4]).unlike.all()
+    assert export.Portable(trained)(torch.from_numpy(IMAGES[:4]))[2].all()
 
 
 def test_a_file_with_other_weights_is_detected(tmp_path):

@@ -181,6 +181,15 @@ def test_short_cycles_without_suggestion_or_validation_say_why():
     render(figure)
 
 
+@pytest.mark.parametrize("first", [np.inf, np.nan])
+def test_short_cycles_whose_first_loss_is_no_number_are_drawn(first):
+    diverged = CYCLES.assign(accuracy=np.nan, loss=np.inf, first_loss=first)
+    course = COURSE.groupby("peak").head(1).assign(loss=first)
+    figure = plots.short_cycles(diverged, course, dict.fromkeys(["lr", "low", "high"]), "digits", "all diverged")
+    assert title(figure) == "digits: no suggestion, all diverged"
+    render(figure)
+
+
 @pytest.mark.parametrize("table", [ladder(), ladder().head(1), ladder().head(0)])
 def test_lr_range_without_suggestion_says_why(table):
     figure = plots.lr_range(table, dict.fromkeys(RATES), None, None, "digits", "the loss never fell")

@@ -51,3 +51,15 @@ def test_many_numbers_become_thirds_and_many_texts_or_one_value_make_no_slice():
 @pytest.mark.parametrize("columns", [{}, {"camera": ["A"] * 5 + [""] * 115}])
 def test_without_enough_images_there_is_no_slice(columns):
     assert slices.table(RIGHT, columns).empty
+
+
+def test_thirds_have_names_of_their_own_without_exponents():
+    years = np.repeat(np.arange(2005, 2025), 6)
+    found, _ = slices.usable({"year": [f"{year}" for year in years]})
+    assert [*dict.fromkeys(found["year"])] == ["2005 to 2011", "2011 to 2018", "2018 to 2024"]
+    assert [*dict.fromkeys(slices.thirds(np.linspace(640, 4032, 90)))] == [
+        "640 to 1770",
+        "1770 to 2900",
+        "2900 to 4030",
+    ]
+    assert slices.thirds(np.array([0.0, 1e-7, 2e-7, 3e-7]))[0] == "0 to 0.0000001"

@@ -184,6 +184,11 @@ def test_the_size_that_is_said_is_the_size_that_is_used(tmp_path):
     assert lines[0] == "image_size=64: most photos have less than 128 px on their shorter side"
 
 
+def test_the_size_of_photos_is_found_below_a_folder_with_a_backslash_in_its_name(tmp_path):
+    root = draw(tmp_path / "photos", {"N\\A": 4, "C:\\users": 4}, side=200)
+    assert photo_defaults.choose({"data_dir": str(root), "weights": "none"})[0]["image_size"] == 128
+
+
 def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_path, capsys):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 8})
     assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0

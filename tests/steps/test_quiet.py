@@ -1,9 +1,12 @@
 """With `--quiet`, a step prints only errors and its result."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
+
+from pipeline import progress
 
 TRAIN = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "epochs": 1, "width": 4}
 
@@ -60,3 +63,11 @@ def test_answers_are_given(workplace, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert out.startswith(str(tmp_path / "true.png"))
     assert err == ""
+
+
+def test_quiet_inside_quiet_stays_quiet():
+    with progress.quiet():
+        with progress.quiet():
+            pass
+        assert not logging.getLogger("pipeline").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("pipeline").isEnabledFor(logging.WARNING)

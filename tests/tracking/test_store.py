@@ -1,18 +1,23 @@
 """A store that cannot be used, or a deleted run or experiment, gives one line and exit status 2."""
 
 import contextlib
+import errno
+import functools
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
+from pipeline import disk
 from pipeline.resume import candidates
-from pipeline.tracking import deadline, lifecycle, store
+from pipeline.tracking import deadline, lifecycle, machine, store
 from tests.conftest import Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "max_lr": 0.01}
@@ -232,3 +237,43 @@ def test_messages_about_a_moved_store_say_where_it_looks_and_what_to_do(tmp_path
             shutil.rmtree(before)
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def test_an_interrupted_run_is_found_behind_more_finished_ones_than_a_search_returns(workplace, monkeypatch):
+    client = workplace.client
+    wanted = client.create_run("0", tags={"step": "train"}).info.run_id
+    client.set_terminated(wanted, "KILLED")
+    for _ in range(3):
+        client.set_terminated(client.create_run("0", tags={"step": "train"}).info.run_id, "FINISHED")
+    monkeypatch.setattr(MlflowClient, "search_runs", functools.partialmethod(MlflowClient.search_runs, max_results=2))
+    mlflow.set_tracking_uri(workplace.uri)
+    try:
+        assert [run.info.run_id for run in store.unfinished_runs("train")] == [wanted]
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize("place", ["nowhere://photos", "s3://photos/of/cats"])
+def test_artifacts_that_this_machine_cannot_read_are_one_line(workplace, monkeypatch, capsys, place):
+    monkeypatch.setitem(sys.modules, "botocore", None)  # as on a machine without the library of the storage
+    experiment_id = workplace.client.create_experiment("photos", artifact_location=place)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "photos")
+    for step, status, named in (("train", "KILLED", "resume"), ("evaluate", "FINISHED", "run_id")):
+        kind = "seeds" if status == "KILLED" else "train"
+        run_id = workplace.client.create_run(experiment_id, tags={"step": kind}).info.run_id
+        workplace.client.set_terminated(run_id, status)
+        assert workplace.run(step, **{named: run_id}) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"error: run {run_id}: its artifacts cannot be listed (")
+        assert ("botocore" if place.startswith("s3") else "nowhere") in line
+
+
+def test_the_advice_for_a_full_disk_names_no_file_that_is_finished_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    kept = disk.run_folder("abc") / ".state.safetensors.1.partial"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(2**20))
+    found = disk.unfinished
+    monkeypatch.setattr(disk, "unfinished", lambda folder: [folder / "abc" / ".gone.1.partial", *found(folder)])
+    advice = machine.advice(OSError(errno.ENOSPC, "No space left on device"), "abc")
+    assert f"where unfinished files take 1.0 MiB: {kept}; then continue" in advice

@@ -135,3 +135,9 @@ def test_one_odd_repeat_of_three_does_not_forbid_a_suggestion():
     good = shaped(bowl(-3, -1))
     assert suggest([good, good, shaped(lambda x: 2.3)]).lr is not None
     assert suggest([good, shaped(lambda x: 2.3)]).lr is None
+
+
+def test_the_reason_is_the_most_frequent_one_and_of_equals_the_first():
+    curves = [shaped(bowl(-4, -1), num_steps=number) for number in (5, 6, 7)]
+    assert suggest(curves).reason.startswith("the loss diverged after 5 updates")
+    assert suggest([*curves, curves[2]]).reason.startswith("the loss diverged after 7 updates")

@@ -1,5 +1,6 @@
 """Figures of a range test: losses on ladders of rates, or short cycles at several rates."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -60,7 +61,8 @@ def short_cycles(
     finding = f"no suggestion, {reason}" if suggestion is None else f"{suggestion:.2e} suggested"
     figure = sheet(9, 4.2, f"{title}: {finding}")
     ends, course = figure.subplots(1, 2)
-    most = ROOM * cycles["first_loss"].max()
+    first = cycles["first_loss"].max()
+    most = ROOM * first if math.isfinite(first) else None  # None: no cycle began with a number
     ends.plot(cycles["lr"], cycles["loss"].clip(upper=most), "o-", color=BLUE, label="loss")
     if low is not None and high is not None:
         ends.axvspan(low, high, color=GREEN, alpha=0.15, label="about as well")
@@ -82,7 +84,7 @@ def short_cycles(
     return figure
 
 
-def _draw_course(axes: Axes, updates: pd.DataFrame, most: float) -> None:
+def _draw_course(axes: Axes, updates: pd.DataFrame, most: float | None) -> None:
     peaks = sorted(updates["peak"].unique())
     for place, peak in enumerate(peaks):
         own = updates[updates["peak"] == peak]
