@@ -24,7 +24,7 @@ class Fast(nn.Module):
         # This layer does not learn, so no gradient has to pass back through the largest maps.
         self.whiten = nn.Conv2d(3, FILTERS, PATCH, bias=False)
         self.whiten.weight.requires_grad_(False)
-        self.activation = nn.GELU()  # may gain accuracy over ReLU, and costs a tenth of the speed (docs/speed.md)
+        self.activation = nn.GELU()  # may gain accuracy over ReLU; costs a tenth of the speed (docs/cifar10_fast.md)
         self.layer1 = _stage(FILTERS, width)
         self.layer2 = _stage(width, 4 * width)
         self.layer3 = _stage(4 * width, 4 * width)
