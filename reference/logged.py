@@ -36,7 +36,7 @@ MODULES = {
         "steps/operating_points.py",
         "steps/prediction_sets.py",
         "steps/slices.py",
-        "steps/unsure.py",
+        "steps/rejection.py",
     ),
     "explain": ("steps/explain.py",),
     "predict": ("steps/predict.py", "steps/contact_sheet.py"),

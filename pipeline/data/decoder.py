@@ -28,6 +28,8 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations whose image is as wide as the stored one is high
+WITH_EXIF_IN_HEADER = ("JPEG", "MPO")  # of a PNG, Pillow would decode all pixels to look for it
 GREY = (128, 128, 128)  # colour around a padded image
 
 # The interpolations that torchvision's weights name.
@@ -163,7 +165,8 @@ FILES_AT_ONCE = 256
 def sizes(root: Path, names: Sequence[str], *, progress: bool = True) -> np.ndarray:
     """Width and height in px, (N, 2) int64, of the images `names` below `root`. Names are as `shown` writes them.
 
-    Files that cannot be read, such as deleted ones, have 0 and 0.
+    They are those of the upright image; only a JPEG has its EXIF orientation where its header is. Files that cannot be
+    read, such as deleted ones, have 0 and 0.
     """
     paths = [os.path.join(root, original(name)) for name in names]  # noqa: PTH118 - Path objects take longer
     blocks = map_blocks(_sizes, paths, FILES_AT_ONCE, title="reading headers", progress=progress)
@@ -179,10 +182,17 @@ def _size(path: str) -> tuple[int, int]:
         # Opening a pipe may block for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return 0, 0
-        with open(path, "rb") as file:  # noqa: PTH123
-            return formats.read(file, lambda image: image.size)
+        with open(path, "rb") as file, warnings.catch_warnings():  # noqa: PTH123
+            warnings.simplefilter("ignore")  # as in `size`
+            return formats.read(file, _upright_size)
     except Exception:  # on broken files decoders raise anything
         return 0, 0
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    is_turned = image.format in WITH_EXIF_IN_HEADER and _orientation(image) in QUARTER_TURNS
+    return (height, width) if is_turned else (width, height)
 
 
 def size(file: BinaryIO) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.history import lookup, trained_model
 from pipeline.history.trained_model import ModelAndImages
-from pipeline.model_files import joining
+from pipeline.model_files import ensemble
 from pipeline.params import MainParams, NetworkParams, TrainStepParams
 from pipeline.results import metrics
 from pipeline.steps import outputs
@@ -41,7 +41,7 @@ def run(params: MainParams | TrainStepParams, run_ids: Sequence[str], parent: Ru
 def _joined(params: MainParams | TrainStepParams, run_ids: Sequence[str]) -> ModelAndImages:
     asked = [params.to(NetworkParams, run_id=run_id, checkpoint="best") for run_id in run_ids]
     first, *others = map(trained_model.find_model, asked)
-    together = joining.join({each.run_id: each.classifier for each in (first, *others)})
+    together = ensemble.join({each.run_id: each.classifier for each in (first, *others)})
     return trained_model.with_images(replace(first, classifier=together))
 
 

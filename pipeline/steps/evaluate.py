@@ -1,6 +1,7 @@
 """Evaluates a network on the test split, as a tracked step."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -18,10 +19,10 @@ from pipeline.history.trained_model import ModelAndImages
 from pipeline.models.tta import Views
 from pipeline.params import EvaluateParams
 from pipeline.progress import conclude
-from pipeline.results import dependence, metrics, plots, rejection, sprite
+from pipeline.results import dependence, metrics, plots, sprite
 from pipeline.results.arms import Arm, judge
 from pipeline.results.operating_points import Answers
-from pipeline.steps import members, operating_points, prediction_sets, slices, unsure
+from pipeline.steps import members, operating_points, prediction_sets, rejection, slices
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import look_at_all
@@ -31,6 +32,14 @@ BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation,
 LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, and their side (px)
+
+
+class Measured(NamedTuple):
+    """What is measured on the test images: the metrics, lines below the result, and sets of classes as texts."""
+
+    numbers: dict[str, float]
+    details: list[str]
+    sets: list[str]  # N, or empty if there are none
 
 
 class Evaluated(NamedTuple):
@@ -102,69 +111,99 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
 
 
 def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
-    run, name = step.run, step.name
-    looked, features = look_at_all(trained.classifier.model, trained.splits, trained.splits.test, trained.precision)
+    """Logs what the network answers for the test images. Returns the result, and whether each is right, (N,) bool."""
+    run, test, classes = step.run, trained.splits.test, trained.splits.classes
+    looked, features = look_at_all(trained.classifier.model, trained.splits, test, trained.precision)
     logits = looked.astype(np.float64)
-    probabilities = softmax(logits / trained.classifier.temperature, axis=1)
-    test, classes = trained.splits.test, trained.splits.classes
-    labels, predicted = test.labels, probabilities.argmax(1)
-    with_views, views_line = _with_views(trained, params.views)
+    answers = Answers(test.labels, softmax(logits / trained.classifier.temperature, axis=1))
+    correct = answers.probabilities.argmax(1) == test.labels
     group_names = trained.splits.groups_of(test)
     groups = dependence.numbers(group_names)
-    summary = {**metrics.summary(labels, probabilities, params.top_k, groups), **with_views}
-    summary["test/ece_uncalibrated"] = metrics.calibration(labels, softmax(logits, axis=1))[0]
-    outcomes = rejection.of(probabilities, labels)
-    of_unsure, unsure_line = unsure.report(run, trained.classifier.calibration, outcomes, features, name)
-    answers = Answers(labels, probabilities)
+    numbers, details, sets = _measure(step, trained, params, logits, answers, features, groups)
+    run.metrics(numbers, model_of=trained.model_of)
+    _log_confusion(run, answers, classes)
+    _log_classes(run, step.name, answers, classes, groups)
+    ece, bins = metrics.calibration(*answers)
+    run.table("reliability.csv", bins)
+    run.figure("reliability.png", plots.reliability(bins, ece, step.name))
+    predictions = metrics.predictions(test.names, *answers, classes, group_names, sets)
+    predictions.insert(1, "pixels", _pixel_digests(test))
+    run.table("predictions.csv", predictions)
+    _log_errors(run, predictions, test)
+    _keep_thumbnails(run, predictions, trained)
+    folder = params.data_dir or trained.params.data_dir
+    run.metrics(slices.report(run, trained, folder, correct, groups), model_of=trained.model_of)
+    name = f"{step.name} {numbers['test/accuracy']:.2%}"
+    of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
+    over = None if groups is None else dependence.share(correct, groups)
+    return step.conclude(_in_words(numbers, len(test), over), numbers, name=name, of=of, details=details), correct
+
+
+def _measure(
+    step: Step,
+    trained: ModelAndImages,
+    params: EvaluateParams,
+    logits: np.ndarray,
+    answers: Answers,
+    features: np.ndarray,
+    groups: np.ndarray | None,
+) -> Measured:
+    """Measures the `answers`, and logs the tables and figures of unsure answers, thresholds, sets and members.
+
+    logits: (N, C) float64, before calibration. features: (N, D). groups: (N,) int64, or None.
+    """
+    run, calibration, classes = step.run, trained.classifier.calibration, trained.splits.classes
+    with_views, views_line = _with_views(trained, params.views)
+    numbers = {**metrics.summary(*answers, params.top_k, groups), **with_views}
+    numbers["test/ece_uncalibrated"] = metrics.calibration(answers.labels, softmax(logits, axis=1))[0]
+    of_unsure, unsure_line = rejection.report(run, calibration, answers, features, step.name)
     of_thresholds, thresholds_line = operating_points.report(run, trained, params, answers, groups)
-    of_sets, sets_line, sets = prediction_sets.report(run, trained.classifier.calibration, answers, classes, groups)
-    of_members, members_line = members.report(run, trained, probabilities, groups, partial(_logits, trained))
-    summary |= of_unsure | of_sets | of_thresholds | of_members
-    run.metrics(summary, model_of=trained.model_of)
-    matrix = metrics.confusion(labels, predicted, len(classes))
+    of_sets, sets_line, sets = prediction_sets.report(run, calibration, answers, classes, groups)
+    logits_of = partial(_logits, trained)
+    of_members, members_line = members.report(run, trained, answers.probabilities, groups, logits_of)
+    details = [line for line in (unsure_line, sets_line, thresholds_line, views_line, members_line) if line]
+    return Measured(numbers | of_unsure | of_sets | of_thresholds | of_members, details, sets)
+
+
+def _log_confusion(run: Run, answers: Answers, classes: tuple[str, ...]) -> None:
+    """Logs which classes are taken for which."""
+    matrix = metrics.confusion(answers.labels, answers.probabilities.argmax(1), len(classes))
     run.figure("confusion_matrix.png", plots.confusion_matrix(matrix, classes, normalised=False))
     run.figure("confusion_matrix_normalised.png", plots.confusion_matrix(matrix, classes, normalised=True))
     # Concatenates the columns instead of assigning one, because a class may be named "true".
     counts = [pd.DataFrame(matrix, columns=classes), pd.DataFrame({"true": classes})]
     run.table("confusion_matrix.csv", pd.concat(counts, axis=1))
     run.table("most_confused.csv", metrics.most_confused(matrix, classes))
-    per_class = metrics.per_class(labels, probabilities, classes, groups)
+
+
+def _log_classes(run: Run, name: str, answers: Answers, classes: tuple[str, ...], groups: np.ndarray | None) -> None:
+    """Logs precision and recall of each class, and their curves."""
+    per_class = metrics.per_class(*answers, classes, groups)
     run.table("per_class.csv", per_class)
-    curves = metrics.precision_recall(labels, probabilities, classes)
+    curves = metrics.precision_recall(*answers, classes)
     run.table("precision_recall.csv", curves)
     occurring = per_class.dropna(subset="average_precision")
     average_precision = dict(zip(occurring["class"], occurring["average_precision"], strict=True))
     run.figure("precision_recall.png", plots.precision_recall(curves, average_precision, name))
-    ece, bins = metrics.calibration(labels, probabilities)
-    run.table("reliability.csv", bins)
-    run.figure("reliability.png", plots.reliability(bins, ece, name))
-    predictions = metrics.predictions(test.names, labels, probabilities, classes, group_names, sets)
-    predictions.insert(1, "pixels", _pixel_digests(test))
-    run.table("predictions.csv", predictions)
+
+
+def _log_errors(run: Run, predictions: pd.DataFrame, test: Split) -> None:
+    """Logs a sheet of the misclassified images, the most confident ones first."""
     wrong = predictions[~predictions["correct"]].sort_values("confidence", ascending=False, kind="stable")
     shown = wrong.head(GALLERY_IMAGES)
     captions = [f"{row.true} → {row.predicted} {row.confidence:.2f}" for row in shown.itertuples()]
-    images = test.take(shown.index.to_numpy())
-    run.figure(
-        "misclassified.png",
-        plots.gallery(images, captions, f"{len(shown)} of {len(wrong)} misclassified images, most confident first"),
+    title = f"{len(shown)} of {len(wrong)} misclassified images, most confident first"
+    run.figure("misclassified.png", plots.gallery(test.take(shown.index.to_numpy()), captions, title))
+
+
+def _in_words(numbers: Mapping[str, float], num_images: int, over: dependence.Share | None) -> str:
+    return (
+        f"test accuracy {metrics.accuracy_in_words(numbers['test/accuracy'], num_images, over)}, "
+        f"loss {numbers['test/loss']:.4f}, macro F1 {numbers['test/macro_f1']:.4f}, "
+        f"balanced accuracy {numbers['test/balanced_accuracy']:.2%}, "
+        f"mean average precision {numbers['test/mean_average_precision']:.4f}, "
+        f"ECE {numbers['test/ece']:.4f} ({numbers['test/ece_uncalibrated']:.4f} before calibration)"
     )
-    _keep_thumbnails(run, predictions, trained)
-    over = None if groups is None else dependence.share(predicted == labels, groups)
-    folder = params.data_dir or trained.params.data_dir
-    of_slices = slices.report(run, trained, folder, predicted == labels, groups)
-    run.metrics(of_slices, model_of=trained.model_of)
-    result = (
-        f"test accuracy {metrics.accuracy_in_words(summary['test/accuracy'], len(test), over)}, "
-        f"loss {summary['test/loss']:.4f}, macro F1 {summary['test/macro_f1']:.4f}, "
-        f"balanced accuracy {summary['test/balanced_accuracy']:.2%}, "
-        f"mean average precision {summary['test/mean_average_precision']:.4f}, "
-        f"ECE {summary['test/ece']:.4f} ({summary['test/ece_uncalibrated']:.4f} before calibration)"
-    )
-    details = [line for line in (unsure_line, sets_line, thresholds_line, views_line, members_line) if line]
-    of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
-    concluded = step.conclude(result, summary, name=f"{name} {summary['test/accuracy']:.2%}", of=of, details=details)
-    return concluded, predicted == labels
 
 
 def _pixel_digests(split: Split) -> list[str]:

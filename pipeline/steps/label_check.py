@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def check(run: Run, patient: Patient) -> Finding:
+    """Logs the suspect labels of the train and validation images. Each is judged by a network that did not see it."""
     params, of_test = patient.params, patient.names.index("test")
     if params.label_epochs == 0:
         return Finding("labels: not checked (label_epochs=0)", 0, {})

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,6 @@ if "MLFLOW_LOGGING_LEVEL" not in os.environ:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
-NEWEST_FIRST = ["attributes.start_time DESC"]
 _answered: set[str] = set()  # URIs of stores that have answered; the address of any other may be a typing error
 
 
@@ -148,20 +147,17 @@ def finished_runs(step: str, tags: Mapping[str, str] | None = None, beside: Stor
     They come from the current experiment, and from the experiment of run `beside`.
     """
     experiments = {experiment_id(), *([] if beside is None else [beside.info.experiment_id])}
-    conditions = _conditions("attributes.status = 'FINISHED'", step, tags)
-    return list(Client().search_runs([*experiments], conditions, order_by=NEWEST_FIRST))
+    return _search(experiments, {"step": step, **(tags or {})}, "attributes.status = 'FINISHED'")
 
 
 def unfinished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[StoredRun]:
     """The experiment's runs of `step` with all of `tags` that are not FINISHED, newest first."""
-    conditions = _conditions("attributes.status != 'FINISHED'", step, tags)
-    return list(Client().search_runs([experiment_id()], conditions, order_by=NEWEST_FIRST))
+    return _search([experiment_id()], {"step": step, **(tags or {})}, "attributes.status != 'FINISHED'")
 
 
 def children(run_id: str, step: str) -> list[StoredRun]:
     """The child runs of a run that are of `step`, newest first."""
-    conditions = f"tags.mlflow.parentRunId = '{run_id}' and tags.step = '{step}'"
-    return list(Client().search_runs([stored_run(run_id).info.experiment_id], conditions, order_by=NEWEST_FIRST))
+    return _search([stored_run(run_id).info.experiment_id], {"mlflow.parentRunId": run_id, "step": step})
 
 
 def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
@@ -227,10 +223,13 @@ def unusable(error: Exception) -> ValueError:
     return ValueError(f"tracking store {uri()}: {first_line(error)}")
 
 
-def _conditions(status: str, step: str, tags: Mapping[str, str] | None) -> str:
-    """The query for runs of `step` with all of `tags`, and with the `status` of this condition."""
-    wanted = {"step": step, **(tags or {})}
-    return " and ".join([status, *(f"tags.`{name}` = '{value}'" for name, value in wanted.items())])
+def _search(experiments: Iterable[str], tags: Mapping[str, str], *conditions: str) -> list[StoredRun]:
+    """The runs with all of `tags` that meet the `conditions`, newest first. Raises ValueError without an answer."""
+    query = " and ".join([*conditions, *(f"tags.`{name}` = '{value}'" for name, value in tags.items())])
+    try:
+        return list(Client().search_runs([*experiments], query, order_by=["attributes.start_time DESC"]))
+    except MlflowException as error:
+        raise unusable(error) from None
 
 
 def _experiment(client: Client) -> Any:

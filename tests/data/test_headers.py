@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.data import decoder
 from pipeline.text import original, shown
@@ -28,6 +28,18 @@ def test_bytes_that_are_no_text_come_back() -> None:
 def test_width_and_height_are_those_of_the_file_whatever_its_name(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (70, 31)).save(tmp_path / name)
     assert decoder.sizes(tmp_path, [shown(name)], progress=False).tolist() == [[70, 31]]
+
+
+def test_width_and_height_are_those_of_the_upright_image_and_large_ones_raise_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # as phones store portraits
+    Image.new("RGB", (70, 31)).save(tmp_path / "portrait.jpg", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decoder.sizes(tmp_path, ["portrait.jpg"], progress=False).tolist() == [[31, 70]]
 
 
 def test_what_cannot_be_read_has_no_size(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from pipeline import disk
 from pipeline.resume import candidates
@@ -266,6 +268,15 @@ def test_artifacts_that_this_machine_cannot_read_are_one_line(workplace, monkeyp
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith(f"error: run {run_id}: its artifacts cannot be listed (")
         assert ("botocore" if place.startswith("s3") else "nowhere") in line
+
+
+def test_a_search_that_the_store_refuses_is_one_line(workplace, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise MlflowException("you may not search here", PERMISSION_DENIED)
+
+    monkeypatch.setattr(MlflowClient, "search_runs", refuse)
+    assert workplace.run("evaluate") == 2
+    assert capsys.readouterr().err.endswith(f"error: tracking store {workplace.uri}: you may not search here\n")
 
 
 def test_the_advice_for_a_full_disk_names_no_file_that_is_finished_meanwhile(tmp_path, monkeypatch):

@@ -153,6 +153,7 @@ def _height(count: int, across: int) -> float:
 
 
 def show(axes: Axes, image: np.ndarray) -> None:
+    """Draws `image` (3, H, W) uint8, with a visible square for each pixel."""
     axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.model_files import checkpoint, export
 from pipeline.model_files.classifier import Classifier
-from pipeline.model_files.joining import join
+from pipeline.model_files.ensemble import join
 from pipeline.results import novelty
 from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature

@@ -2,20 +2,21 @@
 
 import numpy as np
 
-from pipeline.results import plots
-from pipeline.results.rejection import Outcomes
+from pipeline.results import plots, rejection
+from pipeline.results.operating_points import Answers
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration
 
 
 def report(
-    run: Run, calibration: Calibration | None, outcomes: Outcomes, features: np.ndarray, name: str
+    run: Run, calibration: Calibration | None, test: Answers, features: np.ndarray, name: str
 ) -> tuple[dict[str, float], str]:
-    """Logs the curve of the test images' `outcomes`. Returns the numbers, keyed by metric name, and a line about them.
+    """Logs risk_coverage.csv and risk_coverage.png. Returns the numbers, keyed by metric name, and a line about them.
 
     The share of the test images that are unlike the training images comes from their `features` (N, D). Without a
     calibration there are no limits, and the area under the curve is the only number.
     """
+    outcomes = rejection.of(test.probabilities, test.labels)
     curve, numbers = outcomes.curve(), {"test/risk_coverage_area": outcomes.area()}
     run.table("risk_coverage.csv", curve)
     wanted = chosen = None
