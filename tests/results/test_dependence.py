@@ -76,3 +76,12 @@ def test_an_image_without_a_group_is_a_group_of_its_own():
     found = dependence.numbers(["fox", "", "owl", "fox", ""])
     assert found is not None and found.tolist() == [0, 1, 2, 0, 3]
     assert dependence.numbers(["", ""]) is None
+
+
+def test_the_interval_holds_the_share_also_if_all_images_are_hits_or_none_is():
+    draw = np.random.default_rng(0)
+    for num_groups in range(2, 60):
+        groups = np.repeat(np.arange(num_groups), draw.integers(1, 9, num_groups))
+        for is_hit in (True, False):
+            found = dependence.share(np.full(len(groups), is_hit), groups)
+            assert 0 <= found.low <= is_hit <= found.high <= 1

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axis import Axis
 from PIL import Image
 
-from pipeline.results import metrics, plots
+from pipeline.results import dependence, metrics, plots
 from pipeline.results.plots import style
 
 HOSTILE = ["$x_{", "a$b$c", "ünï", "_", "x" * 200, "tab\there\nline", "$$", "猫", "a\\$b$", ""]
@@ -576,3 +576,13 @@ def test_pyplot_is_imported_only_for_other_libraries():
     for path in set(Path(plots.__file__).parent.glob("*.py")) - {Path(plots.__file__).with_name("style.py")}:
         names = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if "Import" in type(node).__name__]
         assert not any("pyplot" in name or "pylab" in name for name in names)
+
+
+@pytest.mark.parametrize("is_hit", [True, False])
+def test_shares_of_groups_that_are_all_hits_or_none_are_drawn(is_hit):
+    draw = np.random.default_rng(0)
+    groups = [np.repeat([0, 1, 2, 3], draw.integers(1, 9, 4)) for _ in range(20)]
+    shares = [dependence.share(np.full(len(each), is_hit), each) for each in groups]
+    ends = {"coverage_low": [each.low for each in shares], "coverage_high": [each.high for each in shares]}
+    table = pd.DataFrame({"class": [*map(str, range(20))], "coverage": float(is_hit), **ends})
+    render(plots.prediction_sets(table, 0.9))
