@@ -107,6 +107,13 @@ def test_main_has_the_parameters_of_all_its_steps_with_the_same_defaults_except_
                 assert MainParams.model_fields[name].default == field.default
 
 
+@pytest.mark.parametrize("rate", [0.1, "0.1", "1e-1"])
+def test_an_experiment_at_a_given_rate_has_no_range_test_unless_it_is_asked_for(rate):
+    assert MainParams(max_lr=rate).steps == ("train", "evaluate", "explain")
+    assert MainParams(max_lr=rate, steps="lr_range,train").steps == ("lr_range", "train")
+    assert MainParams(max_lr="auto").steps == MainParams().steps == ("lr_range", "train", "evaluate", "explain")
+
+
 def test_names_match_the_tables():
     assert set(get_args(RecipeParams.model_fields["optimizer"].annotation)) == set(optimizers.OPTIMIZERS)
 

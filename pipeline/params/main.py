@@ -1,6 +1,6 @@
 """Parameters of a whole experiment: the steps to run, and the parameters of all steps."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -10,6 +10,7 @@ from pipeline.params.inspection import EvaluationParams, ExplanationParams, File
 from pipeline.params.training import LadderParams, SeriesParams, SweepParams
 
 StepName = Literal["doctor", "lr_range", "probe", "sweep", "train", "evaluate", "explain", "export"]
+AT_A_GIVEN_RATE: tuple[StepName, ...] = ("train", "evaluate", "explain")  # the default steps, if max_lr is given
 
 
 class MainParams(
@@ -18,8 +19,15 @@ class MainParams(
     """Runs a whole experiment: several steps in order, under one parent run."""
 
     steps: Annotated[tuple[StepName, ...], BeforeValidator(comma_separated)] = Field(
-        ("lr_range", "train", "evaluate", "explain"), min_length=1, description="steps to run, in order"
+        ("lr_range", *AT_A_GIVEN_RATE),
+        min_length=1,
+        description="steps to run, in order; with a max_lr that is a number, the default has no lr_range",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def a_given_rate_needs_no_range_test(cls, given: Any) -> Any:
+        return given if given.get("max_lr", "auto") == "auto" else {"steps": AT_A_GIVEN_RATE, **given}
 
     @model_validator(mode="after")
     def several_seeds_need_a_training(self) -> Self:

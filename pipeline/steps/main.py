@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.params import EvaluateParams, MainParams
+from pipeline.params.main import AT_A_GIVEN_RATE
 from pipeline.progress import conclude, say
 from pipeline.steps import (
     doctor,
@@ -55,6 +56,8 @@ def run(params: MainParams) -> Result:
     """Runs the steps in order, or continues the experiment that `resume` names at the step that was interrupted."""
     named = Path(params.experiment).stem
     title = named if named not in ("none", "folder") else f"{params.set_name} {params.model}"
+    if params.max_lr != "auto" and params.steps == AT_A_GIVEN_RATE:
+        say(f"max_lr={params.max_lr} is given, so no range test runs; steps=lr_range,... runs one all the same")
     planned = plan.repeated(params, params.steps)
     done = plan.finished(params.resume)
     with lifecycle.start("main", title, reopen=params.resume) as run:
