@@ -165,8 +165,8 @@ FILES_AT_ONCE = 256
 def sizes(root: Path, names: Sequence[str], *, progress: bool = True) -> np.ndarray:
     """Width and height in px, (N, 2) int64, of the images `names` below `root`. Names are as `shown` writes them.
 
-    They are those of the upright image; only a JPEG has its EXIF orientation where its header is. Files that cannot be
-    read, such as deleted ones, have 0 and 0.
+    A JPEG counts as upright, by its EXIF orientation; other formats count as stored. Files that cannot be read, such as
+    deleted ones, have 0 and 0.
     """
     paths = [os.path.join(root, original(name)) for name in names]  # noqa: PTH118 - Path objects take longer
     blocks = map_blocks(_sizes, paths, FILES_AT_ONCE, title="reading headers", progress=progress)

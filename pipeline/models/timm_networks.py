@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Size, Tensor, nn
 
-from pipeline.models import outlines
+from pipeline.models import downloads, outlines
 from pipeline.models.architecture import Architecture, CamTarget
 
 PREFIX = "timm/"
@@ -123,7 +123,7 @@ def published(name: str, wanted: str) -> Published:
         )
     if wanted == "default" and file.exists():
         return Published(_read(file), described, f"file {file.name}, as {_origin(described)}")
-    _check_reachable(its_name, wanted, described, file)
+    _check_reachable(wanted, described, file)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     source = wanted if wanted.startswith(HUB) else f"{its_name}.{described.tag}" if described.tag else its_name
     try:
@@ -145,7 +145,7 @@ def check(name: str) -> Any:
     its_name = name.removeprefix(PREFIX)
     described, file = _described(its_name, "default"), weights_folder() / f"{its_name}.safetensors"
     if not file.exists():
-        _check_reachable(its_name, "default", described, file)
+        _check_reachable("default", described, file)
     return described
 
 
@@ -166,23 +166,21 @@ def _described(name: str, wanted: str) -> Any:
     return described
 
 
-def _check_reachable(name: str, wanted: str, described: Any, file: Path) -> None:
-    """Raises ValueError if the hub is needed and does not answer within seconds."""
-    from huggingface_hub import constants, try_to_load_from_cache
+def _check_reachable(wanted: str, described: Any, file: Path) -> None:
+    """Raises ValueError if the weights are not on this machine, and their server does not answer within seconds."""
+    from huggingface_hub import constants
 
     repository = wanted.removeprefix(HUB) if wanted.startswith(HUB) else described.hf_hub_id
-    if repository and any(
-        isinstance(try_to_load_from_cache(repository, filename), str)
-        for filename in ("model.safetensors", "pytorch_model.bin")
-    ):
+    place, what = constants.ENDPOINT, f"model.safetensors of {repository}"
+    if not repository:
+        place, what = described.url, "its weights, as a safetensors file,"
+    if downloads.has_repository(repository) if repository else downloads.of_address(described.url).exists():
         return
     try:
-        requests.head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+        requests.head(place, timeout=CONNECT_SECONDS)
     except requests.RequestException as error:
-        raise ValueError(
-            f"weights={wanted}: {constants.ENDPOINT} does not answer ({type(error).__name__}); put model.safetensors "
-            f"of {repository} at {file}"
-        ) from None
+        answer = f"{place} does not answer ({type(error).__name__})"
+        raise ValueError(f"weights={wanted}: {answer}; put {what} at {file}") from None
 
 
 def _read(file: Path) -> dict[str, Tensor]:

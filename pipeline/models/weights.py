@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from pipeline.models import backbones, outlines, stages, timm_networks
+from pipeline.models import backbones, downloads, outlines, stages, timm_networks
 
 PerChannel = tuple[float, float, float]
 
@@ -190,7 +189,7 @@ def _interpolate_positions(model: VisionTransformer, state: dict[str, Tensor], s
 
 
 def _fetched(weights: WeightsEnum, wanted: str) -> Mapping[str, Tensor]:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlparse(weights.url).path).name
+    path = downloads.of_address(weights.url)
     try:
         if path.exists():  # torch checks the sum only of files that it downloads
             _check_sum(path)

@@ -72,7 +72,7 @@ def share(hits: np.ndarray, groups: np.ndarray, confidence: float = 0.95) -> Sha
     centre = value + z**2 / (2 * effective)
     half = z * math.sqrt(value * (1 - value) / effective + z**2 / (4 * effective**2))
     low, high = ((centre + side * half) / (1 + z**2 / effective) for side in (-1, 1))
-    # Rounding may put an end of 1 a little below 1, and so below the share itself. No figure draws such an interval.
+    # Rounding may put an end of 1 a little below 1, and so below the share itself. Matplotlib refuses such an interval.
     return Share(max(0.0, min(low, value)), min(1.0, max(high, value)), len(sizes), effective)
 
 

@@ -35,7 +35,7 @@ THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, a
 
 
 class Measured(NamedTuple):
-    """What is measured on the test images: the metrics, lines below the result, and sets of classes as texts."""
+    """The measurements on the test images: metrics, lines below the result, and the set of classes of each as text."""
 
     numbers: dict[str, float]
     details: list[str]

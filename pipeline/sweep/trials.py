@@ -55,6 +55,8 @@ class Worker:
         self._space = study.narrowed(self._study, space)
         self._total = workers.total_trials(params, space)
         self._lock = FileLock(locks.file(_lock_name(params)))
+        self._finished = 0  # trials of the study, when this worker last counted them
+        self._number = -1  # of the current trial; -1 until Optuna has given one
 
     def run(self) -> None:
         """Runs trials until the study has enough of them, and takes over trials of dead workers."""

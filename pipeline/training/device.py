@@ -109,7 +109,7 @@ def chosen(asked: DeviceParams, device: torch.device, precision: str, because: s
     reasons = []
     if asked.device != "auto":
         reasons.append("this device was asked for")
-    elif device.type == "cpu":
+    elif device.type == "cpu" and available()[0] != "mps":
         reasons.append(f"no GPU ({why_unusable('cuda')})")
     elif str(device) != available()[0]:
         reasons.append(f"{available()[0]} cannot be used: {why_unusable(available()[0])}")

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.models import save_for_hf
+from timm.models import PretrainedCfg, save_for_hf
 
 from pipeline import models
 from pipeline.explain.attribution import class_maps, is_blank
@@ -132,3 +132,17 @@ def test_without_a_network_one_line_says_where_to_put_which_file(tmp_path, monke
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="timm has none of that name"):
         timm_networks.published("timm/test_vit", "no_such_tag")
+
+
+def test_weights_at_an_address_of_their_own_are_looked_for_there(tmp_path, monkeypatch):
+    address = "http://127.0.0.1:9/test_vit-0123.pth"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    described = PretrainedCfg(url=address, architecture="test_vit")
+    monkeypatch.setattr("timm.models.get_pretrained_cfg", lambda *_, **__: described)
+    wanted = f"{address} does not answer .*put its weights, as a safetensors file, at \\S+test_vit.safetensors"
+    with pytest.raises(ValueError, match=wanted):
+        timm_networks.check("timm/test_vit")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "test_vit-0123.pth").touch()  # where torch keeps what it has downloaded
+    assert timm_networks.check("timm/test_vit") is described

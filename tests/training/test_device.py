@@ -73,6 +73,12 @@ def test_auto_takes_the_first_device_that_runs_a_kernel_and_says_why(three_gpus,
         device.choose("cuda:0")
 
 
+def test_on_a_mac_the_line_says_why_its_gpu_is_not_used(monkeypatch):
+    monkeypatch.setattr(device, "available", lambda: ["mps", "cpu"])
+    line = device.chosen(DeviceParams(), torch.device("cpu"), "fp32")
+    assert line.startswith("device cpu, fp32: mps cannot be used: ")
+
+
 def test_without_a_gpu_the_line_says_what_torch_says_about_it():
     where = device.choose("auto")
     line = device.chosen(DeviceParams(), where, device.choose_precision("auto", where))
