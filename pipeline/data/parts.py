@@ -19,7 +19,7 @@ PART_WORD = {part: re.compile(f"(?:{FILLERS})*(?:{words})(?:{FILLERS})*") for pa
 FILLER_WORD = re.compile(f"(?:{FILLERS})+")
 CAPITAL_WITHIN = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")
 WORD = re.compile(r"[^\W\d_]+")
-NAMED = 5  # folders in a message
+NAMED = 5  # folders or classes in a message
 EXPECTED = "expected train/<class>/<image>, or a table that lists the images (labels=FILE)"
 
 
@@ -71,10 +71,10 @@ def photos(count: int) -> str:
     return f"{count:,} photo{'' if count == 1 else 's'}"
 
 
-def listed(names: Collection[str]) -> str:
-    """A text that lists the folders `names`: the first few names, and how many more there are."""
+def listed(names: Collection[str], ending: str = "/") -> str:
+    """A text that lists folders or classes: the first few `names`, each with its `ending`, and how many more."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(f"{shown(name)}/" for name in sorted(names)[:NAMED]) + more
+    return ", ".join(f"{shown(name)}{ending}" for name in sorted(names)[:NAMED]) + more
 
 
 def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:

@@ -115,12 +115,12 @@ def unusable(status: os.stat_result) -> str:
 
 
 def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
-    """The sorted classes of the train files. Raises ValueError for fewer than two, or if another part has more."""
+    """The sorted classes of the train files. Raises ValueError for fewer than two, or if another part has others."""
     classes = sorted({file.label for file in files if file.part == TRAIN})
-    if stray := sorted({file.label for file in files} - {*classes}):
-        raise ValueError(f"{root}: no usable train image of {', '.join(stray)}, found in test or validation only")
+    if stray := {file.label for file in files} - {*classes}:
+        raise ValueError(f"data_dir={root}: no usable train image of {listed(stray, '')}, but of test or validation")
     if len(classes) < 2:
-        raise ValueError(f"{root}: found one class ({classes[0]}); a classifier needs two or more")
+        raise ValueError(f"data_dir={root}: found one class ({shown(classes[0])}); a classifier needs two or more")
     return classes
 
 
