@@ -12,9 +12,9 @@ import click
 
 from pipeline import streams
 from pipeline.command_line import command_group
-from pipeline.params import TerminalParams
+from pipeline.params import COMMANDS, TerminalParams
 from pipeline.resume import interrupts
-from pipeline.settings import terminal
+from pipeline.settings import command, terminal
 from pipeline.text import visible
 from pipeline.tracking import journal
 from pipeline.training.events import Failure
@@ -45,10 +45,10 @@ def _program() -> str:
     return name if name == PROGRAM else "python -m pipeline"
 
 
-def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
-    """Runs `command`, called `name` in its help. Returns the exit status, as `main` does."""
+def run_command(program: click.Command, arguments: Sequence[str] | None, name: str) -> int:
+    """Runs `program`, called `name` in its help. Returns the exit status, as `main` does."""
     try:
-        return _run_or_help(command, arguments, name)
+        return _run_or_help(program, arguments, name)
     except (click.UsageError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         return _refuse(visible(" ".join(message.split())))
@@ -64,9 +64,9 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
         return INTERRUPTED
 
 
-def _run_or_help(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
+def _run_or_help(program: click.Command, arguments: Sequence[str] | None, name: str) -> int:
     try:
-        command.main(args=arguments, prog_name=name, standalone_mode=False)
+        program.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), flush=True)  # otherwise a full disk is noticed after the guard
         return BAD_INPUT
@@ -91,7 +91,12 @@ def _runner(step: str) -> Callable[..., None]:
         from pipeline import launch, progress
 
         with progress.quiet(shown.quiet):
-            launch.start(step, flags, catches_signals=True)
+            try:
+                launch.start(step, flags, catches_signals=True)
+            except KeyboardInterrupt:
+                if "resume" in COMMANDS[step].model_fields:
+                    progress.say(f"what is done is kept; to continue: {command(step, resume='latest')}")
+                raise
 
     return run
 

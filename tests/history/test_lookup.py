@@ -79,7 +79,7 @@ def test_an_interrupted_run_is_resumed_by_the_start_of_its_id(place, trained, ca
     (interrupted,) = (run for run in place.runs("train") if run.info.status == "KILLED")
     run_id = interrupted.info.run_id
     assert interrupted.data.params["weights"] == f"run:{trained}"
-    capsys.readouterr()
+    assert "what is done is kept; to continue: python -m pipeline train --resume latest\n" in capsys.readouterr().err
     assert place.run("train", resume="ffff0000ffff") == 2
     assert "error: resume=ffff0000ffff: no such run in" in capsys.readouterr().err
     assert place.run("train", resume=f" {run_id[:9].upper()} ", weights=weights) == 0
