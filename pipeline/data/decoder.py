@@ -196,11 +196,11 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height in px of the image in `file`, from its header; 0 and 0 if it cannot be read."""
+    """Width and height in px of the image in `file`, from its header, as `sizes` gives them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of sizes that `decode` accepts
             with formats.opened(file) as image:
-                return image.size
+                return _upright_size(image)
     except Exception:  # on broken files decoders raise anything
         return 0, 0
