@@ -21,7 +21,6 @@ MOST_EXPERIMENTS = 50_000  # as many as MLflow lists at once
 OF_STEP = {"train": ("train", "probe")}  # a probe also counts as a training
 ALSO = {"train": ("ensemble",)}  # steps whose runs count if they are given by id
 ENSEMBLE_TAG = "ensemble.run_id"  # tag of the run of several seeds: the run of their ensemble
-PARENT_TAG = "mlflow.parentRunId"
 # Tag of an experiment with a probe and a training: the run of the one that is better on validation.
 BETTER_TAG = "better.run_id"
 NAMES = {"main": "experiment", "train": "training"}
@@ -58,7 +57,7 @@ def _better(newest: StoredRun, finished: Sequence[StoredRun]) -> StoredRun:
     """The probe in `finished` that the experiment of `newest` found to be better; if there is none, `newest`."""
     by_id = {run.info.run_id: run for run in finished if run.data.tags["step"] == "probe"}
     try:
-        experiment = store.stored_run(newest.data.tags[PARENT_TAG])
+        experiment = store.stored_run(newest.data.tags[store.PARENT_TAG])
         better = by_id[experiment.data.tags[BETTER_TAG]]
     except (KeyError, ValueError):  # there is no experiment or no probe, or somebody deleted one of them
         return newest

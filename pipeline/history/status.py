@@ -13,7 +13,6 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.tracking import processes, store
 
-PARENT = "mlflow.parentRunId"
 RECENT = 100  # number of finished trials from which the duration of a trial is estimated
 
 
@@ -59,7 +58,7 @@ def _in_order(found: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, int]]:
     by_id = {run.info.run_id: run for run in found}
     parts: dict[str, list[str]] = {}
     for run in found:
-        parent = run.data.tags.get(PARENT, "")
+        parent = run.data.tags.get(store.PARENT_TAG, "")
         parts.setdefault(parent if parent in by_id else "", []).append(run.info.run_id)
     waiting = [(run_id, 0) for run_id in reversed(parts.get("", []))]
     while by_id:
@@ -99,7 +98,7 @@ def _trials(client: store.Client, run: StoredRun) -> Progress:
     Resumed trials do not count, since their duration includes the pause.
     """
     done, total, *_ = _tagged(client, run)
-    conditions = f"tags.`{PARENT}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
+    conditions = f"tags.`{store.PARENT_TAG}` = '{run.info.run_id}' and tags.step = 'trial' and attributes.status "
     experiments, order = [run.info.experiment_id], ["attributes.end_time DESC"]
     recent = client.search_runs(experiments, f"{conditions} = 'FINISHED'", order_by=order, max_results=RECENT)
     ended = [trial for trial in recent if processes.REOPENED not in trial.data.tags]

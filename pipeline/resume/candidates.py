@@ -51,7 +51,7 @@ def with_same_params(step: str, params: Declared) -> str:
 def _candidates(step: str) -> list[StoredRun]:
     """Runs of `step` or of its series that are not FINISHED and have no parent, newest first."""
     found = [run for each in {step, SERIES.get(step, step)} for run in store.unfinished_runs(each)]
-    alone = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    alone = [run for run in found if store.PARENT_TAG not in run.data.tags]
     return sorted(alone, key=lambda run: -run.info.start_time)
 
 

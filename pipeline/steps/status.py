@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.history import status
-from pipeline.history.status import PARENT, OpenRun
+from pipeline.history.status import OpenRun
 from pipeline.params import StatusParams
 from pipeline.progress import answer, left
 from pipeline.progress.table import follow, table
@@ -49,7 +49,7 @@ def _left(found: Sequence[OpenRun], each: OpenRun) -> str:
         return "dead"
     if each.unit == "step":
         # The time left of the current step, and the number of steps after it.
-        parts = [part.progress for part in found if part.run.data.tags.get(PARENT) == each.run.info.run_id]
+        parts = [part.progress for part in found if part.run.data.tags.get(store.PARENT_TAG) == each.run.info.run_id]
         seconds = parts[0].seconds_left if parts and not parts[0].is_bound else None
         return left(seconds or 0.0, far.total - far.done - (seconds is not None))
     if far.seconds_left is None:

@@ -97,12 +97,12 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
         if launched:
             link = views.run_link(experiment_id, reopen)
             client.set_tag(launched, "mlflow.note.content", f"Continues [run {reopen}]({link})")
-            client.set_tag(launched, "mlflow.parentRunId", reopen)
+            client.set_tag(launched, store.PARENT_TAG, reopen)
             client.update_run(launched, name=limits.name(f"{name}, continued"))
         return reopen, not is_own
     if not launched:
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent.id
+            tags[store.PARENT_TAG] = parent.id
         tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
         run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     else:

@@ -36,6 +36,7 @@ if "MLFLOW_LOGGING_LEVEL" not in os.environ:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
+PARENT_TAG = "mlflow.parentRunId"  # tag of a run below another one: the id of that run
 _answered: set[str] = set()  # URIs of stores that have answered; the address of any other may be a typing error
 
 
@@ -157,7 +158,7 @@ def unfinished_runs(step: str, tags: Mapping[str, str] | None = None) -> list[St
 
 def children(run_id: str, step: str) -> list[StoredRun]:
     """The child runs of a run that are of `step`, newest first."""
-    return _search([stored_run(run_id).info.experiment_id], {"mlflow.parentRunId": run_id, "step": step})
+    return _search([stored_run(run_id).info.experiment_id], {PARENT_TAG: run_id, "step": step})
 
 
 def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
