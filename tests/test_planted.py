@@ -758,4 +758,4 @@ def test_a_named_set_of_pickles(ground, capsys, monkeypatch, dataset, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(ground.pickle)
     line = ground.refused(capsys, "train", **TINY, dataset=dataset, data_dir="sets")
-    assert "is not at hand and cannot be fetched" in line
+    assert "is not on this disk and cannot be fetched" in line

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "folder"
 DATASETS = (*named_sets.SETS, FOLDER)
-NAMED = 10  # the log names at most 10 left-out files, and at most 10 classes that have too few images
+MAX_NAMED = 10  # the log names at most 10 left-out files, and at most 10 classes that have too few images
 
 
 def load(
@@ -84,7 +84,7 @@ def load(
         groups, columns = {}, {}
     if decoded.images.shape[-1] != stored_size:
         raise ValueError(f"the cached images of {dataset} in {cache.folder()} are of another size: remove them")
-    _warn(report)
+    _log_report(report)
     splits = divide(
         decoded,
         name,
@@ -102,8 +102,8 @@ def load(
     if folds:
         log.info("fold %d of %d is the test split: %s", fold, folds, photos(len(splits.test)))
     elif not has_test:
-        log.info("%s has no test part: %s", root, _made_of(splits, VALID in decoded.parts, valid_as_test))
-    _name_classes_of_too_few(splits)
+        log.info("%s has no test part: %s", root, _origin_of_splits(splits, VALID in decoded.parts, valid_as_test))
+    _warn_of_small_classes(splits)
     return splits
 
 
@@ -115,41 +115,42 @@ def _with_valid_as_test(decoded: Decoded, root: Path) -> Decoded:
     return replace(decoded, parts=np.where(decoded.parts == VALID, TEST, decoded.parts))
 
 
-def _made_of(splits: Splits, has_valid: bool, valid_as_test: bool) -> str:
+def _origin_of_splits(splits: Splits, has_valid: bool, valid_as_test: bool) -> str:
     """Says which images became each split of a folder that has no test part."""
     num_train, num_test = len(splits.train), len(splits.test)
     num_valid = 0 if splits.valid is None else len(splits.valid)
     if valid_as_test:
         return (
-            f"its validation part, {photos(num_test)}, is it; of train {num_train:,} train and {num_valid:,} validate"
+            f"its validation part, {photos(num_test)}, is the test split; "
+            f"of the train part, {num_train:,} train and {num_valid:,} validate"
         )
-    fifth = f"{TEST_FRACTION:.0%} of train, stratified, become it: {photos(num_test)}"
+    fifth = f"{TEST_FRACTION:.0%} of train, stratified, become the test split: {photos(num_test)}"
     if has_valid:
         whole = f"{num_train:,} train, and its validation part, {photos(num_valid)}, validates"
-        return f"{fifth}; {whole} (valid_as_test=on: that part is the test part)"
+        return f"{fifth}; {whole} (valid_as_test=on makes that part the test split)"
     return f"{fifth}; {num_train:,} train, {num_valid:,} validate"
 
 
-def _name_classes_of_too_few(splits: Splits) -> None:
+def _warn_of_small_classes(splits: Splits) -> None:
     trained, tested = (np.bincount(each.labels, minlength=len(splits.classes)) for each in (splits.train, splits.test))
-    unfounded = "what is said of it rests on nothing"
-    for what, where, so in (
-        ("one train image and no test image of", (tested == 0) & (trained == 1), unfounded),
-        ("no test image of", (tested == 0) & (trained > 1), unfounded),
-        ("one train image of", (tested > 0) & (trained == 1), "little can be learned of it"),
+    unmeasured = "its accuracy cannot be measured"
+    for fault, is_affected, consequence in (
+        ("one train image and no test image of", (tested == 0) & (trained == 1), unmeasured),
+        ("no test image of", (tested == 0) & (trained > 1), unmeasured),
+        ("one train image of", (tested > 0) & (trained == 1), "the network can learn little about it"),
     ):
-        names = [splits.classes[label] for label in np.flatnonzero(where)]
+        names = [splits.classes[label] for label in np.flatnonzero(is_affected)]
         if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            log.warning("%s class %s%s: %s", what, ", ".join(names[:NAMED]), more, so)
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            log.warning("%s class %s%s: %s", fault, ", ".join(names[:MAX_NAMED]), more, consequence)
 
 
-def _warn(report: Report) -> None:
+def _log_report(report: Report) -> None:
     for remark in report.remarks:
         log.warning("%s", remark)
-    for path, reason in report.left_out[:NAMED]:
+    for path, reason in report.left_out[:MAX_NAMED]:
         log.warning("%s left out: %s", path, reason)
-    if len(report.left_out) > NAMED:
-        log.warning("and %d more files left out", len(report.left_out) - NAMED)
+    if len(report.left_out) > MAX_NAMED:
+        log.warning("and %d more files left out", len(report.left_out) - MAX_NAMED)
     if report.unread:
         log.warning("photos left out: %s", in_words(report.unread))

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-# So many images share one random draw, because torchvision draws once per call. Shuffling mixes the groups anew in each
-# epoch. On one core, this is five times as fast as single images at 32 px, and hardly faster at 224 px.
+# Number of images that share one random draw, because torchvision draws once per call. Shuffling makes new groups in
+# each epoch. On one core, this is five times as fast as single images at 32 px, and hardly faster at 224 px.
 SHARING = 8
-MOST_CALLS = 16  # per batch on a GPU: a call takes as long for more images there, and many calls wait for the device
+MOST_CALLS = 16  # per batch on a GPU, where a call takes no longer for more images, and many calls wait often
 POLICIES: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
     "trivial": v2.TrivialAugmentWide,  # one operation of random strength: arXiv:2103.10158
     "rand": v2.RandAugment,  # two of strength 9 of 31: arXiv:1909.13719
@@ -22,11 +22,14 @@ POLICIES: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of a batch that this process has. Draws are of the whole batch: an image gets its own on any process."""
+    """The rows of a batch that this process has.
+
+    Random numbers are drawn for the whole batch, so that an image gets the same ones on any process.
+    """
 
     start: int = 0
     end: int | None = None
-    size: int | None = None  # of the whole batch; None: the images given are the whole
+    size: int | None = None  # images of the whole batch; None: this process has all of them
 
     @property
     def rows(self) -> slice:
@@ -134,8 +137,8 @@ def random_resized_crop(
     width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
     # Coordinates go from -1 to 1 between the borders, as in grids. The window moves as far as the image leaves room.
     middle_x, middle_y = (1 - width) * (2 * draws[2] - 1), (1 - height) * (2 * draws[3] - 1)
-    none = torch.zeros_like(width)
-    across, down = torch.stack([width, none, middle_x], 1), torch.stack([none, height, middle_y], 1)
+    zero = torch.zeros_like(width)
+    across, down = torch.stack([width, zero, middle_x], 1), torch.stack([zero, height, middle_y], 1)
     grid = F.affine_grid(torch.stack([across, down], 1), [len(images), 3, size, size], align_corners=False)
     window = F.grid_sample(images.float(), grid, align_corners=False, padding_mode="border")
     return window.round_().to(torch.uint8)

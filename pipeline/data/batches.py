@@ -13,7 +13,7 @@ from pipeline.data import Split, Splits
 from pipeline.data.augmentation import Augment, Place, Share, normalise
 
 RESIDENT_SHARE = 0.4  # share of the device's free memory for images; the rest is for model and activations
-LEAST_REST = 1 / 8  # share of a batch below which the last images of an epoch are no batch of their own
+LEAST_REST = 1 / 8  # share of a batch; fewer last images of an epoch join the batch before them
 PIXELS_AT_ONCE = 2**22  # pixels per forward pass or copy to the device: 4,096 images of 32 px, 83 of 224 px
 
 
@@ -44,11 +44,11 @@ class Batches:
 
     def _served(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for block in blocks:
-            positions = self._own(block)
-            on_device = self._sent(positions)
+            positions = self._own_positions(block)
+            on_device = self._to_device(positions)
             yield self._images(positions, on_device), self._labels[on_device]
 
-    def _own(self, positions: Tensor) -> Tensor:
+    def _own_positions(self, positions: Tensor) -> Tensor:
         """The positions of a batch whose images this process serves."""
         return positions
 
@@ -58,10 +58,10 @@ class Batches:
         images = torch.from_numpy(self.split.take(positions.numpy()))
         if self.device.type == "cuda":
             images = images.pin_memory()
-        return self._sent(images)
+        return self._to_device(images)
 
-    def _sent(self, tensor: Tensor) -> Tensor:
-        # Only on CUDA may a copy go on while this process works: MPS would read memory that is already used again.
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        # Only on CUDA may a copy run while this process continues: MPS would read memory that is already reused.
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
@@ -108,10 +108,10 @@ class TrainBatches(Batches):
         return len(self._sizes)
 
     def divided(self, rank: int, num_ranks: int) -> Self:
-        """These batches with only the share of process `rank` of `num_ranks` in each: neighbours, in order.
+        """A copy that serves only the part of each batch that belongs to process `rank` of `num_ranks`.
 
-        Crops, flips and cutout are the same for each image as without sharing. Mixup, cutmix, policies and dropout draw
-        from the global random state, which is another one in each process.
+        The part has consecutive images, in order. Crops, flips and cutout are the same for each image as in one
+        process. Mixup, cutmix, policies and dropout draw from the global random state, which differs between processes.
         """
         mine = copy.copy(self)
         mine._rank, mine._num_ranks = rank, num_ranks
@@ -121,7 +121,7 @@ class TrainBatches(Batches):
         """How many images batch `number` of an epoch has, on all processes together."""
         return self._sizes[number]
 
-    def _own(self, positions: Tensor) -> Tensor:
+    def _own_positions(self, positions: Tensor) -> Tensor:
         return positions[self._share(len(positions)).rows]
 
     def _share(self, size: int) -> Share:
@@ -131,8 +131,8 @@ class TrainBatches(Batches):
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches as `augment` returns them, with each image once. `train_sizes` says how large they are.
 
-        This also seeds the global random state, from which mixup and dropout draw. `done` skips the first batches of
-        the epoch and seeds nothing: `load_random_states` has restored the random states before.
+        This also seeds the global random state, from which mixup and dropout draw. If `done` is not 0, it skips that
+        many batches and seeds nothing: `load_random_states` has restored the random states before.
         """
         shuffle = Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         order = torch.randperm(len(self.split), generator=shuffle)
@@ -145,7 +145,7 @@ class TrainBatches(Batches):
             positions = blocks[number][share.rows]
             # Alternating flip (Jordan 2024, arXiv:2404.00498): two epochs show every image both ways.
             place = Place(
-                epoch - 1 + number / len(self), self._mirrored[self._sent(positions)] ^ bool(epoch % 2), share
+                epoch - 1 + number / len(self), self._mirrored[self._to_device(positions)] ^ bool(epoch % 2), share
             )
             yield self._augment(images, labels, place, self._draw)
 
@@ -169,6 +169,7 @@ class TrainBatches(Batches):
             torch.get_device_module(self.device).set_rng_state(states[self.device.type], self.device)
 
     def _own_stream(self) -> tuple[object, ...]:
+        """What distinguishes the seeds of this process from those of the first; empty for the first."""
         return ("rank", self._rank) if self._rank else ()
 
 
@@ -185,7 +186,7 @@ def train_sizes(num_images: int, batch_size: int) -> list[int]:
 
 
 def resident(split: Split, device: torch.device) -> Tensor:
-    """All images of `split` on `device`, (N, 3, H, W) uint8. Few move at a time: host memory may not hold them all."""
+    """All images of `split` on `device`, (N, 3, H, W) uint8. They move few at a time: host memory may not hold all."""
     images = torch.empty(len(split), 3, split.image_size, split.image_size, dtype=torch.uint8, device=device)
     few = batch_size(split.image_size, largest=len(split))
     for block, positions in zip(images.split(few), torch.arange(len(split)).split(few), strict=True):

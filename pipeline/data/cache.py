@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 VERSION = 4  # changes whenever decoding or the stored format changes; part of every key
 TRAIN, VALID, TEST = range(3)
 UNFINISHED = "making-"  # names of incomplete entries start with this
-ABANDONED = 3600.0  # s without a write, after which the process that writes the entry is assumed dead
+ABANDONED_SECONDS = 3600.0  # without a write, after which the process that writes the entry is assumed dead
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +67,15 @@ class Block(NamedTuple):
 
     place: int  # offset of the first image, in bytes
     moments: np.ndarray  # (B, 2, 3) int64, as in `Decoded`
-    refused: OSError | None = None  # the disk's error if it did not take the images
+    refused: OSError | None = None  # the error, if the disk did not store the images
 
 
 class Writer:
     """Stores one entry block by block, so that a set may be larger than memory.
 
-    It is a context. The entry appears whole at `commit`. A context that ends before leaves nothing behind. After
-    kill -9 or a power cut, a writer that starts an hour later removes the rest. Raises ValueError if the disk cannot
-    store the entry.
+    It is a context manager. The entry appears whole at `commit`. A context that ends before leaves nothing behind.
+    After kill -9 or a power cut, a writer that starts at least an hour later removes what is left. Raises ValueError if
+    the disk cannot store the entry.
     """
 
     def __init__(self, key: str, image_size: int) -> None:
@@ -104,9 +104,9 @@ class Writer:
     def append(self, images: np.ndarray) -> None:
         """Adds rows: images (B, 3, S, S) uint8."""
         last = self._blocks[-1] if self._blocks else Block(self.start, np.empty((0, 2, 3), dtype=np.int64))
-        self.took(put(self.rows, images, last.place + len(last.moments) * 3 * self._image_size**2))
+        self.record(put(self.rows, images, last.place + len(last.moments) * 3 * self._image_size**2))
 
-    def took(self, block: Block) -> None:
+    def record(self, block: Block) -> None:
         """Records the rows that `put` has written. Must be called in the order of the blocks."""
         if block.refused is not None:
             with _disk_errors():
@@ -115,10 +115,10 @@ class Writer:
 
     def commit(self, fields: dict[str, Any]) -> Decoded:
         """Stores the entry and returns it. `fields`: the fields of `Decoded` other than images and moments."""
-        every = np.concatenate([block.moments for block in self._blocks])
+        all_moments = np.concatenate([block.moments for block in self._blocks])
         with _disk_errors():
             self.rows.finish([(block.place, len(block.moments)) for block in self._blocks])
-            np.save(self._staging / "moments.npy", every)
+            np.save(self._staging / "moments.npy", all_moments)
             plain = {name: _plain(value) for name, value in fields.items()}
             whole = _Fields(**plain, sha256=_Fields(**plain).digest_of_fields())
             (self._staging / "set.json").write_text(whole.model_dump_json(), encoding="utf-8")
@@ -168,7 +168,7 @@ def remember(manifest: str, key: str) -> None:
 def _remove_abandoned() -> None:
     for path in folder().glob(f"{UNFINISHED}*"):
         with suppress(OSError):  # another process may have removed it already
-            if time.time() - max(each.stat().st_mtime for each in (path, *path.glob("*"))) > ABANDONED:
+            if time.time() - max(each.stat().st_mtime for each in (path, *path.glob("*"))) > ABANDONED_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -195,12 +195,12 @@ def _decoded(images: np.ndarray, moments: np.ndarray, fields: _Fields) -> Decode
         raise ValueError("its labels, names or classes are not what was written")
     number, side = len(fields.labels), images.shape[-1]
     if images.dtype != np.uint8 or images.shape != (number, 3, side, side):
-        raise ValueError("its images are no images")
+        raise ValueError("its images have another shape or type")
     if moments.dtype != np.int64 or moments.shape != (number, 2, 3):
         raise ValueError("its moments do not fit its images")
     columns = (fields.parts, fields.names, fields.labels if fields.groups is None else fields.groups)
     if any(len(column) != number for column in columns):
-        raise ValueError("lengths differ")
+        raise ValueError("its lists have different lengths")
     if max(fields.labels, default=0) >= len(fields.classes):
         raise ValueError("a label has no class")
     labels, parts = (np.array(values, dtype=np.int64) for values in (fields.labels, fields.parts))
@@ -221,5 +221,5 @@ def _disk_errors() -> Iterator[None]:
     except OSError as error:
         raise ValueError(
             f"cannot store decoded images in {folder()} ({error.strerror or error}): "
-            "make room there, or set XDG_CACHE_HOME to a folder with more"
+            "make room there, or set XDG_CACHE_HOME to a folder that has more room"
         ) from error

@@ -29,7 +29,7 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations whose image is as wide as the stored one is high
-WITH_EXIF_IN_HEADER = ("JPEG", "MPO")  # of a PNG, Pillow would decode all pixels to look for it
+WITH_EXIF_IN_HEADER = ("JPEG", "MPO")  # in a PNG, Pillow would decode all pixels to find it
 GREY = (128, 128, 128)  # colour around a padded image
 
 # The interpolations that torchvision's weights name.
@@ -69,9 +69,9 @@ def decode(source: str | BinaryIO, image_size: int, resize: str = "crop", interp
     except OSError as error:
         # Errors of Pillow itself, for example for a truncated file, have no errno.
         kind = ValueError if error.errno is None else DiskError
-        raise kind(_line(error.strerror or error)) from error
+        raise kind(_one_line(error.strerror or error)) from error
     except Exception as error:  # on broken files decoders raise anything, from MemoryError to SyntaxError
-        raise ValueError(_line(error)) from error
+        raise ValueError(_one_line(error)) from error
 
 
 def _decode(source: str | BinaryIO, image_size: int, resize: str, filtering: Resampling) -> np.ndarray:
@@ -103,7 +103,7 @@ def _opened(source: str | BinaryIO) -> AbstractContextManager[BinaryIO]:
     return open(source, "rb") if isinstance(source, str) else nullcontext(source)  # noqa: PTH123
 
 
-def _line(error: Exception | str) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(f"{error}".split()) or type(error).__name__
 
 

@@ -13,9 +13,9 @@ from pipeline.data import formats
 from pipeline.data.decoder import to_rgb
 from pipeline.text import original
 
-MOST_PIXELS = 512  # on the shorter side: larger photos are scaled down to this first
-LEAST_PIXELS = 32
-TIMES = (2, 3, 4, 6, 8)  # factors by which a photo is made smaller, to see whether it loses detail
+MAX_SIDE = 512  # px on the shorter side; larger photos are scaled down to this first
+MIN_SIDE = 32  # px on the shorter side; smaller photos are not used
+FACTORS = (2, 3, 4, 6, 8)  # factors by which a photo is made smaller, to see whether it loses detail
 # The detail lost at a size, divided by the detail lost at half that size. Photos from cameras have 0.6 or more. At the
 # size from which a photo was enlarged, the ratio is 0.2 to 0.35, for any method of enlarging.
 MOST_LOST = 0.4
@@ -24,44 +24,45 @@ WAYS = ((Resampling.LANCZOS, Resampling.BICUBIC), (Resampling.BOX, Resampling.NE
 
 
 class Detail(NamedTuple):
-    """Medians over the files, in px on the shorter side: the detail they hold and their size. And how many files."""
+    """How much detail a set of image files holds. The sizes are medians over the files."""
 
-    detail: float
-    side: float
-    looked_at: int
+    detail: float  # px on the shorter side that would hold the same detail
+    side: float  # px on the shorter side of the files
+    looked_at: int  # number of files
 
 
 def detail(root: Path, names: Sequence[str]) -> Detail | None:
     """The detail of the images `names` below `root`; None if no file can be used. Names are as `shown` writes them."""
-    found = [each for name in names if (each := _of_file(os.path.join(root, original(name))))]  # noqa: PTH118
+    found = [each for name in names if (each := _losses(os.path.join(root, original(name))))]  # noqa: PTH118
     if not found:
         return None
     lost = np.median([shares for shares, _, _ in found], axis=0)
-    times = max((each for each, share in zip(TIMES, lost, strict=True) if share < MOST_LOST), default=1)
-    looked_at, sides = (float(np.median([each[place] for each in found])) for place in (1, 2))
-    return Detail(looked_at / times if times > 1 else sides, sides, len(found))
+    times = max((each for each, share in zip(FACTORS, lost, strict=True) if share < MOST_LOST), default=1)
+    scaled_side, side = (float(np.median([each[place] for each in found])) for place in (1, 2))
+    return Detail(scaled_side / times if times > 1 else side, side, len(found))
 
 
-def _of_file(path: str) -> tuple[np.ndarray, int, int] | None:
-    """The loss at each of `TIMES`, as a share of the loss at twice that; the side looked at; the side of the file."""
+def _losses(path: str) -> tuple[np.ndarray, int, int] | None:
+    """The loss at each of `FACTORS`, as a share of the loss at twice that; the side measured; the side of the file."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             grey, side = formats.read(file, _grey)
     except (ValueError, OSError):
         return None
-    if min(grey.size) < LEAST_PIXELS:
+    if min(grey.size) < MIN_SIDE:
         return None
-    lost = {times: _lost(grey, times) for times in {*TIMES, *(2 * each for each in TIMES)}}
-    return np.array([lost[each] / max(lost[2 * each], 1e-3) for each in TIMES]), min(grey.size), side
+    lost = {times: _lost(grey, times) for times in {*FACTORS, *(2 * each for each in FACTORS)}}
+    return np.array([lost[each] / max(lost[2 * each], 1e-3) for each in FACTORS]), min(grey.size), side
 
 
 def _grey(image: Image.Image) -> tuple[Image.Image, int]:
+    """`image` in grey levels as floats, at most `MAX_SIDE` px on the shorter side, and its own shorter side in px."""
     side = min(image.size)
-    image.draft(None, (2 * MOST_PIXELS, 2 * MOST_PIXELS))
+    image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))
     image.load()
     grey = to_rgb(image).convert("L").convert("F")
-    if side > MOST_PIXELS:
-        size = tuple(round(each * MOST_PIXELS / min(grey.size)) for each in grey.size)
+    if side > MAX_SIDE:
+        size = tuple(round(each * MAX_SIDE / min(grey.size)) for each in grey.size)
         grey = grey.resize((size[0], size[1]), Resampling.LANCZOS)
     return grey, side
 

@@ -1,4 +1,4 @@
-"""Divides the rows of an image set, stratified by class: what is held out, what a limit leaves, and folds.
+"""Divides the rows of an image set, stratified by class: holds rows out, limits their number, and makes folds.
 
 All results are the same on every machine and in every version of numpy.
 """
@@ -19,7 +19,7 @@ def limit(
     if not count or count >= len(rows):
         return rows
     if count < num_classes:
-        raise ValueError(f"{setting}={count} is less than the {num_classes} classes: use 0 for all, or more")
+        raise ValueError(f"{setting}={count} is less than the {num_classes} classes: use 0 for all images, or more")
     return np.sort(_stratified(rows, labels, seed)[:count])
 
 
@@ -28,12 +28,15 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `rows` that stay, at least one of each class, and the held-out `fraction`, at least one row.
 
-    group_of: (all,) int64; rows with the same number stay together, so the fraction is met only as nearly as possible.
+    group_of: (all,) int64, the group of each row of the set. Rows of one group stay together, so the fraction is met
+    only as nearly as possible.
     """
     if group_of is not None:
-        held = held_out(labels[rows], group_of[rows], fraction, SPLIT_SEED)
+        held = hold_out_groups(labels[rows], group_of[rows], fraction, SPLIT_SEED)
         if not held.any():
-            raise ValueError(f"{purpose}: no group of images can be held out and leave every class one to train on")
+            raise ValueError(
+                f"{purpose}: no group of images can be held out, because each class must keep an image to train on"
+            )
         return rows[~held], rows[held]
     stay = len(rows) - max(1, round(fraction * len(rows)))
     if stay < len(np.unique(labels[rows])):
@@ -49,15 +52,15 @@ def divide_into(
 
     Raises ValueError if a class is in one fold alone: then nothing could be learned of it without that fold.
     """
-    found, rest = [], rows
+    divided, rest = [], rows
     for number in range(folds, 1, -1):
         rest, held = hold_out(rest, labels, 1 / number, f"folds={folds}", group_of)
-        found.append(held)
-    found.append(rest)
-    present = np.stack([np.isin(np.unique(labels[rows]), labels[fold]) for fold in found]).sum(axis=0)
+        divided.append(held)
+    divided.append(rest)
+    present = np.stack([np.isin(np.unique(labels[rows]), labels[fold]) for fold in divided]).sum(axis=0)
     if (present < 2).any():
         raise ValueError(f"folds={folds}: a class has too few images, or too few groups, to be in several folds")
-    return found
+    return divided
 
 
 def _stratified(rows: np.ndarray, labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
@@ -71,7 +74,7 @@ def _stratified(rows: np.ndarray, labels: np.ndarray, seed: int = SPLIT_SEED) ->
     return by_class[np.argsort(place, kind="stable")]
 
 
-def held_out(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def hold_out_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Which of N images are held out, (N,) bool: whole groups, and of each class as nearly `fraction` as possible.
 
     labels, groups: (N,) int64. `seed` draws the order of the groups. A group is held out if that brings the counts of

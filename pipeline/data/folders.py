@@ -24,8 +24,8 @@ BLOCK_BYTES = 2**21  # bytes of pixels that one worker writes at a time
 FILES_HASHED_AT_ONCE = 256
 FILES_IN_A_BLOCK = 16  # small, because photos take long to decode: a few files should keep every core busy
 PHOTOS_WORTH_WORKERS = 4 * FILES_IN_A_BLOCK
-PHOTOS_BYTES = 2**25  # total size that makes so few files worth workers: small images take less time than a start
-NUM_BLOCKS = 64  # at least, if there are enough files, so that all cores finish at about the same time
+PHOTOS_BYTES = 2**25  # of all files; below, so few files decode faster than workers start
+NUM_BLOCKS = 64  # fewest blocks if there are enough files, so that all cores finish at about the same time
 
 
 def read(
@@ -82,7 +82,7 @@ def _content_digest(root: Path, files: Sequence[ImageFile], progress: bool) -> t
 
 
 def _blocks(files: Sequence[ImageFile], at_most: int) -> tuple[int, int]:
-    """How many of `files` one block holds, 1 to `at_most`, and from how many such files on workers pay off."""
+    """How many of `files` one block holds, 1 to `at_most`, and the number of such files from which workers pay off."""
     size = max(1, min(at_most, max(FILES_IN_A_BLOCK, len(files) // NUM_BLOCKS)))
     num_bytes = sum(file.stamp[0] for file in files)
     return size, PHOTOS_WORTH_WORKERS if num_bytes >= PHOTOS_BYTES else WORTH_WORKERS
@@ -114,7 +114,7 @@ def _decode(
         numbered = [*enumerate(paths)]
         blocks = map_blocks(store, numbered, size, title="decoding", progress=progress, worth_workers=worth)
         for block, block_errors in blocks:
-            writer.took(block)
+            writer.record(block)
             errors += block_errors
         for file, error, was_opened in zip(files, errors, opened, strict=True):
             if was_opened and isinstance(error, DiskError):  # the digest covers this file, so the entry must have it

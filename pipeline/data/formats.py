@@ -62,8 +62,10 @@ def _unidentified(file: BinaryIO) -> str:
     file.seek(0)
     start = file.read(12)
     kind = next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
-    kind = "HEIC or AVIF" if heif_boxes.is_one(start) else kind
-    return f"a {kind} file whose header is broken or cut short, or says what is not supported" if kind else NOT_AN_IMAGE
+    kind = "HEIC or AVIF" if heif_boxes.is_heif_or_avif(start) else kind
+    if not kind:
+        return NOT_AN_IMAGE
+    return f"a {kind} file whose header is broken or cut short, or needs what is not supported"
 
 
 def read(file: BinaryIO, take: Callable[[Image.Image], T]) -> T:

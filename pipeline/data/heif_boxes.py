@@ -13,8 +13,8 @@ from typing import BinaryIO
 from pipeline.data.bounds import MAX_TILED_PIXELS, Costly
 
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-MAX_META = 2**21  # bytes of the box that lists the items; phones write some thousands
-MOST_BOXES = 1000  # boxes of a file before that one
+MAX_META = 2**21  # bytes of the box `meta`; phones write some thousands
+MOST_BOXES = 1000  # boxes before `meta`
 DEEPEST = 8  # levels of images that are made of images
 
 
@@ -30,7 +30,7 @@ class _Items:
     def pixels(self, item: int, deep: int = 0) -> int:
         """The number of pixels that decoding `item` takes. Raises Costly if there are more than allowed."""
         if deep > DEEPEST:
-            raise Costly(f"an image made of images made of images, {DEEPEST} times and more")
+            raise Costly(f"images made of images, more than {DEEPEST} levels deep")
         if item not in self.parts:
             places = self.properties.get(item, [])
             return max((self.sizes[place - 1] for place in places if place <= len(self.sizes)), default=0)
@@ -48,7 +48,7 @@ def check(file: BinaryIO) -> None:
     """
     file.seek(0)
     try:
-        if is_one(file.read(12)):
+        if is_heif_or_avif(file.read(12)):
             items = _items(_meta(file))
             items.pixels(items.primary)
     except (struct.error, IndexError):
@@ -57,7 +57,7 @@ def check(file: BinaryIO) -> None:
         file.seek(0)
 
 
-def is_one(start: bytes) -> bool:
+def is_heif_or_avif(start: bytes) -> bool:
     """Whether a file claims to be HEIC or AVIF. `start`: at least its first 12 bytes."""
     return start[4:8] == b"ftyp" and start[8:12] in BRANDS
 
@@ -73,7 +73,7 @@ def _meta(file: BinaryIO) -> bytes:
             length, head = *struct.unpack(">Q", file.read(8)), 16
         if kind == b"meta":
             if length > MAX_META:
-                raise Costly(f"a list of more than {MAX_META:,} bytes of what it holds")
+                raise Costly(f"a list of more than {MAX_META:,} bytes, which names its images")
             return file.read(length - head if length else MAX_META)
         if length < head:  # the last box, which has no length, or garbage
             return b""
@@ -91,7 +91,7 @@ def _items(meta: bytes) -> _Items:
         elif kind == b"iprp":
             for below, part in _boxes(content):
                 if below == b"ipco":
-                    items.sizes = [_pixels(content) if each == b"ispe" else 0 for each, content in _boxes(part)]
+                    items.sizes = [_pixels(body) if name == b"ispe" else 0 for name, body in _boxes(part)]
                 elif below == b"ipma":
                     _read_properties(part, items)
     return items

@@ -45,13 +45,14 @@ def find(asked: Sequence[str]) -> Found:
     """
     found = Found()
     for name in asked:
-        before, unread_before = len(found.paths), found.unread.copy()
+        num_paths, num_left_out, unread_before = len(found.paths), len(found.left_out), found.unread.copy()
         _add(os.path.expanduser(name), found)  # noqa: PTH111 - a Path raises if there is no such user
-        if len(found.paths) == before and (unread := found.unread - unread_before):
+        if len(found.paths) > num_paths:
+            continue
+        if unread := found.unread - unread_before:
             raise ValueError(f"images: {name} has no image but {in_words(unread)}")
-        if len(found.paths) == before:
-            first = "".join(f" ({path}: {reason})" for path, reason in found.left_out[-1:])
-            raise ValueError(f"images: {name} has no image{first}")
+        first = "".join(f" ({path}: {reason})" for path, reason in found.left_out[num_left_out:][:1])
+        raise ValueError(f"images: {name} has no image{first}")
     found.paths = list(dict.fromkeys(found.paths))
     return found
 

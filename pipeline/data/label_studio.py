@@ -88,7 +88,7 @@ def rows(content: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
     for number, each in enumerate(tasks, 1):
         place_name = f"task {number}"
         if not each.data.file:
-            raise ValueError(f"{name} {place_name}: its data name no `file`, as the tasks that doctor writes do")
+            raise ValueError(f"{name} {place_name}: its data name no `file`; the tasks that doctor writes name one")
         yield place_name, _row(each, f"{name} {place_name}")
 
 

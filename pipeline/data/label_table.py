@@ -34,8 +34,8 @@ def read_labels(root: Path, table: str) -> Listing:
     relative to `root`; label; optionally split (train, valid or test), group and exclude (1, true or yes leaves a file
     out). Images of one group stay in one split. Rows of empty cells are ignored. A missing file is left out and named.
     Raises ValueError, with the line number, for a table that cannot be trusted: a row of another length, a path twice
-    or outside `root`, a group in two splits. Errors never quote the line: the user may have named
-    the wrong file, and others can read the errors.
+    or outside `root`, a group in two splits. Errors never quote the line: the user may have named the wrong file,
+    and others can read the errors.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - a Path raises if it may not look
         raise ValueError(f"data_dir={root} is not a folder: give the one that the paths in labels={table} start from")
@@ -94,12 +94,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe may block for ever
-            raise ValueError(f"{name} is no file")
+            raise ValueError(f"{name} is not a file")
         if status.st_size > MAX_BYTES:
             raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes")
         if path.suffix.lower() == ".json":
             for place, row in label_studio.rows(path.read_bytes(), name):
-                yield place, _as_named(row, f"{name} {place}")
+                yield place, _with_disk_names(row, f"{name} {place}")
             return
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -116,7 +116,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
                     raise ValueError(f"{name} line {lines.line_num}: {len(cells)} cells, not {len(columns)}")
                 row = dict(zip(columns, map(str.strip, cells), strict=True))
                 if is_doctors:
-                    row = _as_named(row, f"{name} line {lines.line_num}", from_cell)
+                    row = _with_disk_names(row, f"{name} line {lines.line_num}", from_cell)
                 yield f"line {lines.line_num}", row
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror or error}") from None
@@ -126,7 +126,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         raise ValueError(f"{name} line {lines.line_num}: not CSV ({error})") from None
 
 
-def _as_named(
+def _with_disk_names(
     row: Mapping[str, str], where: str, unescaped: Callable[[str], str] = lambda text: text
 ) -> dict[str, str]:
     """A row that the doctor has written, with its names as the disk has them."""
@@ -145,10 +145,10 @@ def _check_columns(columns: list[str], name: str) -> None:
     if missing := [column for column in NEEDED if column not in columns]:
         raise ValueError(f"{name} has no column {' and '.join(missing)}: its first line must name the columns")
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
-        raise ValueError(f"{name} has several columns {twice[0]}: leave one")
+        raise ValueError(f"{name} has several columns {twice[0]}: keep one")
     others = ", ".join(column for column in columns if column not in COLUMNS)
     if others and OF_THE_DOCTOR not in columns:
-        log.info("%s: columns by which evaluate looks at slices: %s", name, _short(others))
+        log.info("%s: evaluate also measures slices by these columns: %s", name, _short(others))
 
 
 def _part(row: Mapping[str, str], where: str) -> int:

@@ -50,8 +50,8 @@ def read(
     Files that are not in `data_dir` are downloaded into it. If that fails, raises ValueError that says what to do.
     """
     # The usual interpolation is not part of the key, so that existing cache entries stay valid.
-    said = "" if interpolation == "bicubic" else f" {interpolation}"
-    key = hashlib.sha256(f"{cache.VERSION} {name} {image_size}{said}".encode()).hexdigest()
+    suffix = "" if interpolation == "bicubic" else f" {interpolation}"
+    key = hashlib.sha256(f"{cache.VERSION} {name} {image_size}{suffix}".encode()).hexdigest()
     return cache.find(key) or _store(key, name, data_dir, Scaling(image_size, interpolation=interpolation), progress)
 
 
@@ -125,24 +125,24 @@ def _torchvision(named: NamedSet, data_dir: Path, *options: dict[str, Any]) -> l
     import torchvision
 
     make = getattr(torchvision.datasets, named.torchvision_name)
-    if at_hand := _at_hand(make, data_dir, options):
-        return at_hand
+    if complete := _complete(make, data_dir, options):
+        return complete
     where = f"{named.archives} in {data_dir}"
     try:
-        with _alone(named, data_dir), _socket_timeout(STALLED_SECONDS):
-            if fetched_meanwhile := _at_hand(make, data_dir, options):
+        with _download_lock(named, data_dir), _socket_timeout(STALLED_SECONDS):
+            if fetched_meanwhile := _complete(make, data_dir, options):
                 return fetched_meanwhile
             _fetch_from_mirror(named, make, data_dir)
             return [make(data_dir, download=True, **option) for option in options]
     except Exception as error:
         reason = shorten(f"{error}", REASON_LENGTH)
         raise ValueError(
-            f"{named.torchvision_name} is not at hand and cannot be fetched ({reason}): put {where}, "
+            f"{named.torchvision_name} is not on this disk and cannot be fetched ({reason}): put {where}, "
             "or use dataset=digits or dataset=folder, which need no network"
         ) from error
 
 
-def _at_hand(make: Any, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
+def _complete(make: Any, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
     """torchvision's datasets if they are complete in `data_dir`; else an empty list."""
     try:
         return [make(data_dir, **option) for option in options]
@@ -152,14 +152,14 @@ def _at_hand(make: Any, data_dir: Path, options: Sequence[dict[str, Any]]) -> li
 
 
 @contextmanager
-def _alone(named: NamedSet, data_dir: Path) -> Iterator[None]:
+def _download_lock(named: NamedSet, data_dir: Path) -> Iterator[None]:
     """Inside this context, no other process downloads the set. Two processes that write one file would damage it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / f".{named.torchvision_name}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        log.info("waiting for another start, which fetches %s", named.torchvision_name)
+        log.info("waiting for another process, which downloads %s", named.torchvision_name)
         lock.acquire()
     try:
         yield

@@ -19,7 +19,7 @@ PART_WORD = {part: re.compile(f"(?:{FILLERS})*(?:{words})(?:{FILLERS})*") for pa
 FILLER_WORD = re.compile(f"(?:{FILLERS})+")
 CAPITAL_WITHIN = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")
 WORD = re.compile(r"[^\W\d_]+")
-NAMED = 5  # folders or classes in a message
+MAX_NAMED = 5  # folders or classes in a message
 EXPECTED = "expected train/<class>/<image>, or a table that lists the images (labels=FILE)"
 
 
@@ -62,7 +62,7 @@ def check_classes(root: Path, paths: Iterable[str]) -> None:
             f"them are classes: {EXPECTED}"
         )
     if parts := [name for group in _groups([*below]).values() if len({*group.values()}) > 1 for name in group]:
-        seen = " and ".join(f"{shown(name)}/ holds {photos(counts[name])}" for name in parts[:NAMED])
+        seen = " and ".join(f"{shown(name)}/ holds {photos(counts[name])}" for name in parts[:MAX_NAMED])
         raise ValueError(f"data_dir={root}: {seen}, without class folders: {EXPECTED}")
 
 
@@ -73,8 +73,8 @@ def photos(count: int) -> str:
 
 def listed(names: Collection[str], ending: str = "/") -> str:
     """A text that lists folders or classes: the first few `names`, each with its `ending`, and how many more."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(f"{shown(name)}{ending}" for name in sorted(names)[:NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(f"{shown(name)}{ending}" for name in sorted(names)[:MAX_NAMED]) + more
 
 
 def _groups(names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:

@@ -65,7 +65,7 @@ def _webp(content: bytes) -> bytes:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment between a JPEG's first and last marker. The bits belong to a scan."""
+    """(marker, start, end) of each segment between a JPEG's first and last marker. A scan includes its data."""
     place = len(JPEG)
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]

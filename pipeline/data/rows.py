@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 EXACT_SIDE = 258  # px of the longest row whose sum of squares float32 holds exactly: 258 * 255^2 < 2^24
-WORTH_ASKING = 2**15  # bytes of an image
+WORTH_ASKING = 2**15  # bytes of an image from which `prefetch` saves time
 SUMMED_AT_ONCE = 2**18  # pixels, few enough that as floats they fit into the processor's cache
 
 

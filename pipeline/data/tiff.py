@@ -15,7 +15,7 @@ SUBFILE, DNG_VERSION = 254, 50706
 MOST_STRIPS = 2**20  # strips or tiles; each takes one Python number
 SIDE_OF_A_TILE = 4096  # px; a tile may have this side even if the image is smaller
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-RAW = "a raw file of a camera, of which a preview alone could be read: convert it to JPEG"
+RAW = "a raw file of a camera, of which only a preview could be read: convert it to JPEG"
 
 
 def check(file: BinaryIO) -> None:
@@ -56,8 +56,9 @@ def _first_page(file: BinaryIO, start: bytes) -> Mapping[int, tuple[int, int]]:
     for at in range(0, len(content) - entry.size + 1, entry.size):
         tag, kind, count, value = entry.unpack_from(content, at)
         layout = WHOLE_NUMBERS.get(kind, "")
-        stands_there = layout and struct.calcsize(f"{order}{layout}") * count <= len(value) and count
-        tags.setdefault(tag, (count, struct.unpack_from(f"{order}{layout}", value)[0] if stands_there else 0))
+        # A value that does not fit into its entry lies elsewhere in the file.
+        is_in_entry = layout and struct.calcsize(f"{order}{layout}") * count <= len(value) and count
+        tags.setdefault(tag, (count, struct.unpack_from(f"{order}{layout}", value)[0] if is_in_entry else 0))
     return tags
 
 

@@ -14,7 +14,7 @@ from pipeline.data.parts import check_classes, listed, part_folders, part_of, ph
 from pipeline.data.spellings import merged
 from pipeline.text import shown
 
-MLFLOWS = ("mlruns", "mlartifacts")  # MLflow creates these where it is started; they hold runs and their pictures
+MLFLOW_FOLDERS = ("mlruns", "mlartifacts")  # MLflow creates them where it starts; they hold runs and pictures
 
 
 class ImageFile(NamedTuple):
@@ -118,7 +118,7 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
     """The sorted classes of the train files. Raises ValueError for fewer than two, or if another part has others."""
     classes = sorted({file.label for file in files if file.part == TRAIN})
     if stray := {file.label for file in files} - {*classes}:
-        raise ValueError(f"data_dir={root}: no usable train image of {listed(stray, '')}, but of test or validation")
+        raise ValueError(f"data_dir={root}: no usable train image of {listed(stray, '')}, only of test or validation")
     if len(classes) < 2:
         raise ValueError(f"data_dir={root}: found one class ({shown(classes[0])}); a classifier needs two or more")
     return classes
@@ -126,14 +126,14 @@ def train_classes(files: Sequence[ImageFile], root: Path) -> list[str]:
 
 def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
     """(part, its folder relative to `root`); empty for a tree of class folders. Remarks on photos in other folders."""
-    folders = [name for name in _folders(root, "") if name not in MLFLOWS]
+    folders = [name for name in _folders(root, "") if name not in MLFLOW_FOLDERS]
     named = part_folders(folders)
     present: dict[int, str] = {}
     for name, part in named.items():
         if not _folders(root, name):
             continue
         if part in present:
-            raise ValueError(f"data_dir={root} has {present[part]}/ and {name}/, which mean the same: leave one")
+            raise ValueError(f"data_dir={root} has {present[part]}/ and {name}/, which mean the same: keep one")
         present[part] = name
     if present and TRAIN not in present:
         found = "/, ".join(present.values())
@@ -141,7 +141,7 @@ def _part_folders(root: Path, listing: Listing) -> list[tuple[int, str]]:
     if not present:
         return []
     if beside := [name for name in folders if name not in named and _holds_photos(root / name)]:
-        listing.remarks.append(f"photos in {listed(beside)} are not used: such names stand for no part of the set")
+        listing.remarks.append(f"photos in {listed(beside)} are not used: these names mean no part of the set")
     return sorted((part, _innermost(root, name, part)) for name, part in named.items())
 
 
@@ -162,13 +162,13 @@ def _scan_part(root: Path, part: int, prefix: str, listing: Listing) -> None:
     above = {_identity(root.stat()), _identity((root / prefix).stat())}
     outside = 0
     for path, entry in _entries(root, prefix, listing):
-        if entry.name in MLFLOWS:
+        if entry.name in MLFLOW_FOLDERS:
             listing.skipped["MLflow's own"] += 1
         elif entry.is_dir():
             if part == TRAIN:
                 listing.train_folders.append(entry.name)
             _scan_class(root, path, part, entry.name, listing, above.copy())
-        elif not _is_unread(entry, listing):
+        elif not _count_unread(entry, listing):
             listing.skipped["outside a class folder"] += 1
             outside += entry.name.lower().endswith(SUFFIXES)
     if outside:
@@ -196,7 +196,7 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
             continue
         seen.add(identity)
         for child, entry in _entries(root, folder, listing):
-            if entry.name in MLFLOWS:
+            if entry.name in MLFLOW_FOLDERS:
                 listing.skipped["MLflow's own"] += 1
             elif not entry.is_dir():
                 _add_file(entry, ImageFile(part, child, label), listing)
@@ -209,16 +209,16 @@ def _scan_class(root: Path, path: str, part: int, label: str, listing: Listing, 
 def _add_file(entry: os.DirEntry[str], file: ImageFile, listing: Listing) -> None:
     if entry.name.lower().endswith(SUFFIXES):
         listing.add(file, entry.stat)
-    elif not _is_unread(entry, listing):
+    elif not _count_unread(entry, listing):
         listing.skipped["not an image"] += 1
 
 
-def _is_unread(entry: os.DirEntry[str], listing: Listing) -> bool:
-    """Whether the entry is a photo in an unsupported format. Counts it if so."""
+def _count_unread(entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Counts the entry if it is a photo in an unsupported format. Returns whether it is one."""
     name = entry.name.lower()
-    if is_one := name.endswith(UNREAD):
+    if is_unread := name.endswith(UNREAD):
         listing.unread[f".{name.rpartition('.')[2]} (not read: convert them to JPEG)"] += 1
-    return is_one
+    return is_unread
 
 
 def _entries(root: Path, folder: str, listing: Listing) -> list[tuple[str, os.DirEntry[str]]]:

@@ -106,7 +106,9 @@ def test_train_without_test_gives_some_up_for_it(root: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO, logger="pipeline.data"):
         splits = load(root)
     assert (len(splits.train), splits.valid, len(splits.test)) == (16, None, 4)
-    assert "no test part: 20% of train, stratified, become it: 4 photos; 16 train, 0 validate" in caplog.text
+    assert (
+        "no test part: 20% of train, stratified, become the test split: 4 photos; 16 train, 0 validate" in caplog.text
+    )
 
 
 def test_validation_without_test_is_said_to_be_so_and_may_be_the_test_part(
@@ -118,13 +120,16 @@ def test_validation_without_test_is_said_to_be_so_and_may_be_the_test_part(
         splits = load(root)
     assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (32, 10, 8)
     assert (
-        "become it: 8 photos; 32 train, and its validation part, 10 photos, validates (valid_as_test=on" in caplog.text
+        "become the test split: 8 photos; 32 train, and its validation part, 10 photos, validates (valid_as_test=on"
+        in caplog.text
     )
     with caplog.at_level(logging.INFO, logger="pipeline.data"):
         tested = load(root, valid_as_test=True, valid_fraction=0.25)
     assert (len(tested.train), len(tested.valid or ()), len(tested.test)) == (30, 10, 10)
     assert all(name.startswith("val/") for name in tested.test.names) and tested.digest != splits.digest
-    assert "its validation part, 10 photos, is it; of train 30 train and 10 validate" in caplog.text
+    assert (
+        "its validation part, 10 photos, is the test split; of the train part, 30 train and 10 validate" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("parts", "reason"), [(("train", "test"), "has a test part"), (("train",), "no validation")])
@@ -619,7 +624,7 @@ def test_an_interrupted_start_leaves_nothing(root: Path, cache_home: Path, monke
 
 def test_what_a_killed_start_has_left_is_removed_and_what_another_is_at_is_not(root: Path, cache_home: Path) -> None:
     plant_parts(root)
-    for name, age in (("making-killed", 2 * cache.ABANDONED), ("making-under-way", 60)):
+    for name, age in (("making-killed", 2 * cache.ABANDONED_SECONDS), ("making-under-way", 60)):
         (cache_home / name).mkdir(parents=True)
         (cache_home / name / "images.npy").write_bytes(b"half")
         for path in (cache_home / name / "images.npy", cache_home / name):

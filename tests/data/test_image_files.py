@@ -47,6 +47,13 @@ def test_photos_in_formats_that_are_not_read_are_counted_and_said_where_there_ar
         image_files.find([str(photos), f"{photos}/c"])
 
 
+def test_the_reason_why_a_folder_has_no_image_is_not_that_of_an_earlier_folder(photos):
+    (photos / "c").mkdir()
+    assert image_files.find([str(photos)]).left_out
+    with pytest.raises(ValueError, match=r"c has no image$"):
+        image_files.find([str(photos), f"{photos}/c"])
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

@@ -115,7 +115,7 @@ def test_classes_without_a_test_image_or_with_one_to_train_on_are_named(
     write(root, [["path", "label", "split"], ["1.png", "emu", "test"], *([*row, "train"] for row in rows[:41])])
     load(root, labels="labels.csv", valid_fraction=0)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "one train image of class emu: little can be learned of it" in warnings
+    assert "one train image of class emu: the network can learn little about it" in warnings
 
 
 HEADER = ["path", "label", "split", "group"]
@@ -256,7 +256,7 @@ def test_no_table_is_one_line(root: Path) -> None:
         load(root, labels="labels.csv")
     root.mkdir()
     os.mkfifo(root / "pipe")
-    for name, message in (("labels.csv", "No such file"), (".", "is no file"), ("pipe", "is no file")):
+    for name, message in (("labels.csv", "No such file"), (".", "is not a file"), ("pipe", "is not a file")):
         with pytest.raises(ValueError, match=message):
             load(root, labels=name)
 

@@ -175,6 +175,4 @@ def test_folders_of_photos_beside_the_parts_are_named(root: Path) -> None:
     (root / "annotations/boxes.csv").write_text("a,b")
     (root / "__MACOSX").mkdir()
     (root / "__MACOSX/._1.png").write_bytes(b"x")
-    assert load(root).report.remarks == [
-        "photos in bus/, holdout/ are not used: such names stand for no part of the set"
-    ]
+    assert load(root).report.remarks == ["photos in bus/, holdout/ are not used: these names mean no part of the set"]

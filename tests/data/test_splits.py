@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.cache import TEST, TRAIN, VALID, Decoded
-from pipeline.data.division import divide_into, held_out
+from pipeline.data.division import divide_into, hold_out_groups
 from pipeline.data.splits import Report, Splits, divide
 
 SIZE = 2
@@ -91,7 +91,7 @@ def test_groups_are_held_out_whole_and_every_class_keeps_an_image(data: st.DataO
     number = data.draw(st.integers(1, 80))
     labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=number, max_size=number)))
     groups = np.array(data.draw(st.lists(st.integers(0, 20), min_size=number, max_size=number)))
-    held = held_out(labels, groups, data.draw(st.floats(0.01, 0.99)), 0)
+    held = hold_out_groups(labels, groups, data.draw(st.floats(0.01, 0.99)), 0)
     assert not {*groups[held]} & {*groups[~held]}
     assert {*labels[~held]} == {*labels}
 
@@ -100,10 +100,10 @@ def test_groups_meet_the_fraction_of_each_class_where_they_allow() -> None:
     draw = np.random.default_rng(0)
     groups = draw.integers(0, 300, 6000)
     labels = np.where(draw.random(6000) < 0.1, 2, groups % 2)  # mostly of one class, as a patient's images are
-    held = held_out(labels, groups, 0.2, 0)
+    held = hold_out_groups(labels, groups, 0.2, 0)
     shares = np.bincount(labels[held]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.02
-    assert held_out(labels, groups, 0.2, 1).tolist() != held.tolist()
+    assert hold_out_groups(labels, groups, 0.2, 1).tolist() != held.tolist()
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
