@@ -14,13 +14,13 @@ from pipeline.progress import say
 from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
 from pipeline.steps import compare_folds, disagreements, recipes
-from pipeline.steps.recipes import ALPHA, DATA, TITLE_CHARACTERS
+from pipeline.steps.recipes import ALPHA, DATA_TAG, LETTERS
 from pipeline.steps.step import Result, Step, tracked
 from pipeline.text import unmarked, visible
 from pipeline.tracking.run import Run
 
-MAX_ARMS = 6  # the number of colours that colour-blind people can tell apart
-OF_THE_PLACE = ("git.commit", "git.dirty", "device", "precision", DATA)  # tags of a training that get a row
+# Tags of a training that get a row in parameters.csv if they differ.
+SHOWN_TAGS = ("git.commit", "git.dirty", "device", "precision", DATA_TAG)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run(params: CompareParams) -> Result:
     _check(found)
     found, images = label_versions.shared(found)
     first, *others = compared = _arms(found)
-    title = f"{found[0].params.set_name}: {' against '.join(each.name[3:] for each in compared)}"[:TITLE_CHARACTERS]
+    title = recipes.title(found[0].params.set_name, [each.name for each in compared])
     tags = {"dataset": found[0].params.dataset, "test.digest": found[0].test_digest}
     with tracked("compare", title, params.model_dump(), tags) as step:
         run = step.run
@@ -69,49 +69,59 @@ def _arms(found: Sequence[Evaluation]) -> list[Compared]:
     """One arm per recipe, in the order of `found`. If all evaluations have the same recipe, each is an arm."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for each in found:
-        groups.setdefault(tuple(recipes.of(each).values()), []).append(each)
+        groups.setdefault(tuple(recipes.recipe(each).values()), []).append(each)
     series = list(groups.values()) if len(groups) > 1 else [[each] for each in found]
-    if len(series) > MAX_ARMS:
-        raise ValueError(f"runs: {len(series)} recipes; compare {MAX_ARMS} at a time at most")
+    if len(series) > len(LETTERS):
+        raise ValueError(f"runs: {len(series)} recipes; compare {len(LETTERS)} at a time at most")
     for same in series:
-        if len({each.params.seed for each in same}) < len(same):
-            raise ValueError(f"runs: {same[0].train_run_id} is of the same recipe and seed as another beside it")
+        _check_seeds(same)
     differing = recipes.differing([same[0] for same in series])
-    of_images = evaluation.groups_of(found)
+    groups_of_images = evaluation.groups_of(found)
     return [
         Compared(
-            Arm(letter, np.array([each.correct for each in same]), of_images),
+            Arm(letter, np.array([each.correct for each in same]), groups_of_images),
             same,
             recipes.name(letter, differing, place),
         )
-        for place, (letter, same) in enumerate(zip("ABCDEF", series, strict=False))
+        for place, (letter, same) in enumerate(zip(LETTERS, series, strict=False))
     ]
+
+
+def _check_seeds(same: Sequence[Evaluation]) -> None:
+    """Raises ValueError if two evaluations of one recipe have the same seed."""
+    by_seed: dict[int, Evaluation] = {}
+    for each in same:
+        if (other := by_seed.setdefault(each.params.seed, each)) is not each:
+            raise ValueError(
+                f"runs: evaluations {other.run_id} and {each.run_id} have the same recipe and seed; give one of them"
+            )
 
 
 def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
     """Logs the arms, the parameters that differ, and calibration and curves side by side."""
     firsts = [each.runs[0] for each in compared]
     differing = recipes.differing(firsts)
-    places = {name: [visible(each.tags.get(name, "")) for each in firsts] for name in OF_THE_PLACE}
-    for name, values in {"labels": [visible(each.params.labels) for each in firsts], **places}.items():
+    tags = {name: [visible(each.tags.get(name, "")) for each in firsts] for name in SHOWN_TAGS}
+    for name, values in {"labels": [visible(each.params.labels) for each in firsts], **tags}.items():
         if len(set(values)) > 1:
             differing[name] = values
     letters = [each.arm.name for each in compared]
     table = pd.DataFrame.from_dict(differing, orient="index", columns=letters)
     run.table("parameters.csv", table.rename_axis("parameter").reset_index())
     members = [(each, one) for each in compared for one in each.runs]
-    run.table("arms.csv", pd.DataFrame([_member(each, one) for each, one in members]))
+    run.table("arms.csv", pd.DataFrame([_arm_row(each, one) for each, one in members]))
     bins = {each.name: _pooled([one.reliability for one in each.runs]) for each in compared}
     run.table("calibration.csv", pd.concat([table.assign(arm=name[0]) for name, table in bins.items()]))
-    run.figure("calibration.png", plots.calibrations(bins, f"Calibration: {_eces(compared)}"))
+    run.figure("calibration.png", plots.calibrations(bins, f"Calibration: {_calibration_errors(compared)}"))
     curves = [evaluation.epochs(one.train_run_id).assign(arm=each.name, run=one.run_id) for each, one in members]
     run.figure("curves.png", plots.curves_beside(pd.concat(curves), "Training and validation"))
 
 
-def _member(each: Compared, one: Evaluation) -> dict[str, object]:
+def _arm_row(each: Compared, one: Evaluation) -> dict[str, object]:
+    """The row of arms.csv for the evaluation `one` of an arm."""
     numbers = {name: one.metrics.get(f"test/{name}", np.nan) for name in ("accuracy", "loss", "macro_f1", "ece")}
-    who = {"arm": each.arm.name, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
-    return {**who, **numbers}
+    ids = {"arm": each.arm.name, "seed": one.params.seed, "training": one.train_run_id, "evaluation": one.run_id}
+    return {**ids, **numbers}
 
 
 def _pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -126,7 +136,7 @@ def _pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return tables[0].assign(count=count, **means)
 
 
-def _eces(compared: Sequence[Compared]) -> str:
+def _calibration_errors(compared: Sequence[Compared]) -> str:
     means = [np.mean([one.metrics.get("test/ece", np.nan) for one in each.runs]) for each in compared]
     return ", ".join(f"{each.arm.name} {mean:.4f}" for each, mean in zip(compared, means, strict=True)) + " (ECE)"
 
@@ -154,7 +164,7 @@ def _compare(run: Run, first: Compared, other: Compared, alpha: float, params: C
 def _label_changes(run: Run, first: Compared, other: Compared) -> str:
     """Logs which labels of the set differ between two arms. Returns a line about them; empty if none does."""
     one, another = first.runs[0], other.runs[0]
-    if one.tags.get(DATA) == another.tags.get(DATA):
+    if one.tags.get(DATA_TAG) == another.tags.get(DATA_TAG):
         return ""
     try:
         table = label_versions.changes(one, another)

@@ -9,12 +9,10 @@ from pipeline.history.cross_validation import CrossValidation
 from pipeline.params import CompareParams
 from pipeline.results import folds
 from pipeline.steps import recipes
-from pipeline.steps.recipes import ALPHA, TITLE_CHARACTERS
+from pipeline.steps.recipes import ALPHA, LETTERS
 from pipeline.steps.step import Result, tracked
 from pipeline.text import unmarked
 from pipeline.tracking.run import Run
-
-LETTERS = "ABCDEF"
 
 
 def run(params: CompareParams, found: Sequence[CrossValidation | None]) -> Result:
@@ -24,7 +22,7 @@ def run(params: CompareParams, found: Sequence[CrossValidation | None]) -> Resul
     firsts = [each.evaluations[0] for each in validations]
     differing = recipes.differing(firsts)
     names = [recipes.name(letter, differing, place) for place, letter in enumerate(LETTERS[: len(found)])]
-    title = f"{firsts[0].params.set_name}: {' against '.join(name[3:] for name in names)}"[:TITLE_CHARACTERS]
+    title = recipes.title(firsts[0].params.set_name, names)
     with tracked("compare", title, params.model_dump(), {"dataset": firsts[0].params.dataset}) as step:
         for letter, each in zip(LETTERS, validations, strict=False):
             step.run.tags({f"arm.{letter}": each.run_id})
@@ -51,7 +49,7 @@ def _check(runs: Sequence[str], found: Sequence[CrossValidation | None]) -> None
         if first is None or each is None:
             other = next(each.run_id for each in found if each is not None)
             alone = next(run_id for run_id, each in zip(runs, found, strict=True) if each is None)
-            raise ValueError(f"runs: {other} is a cross-validation and {alone} is not: they have other test images")
+            raise ValueError(f"runs: {other} is a cross-validation and {alone} is not: their test images differ")
         if run_id != first.run_id:
             cross_validation.check_same_folds(first, each)
 

@@ -7,32 +7,38 @@ from pipeline.params import TrainParams, as_text
 from pipeline.settings import FREE_TO_CHANGE
 from pipeline.text import visible
 
-OF_NO_RECIPE = FREE_TO_CHANGE | {"watch_images"}
-DATA = "data.digest"
+NOT_COMPARED = FREE_TO_CHANGE | {"watch_images", "seed"}  # parameters that may differ within a recipe
+DATA_TAG = "data.digest"
+LETTERS = "ABCDEF"  # of the arms; colour-blind people can tell at most six colours apart
 ALPHA = 0.05  # the level of all comparisons of a run together
 TITLE_CHARACTERS = 120
 
 
-def of(each: Evaluation) -> dict[str, str]:
-    """The step, parameters, number of networks, checkpoint and images of an arm: all that makes it, except the seed."""
-    names = [name for name in TrainParams.model_fields if name not in OF_NO_RECIPE | {"seed"}]
+def recipe(each: Evaluation) -> dict[str, str]:
+    """The recipe of an arm: step, parameters except the seed, number of networks, checkpoint and images, by name."""
+    names = [name for name in TrainParams.model_fields if name not in NOT_COMPARED]
     shown = {name: visible(as_text(getattr(each.params, name))) for name in names}
     networks = visible(each.tags.get("ensemble.size", "1"))
     step = "probe" if each.tags.get("step") == "probe" else "train"
-    data = visible(each.tags.get(DATA, ""))
-    return {"step": step, **shown, "networks": networks, "checkpoint": each.checkpoint, DATA: data}
+    data = visible(each.tags.get(DATA_TAG, ""))
+    return {"step": step, **shown, "networks": networks, "checkpoint": each.checkpoint, DATA_TAG: data}
 
 
 def differing(firsts: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """The parameters that differ between the arms, with the value of each arm."""
-    rows = [of(each) for each in firsts]
+    """The parameters that differ between the arms, with the value of each arm. firsts: one evaluation of each arm."""
+    rows = [recipe(each) for each in firsts]
     found = {name: [row[name] for row in rows] for name in rows[0] if len({row[name] for row in rows}) > 1}
-    named = [name for name in found if name != DATA]  # a parameter such as image_size also changes the images
+    named = [name for name in found if name != DATA_TAG]  # a parameter such as image_size also changes the images
     if len({tuple(row[name] for name in named) for row in rows}) == len(rows):
-        found.pop(DATA, None)
+        found.pop(DATA_TAG, None)
     return found or {"seed": [str(each.params.seed) for each in firsts]}
 
 
 def name(letter: str, differing: Mapping[str, Sequence[str]], place: int) -> str:
     """The name of the recipe at `place`: its letter, and its values of the parameters that differ."""
     return f"{letter}: " + " ".join(f"{each}={values[place]}" for each, values in differing.items())
+
+
+def title(set_name: str, names: Sequence[str]) -> str:
+    """The title of a comparison of the recipes called `names`, without their letters."""
+    return f"{set_name}: {' against '.join(each.partition(': ')[2] for each in names)}"[:TITLE_CHARACTERS]

@@ -317,6 +317,10 @@ def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair
     assert "are of different test images" in message(workplace, capsys, first, other)
     assert "is named more than once" in message(workplace, capsys, first, pair[0].data.tags["train.run_id"])
     assert "nothing to compare it with" in message(workplace, capsys, first)
+    again = workplace.below(parents[0], "evaluate")[1]
+    assert workplace.run("evaluate", run_id=again.data.tags["train.run_id"]) == 0
+    twice = [again.info.run_id, workplace.runs("evaluate")[0].info.run_id]
+    assert f"evaluations {twice[0]} and {twice[1]} have" in message(workplace, capsys, first, *twice, second)
     assert "no such run" in message(workplace, capsys, first, "0" * 32)
     assert "should be the id of a run, or at least its first 4 char" in message(workplace, capsys, first, "../../x")
     table = Path(workplace.client.download_artifacts(first, "predictions.csv", str(tmp_path)))
