@@ -388,7 +388,7 @@ def test_recipe_json(ground, capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     with ground.untouched():
         train._say_what_differs({"dataset": "digits", "model": "resnet18"})
-    expected = f"{run_id} is of another recipe, rule or ladder, not used: run {run_id}: recipe.json cannot"
+    expected = f"{run_id} is not used, as it is of another recipe, rule or ladder: run {run_id}: recipe.json cannot"
     assert expected in capsys.readouterr().err
 
 

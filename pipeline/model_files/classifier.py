@@ -23,7 +23,7 @@ from pipeline.models.outlines import other_tables, unallocated
 from pipeline.params import ModelName, RecipeParams, Resize
 from pipeline.results import prediction_sets
 from pipeline.settings import message
-from pipeline.training.calibration import Calibration, look
+from pipeline.training.calibration import Calibration, logits_and_features
 
 PerChannel = tuple[float, float, float]
 MAX_MEMBERS = 100  # of an ensemble
@@ -133,7 +133,7 @@ class Classifier:
         """The answers for images (N, 3, H, W) uint8, computed in `precision` (fp32 or bf16)."""
         where = next(self.model.parameters()).device
         batches = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8)).split(batch_size(images.shape[-1]))
-        looks = [look(self.model, self.normalise(batch.to(where)), precision) for batch in batches]
+        looks = [logits_and_features(self.model, self.normalise(batch.to(where)), precision) for batch in batches]
         logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
         probabilities = softmax(logits.astype(np.float64) / self.temperature, axis=1)
         if self.calibration is None:

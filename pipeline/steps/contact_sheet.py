@@ -21,7 +21,7 @@ def log(run: Run, network: TrainedModel, shown: Answers, with_maps: bool) -> Non
             shown.paths, unlike, shown.predicted, shown.confidence, strict=True
         )
     ]
-    title = f"{len(shown)} predicted images, those to doubt first"
+    title = f"{len(shown)} predicted images, the most doubtful ones first"
     if with_maps:
         method, found = maps(network, shown.images, shown.predicted)
         panels = [(f"{method}, predicted class", found)]

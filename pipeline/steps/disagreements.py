@@ -23,7 +23,7 @@ def show(run: Run, pair: Mapping[str, Evaluation], params: CompareParams) -> Non
     pair: the evaluation of each network, on the same images, by the letter of its arm.
     """
     first, other = pair
-    sides = _of_one_alone(*(each.predictions for each in pair.values()))
+    sides = _right_alone(*(each.predictions for each in pair.values()))
     shown = [side[: params.num_images] for side in sides]
     rows = np.concatenate(shown)
     if not len(rows):
@@ -40,15 +40,13 @@ def show(run: Run, pair: Mapping[str, Evaluation], params: CompareParams) -> Non
         _panel(letter, training, images, each.predictions["predicted"].iloc[rows], params)
         for training, (letter, each) in zip(found, pair.items(), strict=True)
     ]
-    counts = (
-        f"{len(some)} of {len(side)} that only {letter}" for some, side, letter in zip(shown, sides, pair, strict=True)
-    )
-    title = f"Images that one has right: {', '.join(counts)} has; surest errors first; maps of the predicted class"
+    counts = (f"{letter} {len(some)} of {len(side)}" for some, side, letter in zip(shown, sides, pair, strict=True))
+    title = f"Images that only one has right: {', '.join(counts)}; surest errors first; maps of the predicted class"
     captions = [_caption(pair, row) for row in rows]
     run.figure(f"disagreements_{other}.png", plots.explanations(images, panels, captions, title))
 
 
-def _of_one_alone(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
+def _right_alone(one: pd.DataFrame, other: pd.DataFrame) -> list[np.ndarray]:
     """Rows that only `one` has right, and rows that only `other` has right; the most confident errors first."""
     found = []
     for right, wrong in ((one, other), (other, one)):

@@ -26,8 +26,8 @@ from pipeline.training import device
 from pipeline.training.recipe import load_splits
 
 DETAIL_FILES = 32  # number of files to read in detail
-LEAST_LOSS = 1.9  # the least ratio of a file's side to its detail that counts as upscaled
-BETWEEN = 2  # px between the two images of a pair
+LEAST_UPSCALING = 1.9  # the least ratio of a file's side to its detail that counts as upscaled
+PAIR_GAP = 2  # px between the two images of a pair
 
 
 def run(params: DoctorParams, parent: Run | None = None) -> Result:
@@ -41,7 +41,7 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
     with tracked("doctor", name, params.model_dump(), {"dataset": params.dataset}, parent) as step:
         run = step.run
         run.dataset(splits.name, splits.digest, params.data_dir, "doctor")
-        patient = _admit(params, splits, where, features)
+        patient = _patient(params, splits, where, features)
         findings = []
         for check in CHECKS:
             findings.append(check(run, patient))
@@ -60,7 +60,8 @@ def run(params: DoctorParams, parent: Run | None = None) -> Result:
         return Result(run.id, f"Doctor: {'; '.join(lines)}", numbers)
 
 
-def _admit(params: DoctorParams, splits: Splits, where: torch.device, features: Features | None) -> Patient:
+def _patient(params: DoctorParams, splits: Splits, where: torch.device, features: Features | None) -> Patient:
+    """The patient of the checks: the images of all splits together, with what their pixels and features show."""
     by_name = {"train": splits.train, "valid": splits.valid, "test": splits.test}
     present = {name: split for name, split in by_name.items() if split is not None}
     images = replace(
@@ -134,16 +135,17 @@ def _detail(run: Run, patient: Patient) -> Finding:
     if found is None:
         return Finding("", 0, {})
     numbers = {"doctor/detail_px": found.detail, "doctor/side_px": found.side}
-    if found.detail * LEAST_LOSS > found.side:
+    if found.detail * LEAST_UPSCALING > found.side:
         return Finding("", 0, numbers)
     line = (
-        f"upscaled: most files hold some {found.detail:.0f} px of detail on their shorter side of {found.side:.0f} px, "
-        f"as {found.looked_at} of them say: images of more than {found.detail:.0f} px cost time and show no more"
+        f"upscaled: most files hold some {found.detail:.0f} px of detail on their shorter side of {found.side:.0f} px "
+        f"(measured on {found.looked_at} files): images of more than {found.detail:.0f} px cost time and show no more"
     )
     return Finding(line, 1, numbers)
 
 
 def _evenly(number: int, most: int) -> list[int]:
+    """At most `most` positions, spread evenly over `number` ones."""
     return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int)).tolist()
 
 
@@ -173,6 +175,7 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
     ]
     title = f"{min(SHEET_IMAGES, len(table))} of {len(table):,} duplicates, of two classes and across splits first"
     run.figure("duplicates.png", plots.gallery(_pairs(patient.images, twin[shown], image[shown]), captions, title))
+    # `_contradictions` gives the reasons of exact copies under two classes.
     reasons = {
         position: f"{row['kind']} copy of {row['twin']}, in {row['twin_split']}"
         for position, row in zip(image.tolist(), table.to_dict("records"), strict=True)
@@ -182,9 +185,10 @@ def _duplicates(run: Run, patient: Patient) -> Finding:
 
 
 def _pairs(images: Split, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Each pair of images as one image, side by side with a white gap between them."""
     pairs = np.concatenate([images.take(left), images.take(right)], axis=3)
     middle = pairs.shape[3] // 2
-    return np.insert(pairs, [middle] * BETWEEN, 255, axis=3)
+    return np.insert(pairs, [middle] * PAIR_GAP, 255, axis=3)
 
 
 def _oddities(run: Run, patient: Patient) -> Finding:

@@ -25,7 +25,7 @@ from pipeline.results.operating_points import Answers
 from pipeline.steps import members, operating_points, prediction_sets, rejection, slices
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
-from pipeline.training.calibration import look_at_all
+from pipeline.training.calibration import split_logits_and_features
 from pipeline.training.update import predict
 
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
@@ -66,7 +66,7 @@ def _evaluate(params: EvaluateParams, parent: Run | None, other: Evaluated | Non
     if params.views > 1 and trained.params.flip == "off":
         raise ValueError(f"views={params.views} mirrors images, which training {trained.run_id} did not (flip=off)")
     if params.views > 1 and not trained.splits.flip:
-        raise ValueError(f"views={params.views} is not for {trained.splits.name}: a mirrored digit is of no class")
+        raise ValueError(f"views={params.views} is not for {trained.splits.name}: a mirrored image may be of no class")
     operating_points.check(trained, params)
     test_digest = trained.splits.test.digest()
     with about(trained, "evaluate", "evaluation", params, "test", parent) as step:
@@ -113,7 +113,7 @@ def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], 
 def _report(step: Step, trained: ModelAndImages, params: EvaluateParams) -> tuple[Result, np.ndarray]:
     """Logs what the network answers for the test images. Returns the result, and whether each is right, (N,) bool."""
     run, test, classes = step.run, trained.splits.test, trained.splits.classes
-    looked, features = look_at_all(trained.classifier.model, trained.splits, test, trained.precision)
+    looked, features = split_logits_and_features(trained.classifier.model, trained.splits, test, trained.precision)
     logits = looked.astype(np.float64)
     answers = Answers(test.labels, softmax(logits / trained.classifier.temperature, axis=1))
     correct = answers.probabilities.argmax(1) == test.labels

@@ -47,20 +47,20 @@ def run(params: ExplainParams, parent: Run | None = None) -> Result:
         probabilities = _probabilities(trained)
         chosen = [each for each in _choose(trained, probabilities, params.num_images) if each.names]
         _keep_images(run, trained, chosen)
-        maps = _keep_maps(run, [_picture(run, trained, each, methods) for each in chosen])
+        maps = _keep_maps(run, [_log_sheet(run, trained, each, methods) for each in chosen])
         blank = maps["blank"]
         numbers = {"explain/blank_maps": float(blank.sum())}
-        shortcut, border = _border(run, trained, probabilities, methods[0])
-        numbers |= border
+        border_line, border_numbers = _border(run, trained, probabilities, methods[0])
+        numbers |= border_numbers
         if _grid(trained) == (1, 1):
             size = trained.params.image_size
-            finding = f"{methods[0]} has one cell for a whole image of {size} px here, which says nothing of where"
+            finding = f"a map by {methods[0]} has one cell for a whole image of {size} px here, so it shows no place"
         else:
             finding, measured = _judge(run, step.name, trained, chosen, methods, params.seed)
             numbers |= measured
         run.metrics(numbers, model_of=trained.model_of)
         of = f" of {run.link('this training', trained.run_id)}{trained.checkpoint_note}"
-        return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank{shortcut}", numbers, of=of)
+        return step.conclude(f"{finding}; {blank.sum()} of {len(blank)} maps blank{border_line}", numbers, of=of)
 
 
 def _methods(trained: ModelAndImages, asked: str) -> list[str]:
@@ -124,16 +124,18 @@ def _keep_images(run: Run, trained: ModelAndImages, chosen: list[Chosen]) -> Non
     run.table("explain/images.csv", pd.concat([described.reset_index(drop=True), places], axis=1))
 
 
-def _keep_maps(run: Run, pictured: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
+def _keep_maps(run: Run, mapped: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
     """Logs small versions of all maps and their table. Returns the table."""
-    file, places = sprite.sprite(plots.heat(np.concatenate([maps for _, maps in pictured])), SMALL_SIDE)
+    file, places = sprite.sprite(plots.heat(np.concatenate([maps for _, maps in mapped])), SMALL_SIDE)
     run.bytes("explain/maps.webp", file)
-    table = pd.concat([pd.concat([each for each, _ in pictured], ignore_index=True), places], axis=1)
+    table = pd.concat([pd.concat([each for each, _ in mapped], ignore_index=True), places], axis=1)
     run.table("explain/maps.csv", table)
     return table
 
 
-def _picture(run: Run, trained: ModelAndImages, chosen: Chosen, methods: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+def _log_sheet(
+    run: Run, trained: ModelAndImages, chosen: Chosen, methods: list[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Logs the contact sheet of `chosen`. Returns a row per map (image, class, whether it is blank), and the maps."""
     method, *others = methods
     title = f"{trained.params.model}, {method}: {len(chosen.names)} {chosen.kind} test images"
@@ -227,7 +229,7 @@ def _finding(judged: Judgement) -> str:
     return (
         f"{first['source']} faithfulness {_with_error(first['faithfulness'], first['standard_error'])} "
         f"({', '.join(beside)}); insertion over deletion {_with_error(first['insertion'], first['insertion_error'])}, "
-        f"of two maps both measures prefer the same in {judged.agreement:.0%} of cases"
+        f"both measures prefer the same one of two maps in {judged.agreement:.0%} of cases"
     )
 
 

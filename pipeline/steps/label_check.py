@@ -19,22 +19,25 @@ log = logging.getLogger(__name__)
 
 def check(run: Run, patient: Patient) -> Finding:
     """Logs the suspect labels of the train and validation images. Each is judged by a network that did not see it."""
-    params, of_test = patient.params, patient.names.index("test")
+    params, test_part = patient.params, patient.names.index("test")
     if params.label_epochs == 0:
         return Finding("labels: not checked (label_epochs=0)", 0, {})
-    taught = np.flatnonzero(patient.parts != of_test)
+    checked = np.flatnonzero(patient.parts != test_part)
     families = _families(patient)
-    taught = taught[suspect_labels.can_be_checked(patient.images.labels[taught], families[taught], params.label_folds)]
-    known, given = np.unique(patient.images.labels[taught], return_inverse=True)
+    labels = patient.images.labels[checked]
+    checked = checked[suspect_labels.can_be_checked(labels, families[checked], params.label_folds)]
+    known, given = np.unique(patient.images.labels[checked], return_inverse=True)
     if len(known) < 2:
-        return Finding(f"labels: not checked, as two classes of {params.label_folds} images or more are needed", 0, {})
-    probabilities = _probabilities(patient, taught, given, families[taught], len(known))
+        return Finding(
+            f"labels: not checked, because that needs two classes of {params.label_folds} images or more", 0, {}
+        )
+    probabilities = _probabilities(patient, checked, given, families[checked], len(known))
     copies = _copies_of_another_class(patient)
     class_of_copy = {position: patient.images.labels[copy] for position, copy in copies.items()}
     place = {label: number for number, label in enumerate(known.tolist())}
-    of_copy = np.array([place.get(class_of_copy.get(position, -1), -1) for position in taught])
+    of_copy = np.array([place.get(class_of_copy.get(position, -1), -1) for position in checked])
     found = suspect_labels.suspects(given, probabilities, of_copy)
-    positions = taught[found["image"].to_numpy()]
+    positions = checked[found["image"].to_numpy()]
     names = np.array(patient.splits.classes, dtype=object)[known]
     suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
     names_of_copies = [patient.images.names[copies[each]] if each in copies else "" for each in positions]
@@ -43,13 +46,14 @@ def check(run: Run, patient: Patient) -> Finding:
     run.table("suspect_labels.csv", table)
     accuracy = float((probabilities.argmax(1) == given).mean())
     numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
-    who = "networks" if patient.features is None else "probes of a pretrained network"
+    judges = "networks" if patient.features is None else "probes of a pretrained network"
     line = (
-        f"labels: {len(found):,} of {len(taught):,} train labels are suspect; {params.label_folds} {who} judged images "
-        f"that they did not learn from, and agree with {accuracy:.1%} of the labels; labels of test are not checked"
+        f"labels: {len(found):,} of {len(checked):,} train labels are suspect; {params.label_folds} {judges} judged "
+        f"images that they did not learn from, and agree with {accuracy:.1%} of the labels; labels of test are not "
+        "checked"
     )
-    if left := int((patient.parts != of_test).sum()) - len(taught):
-        line += f"; not checked, as of classes with fewer than {params.label_folds} images: {left:,}"
+    if num_unchecked := int((patient.parts != test_part).sum()) - len(checked):
+        line += f"; {num_unchecked:,} not checked, because their classes have fewer than {params.label_folds} images"
     if len(found):
         shown = table.head(SHEET_IMAGES)
         captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]
@@ -72,18 +76,18 @@ def _families(patient: Patient) -> np.ndarray:
 
 
 def _probabilities(
-    patient: Patient, taught: np.ndarray, given: np.ndarray, families: np.ndarray, num_classes: int
+    patient: Patient, checked: np.ndarray, given: np.ndarray, families: np.ndarray, num_classes: int
 ) -> np.ndarray:
     params = patient.params
     if patient.features is not None:
         folds = suspect_labels.probabilities_from_features(
-            patient.features[taught], given, families, folds=params.label_folds, seed=params.seed
+            patient.features[checked], given, families, folds=params.label_folds, seed=params.seed
         )
     else:
-        names = [patient.images.names[position] for position in taught]
+        names = [patient.images.names[position] for position in checked]
         precision = device.choose_precision(params.precision, patient.device)
         log.info(device.chosen(params, patient.device, precision))
-        thumbnails = Split(patient.looks.thumbnails, taught, given.astype(np.int64), names)
+        thumbnails = Split(patient.looks.thumbnails, checked, given.astype(np.int64), names)
         folds = suspect_labels.probabilities(
             replace(patient.splits, train=thumbnails, classes=tuple(map(str, range(num_classes)))),
             families,
@@ -94,7 +98,7 @@ def _probabilities(
             device=patient.device,
             precision=precision,
         )
-    filled = np.zeros((len(taught), num_classes))
+    filled = np.zeros((len(checked), num_classes))
     for fold, (held, probabilities) in enumerate(folds, 1):
         filled[held] = probabilities
         right = float((probabilities.argmax(1) == given[held]).mean())

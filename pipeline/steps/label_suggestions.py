@@ -22,9 +22,11 @@ def write(run: Run, patient: Patient, findings: Sequence[Finding]) -> None:
     folder = Path(patient.params.data_dir).expanduser().resolve().name
     run.json("label_studio.json", [label_studio.task(folder, row) for row in table.to_dict("records")])
     run.text("label_studio.xml", label_studio.configuration([*patient.splits.classes]))
-    doubtful = int((table["reason"] != "").sum())
-    ones = f"the doubtful ones first ({doubtful:,})"
-    conclude(f"doctor: labels.csv has all labels, {ones}: edit it, and train with labels=labels.csv")
+    num_doubtful = int((table["reason"] != "").sum())
+    conclude(
+        f"doctor: labels.csv has all labels, the {num_doubtful:,} doubtful ones first: edit it, and train with "
+        "labels=labels.csv"
+    )
 
 
 def _table(patient: Patient, findings: Sequence[Finding]) -> pd.DataFrame:

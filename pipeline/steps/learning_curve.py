@@ -61,8 +61,8 @@ def _sizes(recipe: Recipe, params: LearningCurveParams, learner: str) -> list[in
     number = min(USUAL_SIZES, most) if params.num_sizes == "auto" else params.num_sizes
     if not LEAST_SIZES <= number <= most:
         raise ValueError(
-            f"num_sizes={params.num_sizes}: {total:,} train images make {most} parts of {least} or more ({why}); a "
-            f"learning curve needs {max(number, LEAST_SIZES)}"
+            f"num_sizes={params.num_sizes}: {total:,} train images, halved again and again, give {most} sizes of "
+            f"{least} or more ({why}); a learning curve needs {max(number, LEAST_SIZES)}"
         )
     return [total // 2**power for power in reversed(range(number))]
 

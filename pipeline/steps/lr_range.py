@@ -16,8 +16,7 @@ from pipeline.training.range_test import RULES, Curve, Suggestion
 from pipeline.training.recipe import Recipe
 from pipeline.training.short_cycles import Choice, Cycle, Plan
 
-WIDE = 2.0  # ratio of the suggestions of ladders, from which on they are in doubt
-TWO_WAYS = "give max_lr, or let lr_rule=cycles choose it"
+WIDE = 2.0  # ratio of the highest to the lowest rate of the ladders, above which the suggestion is in doubt
 
 
 def run(params: LrRangeParams, parent: Run | None = None) -> Result:
@@ -82,7 +81,7 @@ def _cycles(step: Step, recipe: Recipe, plan: Plan, usual: float, fingerprint: s
                 say(f"short cycle at lr {lr:.2e}: finished by run {known[lr].run_id}, not repeated")
                 cycle = known[lr].cycle
             else:
-                cycle = _train(recipe, lr, plan.num_updates, progress, updates)
+                cycle = _run_cycle(recipe, lr, plan.num_updates, progress, updates)
             done.append(cycle)
             step.run.table("short_cycles.csv", _table(done))
             return cycle
@@ -92,14 +91,14 @@ def _cycles(step: Step, recipe: Recipe, plan: Plan, usual: float, fingerprint: s
     return cycles, pd.DataFrame(updates, columns=["peak", "update", "lr", "loss"])
 
 
-def _train(recipe: Recipe, lr: float, num_updates: int, progress: Meter, updates: list[dict[str, float]]) -> Cycle:
+def _run_cycle(recipe: Recipe, lr: float, num_updates: int, progress: Meter, updates: list[dict[str, float]]) -> Cycle:
     first = len(updates)
 
-    def look(rate: float, loss: float) -> None:
+    def on_update(rate: float, loss: float) -> None:
         updates.append({"peak": lr, "update": len(updates) - first, "lr": rate, "loss": loss})
         progress.advance(lambda: f"short cycle, peak {lr:.1e}  lr {rate:.1e}  loss {loss:.3f}")
 
-    cycle = short_cycles.run(short_cycles.training(recipe, lr, num_updates), lr, num_updates, look)
+    cycle = short_cycles.run(short_cycles.training(recipe, lr, num_updates), lr, num_updates, on_update)
     reached = "" if cycle.accuracy is None else f", validation accuracy {cycle.accuracy:.2%}"
     say(f"short cycle at lr {lr:.2e}: loss {cycle.loss:.4f}{reached}")
     return cycle
@@ -123,24 +122,27 @@ def _by_ladders(step: Step, recipe: Recipe, ladder: LadderParams, rule: str, fin
     figure = plots.lr_range(table, suggestion.rates, named, suggestion.lr, step.name, suggestion.reason)
     step.run.figure("lr_range.png", figure)
     numbers = {name.replace("/", "_over_"): rate for name, rate in suggestion.rates.items()}
-    return _conclude(step, fingerprint, _of_ladders(suggestion), rule, {**numbers, "spread": suggestion.spread})
+    return _conclude(step, fingerprint, _as_choice(suggestion), rule, {**numbers, "spread": suggestion.spread})
 
 
 def _climb(recipe: Recipe, ladder: LadderParams, repeat: int, ladders: int, progress: Meter) -> Curve:
-    def look(lr: float, loss: float) -> None:
+    def on_update(lr: float, loss: float) -> None:
         progress.advance(lambda: f"ladder {repeat + 1}/{ladders}  lr {lr:.1e}  loss {loss:.3f}")
 
-    curve = range_test.climb(range_test.training(recipe, ladder, repeat), ladder.ladder_steps, look)
+    curve = range_test.climb(range_test.training(recipe, ladder, repeat), ladder.ladder_steps, on_update)
     progress.total -= ladder.ladder_steps - len(curve.lr)
     reached = f"up to lr {curve.lr[-1]:.2e}" if len(curve.lr) else "no finite loss"
     say(f"range test {repeat + 1}/{ladders}: {len(curve.lr)} updates, {reached}")
     return curve
 
 
-def _of_ladders(suggestion: Suggestion) -> Choice:
+def _as_choice(suggestion: Suggestion) -> Choice:
+    """The suggestion of ladders, with a doubt if their rates differ much."""
     doubt = ""
     if suggestion.spread is not None and suggestion.spread > WIDE:
-        doubt = f"the ladders disagree by a factor of {suggestion.spread:.1f}: {TWO_WAYS}"
+        doubt = (
+            f"the ladders disagree by a factor of {suggestion.spread:.1f}: give max_lr, or let lr_rule=cycles choose it"
+        )
     return Choice(suggestion.lr, None, None, suggestion.reason, doubt)
 
 

@@ -57,7 +57,7 @@ def run(params: MainParams) -> Result:
     named = Path(params.experiment).stem
     title = named if named not in ("none", "folder") else f"{params.set_name} {params.model}"
     if params.max_lr != "auto" and params.steps == AT_A_GIVEN_RATE:
-        say(f"max_lr={params.max_lr} is given, so no range test runs; steps=lr_range,... runs one all the same")
+        say(f"max_lr={params.max_lr} is given, so no range test runs; to run one anyway, begin steps with lr_range")
     planned = plan.repeated(params, params.steps)
     done = plan.finished(params.resume)
     with lifecycle.start("main", title, reopen=params.resume) as run:
@@ -93,7 +93,7 @@ def _ensemble(run: Run, params: MainParams, planned: Sequence[Planned], results:
     made = ensemble.run(params, trainings, run)
     if "evaluate" not in params.steps:
         return made.summary
-    # A command of its own registers it, since it takes several times as long to answer.
+    # It is not registered here, because it takes several times as long to answer. A command of its own can register it.
     own = {"run_id": made.run_id, "checkpoint": "best", "register_as": ""}
     found = evaluate.run(params.to(EvaluateParams, **own), run).metrics
     run.metrics({name.replace("test/", "ensemble/"): value for name, value in found.items() if name in OF_ENSEMBLE})

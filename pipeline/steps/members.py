@@ -18,7 +18,7 @@ from pipeline.tracking.run import Run
 from pipeline.training import costs
 
 TIMED_IMAGES = 64
-LEAST = np.finfo(np.float64).eps  # a probability of 0 would make the loss infinite
+LEAST_PROBABILITY = np.finfo(np.float64).eps  # a probability of 0 would make the loss infinite
 
 
 class Network(NamedTuple):
@@ -47,7 +47,7 @@ def report(
     model, labels = trained.classifier.model, trained.splits.test.labels
     if not isinstance(model, Ensemble):
         return {}, ""
-    known = [each.run_id for each in trained.classifier.description.members]
+    run_ids = [each.run_id for each in trained.classifier.description.members]
     temperatures = [each.temperature for each in trained.classifier.description.members]
     networks = [model, *model.members]
     alone = [
@@ -55,7 +55,7 @@ def report(
         for member, temperature in zip(model.members, temperatures, strict=True)
     ]
     seconds = costs.seconds_per_image(networks, _inputs(trained), trained.precision)
-    of_each = zip(["ensemble", *known], networks, [probabilities, *alone], seconds, strict=True)
+    of_each = zip(["ensemble", *run_ids], networks, [probabilities, *alone], seconds, strict=True)
     whole, *rows = [_network(name, network, labels, found, cost) for name, network, found, cost in of_each]
     run.table("members.csv", pd.DataFrame([whole, *rows]))
     share = np.mean([found.argmax(1) == labels for found in alone], axis=0)
@@ -101,7 +101,7 @@ def _network(name: str, model: nn.Module, labels: np.ndarray, probabilities: np.
     return Network(
         name,
         float((probabilities.argmax(1) == labels).mean()),
-        float(-np.log(np.maximum(of_true, LEAST)).mean()),
+        float(-np.log(np.maximum(of_true, LEAST_PROBABILITY)).mean()),
         metrics.calibration(labels, probabilities)[0],
         sum(parameter.numel() for parameter in model.parameters()),
         seconds,

@@ -21,14 +21,15 @@ HINTS = 3  # similar names to suggest for an unknown one
 def run(params: ModelsParams) -> None:
     """Lists the networks whose names match `params.like`; without it, our own, with a hint how to list the others."""
     if params.like:
-        _list(_like(params.like.strip().lower()))
+        _list(_matching(params.like.strip().lower()))
         return
     _list(catalogue.own())
     others = f"torchvision ({len(catalogue.of_torchvision()):,}) and timm ({len(catalogue.of_timm()):,})"
     say(f"and those of {others}; to list some of them: {command('models', like='convnext')}")
 
 
-def _like(wanted: str) -> list[str]:
+def _matching(wanted: str) -> list[str]:
+    """The networks with `wanted` in their names. Raises ValueError if there are none, with similar names as a hint."""
     known = [*catalogue.own(), *catalogue.of_torchvision(), *catalogue.of_timm()]
     if found := [name for name in known if fnmatchcase(name, f"*{wanted}*")]:
         return found
@@ -47,11 +48,11 @@ def _list(names: Sequence[str]) -> None:
     rows = [_row(network, time.monotonic() < deadline) for network in networks]
     answer(table(HEAD, rows, sys.stdout, wraps=HEAD[-1], right="parameters"))
     if left := sum(not row[1] for row in rows):
-        say(f"the parameters of {left:,} are not counted, as that would take long; say more of the name")
+        say(f"the parameters of {left:,} are not counted, because that would take long; give more of the name")
 
 
-def _row(network: Network, is_time: bool) -> list[str]:
-    is_known = network.parameters is not None or is_time
+def _row(network: Network, may_count: bool) -> list[str]:
+    is_known = network.parameters is not None or may_count
     parameters = f"{catalogue.count(network) / 1e6:,.2f} M" if is_known else ""
     size = "" if network.image_size is None else str(network.image_size)
     return [network.name, parameters, size, network.licence]

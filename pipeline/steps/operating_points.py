@@ -10,7 +10,7 @@ from pipeline.results import operating_points, plots
 from pipeline.results.metrics import accuracy_interval
 from pipeline.results.operating_points import Answers
 from pipeline.tracking.run import Run
-from pipeline.training.calibration import look_at_all
+from pipeline.training.calibration import split_logits_and_features
 
 
 def check(trained: ModelAndImages, params: EvaluateParams) -> None:
@@ -27,7 +27,7 @@ def report(
     split, (what, wanted) = trained.splits.valid, _wanted(params)
     if not wanted or split is None:
         return {}, ""
-    logits, _ = look_at_all(trained.classifier.model, trained.splits, split, trained.precision)
+    logits, _ = split_logits_and_features(trained.classifier.model, trained.splits, split, trained.precision)
     valid = Answers(split.labels, softmax(logits.astype(np.float64) / trained.classifier.temperature, axis=1))
     choose = operating_points.for_recall if what == "recall" else operating_points.for_precision
     cuts = choose(valid, wanted)

@@ -15,7 +15,9 @@ from pipeline.progress import Meter, conclude, meter
 from pipeline.text import shown
 from pipeline.training import features, photo_defaults, recipe
 
-LEAST_SIDE = 64  # px: small networks, which see 32 px, see nearly all of smaller photos, and need far less time
+# px. On smaller photos, the doctor trains small networks instead: they see 32 px, which is nearly all of such a photo,
+# and need far less time.
+LEAST_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ def find(params: DoctorParams) -> Features | None:
     try:
         network = photo_defaults.BACKBONE
         size = timm_networks.check(network).input_size[-1]
-        images = {name: getattr(params, name) for name in DataParams.model_fields if name != "experiment"}
-        asked = ProbeParams(**{**images, "image_size": size, "device": params.device}, model=network, weights="default")
+        of_images = {name: getattr(params, name) for name in DataParams.model_fields if name != "experiment"}
+        chosen = {"image_size": size, "device": params.device, "model": network, "weights": "default"}
+        asked = ProbeParams(**{**of_images, **chosen})
         pretrained = initial_weights.find(asked)
     except ValueError as error:
         conclude(f"doctor: no pretrained features, so small networks judge the labels: {error}")
@@ -55,11 +58,11 @@ def find(params: DoctorParams) -> Features | None:
     found: dict[str, np.ndarray] = {}
     with meter("features", sum(map(len, parts))) as progress:
         for part in parts:
-            look = partial(_look, progress, progress.done)
-            seen = features.of_split(model, splits, part, loaded.precision, loaded.backbone, look)
+            on_progress = partial(_show, progress, progress.done)
+            seen = features.of_split(model, splits, part, loaded.precision, loaded.backbone, on_progress)
             found |= dict(zip(part.names, seen.of_head, strict=True))
     return Features(found, size)
 
 
-def _look(progress: Meter, before: float, done: int) -> None:
+def _show(progress: Meter, before: float, done: int) -> None:
     progress.at(before + done, lambda: f"features {int(before) + done:,}")

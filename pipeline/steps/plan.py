@@ -41,7 +41,7 @@ class Planned(NamedTuple):
 
     @property
     def turn(self) -> str:
-        """The seed or the fold that the step runs with, such as `seed 1`."""
+        """What sets this run of the step apart: its number of images, its fold or its seed, such as `seed 1`."""
         if self.changes:
             return f"{self.changes['limit_train']:,} images, seed {self.seed}"
         return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
@@ -120,7 +120,7 @@ def follow(
                     found["ladder"] = params.to(LadderParams)
                 started = time.monotonic()
                 with bar.step(position):
-                    result = how[step](_own(step, params, own), parent=run, **found)
+                    result = how[step](_params_of(step, params, own), parent=run, **found)
                 if not going_on:
                     result = replace(result, seconds=time.monotonic() - started)
                 if times[step] == 1:
@@ -129,9 +129,9 @@ def follow(
                 run.json(RESULTS, [asdict(each) for each in (*results, result)])
             results.append(result)
             handed |= result.handed
-            if step == "train" and (tested := _of_probe(plan, results, params.select_by)):
-                handed |= tested
-                run.tags({lookup.BETTER_TAG: tested["run_id"]})
+            if step == "train" and (better := _better_of_probe_and_training(plan, results, params.select_by)):
+                handed |= better
+                run.tags({lookup.BETTER_TAG: better["run_id"]})
     return results
 
 
@@ -154,8 +154,11 @@ def _titles(plan: Sequence[Planned]) -> list[str]:
     return [f"{each.step}, {each.turn}" if is_series else each.step for each in plan]
 
 
-def _of_probe(plan: Sequence[Planned], results: Sequence[Result], select_by: str) -> dict[str, str]:
-    """After a training: as `run_id`, the better of it and the probe on validation, and the other one as `beside`."""
+def _better_of_probe_and_training(plan: Sequence[Planned], results: Sequence[Result], select_by: str) -> dict[str, str]:
+    """The better one on validation as `run_id`, the other one as `beside`; empty without a probe.
+
+    The training is the last of `results`; the probe is an earlier one of the same fold.
+    """
     trained = results[-1]
     for each, probe in zip(plan, results, strict=False):
         if each.step != "probe" or each.fold != plan[len(results) - 1].fold:
@@ -182,7 +185,8 @@ def _interrupted(run_id: str, step: str) -> str:
     return ""
 
 
-def _own(step: str, params: Params, handed: Mapping[str, Any]) -> Params:
+def _params_of(step: str, params: Params, handed: Mapping[str, Any]) -> Params:
+    """The parameters of `step`: those of the experiment, changed by what earlier steps hand on."""
     kind = STEPS[step]
     try:
         return params.to(kind, **{name: value for name, value in handed.items() if name in kind.model_fields})

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +42,7 @@ def run(params: PredictParams) -> Result | None:
 def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
     """Prints a line per image on standard output."""
     known = _calibration(network)
-    sets = prediction_sets.of(known, says_why_not=params.set_coverage != "auto")
+    sets = prediction_sets.known_sets(known, says_why_not=params.set_coverage != "auto")
     limit, coverage = known.familiar.limit if known else 0.0, sets.coverage if sets else 0.0
     is_answered = False
     _say_left_out(found.left_out)
@@ -61,10 +60,11 @@ def _answer(params: PredictParams, network: TrainedModel, found: Found) -> None:
 
 def _track(params: PredictParams, network: TrainedModel, found: Found) -> Result:
     name = f"{network.params.set_name} {network.params.model} prediction"
-    with tracked("predict", name, _own(params, network), _tags(params, network)) as step:
+    own = {**params.model_dump(exclude={"photos"}), "run_id": network.run_id}
+    with tracked("predict", name, own, _tags(params, network)) as step:
         run = step.run
         known = _calibration(network)
-        sets = prediction_sets.of(known, says_why_not=params.set_coverage != "auto")
+        sets = prediction_sets.known_sets(known, says_why_not=params.set_coverage != "auto")
         if known is not None:
             run.metrics(stored_calibration.numbers(known))
         classes = network.classifier.classes
@@ -120,17 +120,13 @@ def _with_images(batch: Batch, answered: Answered) -> Answers:
 
 
 def _calibration(network: TrainedModel) -> Calibration | None:
-    """The calibration of a training. Without one: None, and prints why."""
+    """The calibration of the network. Without one: None, and prints why."""
     known = network.classifier.calibration
     if known is None:
         was_validated = trained_model.was_validated(network.run_id)
         why = "is of an earlier version" if was_validated else "has no validation split"
-        say(f"neither calibrated nor compared with the training images: training {network.run_id} {why}")
+        say(f"answers are neither calibrated nor compared with the training images: training {network.run_id} {why}")
     return known
-
-
-def _own(params: PredictParams, network: TrainedModel) -> dict[str, Any]:
-    return {**params.model_dump(exclude={"photos"}), "run_id": network.run_id}
 
 
 def _tags(params: PredictParams, network: TrainedModel) -> dict[str, str]:
@@ -152,7 +148,7 @@ def _quality(known: Calibration) -> str:
 def _threshold(known: Calibration) -> str:
     """The threshold for unsure answers, in words."""
     if not np.isfinite(known.threshold):
-        return f"all: no confidence had errors of at most {known.most_error:.1%} on validation"
+        return f"all: at any threshold, more than {known.most_error:.1%} were wrong on validation"
     return f"below {known.threshold:.1%}: from there on, at most {known.most_error:.1%} were wrong on validation"
 
 

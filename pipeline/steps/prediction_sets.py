@@ -12,8 +12,11 @@ from pipeline.tracking.run import Run
 from pipeline.training.calibration import Calibration
 
 
-def of(calibration: Calibration | None, says_why_not: bool = True) -> PredictionSets | None:
-    """The sets of a calibration, or None. Can print why there are none, unless nothing is calibrated at all."""
+def known_sets(calibration: Calibration | None, says_why_not: bool = True) -> PredictionSets | None:
+    """The sets of a calibration; None if there are none.
+
+    says_why_not: prints why a calibration has no sets.
+    """
     if calibration is None:
         return None
     if lack := prediction_sets.lack(calibration.sets):
@@ -30,7 +33,7 @@ def report(
 
     All three are empty if there are no sets. groups: (N,) int64 of the test images, or None.
     """
-    sets = of(calibration)
+    sets = known_sets(calibration)
     if sets is None:
         return {}, "", []
     inside = sets.inside(test.probabilities)

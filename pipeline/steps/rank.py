@@ -12,7 +12,9 @@ from pipeline.training.ranks import Ranks
 from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
 
-ENDED, FAILED = ("closed by peer", "Connection reset", "Broken pipe"), 1
+# Words in the errors of a rank whose connection to another rank has ended.
+CONNECTION_ENDED = ("closed by peer", "Connection reset", "Broken pipe")
+FAILED = 1  # exit status
 
 
 def joined(params: TrainStepParams) -> tuple[TrainStepParams, Ranks]:
@@ -32,7 +34,7 @@ def prepared(params: TrainStepParams, mine: Ranks) -> Recipe:
     Raises ValueError if the ranks cannot share its batches, or if they have other code or images.
     """
     if mine.number:
-        mine.agree(None)
+        mine.agree(None)  # waits until rank 0 has loaded the images
     recipe = initial_weights.prepare(params)
     if mine.size > 1:
         ranks.check_shares(params.batch_size, len(recipe.splits.train), mine.size)
@@ -74,9 +76,9 @@ def follow(params: TrainStepParams, mine: Ranks) -> Result:
             for _ in training.events():
                 pass
     except (KeyboardInterrupt, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in ENDED):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in CONNECTION_ENDED):
             raise
-        _ignore_signals()  # this process ends anyway; torchrun may say it once more
+        _ignore_signals()  # this process ends anyway, and torchrun may send a signal to end it as well
         raise SystemExit(FAILED) from None
     ranks.leave()
     return Result("", "", {})

@@ -1,4 +1,4 @@
-"""Reports unsure answers and unlike images of an evaluation: errors by the share answered, both limits on test."""
+"""Reports unsure answers and unlike images of an evaluation: how the limits from validation do on test."""
 
 import numpy as np
 

@@ -37,7 +37,7 @@ def run(params: RobustnessParams) -> Result:
         )
         _check_same_images(*networks)
     trained = networks[0]
-    test = _some(trained, params.limit_test)
+    test = _test_images(trained, params.limit_test)
     groups = dependence.numbers(trained.splits.groups_of(test))
     with about(trained, "robustness", "robustness", params, "test", None) as step:
         with meter("robustness", len(CASES) * len(networks)) as progress:
@@ -59,13 +59,14 @@ def _check_same_images(trained: ModelAndImages, other: ModelAndImages) -> None:
         )
 
 
-def _some(network: ModelAndImages, most: int) -> Split:
+def _test_images(network: ModelAndImages, most: int) -> Split:
+    """At most `most` test images, spread evenly over all of them; all if `most` is 0."""
     test = network.splits.test
     return test.spread(most) if most else test
 
 
 def _answers(network: ModelAndImages, params: RobustnessParams, run: Run, progress: Meter) -> Answers:
-    test, wrong = _some(network, params.limit_test), []
+    test, wrong = _test_images(network, params.limit_test), []
     for name, severity in CASES:
         batches = _spoiled(network, test, name, severity, params.seed)
         logits, labels = predict(network.classifier.model, batches, network.precision)
@@ -101,10 +102,10 @@ def _log_tables(run: Run, tables: Sequence[pd.DataFrame], summary: Summary) -> N
     if len(tables) > 1:
         table = table.assign(reference_accuracy=tables[1]["accuracy"])
     run.table("robustness.csv", table)
-    rows = [{"corruption": name, **_named("", each)} for name, each in zip(NAMES, summary.accuracies, strict=True)]
+    rows = [{"corruption": name, **_row("", each)} for name, each in zip(NAMES, summary.accuracies, strict=True)]
     means = pd.DataFrame(rows)
     if summary.corruption_errors:
-        means = means.join(pd.DataFrame([_named("error_", each) for each in summary.corruption_errors]))
+        means = means.join(pd.DataFrame([_row("error_", each) for each in summary.corruption_errors]))
     run.table("corruptions.csv", means.sort_values("accuracy", kind="stable"))
     title = f"Accuracy on spoiled images: {_percent(summary.accuracy)}"
     run.figure("robustness.png", plots.robustness(table, tables[1] if len(tables) > 1 else None, title))
@@ -144,6 +145,6 @@ def _percent(found: Interval) -> str:
     return f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
 
 
-def _named(prefix: str, found: Interval) -> dict[str, float]:
+def _row(prefix: str, found: Interval) -> dict[str, float]:
     first = "corruption_error" if prefix else "accuracy"
     return {first: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}

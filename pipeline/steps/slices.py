@@ -1,4 +1,4 @@
-"""Says how good the network is on each slice of the test images, such as those of one camera, and names the worst."""
+"""Measures the network on each slice of the test images, such as the photos of one camera, and names the worst."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

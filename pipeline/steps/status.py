@@ -16,12 +16,12 @@ HEAD = ["under way", "step", "done", "left"]
 def run(params: StatusParams) -> None:
     """Lists the store's runs and studies under way. With `follow`, on a terminal, repeats until none is left."""
     if params.follow and sys.stdout.isatty():
-        follow(_look, params.every_seconds)
+        follow(_overview, params.every_seconds)
     else:
-        answer(_look()[0])
+        answer(_overview()[0])
 
 
-def _look() -> tuple[str, bool]:
+def _overview() -> tuple[str, bool]:
     """The runs under way, as a table for standard output, and whether any of them is alive."""
     found = status.runs()
     if not found:

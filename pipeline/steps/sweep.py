@@ -76,7 +76,7 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
 
 
 def _recipe(space: Space) -> Recipe:
-    # With the largest batch, so that too few images raise an error before the first trial.
+    # Loaded with the largest batch, so that too few images raise an error before the first trial.
     fixed = space.base.batch_size
     largest = max(values.get("batch_size", fixed) for values in space.combinations(*space.varies("batch_size")))
     recipe = prepare(space.base.model_copy(update={"batch_size": largest}))
@@ -112,17 +112,18 @@ def _narrow(opened: optuna.Study, space: Space, recipe: Recipe, ladder: LadderPa
 def _run_workers(params: SweepParams, space: Space, recipe: Recipe, run: Run) -> None:
     """Runs trials in this process and, if there are more workers, in other processes."""
     threads = torch.get_num_threads()
-    own = max(1, threads // params.sweep_workers)
+    threads_each = max(1, threads // params.sweep_workers)
     context = _context() if params.sweep_workers > 1 else multiprocessing.get_context("spawn")
     first, *rest = _spaces(space, params.sweep_workers)
+    is_quiet = progress.is_quiet()
     others = [
-        context.Process(target=_work, args=(params, each, store.uri(), run.id, number, own, progress.is_quiet()))
+        context.Process(target=_work, args=(params, each, store.uri(), run.id, number, threads_each, is_quiet))
         for number, each in enumerate(rest, 1)
     ]
     try:
         for worker in others:
             worker.start()
-        torch.set_num_threads(own)
+        torch.set_num_threads(threads_each)
         Worker(params, first, recipe, run).run()
         for worker in others:
             worker.join()
@@ -162,6 +163,7 @@ def _context() -> SpawnContext | ForkServerContext:
 def _work(
     params: SweepParams, space: Space, store_uri: str, run_id: str, number: int, threads: int, is_quiet: bool
 ) -> None:
+    """Runs trials as worker `number`, in a process of its own."""
     try:
         interrupts.raise_once()
         store.use(store_uri)
@@ -176,6 +178,7 @@ def _work(
 
 
 def _report(run: Run, opened: optuna.Study, params: SweepParams) -> None:
+    """Logs the trials so far, as tables and figures."""
     run.table("study.csv", figures.trials(opened))
     if not study.completed(opened):
         return

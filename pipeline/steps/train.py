@@ -104,8 +104,8 @@ def _max_lr(
     run.tags({"lr_range.run_id": found.run_id})
     say(f"max_lr {found.rate:.2e}, from range test {found.run_id}{f' ({found.doubt})' if found.doubt else ''}")
     if params.unfreeze_epoch:
-        then = f"from epoch {params.unfreeze_epoch} on the rest learns at it too (lr_decay {params.lr_decay:g})"
-        say(f"measured with freeze={params.freeze}: {then}; give max_lr if validation falls then")
+        then = f"from epoch {params.unfreeze_epoch} on, the other layers learn at it too (lr_decay {params.lr_decay:g})"
+        say(f"measured with freeze={params.freeze}; {then}; if validation falls then, give a lower max_lr")
     return found.rate
 
 
@@ -134,6 +134,7 @@ def _new_suggestion(recipe: Recipe, ladder: LadderParams, run: Run) -> Suggested
 
 
 def _say_what_differs(wanted: Mapping[str, object]) -> None:
+    """Prints why the newest range test of the same images and network is not used, if there is one."""
     others = store.finished_runs("lr_range", {name: str(wanted[name]) for name in ("dataset", "model")})
     if not others:
         return
@@ -141,12 +142,14 @@ def _say_what_differs(wanted: Mapping[str, object]) -> None:
         try:
             other = store.read_json(others[0].info.run_id, "recipe.json", folder)
         except ValueError as error:
-            say(f"range test {others[0].info.run_id} is of another recipe, rule or ladder, not used: {error}")
-            return
-    differences = [
-        f"{name} {other.get(name)} there, {value} here" for name, value in wanted.items() if other.get(name) != value
-    ]
-    say(f"range test {others[0].info.run_id} is of another recipe, rule or ladder, not used: {'; '.join(differences)}")
+            differences = str(error)
+        else:
+            differences = "; ".join(
+                f"{name} {other.get(name)} there, {value} here"
+                for name, value in wanted.items()
+                if other.get(name) != value
+            )
+    say(f"range test {others[0].info.run_id} is not used, as it is of another recipe, rule or ladder: {differences}")
 
 
 def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, training: Training) -> Result:

@@ -78,7 +78,7 @@ def _of_logits(logits: np.ndarray, labels: np.ndarray, familiar: Familiar) -> Ca
 
 
 def num_images(splits: Splits) -> int:
-    """The number of images that a calibration looks at."""
+    """The number of images that the model sees for a calibration."""
     return len(splits.valid or ()) + min(SAMPLE, len(splits.train))
 
 
@@ -86,21 +86,23 @@ def calibrate(
     model: nn.Module,
     splits: Splits,
     precision: str,
-    done: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Calibration:
     """The calibration of `model` from its train and validation splits. The model must be in evaluation mode.
 
-    done: called with the number of images that it has looked at.
+    on_progress: called with the number of images that the model has seen so far.
     """
     assert splits.valid is not None
     valid, train = splits.valid, splits.train.spread(SAMPLE)
-    logits, valid_features = look_at_all(model, splits, valid, precision, done)
-    _, features = look_at_all(model, splits, train, precision, lambda more: done(len(valid) + more))
+    logits, valid_features = split_logits_and_features(model, splits, valid, precision, on_progress)
+    _, features = split_logits_and_features(
+        model, splits, train, precision, lambda more: on_progress(len(valid) + more)
+    )
     return _of_logits(logits, valid.labels, novelty.fit(features, train.labels, valid_features))
 
 
 @torch.inference_mode()
-def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+def logits_and_features(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits (B, C) and features (B, D), float32, for `images` as the model takes them, on its device."""
     tokens = getattr(model, "seq_length", None)  # as in `update.train_step`
     with autocast(images.device, precision), attention_kernel(tokens, images.device, precision):
@@ -108,17 +110,21 @@ def look(model: nn.Module, images: Tensor, precision: str) -> tuple[np.ndarray, 
     return logits.float().cpu().numpy(), features.cpu().numpy()
 
 
-def look_at_all(
-    model: nn.Module, splits: Splits, split: Split, precision: str, done: Callable[[int], None] = lambda done: None
+def split_logits_and_features(
+    model: nn.Module,
+    splits: Splits,
+    split: Split,
+    precision: str,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, C) and features (N, D) of a split, float32. `done` is called as by `calibrate`."""
+    """Logits (N, C) and features (N, D) of a split, float32. `on_progress` is called as by `calibrate`."""
     where = next(model.parameters()).device
-    looks, number = [], 0
+    of_batches, number = [], 0
     for images, _ in NormalisedBatches(splits, split, batch_size(split.source.shape[-1]), where):
-        looks.append(look(model, images, precision))
+        of_batches.append(logits_and_features(model, images, precision))
         number += len(images)
-        done(number)
-    logits, features = (np.concatenate(each) for each in zip(*looks, strict=True))
+        on_progress(number)
+    logits, features = (np.concatenate(each) for each in zip(*of_batches, strict=True))
     return logits, features
 
 

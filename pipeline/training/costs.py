@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.data import quotas
 from pipeline.data.batches import free_memory
 from pipeline.training import recomputation
-from pipeline.training.calibration import look
+from pipeline.training.calibration import logits_and_features
 from pipeline.training.device import HALF
 
-TURNS = 5
+TURNS = 5  # timed batches of each model
 
 
 def measure(model: nn.Module, image_size: int) -> dict[str, float]:
@@ -46,7 +46,7 @@ def seconds_per_image(models: Sequence[nn.Module], images: Tensor, precision: st
         seconds = []
         for model in models:
             started = time.perf_counter()
-            look(model, images, precision)  # ends when the answers are off the device
+            logits_and_features(model, images, precision)  # ends when the answers are off the device
             seconds.append((time.perf_counter() - started) / len(images))
         turns.append(seconds)
     return [min(each) for each in zip(*turns[1:], strict=True)]
@@ -71,13 +71,15 @@ def shortage(
     free = _free(device)
     if free is None:
         return ""
-    each = kept(model, image_size, precision, recomputes) / accumulate
-    if each * batch_size <= free:
+    bytes_per_image = kept(model, image_size, precision, recomputes) / accumulate
+    needed = bytes_per_image * batch_size
+    if needed <= free:
         return ""
-    fits = max(1, int(SHARE * free / each))
+    fits = max(1, int(SHARE * free / bytes_per_image))
     return (
-        f"batch_size={batch_size} of {image_size} px keeps some {each * batch_size / GIBI:.0f} GiB for an update, and "
-        f"{free / GIBI:.0f} are free: it may be killed without a word; batch_size={fits} has room, or give "
+        f"batch_size={batch_size} of {image_size} px keeps some {needed / GIBI:.0f} GiB for an update, and "
+        f"{free / GIBI:.0f} GiB are free: the system may end this process without a word; "
+        f"batch_size={fits} has room, or give "
         f"{'' if recomputes else 'checkpoint_activations=on or '}a larger accumulate"
     )
 
@@ -119,10 +121,12 @@ def kept(model: nn.Module, image_size: int, precision: str, recomputes: bool = F
 
 
 def _free(device: torch.device) -> int | None:
+    """Bytes of free memory on `device`; None if that is not known."""
     if device.type == "cuda":
         return free_memory(device)
     return quotas.free_memory() if device.type == "cpu" else None
 
 
 def _storage(tensor: Tensor) -> int:
+    """A number that identifies the memory of `tensor`. Its views have the same."""
     return int(tensor.untyped_storage()._cdata)

@@ -34,12 +34,12 @@ def of_split(
     split: Split,
     precision: str,
     identity: str,
-    look: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
     """The features of `model` for each image of `split`. Its head is a linear layer.
 
-    The cache keeps the features under `identity` (of network and weights), the images and
-    the number format. look: called with the number of images done.
+    The cache keeps the features under `identity` (of network and weights), the images and the number format.
+    on_progress: called with the number of images done.
     """
     last = head(model)[1]
     assert isinstance(last, nn.Linear)
@@ -49,10 +49,10 @@ def of_split(
     file = cache.folder() / "features" / f"{key[:32]}.npy"
     kept = _kept(file, len(split), last.in_features)
     if kept is not None:
-        look(len(split))
+        on_progress(len(split))
         return Features(*np.split(kept, [last.in_features], axis=1))
     batches = NormalisedBatches(splits, split, batch_size(split.image_size), next(model.parameters()).device)
-    found = _compute(model, batches, precision, look)
+    found = _compute(model, batches, precision, on_progress)
     # If the disk is full, the next probe computes the features again; nothing else is lost.
     with suppress(OSError), replacing(file) as path, path.open("wb") as stream:
         np.save(stream, found, allow_pickle=False)
@@ -60,7 +60,9 @@ def of_split(
 
 
 @torch.inference_mode()
-def _compute(model: nn.Module, batches: NormalisedBatches, precision: str, look: Callable[[int], None]) -> np.ndarray:
+def _compute(
+    model: nn.Module, batches: NormalisedBatches, precision: str, on_progress: Callable[[int], None]
+) -> np.ndarray:
     model.eval()
     seen, done = [], 0
     for images, labels in batches:
@@ -68,11 +70,12 @@ def _compute(model: nn.Module, batches: NormalisedBatches, precision: str, look:
             _, of_head, of_stage = inside(model, images)
         seen.append(torch.cat([of_head, of_stage], dim=1).cpu())
         done += len(labels)
-        look(done)
+        on_progress(done)
     return torch.cat(seen).numpy()
 
 
 def _kept(file: Path, rows: int, columns: int) -> np.ndarray | None:
+    """The features in `file`; None if it does not exist or is damaged."""
     try:
         found = np.load(file, allow_pickle=False)
         fits = found.ndim == 2 and len(found) == rows and found.shape[1] >= columns and found.dtype == np.float32

@@ -26,18 +26,18 @@ def on_features(training: Training, params: TrainParams, mirrors: bool, splits: 
         return training
     model, before = training.model, training.batches
 
-    def of(split: Split) -> Tensor:
+    def features_of(split: Split) -> Tensor:
         found = features.of_split(model, splits, split, training.precision, backbone)
         return torch.from_numpy(found.of_head).to(before.device)
 
-    valid = None if splits.valid is None else [(of(splits.valid), _labels(splits.valid, before.device))]
+    valid = None if splits.valid is None else [(features_of(splits.valid), _labels(splits.valid, before.device))]
     batches = TrainBatches(
         splits.train,
         before.batch_size,
         before.device,
         seed=params.seed,
         augment=_unchanged,
-        resident_images=of(splits.train),
+        resident_images=features_of(splits.train),
     )
     return replace(training, batches=batches, valid=valid, part=_head)
 

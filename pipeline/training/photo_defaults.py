@@ -24,9 +24,9 @@ LOOKED_AT = 256  # photos whose headers are read to find their size
 LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 8
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS = 600, 4, 20  # of a fine-tuning
 OF_A_PROBE = ("model", "weights", "image_size")  # a probe has no use for the other choices
-FIRST_SIDE = 5 / 7  # of image_size, for the images of the first updates; as a multiple of GRID
+FIRST_SIDE = 5 / 7  # share of image_size for the images of the first updates, rounded to a multiple of GRID
 GRID = 32  # px that become one cell of a backbone's grid
-UNEVEN = 3.0  # ratio of class sizes, largest to smallest
+UNEVEN = 3.0  # ratio of the largest to the smallest class, above which classes get weights
 
 Choice = tuple[str, Any, str]  # parameter, value, and a line that says why
 KEPT_NORMS: Choice = (

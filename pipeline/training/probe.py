@@ -16,6 +16,7 @@ from pipeline.models.stages import head
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # C of the regression, the inverse of its weight decay
 FOLDS = 5
+DEFAULT_STRENGTH = 1e-2  # if no images can choose one
 MANY = 2_000  # with more train images, validation alone chooses the strength: cross-validation would take minutes
 MAX_ITERATIONS = 1_000
 
@@ -60,7 +61,7 @@ def fit(
         out_of_fold = tried[min(losses, key=losses.__getitem__)]
         chosen_by = f"the log loss of {len(folds)}-fold cross-validation over {len(labels):,} train images"
     else:
-        losses = {1e-2: 0.0}
+        losses = {DEFAULT_STRENGTH: 0.0}
         only = "image" if groups is None else "group of images"
         chosen_by = f"default: a class has too few train images, such as one {only}, and there is no validation split"
     strength = min(losses, key=losses.__getitem__)

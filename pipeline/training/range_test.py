@@ -70,10 +70,10 @@ def training(recipe: Recipe, ladder: LadderParams, repeat: int) -> Training:
     )
 
 
-def climb(training: Training, num_steps: int, look: Callable[[float, float], None] | None = None) -> Curve:
+def climb(training: Training, num_steps: int, on_update: Callable[[float, float], None] | None = None) -> Curve:
     """The losses of `training` while its rate climbs `num_steps` rungs, until they diverge or are not finite.
 
-    look: called with the rate and the loss of each update. The random state does not change.
+    on_update: called with the rate and the loss of each update. The random state does not change.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -87,8 +87,8 @@ def climb(training: Training, num_steps: int, look: Callable[[float, float], Non
                 break
             rates.append(event.lr)
             losses.append(loss)
-            if look is not None:
-                look(event.lr, loss)
+            if on_update is not None:
+                on_update(event.lr, loss)
             running = smooth(np.array(losses))[-1]
             lowest = min(lowest, running)
             if len(losses) == num_steps or running > DIVERGENCE * lowest:
@@ -114,6 +114,7 @@ def suggest(curves: Sequence[Curve], rule: str = STEEPEST) -> Suggestion:
 
 
 def _rates(curve: Curve) -> dict[str, float] | str:
+    """The rate of each rule on `curve`, by name; if the curve allows none, the reason instead."""
     if len(curve.lr) < LEAST_POINTS:
         return f"the loss diverged after {len(curve.lr)} updates: start the ladder lower (ladder_min_lr)"
     bottom = int(np.argmin(curve.smoothed))
@@ -131,6 +132,6 @@ def _rates(curve: Curve) -> dict[str, float] | str:
 
 
 def _start_of_descent(smoothed: np.ndarray, bottom: int) -> int:
-    # The last point before the bottom with 95 % of the fall still ahead.
+    """The last point before `bottom` with 95 % of the fall still ahead."""
     threshold = smoothed[bottom] + 0.95 * (smoothed[0] - smoothed[bottom])
     return int(np.flatnonzero(smoothed[: bottom + 1] >= threshold)[-1])

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.data.batches import NormalisedBatches, train_sizes
 from pipeline.training.synced_norm import synchronise
 
-WAITING = timedelta(hours=6)  # for rank 0, which runs the range test alone; a rank that ends is noticed at once
+WAITING = timedelta(hours=6)  # long, because rank 0 runs the range test alone; a rank that ends is noticed at once
 LEAST_SHARE = 2  # images of a batch per rank: batch norms need two
 
 

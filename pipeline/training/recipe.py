@@ -22,7 +22,8 @@ from pipeline.training.ema import MovingAverage
 from pipeline.training.training import Training
 
 INTERPOLATION = "bicubic"  # unless the starting weights need another
-SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2  # at most this many train images and pixels set weights
+# Weights that depend on the images are set from at most this many train images, with at most this many pixels in all.
+SAMPLE, SAMPLE_PIXELS = 5000, 5000 * 32**2
 LARGE_SET = 10_000  # train images of 32 px (fewer if they are larger), from which on one ladder is enough
 
 

@@ -21,19 +21,20 @@ from pipeline.training.update import predict
 
 STEP = math.sqrt(10)  # between neighbouring rates
 MOST_CYCLES, FEWEST_CYCLES = 6, 3
-FEWEST_UPDATES = 8  # of a cycle; with fewer, no rate has time to show what it does
-# The share of a training's updates that all of its short cycles may take.
-LONG = 24  # epochs, from which on a training is long
+FEWEST_UPDATES = 8  # fewest updates of a cycle: fewer do not show what a rate does
+# All short cycles together take at most LONG_SHARE of the training's updates. For a training of fewer than LONG epochs,
+# they take up to SHORT_SHARE of them, but at most SHORT_UPDATES, if that is more.
+LONG = 24
 LONG_SHARE, SHORT_SHARE, SHORT_UPDATES = 0.1, 0.5, 400
-MOST_VALID = 2000  # images by which short cycles are compared
-NORM_SHARE = 1 / 8  # of the updates of a short cycle, over which its batch norms average
-LAST = 0.2  # share of a cycle's updates whose losses judge it if there is no validation
-LEAST_FALL = 0.05  # of the first loss; a smaller fall is no learning
-TIE = 0.02  # of the best loss: rates within it do about as well
-LIFT = 2.0  # of the rate of a network with batch norms
-LEANING = 0.5  # share of the way, on a logarithmic axis, from what the cycles say to a usual rate
-# Rates of OneCycle that people give without a test: SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
-USUAL_BATCH = 128
+MOST_VALID = 2000  # most validation images that judge a cycle
+NORM_SHARE = 1 / 8  # share of a cycle's updates over which its batch norms average
+LAST = 0.2  # share of a cycle's updates, the last ones, whose losses judge it if there is no validation
+LEAST_FALL = 0.05  # share of the first loss; a smaller fall is no learning
+TIE = 0.02  # share of the best loss; rates whose loss is at most this much higher do about as well
+LIFT = 2.0  # factor on the rate of a network with batch norms
+LEANING = 0.5  # share of the way, on a logarithmic axis, from the best rate of the cycles to a usual rate
+# Common peak rates of OneCycle; for SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
+USUAL_BATCH = 128  # batch size of the usual rates of SGD
 USUAL = {"sgd": 0.1, "adamw": 2e-3, "muon": 0.03}
 USUAL_FROM_WEIGHTS = {"sgd": 0.02, "adamw": 1e-3, "muon": 0.01}  # for starting weights, which a large rate destroys
 
@@ -122,10 +123,12 @@ def training(recipe: Recipe, max_lr: float, num_updates: int) -> Training:
     return short.cycle(max_lr, batches, num_updates, valid)
 
 
-def run(training: Training, lr: float, num_updates: int, look: Callable[[float, float], None] | None = None) -> Cycle:
+def run(
+    training: Training, lr: float, num_updates: int, on_update: Callable[[float, float], None] | None = None
+) -> Cycle:
     """Trains a short cycle with peak rate `lr` to its end. The random state does not change.
 
-    look: called with the rate and the loss of each update.
+    on_update: called with the rate and the loss of each update.
     """
     losses: list[float] = []
     with random_state_kept(training.batches.device):
@@ -133,8 +136,8 @@ def run(training: Training, lr: float, num_updates: int, look: Callable[[float, 
             if not isinstance(event, StepEnd):
                 continue
             losses.append(float(event.loss))  # waits for the device; a diverged cycle ends here
-            if look is not None:
-                look(event.lr, losses[-1])
+            if on_update is not None:
+                on_update(event.lr, losses[-1])
             if not math.isfinite(losses[-1]):
                 return Cycle(lr, math.inf, None, losses[0])
             if len(losses) == num_updates:

@@ -1,4 +1,4 @@
-"""Measures a network on the validation images, and says how good an epoch is by that."""
+"""Measures a network on the validation images, and compares epochs by the results."""
 
 import math
 
@@ -49,7 +49,7 @@ def is_clearly_worse(epoch: EpochEnd, than: EpochEnd, num_images: int) -> bool:
 
 
 def merit(epoch: EpochEnd, select_by: str) -> tuple[float, ...]:
-    """By how good the epoch is: its `select_by`, then its loss; without validation, its number. Larger is better."""
+    """A sort key, larger for a better epoch: its `select_by`, then its loss; without validation, its number."""
     value = getattr(epoch, f"valid_{select_by}")
     if value is None or epoch.valid_loss is None:
         return (epoch.epoch,)

@@ -177,7 +177,7 @@ def test_a_range_test_applies_to_the_same_weights_only(place, source, capsys, tm
 def test_a_training_says_if_its_rate_was_measured_with_frozen_stages(place, source, capsys):
     recipe = {**TINY, "weights": source[1], "freeze": 2, "unfreeze_epoch": 2}
     assert place.run("train", **recipe, epochs=2) == 0
-    assert "measured with freeze=2: from epoch 2 on the rest learns at it too" in capsys.readouterr().err
+    assert "measured with freeze=2; from epoch 2 on, the other layers learn at it too" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

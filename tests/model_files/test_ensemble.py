@@ -13,7 +13,7 @@ from pipeline.model_files.ensemble import join
 from pipeline.results import novelty
 from pipeline.results.rejection import Outcomes
 from pipeline.results.temperature import Temperature
-from pipeline.training.calibration import Calibration, look
+from pipeline.training.calibration import Calibration, logits_and_features
 from tests.model_files.test_export import IMAGES, classifier
 
 IDS = ("a" * 32, "b" * 32)
@@ -39,8 +39,8 @@ def test_an_ensemble_gives_the_mean_of_its_members_probabilities_before_and_afte
 def test_an_exported_ensemble_has_the_calibration_of_all_and_the_features_of_the_first(tmp_path):
     members, together = pair()
     images = torch.from_numpy(IMAGES)
-    _, features = look(together.model, together.normalise(images), "fp32")
-    assert np.array_equal(features, look(members[0].model, members[0].normalise(images), "fp32")[1])
+    _, features = logits_and_features(together.model, together.normalise(images), "fp32")
+    assert np.array_equal(features, logits_and_features(members[0].model, members[0].normalise(images), "fp32")[1])
     outcomes = Outcomes(np.sort(together.probabilities(IMAGES).max(axis=1)), np.arange(64) >= 32)
     familiar = novelty.fit(features, np.arange(64) % 3, features)
     fitted = Temperature(0.5, 64, 1.0, 0.9, 0.1, 0.05)

@@ -14,7 +14,7 @@ from pipeline.model_files.classifier import Classifier, parse
 from pipeline.models.stages import head
 from pipeline.results import novelty, prediction_sets
 from pipeline.results.rejection import Outcomes
-from pipeline.training.calibration import Calibration, look
+from pipeline.training.calibration import Calibration, logits_and_features
 from tests.models.test_backbones import HEAVY, LIGHT
 
 SIZE = 16
@@ -109,7 +109,7 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
 def calibrated(name):
     """The same, calibrated on IMAGES."""
     bare = classifier(name)
-    _, features = look(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
+    _, features = logits_and_features(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
     sure = np.sort(bare.probabilities(IMAGES).max(axis=1))
     outcomes = Outcomes(sure, np.arange(64) >= 32)  # the less confident half was wrong
     familiar = novelty.fit(features, np.arange(64) % 3, features)

@@ -235,7 +235,7 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
     Image.new("RGB", (48, 48), "green").save(root / "train" / "green" / "alone.png")
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
     said = capsys.readouterr().err
-    assert "not checked, as of classes with fewer than 2 images: 1" in said
+    assert "; 1 not checked, because their classes have fewer than 2 images" in said
 
 
 def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_path, capsys):

@@ -86,15 +86,15 @@ def test_parts_are_probed_after_an_interruption_only_once_and_the_forecast_is_ch
     [
         (
             {"limit_train": 700, "batch_size": 16},
-            "num_sizes=auto: 700 train images make 3 parts of 100 or more (10 for each of 10 classes",
+            "num_sizes=auto: 700 train images, halved again and again, give 3 sizes of 100 or more (10 for each of",
         ),
         (
             {"num_sizes": 6, "batch_size": 16},
-            "num_sizes=6: 1,438 train images make 4 parts of 100 or more (10 for each",
+            "num_sizes=6: 1,438 train images, halved again and again, give 4 sizes of 100 or more (10 for each",
         ),
         (
             {"batch_size": 256},
-            "make 3 parts of 286 or more (for one batch of 256, and validation); a learning curve needs",
+            "give 3 sizes of 286 or more (for one batch of 256, and validation); a learning curve needs",
         ),
         ({"learner": "probe"}, "weights=none: a probe needs pretrained weights"),
         ({"num_sizes": 3}, "num_sizes=3: should be greater than or equal to 4 or should be 'auto'"),

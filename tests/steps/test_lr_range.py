@@ -83,6 +83,6 @@ def test_what_a_range_test_ignores_is_said(workplace, capsys):
 
 @pytest.mark.parametrize(("spread", "doubt"), [(None, ""), (1.9, ""), (3.0, "the ladders disagree by a factor of 3.0")])
 def test_ladders_that_disagree_are_never_used_silently(spread, doubt):
-    choice = lr_range._of_ladders(Suggestion(0.1, "", {}, spread))
+    choice = lr_range._as_choice(Suggestion(0.1, "", {}, spread))
     assert choice.lr == 0.1
     assert choice.doubt.startswith(doubt) and bool(choice.doubt) == bool(doubt)
