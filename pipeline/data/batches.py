@@ -169,7 +169,7 @@ class TrainBatches(Batches):
             torch.get_device_module(self.device).set_rng_state(states[self.device.type], self.device)
 
     def _own_stream(self) -> tuple[object, ...]:
-        """What distinguishes the seeds of this process from those of the first; empty for the first."""
+        """The part of a seed that only this process has; empty for the first process."""
         return ("rank", self._rank) if self._rank else ()
 
 

@@ -21,7 +21,8 @@ Answer = Callable[[bytes], Mapping[str, Any]]  # the bytes of a photo -> plain d
 
 HOST = "127.0.0.1"
 MAX_BYTES = 2**28  # of a photo
-CONTENT = "application/octet-stream"  # another page cannot send this without asking first, and the answer is no
+# Another site's page can send this type only after the browser has asked this server, which refuses.
+CONTENT_TYPE = "application/octet-stream"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 PAGE = Path(__file__).with_name("page.html")
 
@@ -29,32 +30,32 @@ PAGE = Path(__file__).with_name("page.html")
 @contextmanager
 def listening(port: int) -> Iterator[socket.socket]:
     """A socket on the loopback address; port 0 takes a free one. Raises ValueError if the port is not free."""
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            taken.bind((HOST, port))
+            listener.bind((HOST, port))
         except OSError as error:
             raise ValueError(
                 f"port={port}: {error.strerror or error}; another demo may run there: give another port"
             ) from None
-        yield taken
+        yield listener
 
 
-def serve(where: socket.socket, title: str, answer: Answer) -> None:
+def serve(listener: socket.socket, title: str, answer: Answer) -> None:
     """Serves the page until the process is interrupted. Answers for one photo at a time."""
-    uvicorn.Server(uvicorn.Config(app(title, answer), log_config=None, access_log=False)).run(sockets=[where])
+    uvicorn.Server(uvicorn.Config(app(title, answer), log_config=None, access_log=False)).run(sockets=[listener])
 
 
 def app(title: str, answer: Answer) -> Starlette:
-    """The page, whose heading is `title`, at /, and the answers at /answer."""
+    """The web application: the page with the heading `title` at /, and the answers at /answer."""
     page, turn = PAGE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title)), Lock()
 
-    async def show(_: Request) -> Response:
+    async def send_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
     async def reply(request: Request) -> Response:
-        if request.headers.get("content-type") != CONTENT:
-            return _refusal(f"send the bytes of one photo as {CONTENT}", 415)
+        if request.headers.get("content-type") != CONTENT_TYPE:
+            return _refusal(f"send the bytes of one photo as {CONTENT_TYPE}", 415)
         content = bytearray()
         async for chunk in request.stream():
             content += chunk
@@ -65,9 +66,9 @@ def app(title: str, answer: Answer) -> Starlette:
         except ValueError as error:
             return _refusal(str(error), 400)
 
-    # A name that another site makes point to this machine is refused, so no other site can read the answers.
+    # Another site may let a name of its own point to this machine. Such names are refused, so it reads no answer.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(routes=[Route("/", show), Route("/answer", reply, methods=["POST"])], middleware=[hosts])
+    return Starlette(routes=[Route("/", send_page), Route("/answer", reply, methods=["POST"])], middleware=[hosts])
 
 
 def _in_turn(turn: Lock, answer: Answer, content: bytes) -> Mapping[str, Any]:

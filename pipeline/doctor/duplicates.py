@@ -35,13 +35,13 @@ def find(looks: Looks, parts: np.ndarray, eligible: np.ndarray, similarity: floa
         for earlier in range(later + 1):
             twins = _exact(looks.digests, images, places[earlier], earlier == later)
             rest = images[twins < 0]
-            nearest, alike = _nearest(features, rest, places[earlier])
+            nearest, cosines = _nearest(features, rest, places[earlier])
             bits = (hashes[rest] != hashes[nearest]).sum(1)
             # similarity=1 finds only exact twins: for different images, too, the cosine may round to 1.
-            close = (alike >= similarity) & (bits <= MOST_BITS) & (similarity < 1)
+            close = (cosines >= similarity) & (bits <= MOST_BITS) & (similarity < 1)
             found += [
                 _rows(images[twins >= 0], twins[twins >= 0], "exact", 1.0, 0),
-                _rows(rest[close], nearest[close], "near", alike[close], bits[close]),
+                _rows(rest[close], nearest[close], "near", cosines[close], bits[close]),
             ]
     filled = [each for each in found if len(each)]
     return pd.concat(filled, ignore_index=True) if filled else found[0]
@@ -88,7 +88,7 @@ def _exact(digests: np.ndarray, images: np.ndarray, among: np.ndarray, same: boo
 
 def _nearest(features: Tensor, images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of `images`, the position and the similarity of the nearest image in `among` that comes before it."""
-    nearest, alike = np.zeros(len(images), dtype=np.int64), np.full(len(images), -1.0, dtype=np.float32)
+    nearest, cosines = np.zeros(len(images), dtype=np.int64), np.full(len(images), -1.0, dtype=np.float32)
     others = features[torch.from_numpy(among)]
     rows = max(1, CELLS_AT_ONCE // max(1, len(among)))
     for start in range(0, len(images), rows):
@@ -102,8 +102,8 @@ def _nearest(features: Tensor, images: np.ndarray, among: np.ndarray) -> tuple[n
             later = torch.from_numpy(among[:before])[None] >= torch.from_numpy(block)[:, None]
             products.masked_fill_(later, -1)
         values, places = products.max(1)
-        nearest[start : start + rows], alike[start : start + rows] = among[places.numpy()], values.numpy()
-    return nearest, alike
+        nearest[start : start + rows], cosines[start : start + rows] = among[places.numpy()], values.numpy()
+    return nearest, cosines
 
 
 def _rows(images: np.ndarray, twins: np.ndarray, kind: str, similarity: object, bits: object) -> pd.DataFrame:
@@ -114,7 +114,8 @@ def _rows(images: np.ndarray, twins: np.ndarray, kind: str, similarity: object, 
 def in_order(found: pd.DataFrame, parts: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """`found` with the most important rows first.
 
-    The order is: exact copies in two classes, test images in train, pairs of other splits; exact before near.
+    Exact copies in two classes come first. Then come test images with a twin in train, pairs from other splits, and
+    pairs within a split; in each of these, exact twins come before near ones.
     """
     image, twin = (found[column].to_numpy(dtype=np.int64) for column in ("image", "twin"))
     distance, is_near = parts[image] - parts[twin], found["kind"] == "near"

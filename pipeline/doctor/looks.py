@@ -14,7 +14,8 @@ from pipeline.data.augmentation import resize
 SIDE = 32  # px of a thumbnail: 3 kB per image, kept in memory
 PIXELS_AT_ONCE = 2**23
 BLUR_SPAN = 5  # px of the box that blurs an image once more
-PLAIN_GRID, PLAIN_LEVELS = 64, 3.0  # most pixels along each axis whose colour is checked; levels of 255
+PLAIN_GRID = 64  # most pixels along each axis whose colour is checked
+PLAIN_LEVELS = 3.0  # levels of 255 by which a colour may differ from the median colour and still count as the same
 OCTAVES = 4  # of detail; the first is the detail between neighbouring pixels of a thumbnail
 
 
@@ -34,15 +35,15 @@ def survey(split: Split, *, progress: bool = True) -> Looks:
     """The looks of all images of `split`. Reads each image once."""
     block = max(1, PIXELS_AT_ONCE // int(np.prod(split.source.shape[1:])))
     parts: list[tuple[np.ndarray, ...]] = []
-    with tqdm(total=len(split), desc="looking", unit="image", disable=None if progress else True) as bar:
+    with tqdm(total=len(split), desc="measuring looks", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(split), block):
             images = split.take(np.arange(start, min(start + block, len(split))))
-            parts.append(_look(images))
+            parts.append(_describe(images))
             bar.update(len(images))
     return Looks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _look(images: np.ndarray) -> tuple[np.ndarray, ...]:
+def _describe(images: np.ndarray) -> tuple[np.ndarray, ...]:
     digests = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(images)]
     pixels = torch.from_numpy(images).float()
     small = pixels if images.shape[-1] == SIDE else resize(pixels, SIDE)

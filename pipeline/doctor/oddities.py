@@ -12,8 +12,8 @@ BLANK_CONTRAST = 2.0  # levels of 255: lower contrast is only compression noise
 # share says nothing.
 PLAIN, USUALLY_PLAIN = 0.6, 0.3
 ENLARGED = 2  # a file is tiny if it must be enlarged by more than this factor, and most files need not
-NEIGHBOURS = 5  # so that four copies of an odd image do not make it common
-LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # smaller deviations are not differences
+NEIGHBOURS = 5  # an odd image stays odd if the set has four copies of it
+LEAST_LEVELS, LEAST_LOGARITHM, LEAST_BLUR = 1.0, 0.05, 0.01  # smaller deviations do not count
 PLAIN_IMAGE = "mostly of one colour (a placeholder or a text?)"  # reasons are joined by commas
 
 
@@ -33,8 +33,8 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
     empty = blank(looks)
     blurred, unlike = np.zeros(len(empty)), np.zeros(len(empty))
     if (~empty).sum() > 2:
-        blurred[~empty] = robust(looks.blur[~empty], LEAST_BLUR)
-        unlike[~empty] = robust(_log_distance(looks.statistics[~empty]), LEAST_LOGARITHM)
+        blurred[~empty] = robust_deviations(looks.blur[~empty], LEAST_BLUR)
+        unlike[~empty] = robust_deviations(_log_distance(looks.statistics[~empty]), LEAST_LOGARITHM)
     known = np.zeros((len(empty), 2), dtype=np.int64) if sizes is None else sizes
     shorter, longer = known.min(1), known.max(1)
     signs = {
@@ -49,7 +49,7 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
     table = pd.DataFrame(
         {
             "image": odd,
-            "why": [", ".join(why for why, has in signs.items() if has[position]) for position in odd],
+            "why": [", ".join(why for why, is_so in signs.items() if is_so[position]) for position in odd],
             "width": known[odd, 0],
             "height": known[odd, 1],
             "contrast": looks.contrast[odd],
@@ -58,11 +58,11 @@ def find(looks: Looks, sizes: np.ndarray | None, image_size: int, deviations: fl
             "unlike_deviations": unlike[odd],
         }
     )
-    rank = np.argmax([has[odd] for has in signs.values()], axis=0)
+    rank = np.argmax([is_so[odd] for is_so in signs.values()], axis=0)
     return table.iloc[np.lexsort([-np.maximum(blurred, unlike)[odd], rank])].reset_index(drop=True)
 
 
-def robust(values: np.ndarray, least: float | np.ndarray) -> np.ndarray:
+def robust_deviations(values: np.ndarray, least: float | np.ndarray) -> np.ndarray:
     """How many deviations each of `values` (N, ...) is above the median. One is 1.4826 MAD, and at least `least`."""
     away = values - np.median(values, axis=0)
     return np.asarray(away / np.maximum(1.4826 * np.median(np.abs(away), axis=0), least))
@@ -71,7 +71,7 @@ def robust(values: np.ndarray, least: float | np.ndarray) -> np.ndarray:
 def _log_distance(statistics: np.ndarray) -> np.ndarray:
     logarithms = OCTAVES + 1
     least = np.repeat([LEAST_LEVELS, LEAST_LOGARITHM], [statistics.shape[1] - logarithms, logarithms])
-    scaled = robust(statistics, least)
+    scaled = robust_deviations(statistics, least)
     neighbours = min(NEIGHBOURS, len(scaled) - 1)
     distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(scaled).kneighbors()
     # Distances below a tenth of a deviation do not count, because a set may contain copies.

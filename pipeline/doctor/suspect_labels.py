@@ -31,7 +31,7 @@ AUGMENTATION = {"crop_padding": 2, "first_size": 24}
 RECIPE = {**NETWORK, **OPTIMIZER, **CYCLE, **AUGMENTATION}
 
 LARGEST_BATCH, SMALLEST_BATCH = 500, 32
-UPDATES = 240  # at least, in each training
+UPDATES = 240  # fewest updates of each training, if `epochs` is not given
 LEAST_EPOCHS = 4
 PREDICTED_AT_ONCE = 512
 
@@ -57,8 +57,8 @@ def probabilities(
     train = splits.train
     for learnt, held in _folds(train.labels, families, folds, seed):
         batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(learnt) // 64), len(learnt))
-        own = max(LEAST_EPOCHS, math.ceil(UPDATES * batch_size / len(learnt)))
-        params = TrainParams(**RECIPE, batch_size=batch_size, epochs=epochs or own, flip=flip, seed=seed)
+        enough_epochs = max(LEAST_EPOCHS, math.ceil(UPDATES * batch_size / len(learnt)))
+        params = TrainParams(**RECIPE, batch_size=batch_size, epochs=epochs or enough_epochs, flip=flip, seed=seed)
         part = replace(splits, train=_rows(train, learnt), valid=None, test=_rows(train, held))
         recipe = Recipe(params, part, device, precision)
         training = recipe.one_cycle(MAX_LR)
@@ -66,15 +66,15 @@ def probabilities(
             pass
         model = recipe.model(seed)
         model.load_state_dict(training.weights["last"])
-        asked = Views(model, 2) if recipe.mirrors else model
-        logits, _ = predict(asked, NormalisedBatches(part, part.test, PREDICTED_AT_ONCE, device), precision)
+        network = Views(model, 2) if recipe.mirrors else model
+        logits, _ = predict(network, NormalisedBatches(part, part.test, PREDICTED_AT_ONCE, device), precision)
         yield held, logits.double().softmax(1).numpy()
 
 
 def probabilities_from_features(
     features: np.ndarray, labels: np.ndarray, families: np.ndarray, *, folds: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same from `features` (N, D) of a pretrained network, by logistic regressions on them.
+    """The same as `probabilities`, from `features` (N, D) of a pretrained network, by logistic regressions on them.
 
     The first fold chooses the strength of all. labels: (N,) from 0 to C - 1.
     """
@@ -121,7 +121,7 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray, of_copy: np.ndarray 
     labels: (N,) from 0 to C - 1; each class occurs. probabilities: (N, C), from networks that did not learn from the
     image. Confident learning (Northcutt et al. 2021, arXiv:1911.00068) counts an image for another class if its
     probability is above the mean of that class's own images. These counts give the number of wrong labels in each
-    class. So many of its least confident images are listed (cleanlab's prune_by_class).
+    class. The table lists that many of its least confident images (cleanlab's prune_by_class).
 
     of_copy: (N,) the class of an exact copy with another label; -1 if there is none. Such images come first, and are
     listed whatever the networks say, because the networks learned from both.

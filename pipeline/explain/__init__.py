@@ -1,1 +1,1 @@
-"""Where a network looks, and whether such a map means anything."""
+"""Maps of where a network looks, and measures of whether these maps mean anything."""

@@ -103,8 +103,8 @@ def _traced(blocks: list[Tensor], read: Tensor) -> Tensor:
     gathered = torch.zeros_like(itself)
     for block in reversed(blocks):
         passed = (itself + gathered) @ block
-        is_one = block.shape[1] < block.shape[2]
-        itself, gathered = (torch.zeros_like(passed), passed) if is_one else (itself, gathered + passed)
+        is_pooling = block.shape[1] < block.shape[2]
+        itself, gathered = (torch.zeros_like(passed), passed) if is_pooling else (itself, gathered + passed)
     return gathered[:, 0]
 
 
@@ -137,7 +137,7 @@ def _recorded() -> Iterator[list[Tensor]]:
     ) -> Tensor:
         if is_causal or enable_gqa:  # language models: not every token attends to every other
             kept.append(query.new_empty(0))
-            return own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+            return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
         scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
         if attn_mask is not None:
             is_mask = attn_mask.dtype == torch.bool
@@ -147,11 +147,11 @@ def _recorded() -> Iterator[list[Tensor]]:
             kept[-1].requires_grad_()  # the graph starts at the first block
         return kept[-1] @ value
 
-    own, is_fast = functional.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled()
+    original, is_fast = functional.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled()
     try:
         functional.scaled_dot_product_attention = attend
         torch.backends.mha.set_fastpath_enabled(False)  # the modules' fast path does not call the function
         yield kept
     finally:
-        functional.scaled_dot_product_attention = own
+        functional.scaled_dot_product_attention = original
         torch.backends.mha.set_fastpath_enabled(is_fast)

@@ -71,7 +71,7 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
     method = choose(method, model, where, images)
     if isinstance(model, Ensemble):
         members = zip(model.members, _in_each(model, where), strict=True)
-        mean = np.mean([class_maps(member, own, images, targets, method) for member, own in members], axis=0)
+        mean = np.mean([class_maps(member, place, images, targets, method) for member, place in members], axis=0)
         return mean / np.maximum(mean.max(axis=(1, 2), keepdims=True), np.finfo(mean.dtype).tiny)
     if method in CAMS:
         maps, size = _activation_maps, batch_size(images.shape[-1])
@@ -85,8 +85,8 @@ def class_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tens
 
 
 def _in_each(model: Ensemble, where: CamTarget) -> list[CamTarget]:
-    """The place in each member that `where` is in the first member."""
-    layer = _name(model.members[0], where)
+    """For each member, the layer with the same name as the layer of `where`, which is in the first member."""
+    layer = _layer_name(model.members[0], where)
     return [CamTarget(member.get_submodule(layer), where.to_grid) for member in model.members]
 
 
@@ -102,7 +102,7 @@ def _scaled(grids: Tensor) -> Tensor:
 
 
 def _activation_maps(model: nn.Module, where: CamTarget, images: Tensor, targets: Tensor, method: str) -> np.ndarray:
-    layer = _name(model, where)
+    layer = _layer_name(model, where)
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), _cut(where, model, layer, targets):
         return _run(CAMS[method](model, [where.layer], where.to_grid), images.detach().clone(), targets)
 
@@ -112,7 +112,7 @@ def grid_size(model: nn.Module, where: CamTarget, images: Tensor) -> tuple[int, 
     model = first_of(model)
     with untouched(model), torch.inference_mode():
         output = attention.output_of(where.layer, model, images[:1])
-    height, width = _grid(where, _name(model, where), output).shape[2:]
+    height, width = _grid(where, _layer_name(model, where), output).shape[2:]
     return height, width
 
 
@@ -157,7 +157,7 @@ def _grid(where: CamTarget, layer: str, output: Any) -> Tensor:
     raise ValueError(f"there is no map of this network: its layer {layer} yields {what}, not (B, C, h, w)")
 
 
-def _name(model: nn.Module, where: CamTarget) -> str:
+def _layer_name(model: nn.Module, where: CamTarget) -> str:
     return next(name for name, module in model.named_modules() if module is where.layer)
 
 

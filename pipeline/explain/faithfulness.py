@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, interpolate
 from pipeline.data.batches import batch_size
 from pipeline.models import untouched
 
-FRACTIONS = (0.2, 0.4, 0.6, 0.8)
+FRACTIONS = (0.2, 0.4, 0.6, 0.8)  # shares of the pixels that are removed
 NOISE = 0.01  # standard deviation of the imputation's noise, in normalised pixels, as in ROAD
 MAX_ITERATIONS = 100  # enough for images of 64 px; in the wider holes of larger images, the middle stays near the mean
 
@@ -51,33 +51,36 @@ def measure(
     that the model sees neither black holes nor their outline. Exactly the given fractions, in (0, 1), of the pixels are
     removed. ReLU makes many pixels equal; these go in random order. `seed` sets order and noise.
     """
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     ties = np.random.default_rng(seed)
-    each = batch_size(images.shape[-1])
+    at_once = batch_size(images.shape[-1])
     with untouched(model), torch.inference_mode():
         batches = [
-            _confidences(model, images[batch], targets[batch], ranks(maps[batch], ties), fractions, chance)
-            for batch in (slice(start, start + each) for start in range(0, len(images), each))
+            _confidences(model, images[batch], targets[batch], ranks(maps[batch], ties), fractions, generator)
+            for batch in (slice(start, start + at_once) for start in range(0, len(images), at_once))
         ]
     most, least = (np.concatenate(curves) for curves in zip(*batches, strict=True))
     return Faithfulness(np.array([0.0, *fractions]), most, least)
 
 
 def _confidences(
-    model: nn.Module, images: Tensor, targets: Tensor, places: Tensor, fractions: Sequence[float], chance: Generator
+    model: nn.Module, images: Tensor, targets: Tensor, order: Tensor, fractions: Sequence[float], generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The two curves (B, 1 + F) of `Faithfulness` for a batch: most relevant pixels first, and least relevant first."""
-    num_pixels = places[0].numel()
+    """The two curves (B, 1 + F) of `Faithfulness` for a batch: most relevant pixels first, and least relevant first.
+
+    order: (B, H, W) from `ranks`.
+    """
+    num_pixels = order[0].numel()
     counts = [round(fraction * num_pixels) for fraction in fractions]
-    places, targets = places.to(images.device), targets.to(images.device)
+    order, targets = order.to(images.device), targets.to(images.device)
 
     def confidence(removed: Tensor) -> np.ndarray:
-        probabilities = model(impute(images, removed, NOISE, chance)).softmax(1)
+        probabilities = model(impute(images, removed, NOISE, generator)).softmax(1)
         return probabilities.gather(1, targets[:, None])[:, 0].cpu().numpy()
 
-    intact = confidence(torch.zeros_like(places, dtype=torch.bool))
-    most = [confidence(places >= num_pixels - count) for count in counts]
-    least = [confidence(places < count) for count in counts]
+    intact = confidence(torch.zeros_like(order, dtype=torch.bool))
+    most = [confidence(order >= num_pixels - count) for count in counts]
+    least = [confidence(order < count) for count in counts]
     return np.stack([intact, *most], axis=1), np.stack([intact, *least], axis=1)
 
 

@@ -9,7 +9,7 @@ from pipeline.data.batches import batch_size
 from pipeline.explain.faithfulness import ranks
 from pipeline.models import untouched
 
-STEPS = 10
+STEPS = 10  # equal parts of the pixels
 CELLS = 4  # cells per side; their means make the blurred image, too coarse to recognise an object
 
 
@@ -22,24 +22,25 @@ def scores(model: nn.Module, images: Tensor, targets: Tensor, maps: np.ndarray, 
     `targets` (B,) int64. `seed` sets the order of equal pixels.
     """
     ties = np.random.default_rng(seed)
-    each = batch_size(images.shape[-1])
+    at_once = batch_size(images.shape[-1])
     with untouched(model), torch.inference_mode():
         batches = [
             _scores(model, images[batch], targets[batch].to(images.device), ranks(maps[batch], ties).to(images.device))
-            for batch in (slice(start, start + each) for start in range(0, len(images), each))
+            for batch in (slice(start, start + at_once) for start in range(0, len(images), at_once))
         ]
     return np.concatenate(batches)
 
 
-def _scores(model: nn.Module, images: Tensor, targets: Tensor, places: Tensor) -> np.ndarray:
+def _scores(model: nn.Module, images: Tensor, targets: Tensor, order: Tensor) -> np.ndarray:
+    """The scores (B,) of a batch. order: (B, H, W) from `ranks`."""
     blurred = interpolate(interpolate(images, (CELLS, CELLS), mode="area"), images.shape[2:], mode="bilinear")
 
     def confidence(shown: Tensor) -> Tensor:
         return model(images.where(shown[:, None], blurred)).softmax(1).gather(1, targets[:, None])[:, 0]
 
-    num_pixels = places[0].numel()
+    num_pixels = order[0].numel()
     counts = [round(num_pixels * step / STEPS) for step in range(1, STEPS)]  # at both ends the two are equal
-    gaps = [confidence(places >= num_pixels - count) - confidence(places < num_pixels - count) for count in counts]
+    gaps = [confidence(order >= num_pixels - count) - confidence(order < num_pixels - count) for count in counts]
     return torch.stack(gaps).mean(0).cpu().numpy()
 
 

@@ -19,7 +19,7 @@ class Judgement:
 
     maps: dict[str, np.ndarray]  # by source: the judged method first, two controls, other methods; (B, H, W) each
     curves: pd.DataFrame  # source, order, fraction, confidence: mean confidence as pixels are removed
-    scores: pd.DataFrame  # source, faithfulness, standard_error, insertion, its error
+    scores: pd.DataFrame  # source, faithfulness, standard_error, insertion, insertion_error
     randomisation: pd.DataFrame  # part, similarity, standard_error: of maps when this part and all after it are random
     agreement: float  # in [0, 1]: how often both measures prefer the same source
     agreement_error: float

@@ -13,4 +13,4 @@ def check(logits: Tensor, targets: Tensor) -> None:
         raise NotFinite("the model's logits are not finite")
     classes = logits.shape[1]
     if wrong := [target for target in targets.tolist() if not 0 <= target < classes]:
-        raise ValueError(f"target {wrong[0]} is no class of a model with {classes} logits")
+        raise ValueError(f"target {wrong[0]} is not a class of a model with {classes} logits")

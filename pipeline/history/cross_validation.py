@@ -8,8 +8,8 @@ from pipeline.history import evaluation
 from pipeline.history.evaluation import Evaluation
 from pipeline.tracking import store
 
-IMAGE = ["name", "true"]
-OF_PIXELS = ("image_size", "resize", "crop_area", "weights")  # parameters that change the pixels of the same images
+IMAGE = ["name", "true"]  # columns of predictions.csv: an image and its label
+PIXEL_PARAMS = ("image_size", "resize", "crop_area", "weights")  # they decide which pixels an image has
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CrossValidation:
 
 
 def find(asked: str) -> CrossValidation | None:
-    """The cross-validation that the run `asked` is; None for any other run.
+    """The cross-validation with the run id `asked`; None if this run is no cross-validation.
 
     Raises ValueError if it is not finished, or if a fold was not evaluated.
     """
@@ -58,7 +58,7 @@ def check_same_folds(first: CrossValidation, other: CrossValidation) -> None:
     for place, (one, another) in enumerate(zip(first.evaluations, other.evaluations, strict=True), start=1):
         tables = (each.predictions[IMAGE].sort_values(IMAGE, ignore_index=True) for each in (one, another))
         if not next(tables).equals(next(tables)):
-            raise ValueError(f"{pair} have other images or other labels in fold {place}: no fold can be compared")
-        scaled = [[getattr(each.params, name) for name in OF_PIXELS] for each in (one, another)]
+            raise ValueError(f"{pair} have different images or labels in fold {place}: they cannot be compared")
+        scaled = [[getattr(each.params, name) for name in PIXEL_PARAMS] for each in (one, another)]
         if one.test_digest != another.test_digest and scaled[0] == scaled[1]:
             raise ValueError(f"{pair} have images of the same names with other pixels in fold {place}")

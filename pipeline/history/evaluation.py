@@ -15,7 +15,7 @@ from pipeline.settings import command
 from pipeline.text import from_cell
 from pipeline.tracking import store
 
-GROUPS = ("main", "seeds")  # steps whose runs are parents of trainings
+PARENT_STEPS = ("main", "seeds")  # steps whose runs are parents of trainings
 CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 TEXTS, NUMBERS = ["name", "true", "predicted"], ["confidence", "probability_of_true"]
 GROUP, PIXELS = "group", "pixels"
@@ -56,10 +56,10 @@ def find(asked: str) -> list[Evaluation]:
     if step == "evaluate":
         _check_finished(run)
         return [_read(run)]
-    if step in (*lookup.OF_STEP["train"], *lookup.ALSO["train"]):
+    if step in (*lookup.COUNTED_AS["train"], *lookup.COUNTED_BY_ID["train"]):
         _check_finished(run)
         return [_read(_evaluation_of(run))]
-    if step not in GROUPS:
+    if step not in PARENT_STEPS:
         raise ValueError(
             f"runs: {asked} is a run of {step or 'another program'}; give a training, an evaluation or an experiment"
         )
@@ -83,7 +83,7 @@ def groups_of(found: Sequence[Evaluation]) -> np.ndarray | None:
     return None
 
 
-def evaluate_again(train_run_id: str) -> str:
+def evaluate_command(train_run_id: str) -> str:
     """The command that evaluates a training."""
     return command("evaluate", run_id=train_run_id)
 
@@ -95,8 +95,8 @@ def epochs(train_run_id: str) -> pd.DataFrame:
         name: pd.Series({point.step: point.value for point in client.get_metric_history(train_run_id, name)})
         for name in CURVES
     }
-    there = {name: curve for name, curve in curves.items() if len(curve)}
-    return pd.DataFrame(there).rename_axis("epoch").reset_index()
+    logged = {name: curve for name, curve in curves.items() if len(curve)}
+    return pd.DataFrame(logged).rename_axis("epoch").reset_index()
 
 
 def _check_finished(run: store.StoredRun) -> None:
@@ -105,10 +105,10 @@ def _check_finished(run: store.StoredRun) -> None:
 
 
 def _evaluation_of(training: store.StoredRun) -> store.StoredRun:
-    train_run_id = str(training.info.run_id)
-    found = store.finished_runs("evaluate", {"train.run_id": train_run_id}, beside=training)
+    run_id = str(training.info.run_id)
+    found = store.finished_runs("evaluate", {"train.run_id": run_id}, beside=training)
     if not found:
-        raise ValueError(f"training {train_run_id} has no evaluation; create one with: {evaluate_again(train_run_id)}")
+        raise ValueError(f"training {run_id} has no evaluation; create one with: {evaluate_command(run_id)}")
     # The served model has the best weights, so an evaluation of these comes first.
     return next((run for run in found if run.data.params.get("checkpoint") == "best"), found[0])
 
@@ -118,7 +118,7 @@ def _read(run: store.StoredRun) -> Evaluation:
     train_run_id = tags.get("train.run_id", "")
     if "test.digest" not in tags:
         raise ValueError(
-            f"evaluation {run_id} is from an earlier version; create a new one with: {evaluate_again(train_run_id)}"
+            f"evaluation {run_id} is from an earlier version; create a new one with: {evaluate_command(train_run_id)}"
         )
     training = store.stored_run(train_run_id, "train.run_id")
     with store.scratch() as folder:
@@ -151,8 +151,8 @@ def _table(
     """
     path = store.artifact(run_id, name, folder)
     try:
-        there = pd.read_csv(path, nrows=0).columns
-        texts = [*texts, *(column for column in optional if column in there)]
+        present = pd.read_csv(path, nrows=0).columns
+        texts = [*texts, *(column for column in optional if column in present)]
         table = pd.read_csv(
             path,
             usecols=[*texts, *numbers],

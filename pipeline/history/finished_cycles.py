@@ -20,7 +20,7 @@ class Finished(NamedTuple):
     run_id: str
 
 
-def of(fingerprint: str, seed: int) -> dict[float, Finished]:
+def find(fingerprint: str, seed: int) -> dict[float, Finished]:
     """The cycles of this user's interrupted range tests with `fingerprint` and `seed`, by peak rate."""
     found: dict[float, Finished] = {}
     for run in store.unfinished_runs("lr_range", {"range_test": fingerprint}):
@@ -29,8 +29,8 @@ def of(fingerprint: str, seed: int) -> dict[float, Finished]:
             continue
         with store.scratch() as folder:
             try:
-                is_there = TABLE in store.artifacts(run_id)
-                cycles = _read(store.artifact(run_id, TABLE, folder)) if is_there else []
+                has_table = TABLE in store.artifacts(run_id)
+                cycles = _read(store.artifact(run_id, TABLE, folder)) if has_table else []
             except ValueError as error:
                 say(f"the short cycles of range test {run_id} are not used: {error}")
                 continue
@@ -40,7 +40,7 @@ def of(fingerprint: str, seed: int) -> dict[float, Finished]:
 
 
 def _read(file: Path) -> list[Cycle]:
-    """Raises ValueError if `file` is not a table of short cycles."""
+    """The short cycles in `file`. Raises ValueError if it is not a table of short cycles."""
     try:
         table = pd.read_csv(file)
         rows = table[["lr", "loss", "accuracy", "first_loss"]].astype(float).itertuples(index=False)

@@ -26,7 +26,7 @@ from pipeline.tracking import store
 from pipeline.training import preflight
 from pipeline.training.recipe import Recipe
 
-OF_A_NETWORK = [*(name for name in ModelParams.model_fields if name not in Params.model_fields), "image_size"]
+NETWORK_PARAMS = [*(name for name in ModelParams.model_fields if name not in Params.model_fields), "image_size"]
 
 
 def prepare(params: RecipeParams) -> Recipe:
@@ -35,13 +35,13 @@ def prepare(params: RecipeParams) -> Recipe:
     Raises ValueError if the weights cannot be loaded, or if weights, images and parameters do not match.
     """
     params = lookup.in_full(params)  # a sweep's space may name runs too
-    recipe, notes, warnings = preflight.prepare(params, find(params))
+    recipe, notes, cautions = preflight.prepare(params, find(params))
     for line in notes:
         say(line)
     if params.weights.startswith(RUN) and (seen := _seen_before(recipe, params.weights.removeprefix(RUN))):
-        warnings.append(f"weights={params.weights}: {seen}")
-    for warning in warnings:
-        tell(f"warning: {warning}")
+        cautions.append(f"weights={params.weights}: {seen}")
+    for caution in cautions:
+        tell(f"warning: {caution}")
     return recipe
 
 
@@ -54,7 +54,7 @@ def network_of(given: Mapping[str, Any]) -> dict[str, Any]:
     found = _network(str(given["weights"]))
     if given.get("model", found.get("model")) != found.get("model"):
         return {}
-    return {name: found[name] for name in OF_A_NETWORK if name in found and name not in given}
+    return {name: found[name] for name in NETWORK_PARAMS if name in found and name not in given}
 
 
 def _network(weights: str) -> dict[str, Any]:
@@ -68,20 +68,20 @@ def _network(weights: str) -> dict[str, Any]:
     try:
         described = classifier.parse(checkpoint.describe(Path(absolute(weights))))
     except ValueError:
-        return {}  # another's file, or none: who reads the weights says so
+        return {}  # not a file of this project, or no file: `find` says so
     return {**described.network.options, "model": described.network.name, "image_size": described.image_size}
 
 
 def find(params: RecipeParams) -> Pretrained | None:
-    """The weights that `params` name; None for a network from nothing. Raises ValueError if they cannot be loaded."""
+    """The weights that `params` name; None if they name none. Raises ValueError if they cannot be loaded."""
     asked = params.weights
     if asked == "none":
         return None
     if asked.startswith(RUN):
         run_id = asked.removeprefix(RUN)
         with store.scratch() as folder:
-            kept = store.artifact(run_id, "weights/best.safetensors", folder)
-            return _of_file(kept, params.model, asked, asked, f"run {run_id}")
+            best = store.artifact(run_id, "weights/best.safetensors", folder)
+            return _from_file(best, params.model, asked, asked, f"run {run_id}")
     if timm_networks.has(params.model) and OF_TIMM.fullmatch(asked):
         return of_timm(params.model, asked)
     if OF_TORCHVISION.fullmatch(asked):
@@ -92,7 +92,7 @@ def find(params: RecipeParams) -> Pretrained | None:
             identity = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise ValueError(f"weights={path}: {error.strerror or error}") from None
-    return _of_file(path, params.model, asked, identity, f"file {path.name}")
+    return _from_file(path, params.model, asked, identity, f"file {path.name}")
 
 
 def _seen_before(recipe: Recipe, run_id: str) -> str:
@@ -114,24 +114,24 @@ def _seen_before(recipe: Recipe, run_id: str) -> str:
     return f"this run has learned from {' and '.join(seen)}, by their names: their accuracy will be too high"
 
 
-def _of_file(path: Path, model: str, asked: str, identity: str, origin: str) -> Pretrained:
+def _from_file(path: Path, model: str, asked: str, identity: str, origin: str) -> Pretrained:
     source = f"weights={asked}"
     if path.suffix == ".pth":
         return Pretrained(_unpickled(path, source), source, identity, origin, NOT_STATED)
     if not _is_described(path, source):
-        return Pretrained(_bare(path), source, identity, origin, NOT_STATED)
+        return Pretrained(_bare_tensors(path), source, identity, origin, NOT_STATED)
     state, described = checkpoint.load(path)
     try:
         description = classifier.parse(described)
     except ValueError as error:
         raise ValueError(f"{source}: its description cannot be used ({error})") from None
     if description.members:
-        number, one = len(description.members), description.members[0].run_id
-        raise ValueError(f"{source}: is an ensemble of {number} networks; start from one of them, such as run:{one}")
+        number, first = len(description.members), description.members[0].run_id
+        raise ValueError(f"{source}: is an ensemble of {number} networks; start from one of them, such as run:{first}")
     if description.network.name != model:
         raise ValueError(f"{source}: the weights are for model={description.network.name}, not for model={model}")
     return Pretrained(
-        stored_calibration.apart(state)[0],
+        stored_calibration.split(state)[0],
         source,
         identity,
         f"{origin}, which started from {description.started_from}" if description.started_from else origin,
@@ -153,7 +153,7 @@ def _is_described(path: Path, source: str) -> bool:
         raise ValueError(f"{source}: not a safetensors file ({reason})") from None
 
 
-def _bare(path: Path) -> dict[str, Tensor]:
+def _bare_tensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -165,11 +165,11 @@ def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about pickle protocols: the file is read, or refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{source}: holds more than tensors, or is not from torch.save ({_line(error)})") from None
+        raise ValueError(f"{source}: holds more than tensors, or is not from torch.save ({_reason(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{source}: is not a state_dict, which maps names to tensors")
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def _line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return store.first_line(error).split(".")[0]

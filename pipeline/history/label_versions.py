@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.history.evaluation import PIXELS, Evaluation, evaluate_again
+from pipeline.history.evaluation import PIXELS, Evaluation, evaluate_command
 from pipeline.results import metrics
 from pipeline.text import from_cell
 from pipeline.tracking import store
@@ -40,7 +40,7 @@ def shared(found: Sequence[Evaluation]) -> Shared:
         if PIXELS not in each.predictions:
             raise ValueError(
                 f"the test images differ, and evaluation {each.run_id} of an earlier version does not say how; "
-                f"create a new one with: {evaluate_again(each.train_run_id)}"
+                f"create a new one with: {evaluate_command(each.train_run_id)}"
             )
     labels = [each.predictions.set_index(IMAGE)["true"] for each in found]
     everywhere = pd.concat(labels, axis=1, join="inner")
@@ -90,5 +90,5 @@ def _labels(train_run_id: str) -> pd.Series:
         try:
             table = pd.read_csv(path, usecols=["name", "class"], dtype=str, keep_default_na=False)
         except (OSError, ValueError):
-            raise ValueError(f"training {train_run_id} of an earlier version does not say its labels") from None
+            raise ValueError(f"training {train_run_id} of an earlier version does not list its labels") from None
     return table["class"].map(from_cell).set_axis(table["name"].map(from_cell))

@@ -18,13 +18,14 @@ Kind = TypeVar("Kind", bound=Declared)
 
 ID_CHARACTERS = 32  # length of a run's id
 MOST_EXPERIMENTS = 50_000  # as many as MLflow lists at once
-OF_STEP = {"train": ("train", "probe")}  # a probe also counts as a training
-ALSO = {"train": ("ensemble",)}  # steps whose runs count if they are given by id
+# By step: the steps whose runs count as its runs. A probe is a training too.
+COUNTED_AS = {"train": ("train", "probe")}
+COUNTED_BY_ID = {"train": ("ensemble",)}  # further steps whose runs count if they are given by id
 ENSEMBLE_TAG = "ensemble.run_id"  # tag of the run of several seeds: the run of their ensemble
 # Tag of an experiment with a probe and a training: the run of the one that is better on validation.
 BETTER_TAG = "better.run_id"
-NAMES = {"main": "experiment", "train": "training"}
-FIRST = {"main": "give the id of a run", "train": "train first"}
+KINDS = {"main": "experiment", "train": "training"}  # what messages call a run of a step
+ADVICE = {"main": "give the id of a run", "train": "train first"}  # what to do if a step has no run
 
 
 def finished_run(asked: str, step: str, only: bool = True) -> str:
@@ -36,16 +37,17 @@ def finished_run(asked: str, step: str, only: bool = True) -> str:
     Raises ValueError if there is no such run.
     """
     if asked == "latest":
-        finished = [run for each in OF_STEP.get(step, (step,)) for run in store.finished_runs(each)]
+        finished = [run for each in COUNTED_AS.get(step, (step,)) for run in store.finished_runs(each)]
         newest_first = sorted(finished, key=lambda run: -run.info.start_time)
-        newest = newest_own(newest_first, "run_id", f"FINISHED {NAMES[step]}", FIRST[step])
+        newest = newest_own(newest_first, "run_id", f"FINISHED {KINDS[step]}", ADVICE[step])
         return str(_better(newest, finished).info.run_id)
     run = store.stored_run(asked)
     if step == "train" and _is_series(run):
         run = _ensemble_of(run)
-    if only and (found := run.data.tags.get("step")) not in (*OF_STEP.get(step, (step,)), *ALSO.get(step, ())):
+    counted = (*COUNTED_AS.get(step, (step,)), *COUNTED_BY_ID.get(step, ()))
+    if only and (found := run.data.tags.get("step")) not in counted:
         raise ValueError(
-            f"run_id={asked} is a run of {found or 'another program'}; give the id of a finished {NAMES[step]}"
+            f"run_id={asked} is a run of {found or 'another program'}; give the id of a finished {KINDS[step]}"
         )
     if run.info.status != "FINISHED":
         raise ValueError(f"run_id={asked} is {run.info.status}, not FINISHED")
@@ -79,9 +81,9 @@ def _ensemble_of(series: StoredRun) -> StoredRun:
         raise ValueError(
             f"run_id={run_id} is {series.info.status}, not FINISHED: its ensemble is made after the last seed"
         )
-    if not (made := series.data.tags.get(ENSEMBLE_TAG)):
+    if not (ensemble_id := series.data.tags.get(ENSEMBLE_TAG)):
         raise ValueError(f"run_id={run_id} is of an earlier version, without an ensemble; give the id of a training")
-    return store.stored_run(made)
+    return store.stored_run(ensemble_id)
 
 
 def full_id(start: str, named: str) -> str:

@@ -14,16 +14,17 @@ from pipeline.report.record import Record, StepRecord
 from pipeline.text import visible
 from pipeline.tracking import processes, store
 
-# NAMED: the runs that a run names by its tags, by step and kind. NAMING: runs of those steps name it.
-NAMED: dict[str, dict[str, dict[str, str]]] = {
+# For each kind of run: the tags that hold the id of another run, and the kind of that run, by its step.
+NAMED_RUNS: dict[str, dict[str, dict[str, str]]] = {
     "main": {f"{step}.run_id": {step: step} for step in ("lr_range", "probe", "sweep", "train", "evaluate", "explain")},
     "train": {"lr_range.run_id": {"lr_range": "lr_range"}},
     "explain": {"train.run_id": {"train": "train", "probe": "probe"}},
 }
-NAMED["robustness"] = NAMED["explain"]
-NAMED["evaluate_beside"] = NAMED["explain"]
-NAMED["evaluate"] = {**NAMED["explain"], "beside.run_id": {"evaluate": "evaluate_beside"}}
-NAMING = dict.fromkeys(("train", "probe"), ("evaluate", "explain", "robustness"))
+NAMED_RUNS["robustness"] = NAMED_RUNS["explain"]
+NAMED_RUNS["evaluate_beside"] = NAMED_RUNS["explain"]
+NAMED_RUNS["evaluate"] = {**NAMED_RUNS["explain"], "beside.run_id": {"evaluate": "evaluate_beside"}}
+# For each kind of run: the steps whose runs hold its id in a tag.
+NAMED_BY = dict.fromkeys(("train", "probe"), ("evaluate", "explain", "robustness"))
 KINDS = (*artifacts.TABLES, "evaluate_beside")
 
 
@@ -53,18 +54,18 @@ def _related(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str
         trainings = [each for each in store.children(run.info.run_id, "train") if each.info.status == "FINISHED"]
         if trainings:
             found = _related(trainings[-1], "train", found)  # the first of several seeds or folds
-    named = {name: other for name, other in _named(run, kind) if name not in found}
+    named = {name: other for name, other in _named_runs(run, kind) if name not in found}
     found = {**found, **named}
     for name, other in named.items():
         found = _related(other, name, found)
-    for name in NAMING.get(kind, ()):
+    for name in NAMED_BY.get(kind, ()):
         if name not in found and (naming := store.finished_runs(name, {f"{kind}.run_id": run.info.run_id}, beside=run)):
             found = {**found, name: naming[0]}
     return found
 
 
-def _named(run: StoredRun, kind: str) -> Iterator[tuple[str, StoredRun]]:
-    for tag, kinds in NAMED.get(kind, {}).items():
+def _named_runs(run: StoredRun, kind: str) -> Iterator[tuple[str, StoredRun]]:
+    for tag, kinds in NAMED_RUNS.get(kind, {}).items():
         run_id = run.data.tags.get(tag, "")
         if store.is_there(run_id) and (
             name := kinds.get((other := store.stored_run(run_id)).data.tags.get("step", ""))
@@ -78,9 +79,9 @@ def _step(run: StoredRun, kind: str) -> StepRecord:
     with store.scratch() as folder:
         params = lookup.stored_params(run_id)
         folders = {path.rpartition("/")[0] for path in artifacts.paths(kind)}
-        there = set().union(*(store.artifacts(run_id, each) for each in folders))
+        stored = set().union(*(store.artifacts(run_id, each) for each in folders))
         for path, most_bytes in artifacts.paths(kind).items():
-            if path not in there:
+            if path not in stored:
                 continue
             file = store.artifact(run_id, path, folder)
             if file.stat().st_size > most_bytes:

@@ -70,8 +70,8 @@ def _in_order(found: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, int]]:
 
 
 def _open_run(client: store.Client, run: StoredRun, depth: int) -> OpenRun:
-    unit, how_far = HOW.get(run.data.tags.get("step", ""), ("", _unknown))
-    return OpenRun(run, depth, processes.is_dead(run.data.tags), unit, how_far(client, run))
+    unit, find_progress = PROGRESS_OF.get(run.data.tags.get("step", ""), ("", _unknown))
+    return OpenRun(run, depth, processes.is_dead(run.data.tags), unit, find_progress(client, run))
 
 
 def _unknown(client: store.Client, run: StoredRun) -> Progress:
@@ -106,8 +106,8 @@ def _trials(client: store.Client, run: StoredRun) -> Progress:
         return Progress(done, total)
     running = client.search_runs(experiments, f"{conditions} = 'RUNNING'")
     each = fmean((trial.info.end_time - trial.info.start_time) / 1000 for trial in ended)
-    behind = [min(each, time.time() - trial.info.start_time / 1000) for trial in running]
-    return Progress(done, total, max(0.0, (total - done) * each - sum(behind)) / max(1, len(running)))
+    spent = [min(each, time.time() - trial.info.start_time / 1000) for trial in running]
+    return Progress(done, total, max(0.0, (total - done) * each - sum(spent)) / max(1, len(running)))
 
 
 def _cases(client: store.Client, run: StoredRun) -> Progress:
@@ -127,7 +127,7 @@ def _number(text: str) -> int:
 
 
 # By a run's step: the unit of its progress, and the function that finds its progress.
-HOW: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
+PROGRESS_OF: dict[str, tuple[str, Callable[[store.Client, StoredRun], Progress]]] = {
     "train": ("epoch", _epochs),
     "trial": ("epoch", _epochs),
     "sweep": ("trial", _trials),

@@ -175,14 +175,14 @@ class Classifier:
     def load(path: Path, device: torch.device | None = None) -> "Classifier":
         """The classifier in a weights file, in evaluation mode. Raises ValueError for any other file."""
         tensors, described = checkpoint.load(path)
-        state, own = stored_calibration.apart(tensors)
+        state, own = stored_calibration.split(tensors)
         try:
             description = parse(described)
             sizes = {**description.network.options, "image_size": description.image_size}
             one = partial(models.build, description.network.name, num_classes=len(description.classes), **sizes)
             number = len(description.members)
-            build = partial(_several, one, number) if number else one
-            # Takes no memory, until it is known that the file has exactly these tensors.
+            build = partial(_ensemble, one, number) if number else one
+            # The network takes memory only once it is known that the file has exactly its tensors.
             with unallocated():
                 model = build()
             if _shapes(model.state_dict()) != _shapes(state) or other_tables(model, state):
@@ -194,14 +194,14 @@ class Classifier:
         where = device or torch.device("cpu")
         if all(name in state for name, _ in model.named_buffers()):
             model.to_empty(device=where)
-        else:  # no file has some tables, such as positions in timm: only a built network has them
+        else:  # files lack some tables, such as timm's positions: only a built network has them
             with torch.random.fork_rng(devices=[]):
                 model = build().to(where)
         model.load_state_dict(state)
         return Classifier(model.eval(), description, calibration)
 
 
-def _several(build: Callable[[], nn.Module], number: int) -> Ensemble:
+def _ensemble(build: Callable[[], nn.Module], number: int) -> Ensemble:
     return Ensemble(build() for _ in range(number))
 
 

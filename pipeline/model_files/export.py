@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from pipeline.model_files.classifier import Classifier
-from pipeline.models.features import inside, joined
+from pipeline.models.features import joined, with_layer_inputs
 
 IMAGES, BATCH = "images", "batch"  # names in the file
 PROBABILITIES, MARKS, IN_SET = "probabilities", ("unsure", "unlike"), "in_set"  # names of the outputs
@@ -59,7 +59,7 @@ class Portable(nn.Module):
         pixels = (images.float() - self.mean) / self.std
         if self.calibration is None:
             return self.model(pixels).softmax(1)
-        logits, of_head, of_stage = inside(self.model, pixels)
+        logits, of_head, of_stage = with_layer_inputs(self.model, pixels)
         probabilities = (logits / self.temperature).softmax(1)
         unsure = probabilities.max(1).values < self.calibration.threshold
         unlike = ~(self._distances(joined(of_head, of_stage)) <= self.calibration.familiar.limit)  # also true for NaN
@@ -69,7 +69,7 @@ class Portable(nn.Module):
         return probabilities, unsure, unlike, (probabilities >= sets.threshold) | likeliest
 
     def _distances(self, features: Tensor) -> Tensor:
-        """As `Familiar.distances`."""
+        """The distances of `Familiar.distances`, computed by torch."""
         assert self.calibration is not None
         apart = features.double()[:, None] - self.means
         squares = self.calibration.familiar.scale * apart.square().sum(2) - (apart @ self.directions).square().sum(2)

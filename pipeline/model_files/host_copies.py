@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PACKED_BYTES = 256 * 2**20  # at most so much of a device's memory does a copy take
+PACKED_BYTES = 256 * 2**20  # most memory of the device that one copy takes
 
 
 def on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -20,7 +20,7 @@ from pipeline.settings import command
 ALIAS = "champion"
 ALPHA = 0.05
 PREDICTIONS = "predictions.csv"
-NEEDED, OPTIONAL = ("name", "true", "predicted"), "group"  # its columns
+NEEDED, OPTIONAL = ("name", "true", "predicted"), "group"  # columns of predictions.csv
 # Tags of a version: the id of the request that created it, why it became champion, the evaluation that registered it.
 REQUEST, REASON, EVALUATION = "request", "champion.because", "evaluation"
 CLAIM, OPEN, DONE = "champion.claim", "open", "done"  # tag: the version is becoming champion, or has become it
@@ -37,10 +37,10 @@ def register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: 
     and then looks for claims that were open when it began. The best of these versions becomes champion, whoever wrote
     last.
     """
-    clashes = Retrying(
+    retrying = Retrying(
         retry=retry_if_exception(_is_clash), stop=stop_after_attempt(5), wait=wait_random(0, 0.5), reraise=True
     )
-    return str(clashes(_register, client, name, train_run_id, evaluation_id, test_digest))
+    return str(retrying(_register, client, name, train_run_id, evaluation_id, test_digest))
 
 
 def _register(client: MlflowClient, name: str, train_run_id: str, evaluation_id: str, test_digest: str) -> str:
@@ -104,8 +104,8 @@ def _judged(
         if _experiment(client, holder.run_id or ""):
             why += f". `{command('evaluate', run_id=str(holder.run_id))}` creates one if it has the same test images"
         return False, why
-    (there, here), groups = _correct(client, other_id, evaluation_id)
-    test = network_test(there, here, groups)
+    (of_holder, of_version), groups = _correct(client, other_id, evaluation_id)
+    test = network_test(of_holder, of_version, groups)
     name, p_value = "McNemar's exact test", test["p_value"]
     if groups is not None:
         name, p_value = "sign flips of groups", test["p_value_over_groups"]

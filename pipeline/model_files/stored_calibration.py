@@ -16,7 +16,7 @@ from pipeline.results.temperature import HIGHEST, LOWEST, Temperature
 from pipeline.training.calibration import Calibration
 
 KEY = "calibration"  # in the description
-OWN = "probability_of_true"  # the tensor that sets of classes are made from
+TRUE_PROBABILITY = "probability_of_true"  # name of the tensor that sets of classes are made from
 PREFIX = "calibration/"  # of its tensors' names; no module of a network has a slash in its name
 
 
@@ -40,7 +40,7 @@ def tensors(calibration: Calibration) -> dict[str, Tensor]:
     arrays = {"means": familiar.means, "directions": familiar.directions}
     arrays |= {"confidence": outcomes.confidence, "correct": outcomes.correct}
     if calibration.sets is not None:
-        arrays[OWN] = calibration.sets.probabilities
+        arrays[TRUE_PROBABILITY] = calibration.sets.probabilities
     return {PREFIX + name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -53,7 +53,7 @@ def described(calibration: Calibration) -> dict[str, Any]:
     return {KEY: {"temperature": None if fitted is None else asdict(fitted), **limits}}
 
 
-def apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of a weights file, split: the network's, and its calibration's."""
     own = {name: tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     return {name: tensor for name, tensor in state.items() if name not in own}, own
@@ -90,7 +90,7 @@ def parse(own: Mapping[str, Tensor], description: Mapping[str, Any]) -> Calibrat
 
 def _sets(own: Mapping[str, Tensor], numbers: _Numbers) -> PredictionSets | None:
     """The sets of classes of a file; None if it is of an earlier version. Raises ValueError if they cannot be used."""
-    stored = own.get(PREFIX + OWN)
+    stored = own.get(PREFIX + TRUE_PROBABILITY)
     if stored is None and numbers.set_coverage is None and numbers.set_threshold is None:
         return None
     if stored is None or numbers.set_coverage is None or numbers.set_threshold is None:

@@ -72,11 +72,11 @@ def check_size(name: str, image_size: int, batch: int, first_size: int = 0, **op
 
     # The parameters already check the sizes of our own networks.
     if name not in MODELS and refusal(image_size, 2):
-        fitting = (f"the next is {size}" for size in range(image_size + 1, LARGEST + 1) if not refusal(size, 2))
-        smaller = "a smaller one may do"
-        raise ValueError(f"image_size={image_size} is none that {name} takes: {next(fitting, smaller)}")
+        larger = next((size for size in range(image_size + 1, LARGEST + 1) if not refusal(size, 2)), None)
+        advice = f"the next that fits is {larger}" if larger else "a smaller one may fit"
+        raise ValueError(f"image_size={image_size} does not fit {name}: {advice}")
     if first_size and (reason := refusal(first_size, 2, image_size)):
-        raise ValueError(f"first_size={first_size} is none that {name} takes ({reason})")
+        raise ValueError(f"first_size={first_size} does not fit {name} ({reason})")
     if batch == 1 and (reason := refusal(min(image_size, first_size or image_size), 1, image_size)):
         raise ValueError(f"batch_size leaves a last batch of one image, which {name} cannot train on ({reason})")
 

@@ -22,7 +22,7 @@ class _Family:
     cam_layer: Callable[[Any], nn.Module]
     to_grid: Callable[[Tensor], Tensor] | None = None
     sized: Callable[[int], Mapping[str, Any]] | None = None  # arguments that depend on image_size
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments that do not
 
     def cam_target(self, model: Any) -> CamTarget:
         return CamTarget(self.cam_layer(model), self.to_grid)

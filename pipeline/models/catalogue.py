@@ -6,7 +6,7 @@ from pipeline.models import MODELS, backbones, outline, timm_networks
 from pipeline.models.weights import NOT_STATED, PerChannel
 
 NO_WEIGHTS = "no weights"
-OURS = {"num_classes": 10, "image_size": 32}  # the sizes for which our own networks are counted, as for digits
+OURS = {"num_classes": 10, "image_size": 32}  # sizes for which our networks' parameters are counted, as for digits
 CLASSES, SIZE = 1000, 224  # the same for timm's networks; their size (px) if no weights give another
 
 

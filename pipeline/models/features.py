@@ -15,11 +15,11 @@ def with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises ValueError for a model without a head.
     """
-    logits, of_head, of_stage = inside(model, images)
+    logits, of_head, of_stage = with_layer_inputs(model, images)
     return logits, joined(of_head, of_stage)
 
 
-def inside(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def with_layer_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, C), and the inputs of the head (B, D) and of the last stage (B, E), averaged over their positions.
 
     Both inputs are float32. E is 0 for a network without such a stage. An ensemble gives the inputs of its first
@@ -27,9 +27,9 @@ def inside(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if isinstance(model, Ensemble):
         first, *others = model.members
-        logits, of_head, of_stage = inside(first, images)
+        logits, of_head, of_stage = with_layer_inputs(first, images)
         return model.mean([logits, *(member(images) for member in others)]), of_head, of_stage
-    last, before = head(model)[1], inner(model)
+    last, before = head(model)[1], start_of_last_stage(model)
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(layer: nn.Module, inputs: Any) -> None:
@@ -55,8 +55,8 @@ def joined(of_head: Tensor, of_stage: Tensor) -> Tensor:
     return torch.cat([F.normalize(of_head, dim=1), F.normalize(of_stage, dim=1)], dim=1)
 
 
-def inner(model: nn.Module) -> nn.Module | None:
-    """The convolution or layer norm that the last stage with one begins with; None for a network that has neither."""
+def start_of_last_stage(model: nn.Module) -> nn.Module | None:
+    """The first convolution or layer norm of the last stage that has one; None if no stage has one."""
     # Only these exact types: subclasses may have their channels elsewhere. Not all linear layers are called as modules.
     for stage in reversed(stages(model)):
         for part in stage.modules:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 ALLOCATE = {torch.empty, torch.zeros, torch.ones, torch.randn, torch.full}
-REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)  # by networks, for a wrong size
+REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)  # of networks, for a wrong size
 
 
 class _Unallocated(TorchFunctionMode):

@@ -23,7 +23,7 @@ from pipeline.models.architecture import Architecture, CamTarget
 PREFIX = "timm/"
 HUB = "hf-hub:"
 CONNECT_SECONDS = 5  # for the hub to answer; its own client tries for most of a minute
-SEARCH_SECONDS = 10  # of computing, for a network with given tensors; hundreds may come into question
+SEARCH_SECONDS = 10  # processor time to find a network by its tensors; hundreds may be candidates
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -150,6 +150,7 @@ def check(name: str) -> Any:
 
 
 def _described(name: str, wanted: str) -> Any:
+    """timm's description of the weights `wanted`; None for a repository. Raises ValueError if there are none."""
     import timm
     from timm.models import get_pretrained_cfg
 
@@ -187,7 +188,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file}: no safetensors file ({error})") from None
+        raise ValueError(f"{file}: not a safetensors file ({error})") from None
 
 
 def cam_target(model: Any) -> CamTarget:

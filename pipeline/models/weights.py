@@ -127,22 +127,22 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
     state = {name: tensor for name, tensor in renamed.items() if name in own or not name.startswith(AUXILIARY)}
     head = stages.head(model)[0]
     of_head = [name for name in own if name.rpartition(".")[0] == head]
-    head_note = _head(state, own, of_head, pretrained.classes, classes)
+    head_note = _note_on_head(state, own, of_head, pretrained.classes, classes)
     if head_note != KEPT:
         state |= {name: torch.zeros_like(own[name]) for name in of_head}
     if isinstance(model, VisionTransformer):
         _interpolate_positions(model, state, pretrained.source)
     if differing := sorted(name for name in own.keys() | state.keys() if _misfit(own.get(name), state.get(name))):
         some = f"{len(differing)} tensors differ: {', '.join(differing[:3])}"
-        raise ValueError(f"{pretrained.source}: not weights of this network ({some}){_of_timm(pretrained, model)}")
+        raise ValueError(f"{pretrained.source}: not weights of this network ({some}){_timm_hint(pretrained, model)}")
     if other := outlines.other_tables(model, state):
-        raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} is none of its tables)")
-    if broken := [name for name, tensor in state.items() if _has_gaps(tensor)]:
-        raise ValueError(f"{pretrained.source}: holds values that are no numbers ({', '.join(broken[:3])})")
+        raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} differs from its table)")
+    if broken := [name for name, tensor in state.items() if _has_non_finite(tensor)]:
+        raise ValueError(f"{pretrained.source}: holds values that are not finite ({', '.join(broken[:3])})")
     return Fitted(state, head_note)
 
 
-def _of_timm(pretrained: Pretrained, model: nn.Module) -> str:
+def _timm_hint(pretrained: Pretrained, model: nn.Module) -> str:
     """The end of a message about bare weights that do not fit `model`: the network of timm that they fit, if any."""
     if pretrained.mean is not None:  # they are described, so they say what they belong to
         return ""
@@ -151,7 +151,7 @@ def _of_timm(pretrained: Pretrained, model: nn.Module) -> str:
     return f"; its tensors have timm's names: give model={found}" if found else ""
 
 
-def _head(
+def _note_on_head(
     state: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
     names: list[str],
@@ -173,7 +173,7 @@ def _misfit(own: Tensor | None, given: Tensor | None) -> bool:
     return own.shape != given.shape or own.is_floating_point() != given.is_floating_point()
 
 
-def _has_gaps(tensor: Tensor) -> bool:
+def _has_non_finite(tensor: Tensor) -> bool:
     # One published file fails this check: its classifier was never trained.
     return tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
 

@@ -70,7 +70,7 @@ def _cycles(step: Step, recipe: Recipe, plan: Plan, usual: float, fingerprint: s
 
     Cycles that an interrupted range test has finished are not repeated.
     """
-    known = finished_cycles.of(fingerprint, recipe.params.seed)
+    known = finished_cycles.find(fingerprint, recipe.params.seed)
     done: list[Cycle] = []
     updates: list[dict[str, float]] = []
     with meter("lr_range", plan.most_cycles * plan.num_updates, per_epoch=recipe.updates_per_epoch) as progress:

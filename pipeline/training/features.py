@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.data import Split, Splits, cache
 from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.disk import replacing
-from pipeline.models.features import inside
+from pipeline.models.features import with_layer_inputs
 from pipeline.models.stages import head
 from pipeline.training.device import autocast
 
@@ -67,7 +67,7 @@ def _compute(
     seen, done = [], 0
     for images, labels in batches:
         with autocast(images.device, precision):
-            _, of_head, of_stage = inside(model, images)
+            _, of_head, of_stage = with_layer_inputs(model, images)
         seen.append(torch.cat([of_head, of_stage], dim=1).cpu())
         done += len(labels)
         on_progress(done)

@@ -150,7 +150,7 @@ def test_map_without_positive_evidence_is_blank(method):
 @pytest.mark.parametrize("wrong", [-1, 4])
 def test_class_without_a_logit_is_refused(method, wrong):
     model, where = small("resnet9")
-    with pytest.raises(ValueError, match=f"target {wrong} is no class of a model with 4 logits"):
+    with pytest.raises(ValueError, match=f"target {wrong} is not a class of a model with 4 logits"):
         class_maps(model, where, images(), torch.tensor([0, wrong, 1]), method)
     assert hooks(model) == []
     assert model.training

@@ -28,8 +28,8 @@ def test_the_same_folds_may_have_another_order_or_another_size_of_the_images():
     ("folds", "reason"),
     [
         ([fold(["1", "2", "3"]), fold(["4"]), fold(["5"])], "have folds=2 and folds=3"),
-        ([fold(["1", "3"]), fold(["2", "4"])], "other images or other labels in fold 1"),
-        ([fold(["1", "2"]), fold(["3", "4"], classes="bb")], "other images or other labels in fold 2"),
+        ([fold(["1", "3"]), fold(["2", "4"])], "different images or labels in fold 1"),
+        ([fold(["1", "2"]), fold(["3", "4"], classes="bb")], "different images or labels in fold 2"),
         ([fold(["1", "2"]), fold(["3", "4"], "e")], "the same names with other pixels in fold 2"),
     ],
 )

@@ -57,7 +57,7 @@ def test_training_starts_from_a_runs_weights_and_frozen_ones_do_not_change(place
     assert "frozen: stem, layer1, layer2, layer3 (" in err
     tuned = place.runs("train")[0]
     (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights(place, tuned.info.run_id, "last"))
-    learned = stored_calibration.apart(before)[0]  # the rest of the file is not the network's
+    learned = stored_calibration.split(before)[0]  # the rest of the file is not the network's
     assert {name.split(".")[0] for name in learned if not torch.equal(before[name], after[name])} == {"head"}
     assert (now["mean"], now["std"]) == (was["mean"], was["std"])
 
@@ -276,7 +276,7 @@ def test_weights_of_another_network_are_refused(kept):
     [
         ({"weights": "default"}, "torchvision has no weights for resnet9, which is this project's own"),
         ({"model": "resnet50", "weights": "IMAGENET1K_V7"}, "torchvision has none of that name for resnet50"),
-        ({"model": "alexnet"}, "image_size=32 is none that alexnet takes: the next is 63"),
+        ({"model": "alexnet"}, "image_size=32 does not fit alexnet: the next that fits is 63"),
         ({"model": "resnet5O"}, "did you mean resnet50?"),
         ({"weights": f"run:{'0' * 32}"}, f"run_id={'0' * 32}: no such run"),
     ],

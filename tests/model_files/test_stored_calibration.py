@@ -27,7 +27,7 @@ SETS = PredictionSets(0.5, 0.2, OF_SETS["calibration/probability_of_true"].numpy
 def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(temperature, sets):
     calibration = Calibration(temperature, FAMILIAR, OUTCOMES, 0.02, sets)
     state = {"head.weight": torch.ones(1), **stored_calibration.tensors(calibration)}
-    weights, own = stored_calibration.apart(state)
+    weights, own = stored_calibration.split(state)
     assert [*weights] == ["head.weight"]
     found = stored_calibration.parse(own, {"epoch": 3, **stored_calibration.described(calibration)})
     assert found.temperature == temperature

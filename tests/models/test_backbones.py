@@ -129,10 +129,10 @@ def test_stages_and_head_hold_every_parameter_once(name):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("alexnet", 32, "image_size=32 is none that alexnet takes: the next is 63"),
-        ("vit_b_16", 40, "image_size=40 is none that vit_b_16 takes: the next is 48"),
-        ("maxvit_t", 200, "image_size=200 is none that maxvit_t takes: the next is 221"),
-        ("maxvit_t", 1000, "image_size=1000 is none that maxvit_t takes: a smaller one may do"),
+        ("alexnet", 32, "image_size=32 does not fit alexnet: the next that fits is 63"),
+        ("vit_b_16", 40, "image_size=40 does not fit vit_b_16: the next that fits is 48"),
+        ("maxvit_t", 200, "image_size=200 does not fit maxvit_t: the next that fits is 221"),
+        ("maxvit_t", 1000, "image_size=1000 does not fit maxvit_t: a smaller one may fit"),
     ],
 )
 def test_a_size_that_a_network_cannot_take_is_refused_with_the_next_that_it_can(name, size, message):
@@ -165,7 +165,7 @@ def test_a_last_batch_of_one_image_is_refused_where_batch_norms_cannot_take_it()
 
 def test_a_first_size_that_a_network_cannot_take_is_refused():
     models.check_size("resnet50", 64, batch=8, first_size=32)
-    with pytest.raises(ValueError, match=r"^first_size=32 is none that vit_b_16 takes"):
+    with pytest.raises(ValueError, match=r"^first_size=32 does not fit vit_b_16"):
         models.check_size("vit_b_16", 64, batch=8, first_size=32)
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
 from pipeline import models
-from pipeline.models.features import inner, inside, with_features
+from pipeline.models.features import start_of_last_stage, with_features, with_layer_inputs
 from pipeline.models.stages import head
 
 SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 2, "heads": 2}
@@ -22,7 +22,7 @@ def test_the_head_makes_the_logits_of_the_first_features(name):
         nn.init.normal_(parameter)  # the head of a vit starts at zero
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        logits, of_head, of_stage = inside(model, images)
+        logits, of_head, of_stage = with_layer_inputs(model, images)
         assert logits.shape == (3, 7) and len(of_head) == len(of_stage) == 3
         assert torch.equal(logits, model(images))
         assert torch.allclose(head(model)[1](of_head), logits, atol=1e-5)
@@ -53,19 +53,19 @@ def test_the_input_of_the_last_stage_is_averaged_over_its_positions_wherever_the
         nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Conv2d(4, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
     )
     images = torch.randn(4, 3, 6, 6)
-    _, of_head, of_stage = inside(model, images)
+    _, of_head, of_stage = with_layer_inputs(model, images)
     assert torch.allclose(of_head, model[:5](images), atol=1e-6)
-    assert inner(model) is model[2]
+    assert start_of_last_stage(model) is model[2]
     assert torch.allclose(of_stage, model[:2](images).mean((2, 3)), atol=1e-6)
     tokens = nn.Sequential(nn.LayerNorm(8), nn.Flatten(), nn.Linear(40, 2))
     given = torch.randn(4, 5, 8)
-    _, of_head, of_stage = inside(tokens, given)
+    _, of_head, of_stage = with_layer_inputs(tokens, given)
     assert of_head.shape == (4, 40) and torch.allclose(of_stage, given.mean(1), atol=1e-6)
 
 
 def test_a_model_of_linear_layers_has_its_penultimate_features_alone():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
-    assert inner(model) is None
+    assert start_of_last_stage(model) is None
     assert with_features(model, torch.randn(3, 3, 2, 2))[1].shape == (3, 4)
 
 

@@ -96,7 +96,7 @@ def test_weights_put_by_hand_are_found_without_a_network(tmp_path, monkeypatch):
     assert (start.origin, start.licence) == (f"file {file.name}, as {repository}", "apache-2.0")
     assert "timm" in start.source and start.identity == weights.of_timm("timm/test_efficientnet", "default").identity
     file.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="no safetensors file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         weights.of_timm("timm/test_efficientnet", "default")
 
 
