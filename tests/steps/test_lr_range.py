@@ -35,13 +35,13 @@ def test_a_training_takes_the_rate_of_short_cycles_and_says_what_they_cost(workp
     assert len(workplace.runs("lr_range")) == 1
     assert workplace.run("train", **{**QUICK, "epochs": 9}) == 0
     assert len(workplace.runs("lr_range")) == 2
-    assert "not used: epochs 8 there, 9 here" in capsys.readouterr().err
+    assert "recipe, rule or ladder: epochs 8 there, 9 here" in capsys.readouterr().err
 
 
 def test_an_interrupted_range_test_does_not_repeat_its_cycles(workplace, tmp_path, monkeypatch, capsys):
     quick = {**QUICK, "seed": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(lr_range, "_train", stop_after(lr_range._train, 2))
+        patch.setattr(lr_range, "_run_cycle", stop_after(lr_range._run_cycle, 2))
         assert workplace.run("lr_range", **quick) == 130
     stopped = workplace.runs("lr_range")[0]
     capsys.readouterr()
