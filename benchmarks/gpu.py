@@ -125,7 +125,7 @@ def write(rows: Sequence[Row], folder: Path) -> None:
 def _run(name: str, seconds: float) -> list[Row]:
     """The rows of a check, which a process of its own runs for at most `seconds`."""
     if seconds <= 0:
-        return [Row(name, "not run: the time was over", "", False)]
+        return [Row(name, "not run: no time was left", "", False)]
     command = [sys.executable, "-m", "benchmarks.gpu", "--check", name]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -187,7 +187,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def _pipeline(*words: str, folder: str = "", capped: bool = False) -> tuple[int, str]:
-    """The status and the output of such a process."""
+    """The status and the output of a process as `_start` makes it."""
     with tempfile.TemporaryDirectory() as own:
         process = _start(folder or own, *words, capped=capped)
         said = process.communicate()[0]

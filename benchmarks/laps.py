@@ -23,7 +23,7 @@ class Laps:
         self._amount += amount
         if self._units == (self._wanted or WARM_UP):
             ended = now()
-            _tell({"rate": self._amount / (ended - self._started)} if self._wanted else {"ready": True})
+            _send({"rate": self._amount / (ended - self._started)} if self._wanted else {"ready": True})
             self._wait()
 
     def _wait(self) -> None:
@@ -41,5 +41,5 @@ def now() -> float:
     return time.perf_counter()
 
 
-def _tell(message: dict[str, object]) -> None:
+def _send(message: dict[str, object]) -> None:
     print(json.dumps(message), flush=True)

@@ -1,6 +1,6 @@
-"""Measures the way of photos from a folder to batches, and the memory it takes.
+"""Measures how fast photos get from a folder into batches, and how much memory that takes.
 
-The first pass is next to bare decoding, the second next to copying memory.
+The table compares the first pass with bare decoding, and the second one with copying memory.
 
 python -m benchmarks.photos [number, 2000] [image_size, 224]   writes JPEG photos of 224 to 500 px and their cache into
 a temporary folder in TMPDIR (100,000 photos take about 27 GB), and prints a Markdown table

@@ -42,7 +42,7 @@ from pipeline.training.photo_defaults import BACKBONE
 
 OUT = PROJECT / "build"
 LOGS = OUT / "photos_beside_peers"
-SAME = ("torch", "torchvision", "timm")  # of the same version in both environments
+SHARED_PACKAGES = ("torch", "torchvision", "timm")  # of the same version in both environments
 OURS: dict[str, list[str]] = {"ours": [], "ours, probe alone": ["--steps", "probe,evaluate"]}
 
 
@@ -87,12 +87,12 @@ def _rows(asked: Sequence[str], place: Path, given: argparse.Namespace, number: 
         folder = place / name.replace(" ", "-")
         folder.mkdir()
         if name in OURS:
-            yield from _ours(name, folder, place / "photos", weights, given.epochs, number)
+            yield from _our_rows(name, folder, place / "photos", weights, given.epochs, number)
         else:
-            yield _of_peer(name, folder, place / "photos", weights, given, number)
+            yield _peer_row(name, folder, place / "photos", weights, given, number)
 
 
-def _ours(name: str, folder: Path, photos: Path, weights: Path, epochs: int, number: int) -> Iterator[Row]:
+def _our_rows(name: str, folder: Path, photos: Path, weights: Path, epochs: int, number: int) -> Iterator[Row]:
     """A row per evaluation of the experiment that a folder of photos gets by default, its cache empty at first."""
     (folder / "cache" / cache_folder().name).mkdir(parents=True)
     (folder / "cache" / cache_folder().name / "weights").symlink_to(weights)
@@ -114,7 +114,8 @@ def _ours(name: str, folder: Path, photos: Path, weights: Path, epochs: int, num
         yield Row(name, *about, correct, seconds, f"{trained.data.tags['step']}: {valid:.2%} of validation")
 
 
-def _of_peer(name: str, folder: Path, photos: Path, weights: Path, given: argparse.Namespace, number: int) -> Row:
+def _peer_row(name: str, folder: Path, photos: Path, weights: Path, given: argparse.Namespace, number: int) -> Row:
+    """The row of a peer. Without a result, its note says why."""
     peer, python = PEERS[name], given.peers / "bin" / "python"
     row = Row(name, _version(python, peer.package), peer.network, peer.settings, peer.documentation)
     row.note = peer.missing(weights, given.timm)
@@ -133,7 +134,7 @@ def _of_peer(name: str, folder: Path, photos: Path, weights: Path, given: argpar
     }
     commands = [[str(python), *(_filled(word, words) for word in command)] for command in peer.commands]
     row.seconds = _seconds(name, commands, folder, {"HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": str(folder)})
-    # A progress bar may stand before it in its line.
+    # A progress bar may stand before CORRECT in its line.
     found = re.findall(r"CORRECT (\d+)", _log(name).read_text(errors="replace"))
     if row.seconds is not None and found:
         row.correct = int(found[-1])
@@ -169,7 +170,7 @@ def _log(name: str) -> Path:
 
 def _last_line(name: str) -> str:
     lines = [line for line in _log(name).read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip().replace("|", "/") if lines else "it said nothing"
+    return lines[-1].strip().replace("|", "/") if lines else "no output"
 
 
 def _commit() -> str:
@@ -188,7 +189,7 @@ def _install(environment: Path) -> None:
     if python.exists():
         return
     packages = [
-        *(f"{name}=={version(name).partition('+')[0]}" for name in SAME),
+        *(f"{name}=={version(name).partition('+')[0]}" for name in SHARED_PACKAGES),
         "fastai",
         "ultralytics-opencv-headless",
     ]

@@ -68,8 +68,8 @@ def main(arguments: list[str]) -> None:
         seconds, tables = _examined(folder, flags)
     print(f"{seconds:.0f} s\n\n| fault | planted | named | recall | precision |\n|---|---|---|---|---|")
     if "suspect_labels.csv" in tables:
-        _tell_labels(tables["suspect_labels.csv"]["image"].tolist(), swapped)
-    _tell_copies(tables["duplicates.csv"], copies)
+        _print_labels(tables["suspect_labels.csv"]["image"].tolist(), swapped)
+    _print_copies(tables["duplicates.csv"], copies)
 
 
 def _examined(folder: Path, flags: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
@@ -132,7 +132,8 @@ def _link(source: Path, tree: Path, part: str, per_class: int) -> list[Path]:
     return links
 
 
-def _tell_labels(named: list[str], swapped: set[str]) -> None:
+def _print_labels(named: list[str], swapped: set[str]) -> None:
+    """Prints how many of the `swapped` images are among the suspect ones, `named` by the doctor, the surest first."""
     for wanted in (len(named), len(swapped), 5 * len(swapped)):
         first = named[:wanted]
         found = len(swapped.intersection(first))
@@ -140,7 +141,8 @@ def _tell_labels(named: list[str], swapped: set[str]) -> None:
         print(f"| {what} | {len(swapped)} | {len(first)} | {found / len(swapped):.0%} | {_share(found, len(first))} |")
 
 
-def _tell_copies(pairs: pd.DataFrame, copies: pd.DataFrame) -> None:
+def _print_copies(pairs: pd.DataFrame, copies: pd.DataFrame) -> None:
+    """Prints how many of the planted `copies` are among the `pairs` of duplicates that the doctor named."""
     if (copies["image"].str.startswith("test/")).all():
         pairs = pairs[(pairs["image_split"] == "test") & (pairs["twin_split"] != "test")]
     planted = {frozenset(pair): how for *pair, how in copies[["image", "twin", "how"]].itertuples(index=False)}
@@ -153,8 +155,8 @@ def _tell_copies(pairs: pd.DataFrame, copies: pd.DataFrame) -> None:
         print(f"| copies, {what} | {len(wanted)} | {len(first)} | {recall} | {precision} |")
     found = {frozenset(pair) for pair in pairs[["image", "twin"]].to_numpy()}
     for how in dict.fromkeys(planted.values()):
-        those = [pair in found for pair, way in planted.items() if way == how]
-        print(f"| ... {how} | {len(those)} | | {sum(those)} found | |")
+        are_found = [pair in found for pair, way in planted.items() if way == how]
+        print(f"| ... {how} | {len(are_found)} | | {sum(are_found)} found | |")
 
 
 def _share(part: int, whole: int) -> str:

@@ -43,7 +43,7 @@ def _leave_after_the_first_update() -> None:
 
     def last_step(*arguments, **options):  # type: ignore[no-untyped-def]
         step(*arguments, **options)
-        _tell()
+        _print_age()
         raise KeyboardInterrupt
 
     training.train_step = last_step
@@ -58,14 +58,15 @@ def cached_splits(folder: str) -> None:
     print(time.perf_counter() - started, flush=True)
 
 
-def _tell() -> None:
+def _print_age() -> None:
+    """Prints the seconds since this process began."""
     print(time.time() - psutil.Process().create_time(), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "imports":
         imports()
-        _tell()
+        _print_age()
     elif sys.argv[1] == "first_update":
         first_update()
     else:

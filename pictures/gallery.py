@@ -91,7 +91,7 @@ def make(data_dir: str, shortened: Mapping[str, str]) -> None:
     with chromium() as browser:
         for shown in _experiments(data_dir, shortened):
             record = run_record.read(_newest(shown) or _run(shown))
-            picture, result = _photographed(browser, record)
+            picture, result = _picture_and_result(browser, record)
             size = keep(picture, DOCS / "gallery" / f"{shown.name}.png")
             print(f"{shown.name}: {result} ({size / 1000:.0f} kB)")
             entries.append(_entry(shown, record, result))
@@ -134,7 +134,7 @@ def _run(shown: Shown) -> str:
     return run_id
 
 
-def _photographed(browser: "Browser", record: Record) -> tuple[bytes, str]:
+def _picture_and_result(browser: "Browser", record: Record) -> tuple[bytes, str]:
     """A picture of the report, and the report's first sentence."""
     context = browser.new_context(viewport={"width": WIDTH, "height": 800}, color_scheme="light")
     with tempfile.TemporaryDirectory() as folder:

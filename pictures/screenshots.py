@@ -46,10 +46,10 @@ def make(folder: Path = FOLDER, asked: Sequence[str] = ()) -> list[Path]:
     with chromium() as browser:
         named = dict(zip(("main", "sweep"), asked, strict=False))
         experiment, study = _finished("main", named, "train.run_id"), _finished("sweep", named)
-        pictures = list(_of_report(browser, experiment.info.run_id))
+        pictures = list(_report_pictures(browser, experiment.info.run_id))
         with _ui() as url:
-            pictures += _of_ui(browser, url, experiment, study)
-    return [_kept(folder / f"{name}.png", content) for name, content in pictures]
+            pictures += _ui_pictures(browser, url, experiment, study)
+    return [_written(folder / f"{name}.png", content) for name, content in pictures]
 
 
 def _finished(step: str, named: Mapping[str, str], tag: str = "") -> "Run":
@@ -63,7 +63,7 @@ def _finished(step: str, named: Mapping[str, str], tag: str = "") -> "Run":
     raise ValueError(f"{store.uri()} holds no finished {step}{' with a training' if tag else ''}: {command}")
 
 
-def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
+def _report_pictures(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
     """(name, picture) of the report in light and dark colours, and in the width of a phone."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
@@ -77,7 +77,8 @@ def _of_report(browser: "Browser", run_id: str) -> Iterator[tuple[str, bytes]]:
             context.close()
 
 
-def _of_ui(browser: "Browser", url: str, experiment: "Run", study: "Run") -> Iterator[tuple[str, bytes]]:
+def _ui_pictures(browser: "Browser", url: str, experiment: "Run", study: "Run") -> Iterator[tuple[str, bytes]]:
+    """(name, picture) of the pages of the UI at `url`: runs, a training, its curves, and a sweep."""
     width, height = UI_SIZE
     context = browser.new_context(viewport={"width": width, "height": height})
     context.set_default_timeout(LOOK_MS)
@@ -138,7 +139,7 @@ def _wait(is_there: Callable[[], bool]) -> None:
     raise ValueError(f"MLflow's UI did not answer within {START_SECONDS} s")
 
 
-def _kept(path: Path, picture: bytes) -> Path:
+def _written(path: Path, picture: bytes) -> Path:
     size = keep(picture, path)
     print(f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: {size / 1000:.0f} kB")
     return path

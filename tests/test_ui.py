@@ -137,6 +137,6 @@ def test_screenshots_show_stored_runs(ui, experiment, tmp_path, monkeypatch):
         with Image.open(path) as picture:
             assert picture.width in (1400, 1200, 360) and len(picture.convert("RGB").getcolors()) > 30
     with browser.chromium() as chromium:
-        picture, result = gallery._photographed(chromium, record)
+        picture, result = gallery._picture_and_result(chromium, record)
     assert f"{experiment.runs('main')[0].data.metrics['test/accuracy']:.2%}".replace("%", " %") in result
     assert browser.keep(picture, tmp_path / "gallery.png") <= browser.MAX_BYTES

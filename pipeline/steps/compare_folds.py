@@ -44,14 +44,13 @@ def _check(runs: Sequence[str], found: Sequence[CrossValidation | None]) -> None
         raise ValueError(f"runs: {runs[0]} is one cross-validation, with nothing to compare it with")
     if len(found) > len(LETTERS):
         raise ValueError(f"runs: {len(found)} cross-validations; compare {len(LETTERS)} at a time at most")
-    first = found[0]
-    for run_id, each in zip(runs, found, strict=True):
-        if first is None or each is None:
-            other = next(each.run_id for each in found if each is not None)
-            alone = next(run_id for run_id, each in zip(runs, found, strict=True) if each is None)
-            raise ValueError(f"runs: {other} is a cross-validation and {alone} is not: their test images differ")
-        if run_id != first.run_id:
-            cross_validation.check_same_folds(first, each)
+    first, *others = [each for each in found if each is not None]
+    if without_folds := [run_id for run_id, each in zip(runs, found, strict=True) if each is None]:
+        raise ValueError(
+            f"runs: {first.run_id} is a cross-validation and {without_folds[0]} is not: their test images differ"
+        )
+    for other in others:
+        cross_validation.check_same_folds(first, other)
 
 
 def _compare(run: Run, first: CrossValidation, other: CrossValidation, place: int, alpha: float) -> str:

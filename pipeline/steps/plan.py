@@ -41,7 +41,7 @@ class Planned(NamedTuple):
 
     @property
     def turn(self) -> str:
-        """What sets this run of the step apart: its number of images, its fold or its seed, such as `seed 1`."""
+        """The fold or the seed of the step, such as `seed 1`; with some of the images, also their number."""
         if self.changes:
             return f"{self.changes['limit_train']:,} images, seed {self.seed}"
         return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
@@ -186,7 +186,7 @@ def _interrupted(run_id: str, step: str) -> str:
 
 
 def _params_of(step: str, params: Params, handed: Mapping[str, Any]) -> Params:
-    """The parameters of `step`: those of the experiment, changed by what earlier steps hand on."""
+    """The parameters of `step`, from those of the experiment and from what earlier steps hand on."""
     kind = STEPS[step]
     try:
         return params.to(kind, **{name: value for name, value in handed.items() if name in kind.model_fields})

@@ -48,13 +48,14 @@ class Ranks:
         return state
 
     def ask_for_state(self, wanted: bool) -> bool:
-        """Whether rank 0 wants parts of the state of the others. `wanted`: what this rank says, if it is rank 0."""
+        """Whether rank 0 wants the other ranks' parts of the state. `wanted` is True in rank 0 if it does."""
         return False
 
     def part_of_mean(self, weight: Tensor | int, whole: int | None) -> Tensor | float:
         """The factor on this rank's mean loss that makes the mean over the ranks the mean over all images.
 
-        weight: of this rank's images together. whole: the sum over the ranks; None: they have to ask each other.
+        weight: the weight of this rank's images together. whole: the sum of the weights of all ranks; with None, the
+        ranks add them up.
         """
         if self.size == 1:
             return 1.0
@@ -76,7 +77,7 @@ class Ranks:
         return value if self.size == 1 else self.sum(value) / self.size
 
     def average(self, *modules: nn.Module) -> None:
-        """Gives the running statistics of `modules` the mean of the ranks'."""
+        """Sets the running statistics of `modules` to their mean over the ranks."""
         if self.size > 1:
             for buffer in (each for module in modules for each in module.buffers() if each.is_floating_point()):
                 buffer.copy_(self.mean(buffer))

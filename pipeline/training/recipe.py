@@ -45,7 +45,7 @@ class Recipe:
         return self.cycle(max_lr, batches, params.epochs * len(batches), self.splits.valid)
 
     def cycle(self, max_lr: float, batches: TrainBatches, num_updates: int, valid: data.Split | None) -> Training:
-        """A OneCycle of `num_updates` updates on `batches`, validated on `valid`."""
+        """A OneCycle of `num_updates` updates on `batches`, validated on `valid`, if there is any."""
         params = self.params
         assert isinstance(params, TrainParams)
         model = self.model(params.seed)
@@ -147,8 +147,8 @@ class Recipe:
     def train_batches(self, seed: int, num_updates: int | None = None) -> TrainBatches:
         """Shuffled, augmented, normalised batches of the train split.
 
-        num_updates: the length of the training, which decides how long its images stay small, if the parameters ask
-        for it; None for all epochs of the parameters; 0 for images of one size.
+        num_updates: the length of the training, if it is not the epochs of the parameters. Images are small in a share
+        of it, if the parameters ask for that. With 0, all images have the same size.
         """
         params = self.params
         flip: Literal["off", "random", "alternate"]

@@ -45,24 +45,24 @@ def train_step(
     whole_size = len(images) if whole_size is None else whole_size
     # All ranks need the same number of parts, and a norm needs two images.
     num_parts = min(accumulate, max(1, whole_size // ranks.size // 2))
-    whole = _weight(targets, class_weights)
-    of_all = ranks.part_of_mean(whole, whole_size if isinstance(whole, int) else None)
+    weight = _weight(targets, class_weights)
+    rank_factor = ranks.part_of_mean(weight, whole_size if isinstance(weight, int) else None)
     mean, num_correct = images.new_zeros(()), images.new_zeros((), dtype=torch.int64)
     parts = zip(images.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True)
-    for number, (some, theirs) in enumerate(parts, 1):
+    for number, (part_images, part_targets) in enumerate(parts, 1):
         is_last = number == num_parts
         # Ranks exchange gradients once, with the last part.
-        alone = nullcontext() if is_last else getattr(forward, "no_sync", nullcontext)()
-        # The backward pass may compute the attention again.
-        with alone, attention_kernel(tokens, images.device, precision):
+        exchange = nullcontext() if is_last else getattr(forward, "no_sync", nullcontext)()
+        # The context also covers the backward pass, which may compute the attention again.
+        with exchange, attention_kernel(tokens, images.device, precision):
             with autocast(images.device, precision):
-                logits = forward(some)
-            loss = cross_entropy(logits.float(), theirs, label_smoothing, class_weights)
+                logits = forward(part_images)
+            loss = cross_entropy(logits.float(), part_targets, label_smoothing, class_weights)
             if num_parts > 1 or ranks.size > 1:
-                loss = loss * (_weight(theirs, class_weights) / whole * of_all)
+                loss = loss * (_weight(part_targets, class_weights) / weight * rank_factor)
             scaler.scale(loss).backward()
         mean = mean + loss.detach()
-        labels = theirs if theirs.ndim == 1 else theirs.argmax(1)
+        labels = part_targets if part_targets.ndim == 1 else part_targets.argmax(1)
         num_correct = num_correct + (logits.detach().argmax(1) == labels).sum()
     optimizers.collect(optimizer)
     if clip_grad_norm:

@@ -35,7 +35,7 @@ def test_speed_is_of_every_network_and_leaves_out_what_there_is_no_time_for():
     assert all(float(row.value.replace(",", "")) > 0 for row in rows)
     assert [row.is_met for row in rows[4:]] == [False] * 3  # the goals are of a graphics card
     late = list(gpu_checks.speed(CPU, Scale(batches=(8,), modes=("eager",), until=0)))
-    assert {row.value for row in late} == {"not measured: its time was over"}
+    assert {row.value for row in late} == {"not measured: no time was left"}
 
 
 def test_a_wait_is_a_value_that_is_not_as_wanted(monkeypatch):
