@@ -110,7 +110,7 @@ def test_the_caller_s_modes_and_torch_itself_are_as_before(method):
         maps = class_maps(model, where, images(), TARGETS, method)
     np.testing.assert_array_equal(maps, expected)
     assert all(module.training for module in model.modules())
-    with pytest.raises(ValueError, match="target 4 is no class"):
+    with pytest.raises(ValueError, match="target 4 is not a class"):
         class_maps(model, where, images(), TARGETS + 2, method)
     assert torch.nn.functional.scaled_dot_product_attention is own is scaled_dot_product_attention
     assert torch.backends.mha.get_fastpath_enabled()
