@@ -9,14 +9,16 @@ import yaml
 from pipeline.params import REMOVED, RENAMED, STEPS
 from pipeline.params.base import nearest
 
-UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # of PyYAML, e.g. for `!!int x`
+READ_ERRORS = (ValueError, LookupError, AttributeError, TypeError, RecursionError)  # of PyYAML, e.g. for `!!int x`
 
 IDENTIFIER = re.compile(r"\w{1,40}")
 QUOTATION = re.compile("['\"!]")  # marks a quoted text or a tag
 KNOWN = {name for params in STEPS.values() for name in params.model_fields} - {"experiment"}
-_BESIDE = Path(__file__).resolve().parent.parent / "experiments"
-# An installed package has the files inside, where the repository has a link to them.
-EXPERIMENTS = _BESIDE if (_BESIDE / "digits.yaml").is_file() else Path(__file__).resolve().parent / "experiments"
+_OF_REPOSITORY = Path(__file__).resolve().parent.parent / "experiments"
+# An installed package contains the files, where the repository has a link to them.
+EXPERIMENTS = (
+    _OF_REPOSITORY if (_OF_REPOSITORY / "digits.yaml").is_file() else Path(__file__).resolve().parent / "experiments"
+)
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -61,7 +63,7 @@ def _check_meaning(node: yaml.Node, name: str = "") -> None:
 
 
 def _as_decimal(text: str) -> float | None:
-    for kind in (int, float):  # a float has no room for all digits of a large whole number
+    for kind in (int, float):  # int first, because a float cannot hold all digits of a large whole number
         try:
             return kind(text)
         except ValueError:
@@ -77,7 +79,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise ValueError(f"experiment {path}: {error.strerror or error}") from None
     except _Ambiguous as error:
         raise ValueError(f"experiment {path}: {error}") from None
-    except (yaml.YAMLError, *UNREADABLE) as error:
+    except (yaml.YAMLError, *READ_ERRORS) as error:
         raise ValueError(f"experiment {path}: not YAML{_where(error)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"experiment {path}: expected `name: value` lines, found {type(content).__name__}")

@@ -25,7 +25,7 @@ def start(step: str, flags: dict[str, str], *, catches_signals: bool) -> Any:
     with _without_garbage_collection():
         params = _params(step, flags)
         _log_to_the_terminal()
-        if _in_ranks(step, params, flags):
+        if _runs_in_ranks(step, params, flags):
             return None
         if catches_signals:
             interrupts.raise_once()
@@ -33,7 +33,7 @@ def start(step: str, flags: dict[str, str], *, catches_signals: bool) -> Any:
     return module.run(params)
 
 
-def _in_ranks(step: str, params: Declared, flags: dict[str, str]) -> bool:
+def _runs_in_ranks(step: str, params: Declared, flags: dict[str, str]) -> bool:
     """Runs `step` once for each of its `devices`, if it has several and torchrun has not started it; returns whether.
 
     Raises ValueError if torchrun has started a step that ranks cannot share.

@@ -39,9 +39,10 @@ def run(step: str, parameters: Mapping[str, Any], *, quiet: bool) -> Outcome:
     if unknown := [name for name in parameters if name not in fields]:
         raise ValueError(f"{step} has no parameter {unknown[0]}{nearest(unknown[0], fields)}")
     if (devices := parameters.get("devices", 1)) not in (1, "1"):
-        raise ValueError(f"devices={devices}: a notebook trains on one; type {command(step, devices=str(devices))}")
+        typed = command(step, devices=str(devices))
+        raise ValueError(f"devices={devices}: a notebook trains on one device; type {typed}")
     if parameters.get("photos"):
-        raise ValueError("photos: lines on a terminal, not for a notebook; give images, which makes a run with a table")
+        raise ValueError("photos: prints lines on a terminal, not in a notebook; give images, for a run with a table")
     flags = {name: as_text(value) for name, value in parameters.items()}
     try:
         with progress.quiet(quiet):

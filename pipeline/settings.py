@@ -25,7 +25,7 @@ BestOf = Callable[[str, str], dict[str, Any]]
 Choose = Callable[[Mapping[str, Any]], dict[str, Any]]
 NetworkOf = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-# May change when an interrupted run is resumed: they change no result, except for the last digits of a number.
+# A user may change these when a run is resumed: they change no result, except for the last digits of a number.
 FREE_TO_CHANGE = {
     "experiment",
     "resume",
@@ -195,7 +195,7 @@ def _is_open_folder(step: str, flags: Mapping[str, str]) -> bool:
 
 
 def _network(flags: Mapping[str, str], network_of: NetworkOf) -> dict[str, Any]:
-    """The parameters of the network that the starting weights are of, where neither `flags` nor a named file say."""
+    """The parameters of the network that the starting weights belong to; none without weights or with a study."""
     asked = flags.get("experiment", "auto")
     given = {**({} if asked in ("auto", "none") else read_experiment(Path(absolute(asked)))), **flags}
     return {} if "from_study" in given or given.get("weights", "none") == "none" else network_of(given)

@@ -41,9 +41,9 @@ def test_the_example_of_the_documentation_runs(tmp_path):
         (
             "train",
             {"devices": 2},
-            "devices=2: a notebook trains on one; type python -m pipeline train --devices 2",
+            "devices=2: a notebook trains on one device; type python -m pipeline train --devices 2",
         ),
-        ("predict", {"photos": ["cat.jpg"]}, "photos: lines on a terminal, not for a notebook; give images"),
+        ("predict", {"photos": ["cat.jpg"]}, "photos: prints lines on a terminal, not in a notebook; give images"),
     ],
 )
 def test_a_mistake_is_one_line(step, given, message):

@@ -19,7 +19,7 @@ from pipeline.models import timm_networks
 from pipeline.models.weights import NOT_STATED, Pretrained, of_timm, of_torchvision
 from pipeline.params import ModelParams, Params, RecipeParams, absolute
 from pipeline.params.base import ID_START, trimmed
-from pipeline.params.recipe import OF_TIMM, OF_TORCHVISION, RUN
+from pipeline.params.recipe import RUN, TIMM_WEIGHTS, TORCHVISION_WEIGHTS
 from pipeline.progress import say, tell
 from pipeline.text import from_cell
 from pipeline.tracking import store
@@ -82,9 +82,9 @@ def find(params: RecipeParams) -> Pretrained | None:
         with store.scratch() as folder:
             best = store.artifact(run_id, "weights/best.safetensors", folder)
             return _from_file(best, params.model, asked, asked, f"run {run_id}")
-    if timm_networks.has(params.model) and OF_TIMM.fullmatch(asked):
+    if timm_networks.has(params.model) and TIMM_WEIGHTS.fullmatch(asked):
         return of_timm(params.model, asked)
-    if OF_TORCHVISION.fullmatch(asked):
+    if TORCHVISION_WEIGHTS.fullmatch(asked):
         return of_torchvision(params.model, asked)
     path = Path(absolute(asked))
     try:

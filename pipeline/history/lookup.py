@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from pipeline.params import Declared
-from pipeline.params.base import ID_START, OF_A_RUN
+from pipeline.params.base import ID_START, RUN_ID_WORDS
 from pipeline.params.recipe import RUN
 from pipeline.progress import say
 from pipeline.tracking import owners, store
@@ -92,7 +92,7 @@ def full_id(start: str, named: str) -> str:
     Raises ValueError if there is no such run or more than one, or if the store does not answer.
     """
     if not re.fullmatch(ID_START, start):
-        raise ValueError(f"{named}={start}: should be {OF_A_RUN}")
+        raise ValueError(f"{named}={start}: should be {RUN_ID_WORDS}")
     if len(start) == ID_CHARACTERS:
         return start
     client = store.Client()

@@ -36,16 +36,17 @@ class Declared(BaseModel):
 class Params(Declared):
     experiment: str = Field(
         "auto",
-        description="a YAML file of parameters; none; auto: the fitting one of experiments/ (<dataset>_<model>.yaml, "
-        "<dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit), none for steps on finished runs",
+        description="a YAML file of parameters; none: no file; auto: the file in experiments/ that fits, if there is "
+        "one (<dataset>_<model>.yaml, <dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit); steps "
+        "on finished runs read none",
     )
 
 
 class CalibrationParams(Params):
     reject_above_error: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         "auto",
-        description="answers are unsure below the confidence from which on at most this share was wrong on validation; "
-        "auto: 0.02, or the training's value",
+        description="an answer is unsure if its confidence is below a threshold: the lowest one at which at most this "
+        "share of the sure answers on validation is wrong; auto: 0.02, or the training's value",
     )
     set_coverage: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         "auto",
@@ -97,8 +98,8 @@ class SeedParams(Params):
 NAME_CHARACTERS = "letters, digits, blanks, dots and hyphens"
 # The start of an id is enough if only one run has it; `history.lookup` completes it.
 ID_START = "[0-9a-f]{4,32}"
-OF_A_RUN = "the id of a run, or at least its first 4 characters (0-9, a-f)"
-NAMED_RUN = Like(ID_START, OF_A_RUN)
+RUN_ID_WORDS = "the id of a run, or at least its first 4 characters (0-9, a-f)"
+NAMED_RUN = Like(ID_START, RUN_ID_WORDS)
 RunId = Annotated[str, BeforeValidator(trimmed), NAMED_RUN]
 
 
@@ -182,7 +183,7 @@ class FlipParams(Params):
     )
 
 
-def _three(value: Any) -> Any:
+def _per_channel(value: Any) -> Any:
     """A number for each of red, green and blue; `auto` stays. Raises ValueError for anything else."""
     try:
         numbers = value if value == "auto" else tuple(float(each) for each in comma_separated(value))
@@ -194,4 +195,4 @@ def _three(value: Any) -> Any:
 
 
 Channel = Annotated[float, Field(ge=0, le=1)]
-PerChannel = Annotated[tuple[Channel, Channel, Channel] | Literal["auto"], BeforeValidator(_three)]
+PerChannel = Annotated[tuple[Channel, Channel, Channel] | Literal["auto"], BeforeValidator(_per_channel)]

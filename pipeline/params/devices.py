@@ -15,7 +15,8 @@ class TrainStepParams(TrainParams, SeriesParams):
         1, ge=1, le=1024, description="number of devices of this machine that share the training, by torchrun"
     )
     shard_weights: Switch = Field(
-        "off", description="on several devices: on: each holds a part of weights, gradients and optimizer state (FSDP2)"
+        "off",
+        description="for several devices; on: each holds a part of weights, gradients and optimizer state (FSDP2)",
     )
 
     @model_validator(mode="after")

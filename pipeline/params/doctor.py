@@ -13,7 +13,10 @@ class CheckupParams(Params):
         0.85, ge=0.5, le=1, description="similarity from which two images are near duplicates (1: exact ones)"
     )
     odd_deviations: float = Field(
-        5.0, ge=2, le=100, description="robust standard deviations beyond which images are blurred or unlike the others"
+        5.0,
+        ge=2,
+        le=100,
+        description="number of robust standard deviations beyond which an image counts as blurred or unlike the others",
     )
     max_aspect: float = Field(3.0, ge=1, le=1000, description="largest usual ratio of the long to the short side")
     label_folds: int = Field(4, ge=2, le=20, description="folds of the cross-validation that checks train labels")

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pipeline.params.base import (
     ID_START,
     NAME_CHARACTERS,
-    OF_A_RUN,
+    RUN_ID_WORDS,
     CalibrationParams,
     DeviceParams,
     Like,
@@ -24,12 +24,12 @@ MapMethod = Literal["auto", "attention_relevance", "attention_rollout", "gradcam
 
 MAX_RUNS = 200
 
-Asked = Annotated[str, BeforeValidator(trimmed), Like(f"latest|{ID_START}", f"latest, or {OF_A_RUN}")]
+RunIdOrLatest = Annotated[str, BeforeValidator(trimmed), Like(f"latest|{ID_START}", f"latest, or {RUN_ID_WORDS}")]
 MovedFolder = Annotated[str, AfterValidator(absolute)]
 
 
 class TrainingRunParams(Params):
-    run_id: Asked = Field(
+    run_id: RunIdOrLatest = Field(
         "latest",
         description="the training's run, or for the ensemble of several seeds their run; latest: the newest FINISHED "
         "training, or the probe of its experiment if that is no worse on validation",
@@ -48,14 +48,14 @@ class EvaluationParams(TrainingRunParams, CalibrationParams):
         0.0,
         ge=0,
         lt=1,
-        description="for each class, also the threshold of its probability that keeps this recall (0: none)",
+        description="for each class, also find the threshold of its probability that keeps this recall (0: none)",
     )
     wanted_precision: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="for each class, also the threshold of its probability with the highest recall that reaches this "
-        "precision on validation (0: none)",
+        description="for each class, also find the threshold of its probability that reaches this precision on "
+        "validation with the highest recall (0: none)",
     )
     register_as: Annotated[
         str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
@@ -114,7 +114,7 @@ class ExplainParams(TrainedModelParams, ExplanationParams, SeedParams):
 class RobustnessParams(TrainedModelParams, SeedParams):
     """Measures a trained model on test images that are spoiled: noise, blur, JPEG, light, rotation, occlusion."""
 
-    reference: Annotated[str, BeforeValidator(trimmed), Like(f"({ID_START})?", OF_A_RUN)] = Field(
+    reference: Annotated[str, BeforeValidator(trimmed), Like(f"({ID_START})?", RUN_ID_WORDS)] = Field(
         "", description="a training whose errors count as 100 % of the mean corruption error; empty: none"
     )
     limit_test: int = Field(1000, ge=0, description="number of test images to use, evenly spread (0: all)")
@@ -137,7 +137,7 @@ class PredictParams(NetworkParams, CalibrationParams):
     num_shown: int = Field(
         16, ge=0, le=64, description="images on the contact sheet, the most doubtful ones first (0: no sheet)"
     )
-    maps: bool = Field(False, description="show on the contact sheet what speaks for the predicted class")
+    maps: bool = Field(False, description="show on the contact sheet which pixels speak for the predicted class")
 
 
 class DemoParams(TrainingRunParams, DeviceParams):
@@ -165,7 +165,10 @@ class CompareParams(DeviceParams, SeedParams):
         "auto", description="how maps of the images they disagree on are made; auto: as suits each network"
     )
     num_images: int = Field(
-        4, ge=0, le=32, description="number of images to show that only one of two models has right, for each (0: none)"
+        4,
+        ge=0,
+        le=32,
+        description="for each of two models, number of images to show that only this model has right (0: none)",
     )
     data_dir: MovedFolder = Field("", description="the folder of the images now; empty: as in the training")
     labels: str = Field("", description="the table of labels, relative to data_dir; empty: as in the training")
@@ -174,4 +177,4 @@ class CompareParams(DeviceParams, SeedParams):
 class ReportParams(Params):
     """Writes a report of a finished experiment, or of one of its steps, as a single HTML page."""
 
-    run_id: Asked = Field("latest", description="the run to report on; latest: the newest FINISHED experiment")
+    run_id: RunIdOrLatest = Field("latest", description="the run to report on; latest: the newest FINISHED experiment")

@@ -30,12 +30,12 @@ TORCHVISION = (
     *("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"),
 )
 NETWORKS = (*OWN, *TORCHVISION)
-OF_TIMM = re.compile(r"timm/[a-z0-9][a-z0-9_]*")  # only a form: importing timm's list of names takes seconds
+TIMM_NETWORK = re.compile(r"timm/[a-z0-9][a-z0-9_]*")  # only a form: importing timm's list of names takes seconds
 
 
 def known(name: str) -> str:
     """`name`, if a network has it. Raises ValueError with the nearest name for any other."""
-    if name not in NETWORKS and not OF_TIMM.fullmatch(name):
+    if name not in NETWORKS and not TIMM_NETWORK.fullmatch(name):
         others = f"own: {', '.join(OWN)}; or a classification model of torchvision by its name; or timm/<name>"
         raise ValueError(f"unknown model{nearest(name, NETWORKS)} ({others})")
     return name

@@ -25,7 +25,7 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist",
 Resize = Literal["crop", "squash", "pad"]
 
 FAST_LEAST_SIZE = 9  # px; the three pooling layers of `fast` reduce it to one
-ROOM = 0.15  # share of image_size that a random resized crop sees in addition to the image of an evaluation
+CROP_ROOM = 0.15  # share of image_size that a random resized crop sees in addition to the image of an evaluation
 # Groups of parameters that restrict each other, as RecipeParams and TrainParams check. The first is the network's.
 INTERDEPENDENT = (
     ("model", "image_size", "first_size", "patch_size", "dim", "heads", "crop_padding", "weights", "freeze"),
@@ -35,8 +35,8 @@ INTERDEPENDENT = (
 )
 RUN = "run:"
 FILES = (".safetensors", ".pth")
-OF_TORCHVISION = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
-OF_TIMM = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm
+TORCHVISION_WEIGHTS = re.compile(r"default|([A-Za-z0-9_]+_Weights\.)?[A-Z][A-Z0-9_]*")
+TIMM_WEIGHTS = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+")  # or a tag of timm
 
 
 class DataParams(Params):
@@ -56,13 +56,14 @@ class DataParams(Params):
     )
     valid_as_test: Switch = Field(
         "off",
-        description="folder with a validation part but no test part: on: it is the test part; off: a fifth of train is",
+        description="for a folder with a validation part but no test part; on: that part is the test split; off: a "
+        "fifth of train is",
     )
-    folds: int = Field(0, ge=0, le=100, description="folds of a cross-validation over train (0: none); main runs each")
+    folds: int = Field(0, ge=0, le=100, description="folds of a cross-validation over train (0: none); main runs all")
     fold: int = Field(0, ge=0, description="the fold that is the test split, 1 to folds; for main, 0 means all of them")
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
-    limit_seed: int = Field(0, ge=0, lt=2**31, description="seed of the choice of the images that limit_train leaves")
+    limit_seed: int = Field(0, ge=0, lt=2**31, description="seed that chooses the images that limit_train keeps")
 
     @property
     def set_name(self) -> str:
@@ -104,7 +105,7 @@ def _source(weights: str) -> str:
     scheme, separator, run_id = weights.partition(":")
     if trimmed(scheme + separator) == RUN:
         return RUN + NAMED_RUN.checked(trimmed(run_id))
-    is_published = OF_TORCHVISION.fullmatch(weights) or OF_TIMM.fullmatch(weights)
+    is_published = TORCHVISION_WEIGHTS.fullmatch(weights) or TIMM_WEIGHTS.fullmatch(weights)
     if weights != "none" and not (weights.endswith(FILES) or is_published):
         raise ValueError(
             "should be none, default, a name of weights in torchvision or timm, hf-hub:<owner>/<name>, a .safetensors "
@@ -136,11 +137,11 @@ class FineTuningParams(Params):
         own: the names of this project's networks.
         """
         is_timm = model.startswith("timm/")
-        if not is_timm and self.weights not in ("none", "default") and OF_TIMM.fullmatch(self.weights):
+        if not is_timm and self.weights not in ("none", "default") and TIMM_WEIGHTS.fullmatch(self.weights):
             return f"weights={self.weights} are weights of timm, and need model=timm/<name>, not {model}"
-        if is_timm and self.weights != "default" and OF_TORCHVISION.fullmatch(self.weights):
+        if is_timm and self.weights != "default" and TORCHVISION_WEIGHTS.fullmatch(self.weights):
             return f"weights={self.weights} are weights of torchvision, but model={model} is from timm"
-        if model in own and OF_TORCHVISION.fullmatch(self.weights):
+        if model in own and TORCHVISION_WEIGHTS.fullmatch(self.weights):
             other = f"; torchvision's network is model=torchvision/{model}" if model == "resnet18" else ""
             return f"weights={self.weights}: torchvision has no weights for {model}, which is this project's own{other}"
         if self.freeze != "none" and self.weights == "none":
@@ -175,10 +176,10 @@ class RecipeParams(
     """The parameters that range test and training must share, so that a suggested rate is valid for the training."""
 
     batch_size: int = Field(
-        128, ge=1, description="images per update; the last few of an epoch, under an eighth, join the batch before"
+        128, ge=1, description="images per update; a last batch of less than an eighth of it joins the batch before"
     )
     accumulate: int = Field(
-        1, ge=1, le=1024, description="parts in which the network takes a batch, to save memory; norms see a part"
+        1, ge=1, le=1024, description="parts that a batch is split into, to save memory; batch norms see one at a time"
     )
     clip_grad_norm: float = Field(0.0, ge=0, description="largest norm of the gradient of an update (0: no limit)")
     optimizer: Literal["sgd", "adamw", "muon"] = Field(
@@ -199,7 +200,7 @@ class RecipeParams(
         0.1, gt=0, le=1, description="weight of the newest batch in the running statistics of batch norms"
     )
     sync_norms: Switch = Field(
-        "on", description="batch norms on several devices: on: see the whole batch, as on one; off: each its share"
+        "on", description="batch norms on several devices; on: see the whole batch; off: see the share of their device"
     )
     class_weights: Literal["none", "balanced", "effective"] = Field(
         "none", description="weights in the train loss: by inverse class frequency (balanced), or by effective number"
@@ -240,7 +241,7 @@ class RecipeParams(
     def margin(self) -> int:
         """px on each side of the stored images that only random resized crops see; evaluation uses the centre."""
         # A squashed or padded image is complete, so there is nothing beyond it.
-        return round(self.image_size * ROOM / 2) if self.crop_area and self.resize == "crop" else 0
+        return round(self.image_size * CROP_ROOM / 2) if self.crop_area and self.resize == "crop" else 0
 
     def identity(self) -> dict[str, Any]:
         """The parameters that a good rate depends on; seed, device and the paths of the data do not count."""

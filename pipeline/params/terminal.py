@@ -19,9 +19,11 @@ class StatusParams(Declared):
 
 
 class ModelsParams(Declared):
-    """Which networks `model` takes: parameters, image size and licence of the default weights of each."""
+    """Lists the networks that `model` takes: parameters, image size and licence of the default weights of each."""
 
-    like: str = Field("", description="part of their names, such as convnext or timm/vit*224; empty: our own networks")
+    like: str = Field(
+        "", description="a part of the names to list, such as convnext or timm/vit*224; empty: our own networks"
+    )
 
 
 class SyncParams(Declared):

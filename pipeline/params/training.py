@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, field_serializer, field_validator, 
 from pipeline.params.base import (
     ID_START,
     NAME_CHARACTERS,
-    OF_A_RUN,
+    RUN_ID_WORDS,
     CalibrationParams,
     Like,
     Params,
@@ -76,8 +76,8 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
 
     select_by: Selection = Field(
         "accuracy",
-        description="what the best epoch is best at, on the validation images (fewer than 100: the last epoch is "
-        "kept unless it is clearly worse); also chooses between probe and training",
+        description="the measure on the validation images by which the best epoch is chosen (fewer than 100 images: "
+        "the last epoch is kept unless it is clearly worse); also chooses between probe and training",
     )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
         "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"
@@ -88,7 +88,8 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     checkpoint_minutes: float = Field(
         10,
         gt=0,
-        description="minutes between saved states in an epoch; its end also saves one, at most every 30 s",
+        description="minutes between saved states within an epoch; the end of an epoch also saves one, if the last one "
+        "is older than 30 s",
     )
     keep_checkpoints: bool = Field(False, description="keep the last two states after the training has finished")
     watch_images: int = Field(
@@ -123,7 +124,7 @@ class ResumeParams(Params):
     """Which interrupted run a step continues."""
 
     resume: Annotated[
-        str, BeforeValidator(trimmed), Like(f"(latest|auto|{ID_START})?", f"latest, auto, or {OF_A_RUN}")
+        str, BeforeValidator(trimmed), Like(f"(latest|auto|{ID_START})?", f"latest, auto, or {RUN_ID_WORDS}")
     ] = Field(
         "",
         description="continue an interrupted run: its id; latest; auto: one with the same parameters, else a new run",
@@ -178,8 +179,8 @@ class LearningCurveParams(TrainParams, LadderParams, ResumeParams):
     )
     num_sizes: Annotated[int, Field(ge=4, le=12)] | Literal["auto"] = Field(
         "auto",
-        description="parts to train on: all train images, a half, a quarter and so on; auto: up to 5, of 10 images a "
-        "class or more",
+        description="number of parts to train on: all train images, a half, a quarter and so on; auto: up to 5, each "
+        "with 10 images per class or more",
     )
     num_seeds: int = Field(
         3, ge=2, le=20, description="trainings on each part, each with another seed and another choice of the images"
@@ -205,7 +206,7 @@ class SweepParams(TrainParams):
         ("valid/accuracy",),
         min_length=1,
         max_length=2,
-        description="one or two to optimise; two give a Pareto front; if not given, the number of select_by",
+        description="one or two to optimise; two give a Pareto front; if not given, the measure of select_by",
     )
     lr_range_first: bool = Field(
         False, description="run a range test per patch_size first, narrow max_lr, and try its suggestions first"

@@ -2,7 +2,7 @@
 
 import math
 
-MEASURED_SECONDS = 2  # least time before a pace is used
+LEAST_SECONDS = 2  # shortest measurement of a pace that is used
 
 
 class Pace:
@@ -18,7 +18,7 @@ class Pace:
         if self._first is None:
             self._first = done, now
         units, seconds = done - self._first[0], now - self._first[1]
-        if units >= self._least and seconds >= MEASURED_SECONDS:
+        if units >= self._least and seconds >= LEAST_SECONDS:
             self.seconds = seconds / units
 
 

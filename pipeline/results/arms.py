@@ -11,7 +11,8 @@ import pandas as pd
 from pipeline.results import dependence, paired_tests, seeds
 from pipeline.results.paired_tests import Difference
 
-LEAST = 20  # images or groups of a class: with fewer, the interval over them excludes 0 by chance too often
+# Fewest images or groups of a class for a verdict. With fewer, their interval excludes 0 by chance too often.
+LEAST_OF_CLASS = 20
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _is_significant(a: Arm, b: Arm, found: Difference) -> bool:
         return _p_value(network_test(a.correct[0], b.correct[0], a.groups)) < 0.05
     is_point = math.isnan(found.low)  # all images have the same difference, so the interval is the value itself
     number = len(a.scores) if a.groups is None else len(np.unique(a.groups))
-    return number >= LEAST and (found.value != 0 if is_point else _excludes_zero(found))
+    return number >= LEAST_OF_CLASS and (found.value != 0 if is_point else _excludes_zero(found))
 
 
 def _over(a: Arm, b: Arm, alpha: float, seed: int) -> dict[str, Difference]:

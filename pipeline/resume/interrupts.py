@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-INSISTING_SECONDS = 10  # interrupts that follow the first one within this time are ignored
-PATIENCE_SECONDS = 4  # an update may run so long before it is interrupted; a scheduler kills after 10 s
+REPEAT_SECONDS = 10  # interrupts that follow the first one within this time are ignored
+PATIENCE_SECONDS = 4  # an update is interrupted if it takes longer than this; a scheduler kills after 10 s
 
 
 class Terminated(KeyboardInterrupt):
@@ -56,16 +56,16 @@ def pause() -> None:
 
 def _interrupt(number: int, _: object) -> None:
     global _last, _pending
-    if time.monotonic() - _last <= INSISTING_SECONDS:
+    if time.monotonic() - _last <= REPEAT_SECONDS:
         return
     _last = time.monotonic()
     kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
     if not _held:
         raise kind
     _pending = kind
-    signal.signal(signal.SIGALRM, _insist)
+    signal.signal(signal.SIGALRM, _end_patience)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
 
 
-def _insist(*_: object) -> None:
+def _end_patience(*_: object) -> None:
     pause()

@@ -16,7 +16,7 @@ from pipeline.training.training import Diverged, Training
 
 log = logging.getLogger(__name__)
 
-EPOCH_SECONDS = 30  # at least so long between two states at the end of epochs: saving may take as long as an epoch
+EPOCH_SECONDS = 30  # shortest time between two states at the ends of epochs; saving may take as long as an epoch
 STATE_SECONDS = f"{GROUP}state_seconds"  # how long the training waited for saving states since the last epoch
 
 
@@ -39,12 +39,12 @@ def checkpointed(
     updates after the newest state, gets the same numbers, and does not log them again. `look` is called with the number
     of each finished epoch before its state is saved, so a resumed training never misses an epoch.
     """
-    is_begun = training.log.num_steps > 0  # a new training has logged nothing, so the store need not answer
+    is_begun = training.log.num_steps > 0  # a new training has logged nothing, so it does not ask the store
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
     for epoch in training.log.epochs:
         if epoch.epoch not in logged:
             run.record(epoch)
-    kept_at, state_seconds = time.monotonic(), 0.0
+    saved_at, state_seconds = time.monotonic(), 0.0
     metrics = SystemMetrics()
     with interrupts.held():
         try:
@@ -53,11 +53,11 @@ def checkpointed(
                 run.finish_state(waits=False)
                 if look is not None and isinstance(event, EpochEnd):
                     look(event.epoch)
-                if _is_due(event, training, time.monotonic() - kept_at, minutes) or interrupts.waiting():
+                if _is_due(event, training, time.monotonic() - saved_at, minutes) or interrupts.waiting():
                     started = time.monotonic()
                     run.state(training.state_dict(), training.log.num_steps)
-                    kept_at = time.monotonic()
-                    state_seconds += kept_at - started
+                    saved_at = time.monotonic()
+                    state_seconds += saved_at - started
                 if isinstance(event, EpochEnd):
                     if event.epoch not in logged:
                         run.record(event, {**metrics.averages(), STATE_SECONDS: state_seconds})
@@ -83,8 +83,8 @@ def newest(run_id: str) -> Any:
     found = {states.slot(run_id, name): states.step_of(states.slot(run_id, name)) for name in states.SLOTS}
     sent = store.stored_run(run_id).data.tags.get(states.STEP_TAG, "")
     with store.scratch() as folder:
-        is_asked = sent.isdecimal() and int(sent) > max(found.values())
-        if is_asked:
+        is_fetched = sent.isdecimal() and int(sent) > max(found.values())
+        if is_fetched:
             found |= _fetched(run_id, folder)
         while found:
             path = max(found, key=lambda path: found[path])
@@ -93,9 +93,9 @@ def newest(run_id: str) -> Any:
                     return checkpoint.load_tree(path)[0]
             except ValueError as error:
                 log.warning("a saved state is damaged (%s): continuing from another one", error)
-                if sent and not is_asked:
+                if sent and not is_fetched:
                     found |= _fetched(run_id, folder)
-                    is_asked = True
+                    is_fetched = True
     return None
 
 
@@ -106,6 +106,7 @@ def has_state(run_id: str, tags: dict[str, str]) -> bool:
 
 
 def _fetched(run_id: str, folder: Path) -> dict[Path, int]:
+    """The number of updates of each state among the run's artifacts, by its path in `folder`; missing ones left out."""
     fetched = {}
     for name in states.SLOTS:
         try:

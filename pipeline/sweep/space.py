@@ -165,7 +165,7 @@ def _check_condition(space: Space, name: str, entry: Choices | Range, earlier: l
             raise ValueError(f"space.{name}.when: {asked} must come before {name}")
         varied = space.entries.get(asked)
         possible = [getattr(space.base, asked)] if varied is None else entries.values(asked, varied)
-        if not any(one in possible for one in (value if isinstance(value, list) else [value])):
+        if not any(each in possible for each in (value if isinstance(value, list) else [value])):
             raise ValueError(f"space.{name}.when: {asked} is never {value} (it is {', '.join(map(str, possible))})")
 
 

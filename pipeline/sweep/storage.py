@@ -19,10 +19,10 @@ from pipeline.tracking.database import PATIENCE_SECONDS
 from pipeline.tracking.errors import first_line
 
 BUSY_SECONDS = 60  # how long a writer waits until another writer has finished with a sqlite file
-# How libpq notices within half a minute that the other end is away. By default, that takes two hours.
-NOTICES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
-# Optuna calls these during a study. A second call changes nothing.
-ASKED = (
+# With these options, libpq notices within half a minute that the server is away. By default, that takes two hours.
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+# Optuna calls these methods during a study. They can be tried again, because a second call changes nothing.
+RETRIED_METHODS = (
     "create_new_study",
     "get_all_studies",
     "get_study_directions",
@@ -51,7 +51,7 @@ def engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_SECONDS}}
     uses_libpq = make_url(url).get_driver_name() in ("psycopg", "psycopg2")
-    return {"pool_pre_ping": True, "connect_args": NOTICES if uses_libpq else {}}
+    return {"pool_pre_ping": True, "connect_args": KEEPALIVES if uses_libpq else {}}
 
 
 class _Patient(RDBStorage):
@@ -60,7 +60,7 @@ class _Patient(RDBStorage):
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def ask(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
+    def call(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
         retrying = Retrying(
             retry=retry_if_exception(_is_away),
             stop=stop_after_delay(PATIENCE_SECONDS),
@@ -70,10 +70,10 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
         )
         return retrying(method, self, *arguments, **named)
 
-    return ask
+    return call
 
 
-for _name in ASKED:
+for _name in RETRIED_METHODS:
     setattr(_Patient, _name, _patient(getattr(RDBStorage, _name)))
 
 

@@ -52,7 +52,7 @@ class Journal:
         disk.state_folder()
         self.folder = disk.run_folder(run_id) / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}"
         self._header = sealed({"run_id": run_id, "uri": without_passwords(uri), **processes.this()})
-        self._file = self._made()
+        self._file = self._new_file()
         self._count = 0
         self._writing = threading.Lock()
         self._was_gone = False
@@ -78,7 +78,7 @@ class Journal:
             self._file.write(sealed(entry) + "\n")
             self._file.flush()
             self._count += 1  # after the write: an interrupt in between leaves an extra entry, never a missing one
-            self._put_back()
+            self._restore()
             sync(self.folder / ENTRIES)
         with self._changed:
             self._changed.notify_all()
@@ -86,7 +86,7 @@ class Journal:
     def file(self, name: str) -> Path:
         """Where to write a file that belongs to the next entry, which refers to it by its `relative` path."""
         with self._writing:
-            self._put_back()
+            self._restore()
         path = self.folder / FILES / uuid.uuid4().hex[:12] / name
         path.parent.mkdir()
         return path
@@ -98,7 +98,7 @@ class Journal:
     def flush(self, seconds: float) -> bool:
         """Waits at most `seconds` until everything is sent. Returns whether it is."""
         with self._writing:
-            self._put_back()
+            self._restore()
         with self._changed:
             return self._changed.wait_for(lambda: not self._outbox.has_more(), seconds)
 
@@ -110,7 +110,7 @@ class Journal:
         for thread in self._threads:
             thread.join(timeout=1.0)
         with self._writing, suppress(FileNotFoundError):
-            self._put_back()
+            self._restore()
         self._file.close()
         if self._outbox.has_more():
             outbox.close(self.folder, self._count)
@@ -123,21 +123,21 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
         return True
 
-    def _made(self) -> TextIO:
+    def _new_file(self) -> TextIO:
         """The open file of entries, in a folder with everything that a journal needs."""
         (self.folder / FILES).mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / HEADER) as path:
             path.write_text(self._header, encoding="utf-8")
         return (self.folder / ENTRIES).open("a+", encoding="utf-8")
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         """Writes the journal again if somebody has removed it. Raises FileNotFoundError the first time."""
         if (self.folder / ENTRIES).exists():
             return
         self._file.seek(0)  # the system keeps the content of a removed file while it is open
         content = self._file.read()
         self._file.close()
-        self._file = self._made()
+        self._file = self._new_file()
         self._file.write(content)
         self._file.flush()
         if not self._was_gone:

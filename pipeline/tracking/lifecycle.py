@@ -100,17 +100,14 @@ def _begin(step: str, name: str, experiment_id: str, parent: Run | None, reopen:
             client.set_tag(launched, store.PARENT_TAG, reopen)
             client.update_run(launched, name=limits.name(f"{name}, continued"))
         return reopen, not is_own
-    if not launched:
-        if parent is not None:
-            tags[store.PARENT_TAG] = parent.id
-        tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
-        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    else:
-        run_id = launched
-        client.update_run(launched, name=name)
     if launched:
-        _set_tags(client, run_id, tags)
-    return run_id, False
+        client.update_run(launched, name=name)
+        _set_tags(client, launched, tags)
+        return launched, False
+    if parent is not None:
+        tags[store.PARENT_TAG] = parent.id
+    tags |= {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
+    return client.create_run(experiment_id, run_name=name, tags=tags).info.run_id, False
 
 
 def _take_over(client: store.Client, step: str, name: str, run_id: str, tags: Mapping[str, str]) -> bool:

@@ -9,7 +9,8 @@ import psutil
 
 NAMESPACE = "process.namespace"
 NAMES = "process.host", "process.pid", NAMESPACE  # together, they identify a living process
-SIGN_SECONDS, SILENT_SECONDS = 60, 300
+SIGN_SECONDS = 60  # between two signs of life
+SILENT_SECONDS = 300  # a process of another host counts as dead after this time without a sign of life
 HIDDEN_PREFIX = "mlflow."  # MLflow's UI hides tags that begin like this
 PROGRESS = f"{HIDDEN_PREFIX}progress"  # tag of a run of several steps or trials: "done/total"
 REOPENED = f"{HIDDEN_PREFIX}reopened"  # tag: when a run was resumed, in ns since 1970

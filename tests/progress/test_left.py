@@ -26,7 +26,7 @@ class Screen(io.StringIO):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Every update is drawn, and a pace is used at once."""
-    monkeypatch.setattr(time_left, "MEASURED_SECONDS", 0.05)
+    monkeypatch.setattr(time_left, "LEAST_SECONDS", 0.05)
     monkeypatch.setattr(bar, "REFRESH_SECONDS", 0)
 
 
