@@ -70,6 +70,6 @@ class Outcomes:
         return confidence[last], (last + 1) / len(order), np.cumsum(wrong)[last] / (last + 1)
 
 
-def of(probabilities: np.ndarray, labels: np.ndarray) -> Outcomes:
+def outcomes(probabilities: np.ndarray, labels: np.ndarray) -> Outcomes:
     """The outcomes of `probabilities` (N, C) for `labels` (N,)."""
     return Outcomes(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)

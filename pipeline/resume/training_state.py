@@ -29,15 +29,15 @@ def restore(training: Training, run_id: str) -> None:
 
 
 def checkpointed(
-    training: Training, run: Run, minutes: float, look: Callable[[int], None] | None = None
+    training: Training, run: Run, minutes: float, after_epoch: Callable[[int], None] | None = None
 ) -> Generator[StepEnd | EpochEnd]:
     """The events of `training`. Logs each epoch once in `run`, including epochs from before an interruption.
 
     The state is saved after the first and the last epoch, after other epochs if the last state is older than 30 s,
     every `minutes` within a long epoch, and on an interrupt, which is raised between two updates. A thread writes it
     while the training continues; the events end when the last state is on this disk. A resumed training repeats the
-    updates after the newest state, gets the same numbers, and does not log them again. `look` is called with the number
-    of each finished epoch before its state is saved, so a resumed training never misses an epoch.
+    updates after the newest state, gets the same numbers, and does not log them again. `after_epoch` is called with the
+    number of each finished epoch before its state is saved, so a resumed training never misses an epoch.
     """
     is_begun = training.log.num_steps > 0  # a new training has logged nothing, so it does not ask the store
     logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
@@ -51,8 +51,8 @@ def checkpointed(
             for event in training.events():
                 metrics.measure_if_due()
                 run.finish_state(waits=False)
-                if look is not None and isinstance(event, EpochEnd):
-                    look(event.epoch)
+                if after_epoch is not None and isinstance(event, EpochEnd):
+                    after_epoch(event.epoch)
                 if _is_due(event, training, time.monotonic() - saved_at, minutes) or interrupts.waiting():
                     started = time.monotonic()
                     run.state(training.state_dict(), training.log.num_steps)

@@ -16,7 +16,7 @@ def report(
     The share of the test images that are unlike the training images comes from their `features` (N, D). Without a
     calibration there are no limits, and the area under the curve is the only number.
     """
-    outcomes = rejection.of(test.probabilities, test.labels)
+    outcomes = rejection.outcomes(test.probabilities, test.labels)
     curve, numbers = outcomes.curve(), {"test/risk_coverage_area": outcomes.area()}
     run.table("risk_coverage.csv", curve)
     wanted = chosen = None

@@ -111,10 +111,10 @@ class Worker:
             with lifecycle.start("trial", title, self._parent, reopen=_interrupted(trial)) as run:
                 trial.set_user_attr("mlflow.run_id", run.id)
                 with blamed_on_values():
-                    measured = self._train(trial, run, self._space.params(values))
-                result = f"{objective} {measured[objective]:.4f}"
-                of = self._parent.link(self._params.study_name, self._parent.id)
-                run.describe(f"{title}  {result}", f"**Trial {trial.number}** of {of} — {result}")
+                    numbers = self._train(trial, run, self._space.params(values))
+                result = f"{objective} {numbers[objective]:.4f}"
+                study_link = self._parent.link(self._params.study_name, self._parent.id)
+                run.describe(f"{title}  {result}", f"**Trial {trial.number}** of {study_link} — {result}")
         except TrialFailed as error:
             trial.set_user_attr("error", str(error))
             say(f"{title}  failed: {error}")
@@ -128,8 +128,8 @@ class Worker:
             say(f"{title}  pruned at {result}")
             raise optuna.TrialPruned
         say(f"{title}  {result}")
-        self._parent.metrics({f"trial/{objective}": measured[objective]}, step=trial.number)
-        return tuple(measured[name] for name in self._params.objectives)
+        self._parent.metrics({f"trial/{objective}": numbers[objective]}, step=trial.number)
+        return tuple(numbers[name] for name in self._params.objectives)
 
     def _train(self, trial: optuna.Trial, run: Run, params: TrainParams) -> dict[str, float]:
         run.tags({"optuna.study": self._params.study_name, "optuna.trial": trial.number, "optuna.state": "FAIL"})
@@ -138,9 +138,9 @@ class Worker:
         is_prepared = all(getattr(params, name) == getattr(self._recipe.params, name) for name in PREPARED)
         recipe = replace(self._recipe, params=params) if is_prepared else prepare(params)
         run.tags(weights.tags(recipe.pretrained))
-        measured = _costs(recipe)
-        run.metrics(measured)
-        for name, cost in measured.items():
+        numbers = _costs(recipe)
+        run.metrics(numbers)
+        for name, cost in numbers.items():
             trial.set_user_attr(name, cost)
         training = recipe.one_cycle(float(params.max_lr))
         if _interrupted(trial):
@@ -158,17 +158,17 @@ class Worker:
                         run.status = "KILLED"
                         break
         epochs = training.log.epochs
-        measured |= _objectives(epochs[-1]) | {"train_seconds": sum(epoch.seconds for epoch in epochs)}
+        numbers |= _objectives(epochs[-1]) | {"train_seconds": sum(epoch.seconds for epoch in epochs)}
         for name in self._params.objectives:
-            if not math.isfinite(measured[name]):
-                raise Failure(f"{name} became {measured[name]}")
-        trial.set_user_attr("train_seconds", measured["train_seconds"])
+            if not math.isfinite(numbers[name]):
+                raise Failure(f"{name} became {numbers[name]}")
+        trial.set_user_attr("train_seconds", numbers["train_seconds"])
         trial.set_user_attr("images_per_second", epochs[-1].images_per_second)
-        run.metrics({"train_seconds": measured["train_seconds"]})
+        run.metrics({"train_seconds": numbers["train_seconds"]})
         run.tags({"optuna.state": "PRUNED" if run.status == "KILLED" else "COMPLETE"})
         if not params.keep_checkpoints:
             run.no_states()
-        return measured
+        return numbers
 
     def _is_poor(self, trial: optuna.Trial, epoch: EpochEnd) -> bool:
         # Optuna accepts reports only in studies with one objective.

@@ -29,8 +29,8 @@ class Request:
         found = self._search() if self._is_sent else []
         self._is_sent = True
         if not found:
-            made = self._client.create_run(self._experiment_id, run_name=self._name, tags=self._tags)
-            found = self._search() or [made]
+            created = self._client.create_run(self._experiment_id, run_name=self._name, tags=self._tags)
+            found = self._search() or [created]
         run, *copies = found
         for copy in copies:  # MLflow's own client has repeated the request
             with suppress(MlflowException):

@@ -35,7 +35,8 @@ def _close_dead_run(run_id: str) -> None:
     with claims.exclusive(run_id):  # another process may resume it at this moment
         tags = store.stored_run(run_id).data.tags
         if processes.is_dead(tags):
-            fail(run_id, _ended(tags))
+            number = processes.of_tags(tags).get("process.pid")
+            fail(run_id, f"process {number} ended without closing the run")
 
 
 def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> None:
@@ -131,10 +132,6 @@ def _was_reopened(stored: StoredRun, since: int) -> bool:
     """Whether another process reopened the run after that time (ns), with everything logged before already stored."""
     reopened = stored.data.tags.get(processes.REOPENED, "")
     return reopened.isdecimal() and int(reopened) > since
-
-
-def _ended(tags: Mapping[str, str]) -> str:
-    return f"process {processes.of_tags(tags).get('process.pid')} ended without closing the run"
 
 
 def abandoned_journals(run_id: str = "") -> Iterator[tuple[Path, Mapping[str, str]]]:

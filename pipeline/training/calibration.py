@@ -74,7 +74,7 @@ def _of_logits(logits: np.ndarray, labels: np.ndarray, familiar: Familiar) -> Ca
     fitted = temperature.fit(logits, labels)
     probabilities = softmax(logits.astype(np.float64) / (1.0 if fitted is None else fitted.value), axis=1)
     sets = prediction_sets.fit(probabilities[np.arange(len(labels)), labels])
-    return Calibration(fitted, familiar, rejection.of(probabilities, labels), sets=sets)
+    return Calibration(fitted, familiar, rejection.outcomes(probabilities, labels), sets=sets)
 
 
 def num_images(splits: Splits) -> int:
