@@ -71,7 +71,7 @@ def _params(step: str, flags: dict[str, str]) -> Declared:
         flags = {"resume": "auto", **flags}  # torchrun has restarted the ranks
     asked = trimmed(flags.get("resume", ""))
     if not asked or asked == "auto":
-        params = _in_full(resolve(step, flags, _best_of, partial(_choose, step), _network_of))
+        params = _in_full(resolve(step, flags, _best_of, partial(_photo_defaults, step), _network_of))
         asked = getattr(params, "resume", "")
         if not asked:
             return params
@@ -106,7 +106,7 @@ def _network_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _choose(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+def _photo_defaults(step: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     from pipeline.progress import say
     from pipeline.training import photo_defaults
 

@@ -203,8 +203,8 @@ def meter(title: str, total: float, done: float = 0, *, least: float = 2, per_ep
 
     If the units are updates, `per_epoch` is their number per epoch. It predicts how long later trainings take.
     """
-    with alone(Part(title, title)) as whole, whole.metered(total, done, least, per_epoch) as its:
-        yield its
+    with alone(Part(title, title)) as whole, whole.metered(total, done, least, per_epoch) as current:
+        yield current
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from scipy.special import entr
 
 from pipeline.results import prediction_sets
 
-NAMED_CLASSES = 5  # of a set, at most, in a line
+NAMED_CLASSES = 5  # most classes of a set that a line names
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def table(answers: Answers, classes: Sequence[str], top_k: int) -> pd.DataFrame:
 
 
 def lines(answers: Answers, classes: Sequence[str], limit: float, coverage: float = 0.0) -> Iterator[str]:
-    """One line per image, such as `photo.jpg: cat 93.1 %, then dog 4.0 %`. It names the classes of a set of several.
+    """One line per image, such as `photo.jpg: cat 93.1 %, then dog 4.0 %`. A line also names a set of several classes.
 
     limit: the usual distance from the training images. coverage: of the sets, if there are any.
     """
@@ -76,11 +76,11 @@ def lines(answers: Answers, classes: Sequence[str], limit: float, coverage: floa
         if answers.unlike is not None and answers.distances is not None and answers.unlike[row]:
             far = f"distance {answers.distances[row]:.3g}, usual up to {limit:.3g}"
             warning += f"; unlike the training images: {far}"
-        among = "" if answers.sets is None else _several(_take(answers, np.array([row])), classes, coverage)
+        among = "" if answers.sets is None else _set_in_words(_take(answers, np.array([row])), classes, coverage)
         yield f"{path}: {', then '.join(named)}{among}{warning}"
 
 
-def _several(answer: Answers, classes: Sequence[str], coverage: float) -> str:
+def _set_in_words(answer: Answers, classes: Sequence[str], coverage: float) -> str:
     """The classes in the set of one image, in words; empty if it is only one."""
     assert answer.sets is not None
     (names,) = prediction_sets.named(answer.sets, answer.probabilities, classes)

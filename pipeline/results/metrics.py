@@ -47,14 +47,10 @@ def accuracy_in_words(accuracy: float, num_images: int, over: dependence.Share |
     With the interval `over` groups, the text has both, and the effective number of images.
     """
     low, high = accuracy_interval(round(accuracy * num_images), num_images)
-    more = (
-        ""
-        if over is None
-        else (
-            f"; over {over.num_groups} groups {over.low:.2%} to {over.high:.2%}, "
-            f"as from {over.effective:.0f} independent images"
-        )
-    )
+    more = ""
+    if over is not None:
+        more = f"; over {over.num_groups} groups {over.low:.2%} to {over.high:.2%}, "
+        more += f"as from {over.effective:.0f} independent images"
     return f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images}{more})"
 
 

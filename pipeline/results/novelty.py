@@ -19,7 +19,7 @@ class Familiar:
     """The features of a training's images, and the usual distance of its validation images from them."""
 
     means: np.ndarray  # (classes, D) float32: the mean of each class
-    directions: np.ndarray  # (D, R) float32: features times this is what their large variances take off the distance
+    directions: np.ndarray  # (D, R) float32: |difference @ directions|² is subtracted from the squared distance
     scale: float  # one over the variance that all other directions share
     limit: float  # 95 % of the validation images are within this distance
 

@@ -43,9 +43,10 @@ def for_precision(valid: Answers, precision: float) -> np.ndarray:
 def table(
     test: Answers, valid: Answers, cuts: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """One row per class: class, threshold, valid_images of it, valid_reported as it, and on test: reported and more.
+    """One row per class: class, threshold, valid_images, valid_reported, and on test: reported, recall, precision.
 
-    These are recall and precision. cuts: (C,), NaN for a class that is never reported. `recall_low` and so on are 95 %
+    `valid_images` counts the validation images of the class; `valid_reported` and `reported` count images reported as
+    the class. cuts: (C,), the thresholds, NaN for a class that is never reported. `recall_low` and so on are 95 %
     Wilson intervals, or over `groups` (N,) int64. Without images to divide by, a share is NaN.
     """
     valid_images = np.bincount(valid.labels, minlength=len(classes))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-MOST_ERROR = 0.02  # by default, at most this share of the sure answers was wrong on validation
+MOST_ERROR = 0.02  # the default for the largest share of the sure answers that may be wrong on validation
 CURVE_POINTS = 200  # at most
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from pipeline.results.metrics import share_interval
 
-MOST_VALUES = 12  # of a column: more values are too few images each, unless they are numbers, which become thirds
-MOST_PAIRS = 24  # pairs of values of two columns
-LEAST = 10  # images of a slice
+MOST_VALUES = 12  # most values of a column; with more, each has too few images. More numbers than this become thirds.
+MOST_PAIRS = 24  # most pairs of values of two columns
+LEAST_IMAGES = 10  # fewest images of a slice
 DIGITS = 3  # significant ones in the ends of a third, or more if two ends would look the same
 LEVEL = 0.05  # probability that any interval of the table misses the truth
 
@@ -95,5 +95,5 @@ def _slices(columns: Mapping[str, Sequence[str]]) -> Iterator[_Slice]:
         for one, other in combinations(singles, 2)
         if one.column != other.column
     ]
-    looked_at = [*singles, *(pairs if len(pairs) <= MOST_PAIRS else [])]
-    yield from (each for each in looked_at if each.rows.sum() >= LEAST)
+    candidates = [*singles, *(pairs if len(pairs) <= MOST_PAIRS else [])]
+    yield from (each for each in candidates if each.rows.sum() >= LEAST_IMAGES)

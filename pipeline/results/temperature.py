@@ -32,7 +32,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
     from pipeline.results.metrics import calibration
 
     exact = logits.astype(np.float64)
-    if (exact.max(axis=1) == _of(labels, exact)).all():
+    if (exact.max(axis=1) == _at_labels(labels, exact)).all():
         return None
     # The loss is convex in 1 / temperature, so it has only one minimum.
     found = minimize_scalar(
@@ -49,8 +49,8 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    return float(-_of(labels, log_softmax(logits / temperature, axis=1)).mean())
+    return float(-_at_labels(labels, log_softmax(logits / temperature, axis=1)).mean())
 
 
-def _of(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _at_labels(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values[np.arange(len(labels)), labels]

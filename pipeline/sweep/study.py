@@ -31,7 +31,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 180
 TABLES = ("studies", "trials", "version_info", "alembic_version")  # of Optuna: the first one and the last ones created
 NARROWED_FACTOR = 5.0  # rates of trials may differ from the suggestions of range tests by this factor
 STARTUP_TRIALS = 5  # trials that the median pruner waits for
-MOST_TRIALS = 1_000_000  # of a study; the seeds of its workers are so far apart
+MOST_TRIALS = 1_000_000  # most trials of a study, and the distance between the seeds of two workers
 DIRECTIONS = {
     "valid/accuracy": StudyDirection.MAXIMIZE,
     "valid/balanced_accuracy": StudyDirection.MAXIMIZE,

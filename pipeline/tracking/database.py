@@ -96,7 +96,7 @@ def prepare(uri: str, tables: Collection[str], make: Callable[[str], None]) -> N
     OSError, ImportError or SQLAlchemyError within seconds if the database cannot be used.
     """
     path = file(uri)
-    if _is_whole(uri, path, tables):
+    if _has_tables(uri, path, tables):
         return
     waits = nullcontext() if path is None else _exclusive(path)
     # If two processes create tables on a server at the same time, it rolls back the slower one.
@@ -116,7 +116,7 @@ def _make(uri: str, path: Path | None, tables: Collection[str], make: Callable[[
         return
     if path is not None:
         _wait_until_quiet(path)
-    if not _is_whole(uri, path, tables):
+    if not _has_tables(uri, path, tables):
         make(uri)
 
 
@@ -168,7 +168,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
             raise TimeoutError(f"another process has been creating {path} for {PATIENCE_SECONDS} s: end it") from None
 
 
-def _is_whole(uri: str, path: Path | None, tables: Collection[str]) -> bool:
+def _has_tables(uri: str, path: Path | None, tables: Collection[str]) -> bool:
     if path is not None and not path.exists():
         return False
     engine = create_engine(uri, poolclass=NullPool)

@@ -175,7 +175,7 @@ def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
 
 
 def artifact(run_id: str, path: str, folder: Path) -> Path:
-    """A run's artifact, as a file under `folder`. Raises ValueError, which says why, if it cannot be had."""
+    """A run's artifact, as a file under `folder`. Raises ValueError, which says why, if it cannot be read."""
     try:
         return Path(Client().download_artifacts(run_id, path, str(folder)))
     except (MlflowException, OSError) as error:
