@@ -201,6 +201,8 @@ def best(name: str, storage: str) -> dict[str, Any]:
     Raises ValueError if there is no such study, or if it has no COMPLETE trial.
     """
     url = storage_url(storage)
+    if (file := database.file(url)) and not file.exists():  # to connect would create it
+        raise ValueError(f"from_study={name}: no such study: {file} does not exist; start a sweep first")
     opened = connect(url)
     with answering(storage, ValueError), notes.checked(name):
         known = optuna.get_all_study_names(opened)

@@ -361,6 +361,13 @@ def test_a_study_without_a_complete_trial_has_no_best(storage):
         study.best("yours", storage)
 
 
+def test_asking_for_a_study_creates_no_database(tmp_path):
+    missing = tmp_path / "optuna.db"
+    with pytest.raises(ValueError, match=rf"from_study=mine: no such study: {missing} does not exist"):
+        study.best("mine", f"sqlite:///{missing}")
+    assert not missing.exists()
+
+
 @pytest.mark.parametrize(
     ("url", "part"),
     [
