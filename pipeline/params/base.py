@@ -37,8 +37,8 @@ class Params(Declared):
     experiment: str = Field(
         "auto",
         description="a YAML file of parameters; none: no file; auto: the file in experiments/ that fits, if there is "
-        "one (<dataset>_<model>.yaml, <dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit); "
-        "steps on finished runs read none",
+        "one (<dataset>_<model>.yaml, <dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit), "
+        "but no file for steps on finished runs",
     )
 
 

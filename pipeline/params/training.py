@@ -88,8 +88,8 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     checkpoint_minutes: float = Field(
         10,
         gt=0,
-        description="minutes between saved states within an epoch; the end of an epoch also saves one, if the last one "
-        "is older than 30 s",
+        description="minutes between saved states within an epoch; the first and the last epoch also end with one, "
+        "and so does any other if the last state is older than 30 s",
     )
     keep_checkpoints: bool = Field(False, description="keep the last two states after the training has finished")
     watch_images: int = Field(
