@@ -187,7 +187,7 @@ METRICS = {
         "ensemble/accuracy, ensemble/accuracy_low, ensemble/accuracy_high": "with `num_seeds`: of the ensemble",
         "ensemble/loss, ensemble/ece, ensemble/gain*": "also of the ensemble, as its evaluation has them",
         "test/accuracy_standard_error": "with `folds`: the corrected standard error of the mean accuracy",
-        "test/accuracy_over_folds_low, test/accuracy_over_folds_high": "its 95 % interval",
+        "test/accuracy_over_folds_low, test/accuracy_over_folds_high": "its 95 % interval, if the folds differ",
     },
     "doctor": {
         "doctor/imbalance": "images of the largest class over those of the smallest, in train",

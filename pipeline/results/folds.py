@@ -30,6 +30,12 @@ def mean(values: np.ndarray, confidence: float = 0.95) -> Mean:
     return Mean(value, error, value - half, value + half)
 
 
+def mean_accuracy(values: np.ndarray, confidence: float = 0.95) -> Mean:
+    """The `mean` of accuracies in [0, 1]. Its interval ends at 0 and 1, which Student's t does not know."""
+    found = mean(values, confidence)
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
+
+
 def in_words(found: Mean, alpha: float) -> str:
     """The interval of a mean difference of accuracies, in points."""
     if not found.standard_error:

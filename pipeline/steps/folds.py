@@ -30,14 +30,11 @@ def report(run: Run, planned: Sequence[Planned], results: Sequence[Result]) -> s
     if ACCURACY not in table:
         return f"{len(table)} folds"
     _keep_predictions(run, planned, results)
-    found = folds.mean(table[ACCURACY].to_numpy(dtype=np.float64))
-    run.metrics(
-        {
-            f"{ACCURACY}_standard_error": found.standard_error,
-            f"{ACCURACY}_over_folds_low": found.low,
-            f"{ACCURACY}_over_folds_high": found.high,
-        }
-    )
+    found = folds.mean_accuracy(table[ACCURACY].to_numpy(dtype=np.float64))
+    run.metrics({f"{ACCURACY}_standard_error": found.standard_error})
+    if not found.standard_error:
+        return f"{len(table)} folds, test accuracy {found.value:.2%} in all of them, so there is no interval over folds"
+    run.metrics({f"{ACCURACY}_over_folds_low": found.low, f"{ACCURACY}_over_folds_high": found.high})
     return (
         f"{len(table)} folds, test accuracy {found.value:.2%} (corrected standard error "
         f"{100 * found.standard_error:.2f} points, 95 % interval {found.low:.2%} to {found.high:.2%})"

@@ -14,6 +14,11 @@ def test_the_error_over_folds_counts_the_images_that_trainings_share():
     assert found.high - found.value == found.value - found.low == pytest.approx(t.isf(0.025, 4) * found.standard_error)
 
 
+def test_the_interval_of_an_accuracy_ends_at_one():
+    found = folds.mean_accuracy(np.array([1.0, 0.9375, 1.0, 0.9375, 0.9375]))
+    assert found.low < found.value < found.high == 1
+
+
 def test_the_verdict_of_two_cross_validations_needs_an_interval_without_zero():
     for values, end in (
         ([0.02, 0.03, 0.025, 0.03, 0.02], "B is better"),
