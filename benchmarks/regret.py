@@ -45,21 +45,31 @@ RESULTS = PROJECT / "benchmarks" / "regret.jsonl"
 FIGURE = PROJECT / "docs" / "regret.png"
 STEP = math.sqrt(10)  # of the grid: half decades
 START = {"sgd": 0.3, "adamw": 3e-3, "muon": 0.03}  # from where the grid is walked both ways
-SEEDS = 1  # one training per rate
+SEEDS = 3  # trainings per rate, for rates that do nearly as well as the best; one for the others
+NEAR = 0.05  # of accuracy, below the best: such rates are trained with all seeds
 WORSE = 0.04  # of accuracy, below the best: the grid ends there
 WIDEST = 2.1  # decades from START: the grid ends there, even if no accuracy falls
 FAILED = 0.0  # accuracy of a training that diverged
 
 
 def train(data: Path, names: list[str]) -> None:
-    """Trains each recipe from a usual rate both ways until accuracy has clearly fallen, then beside the best."""
+    """Trains each recipe from a usual rate both ways until accuracy has clearly fallen, then beside the best.
+
+    Then it repeats the rates that do nearly as well as the best with other seeds, and so the rate that `auto` has
+    chosen, if there is one.
+    """
     for name in names:
         recipe = recipe_of(name, data)
         known = _accuracies(name)
         for lr in _walk(known, START[recipe.params.optimizer]):
+            if lr not in known:
+                known[lr] = {0: _train(name, recipe, lr, seed=0)}
+        best = max(_mean(known, lr) for lr in known)
+        near = [lr for lr in sorted(known) if _mean(known, lr) >= best - NEAR]
+        for lr in [*near, *(row["lr"] for row in _rows(name, "auto")[-1:])]:
             for seed in range(SEEDS):
-                if seed not in known.get(lr, {}):
-                    known.setdefault(lr, {})[seed] = _train(name, recipe, lr, seed)
+                if seed not in known.setdefault(lr, {}):
+                    known[lr][seed] = _train(name, recipe, lr, seed)
 
 
 def ladders(data: Path, names: list[str]) -> None:
@@ -179,7 +189,9 @@ def _walk(known: Mapping[float, Mapping[int, float]], start: float) -> Iterator[
                 break
     best = max(known, key=lambda lr: _mean(known, lr))
     for factor in (STEP**0.5, STEP**-0.5):
-        yield float(f"{best * factor:.3g}")
+        lr = float(f"{best * factor:.3g}")
+        if not any(math.isclose(lr, trained, rel_tol=0.01) for trained in known):
+            yield lr
 
 
 def _means(name: str) -> dict[float, float]:
@@ -205,7 +217,7 @@ def _train(name: str, recipe: Recipe, lr: float, seed: int) -> float:
         reached, loss = FAILED, None
     seconds = time.perf_counter() - started
     row = {"recipe": name, "kind": "training", "lr": lr, "seed": seed, "accuracy": reached, "loss": loss}
-    keep({**row, "seconds": round(seconds, 1)})
+    keep({**row, "seconds": round(seconds, 1), "precision": training.precision})
     print(f"{name}: lr {lr:g}, seed {seed}: {reached:.2%} in {seconds:.0f} s", flush=True)
     return reached
 
