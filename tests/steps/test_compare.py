@@ -211,7 +211,7 @@ def test_versions_of_labels_are_compared_on_the_test_images_that_both_share(work
 def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, tmp_path, capsys):
     recipe = dark_and_light(tmp_path)
     for lr in (0.1, 1e-9):  # one that learns, one that does not, so that they differ
-        assert workplace.run("main", **{**recipe, "epochs": 5, "max_lr": lr}) == 0
+        assert workplace.run("main", **{**recipe, "epochs": 15, "max_lr": lr}) == 0
     (tmp_path / "train/dark/0.png").unlink()
     ignorant, learned = workplace.runs("main")[:2]
     assert workplace.compare(learned.info.run_id, ignorant.info.run_id) == 0
