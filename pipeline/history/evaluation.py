@@ -89,12 +89,11 @@ def evaluate_command(train_run_id: str) -> str:
 
 
 def epochs(train_run_id: str) -> pd.DataFrame:
-    """One row per epoch of a training: `epoch`, and a column for each metric in CURVES that was logged."""
-    client = store.Client()
-    curves = {
-        name: pd.Series({point.step: point.value for point in client.get_metric_history(train_run_id, name)})
-        for name in CURVES
-    }
+    """One row per epoch of a training: `epoch`, and a column for each metric in CURVES that was logged.
+
+    Raises ValueError if the store does not answer.
+    """
+    curves = {name: pd.Series(lookup.metric_history(train_run_id, name)) for name in CURVES}
     logged = {name: curve for name, curve in curves.items() if len(curve)}
     return pd.DataFrame(logged).rename_axis("epoch").reset_index()
 

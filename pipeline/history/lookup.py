@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from pipeline.params import Declared
@@ -96,11 +95,9 @@ def full_id(start: str, named: str) -> str:
     if len(start) == ID_CHARACTERS:
         return start
     client = store.Client()
-    try:
+    with store.answering():
         experiments = [each.experiment_id for each in client.search_experiments(max_results=MOST_EXPERIMENTS)]
         found = client.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=2)
-    except MlflowException as error:
-        raise store.unusable(error) from None
     if len(found) > 1:
         raise ValueError(f"{named}={start}: several run ids begin with this; give more characters")
     if not found:
@@ -161,3 +158,9 @@ def stored_params(run_id: str) -> dict[str, Any]:
     """The content of a run's params.json. Raises ValueError if it is missing."""
     with store.scratch() as folder:
         return store.read_json(run_id, "params.json", folder)
+
+
+def metric_history(run_id: str, name: str) -> dict[int, float]:
+    """The values of a run's metric by step. Raises ValueError if the store does not answer."""
+    with store.answering():
+        return {point.step: point.value for point in store.Client().get_metric_history(run_id, name)}

@@ -1,11 +1,9 @@
 """Reads a finished run from the store as plain values. Damaged or changed artifacts are refused."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 
 from pipeline.history import lookup
 from pipeline.progress import say
@@ -38,12 +36,10 @@ def read(run_id: str) -> Record:
     if kind not in (*artifacts.PARENTS, *artifacts.TABLES):
         kinds = ", ".join((*artifacts.PARENTS, *artifacts.TABLES))
         raise ValueError(f"run_id={run_id} is a run of {kind or 'another program'}; a report needs a run of {kinds}")
-    try:
+    with store.answering():
         found = _related(run, kind, {})
         steps = {name: _step(found[name], name) for name in KINDS if name in found}
         return Record(steps.get(kind) or _step(run, kind), steps)
-    except MlflowException as error:
-        raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
 
 
 def _related(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str, StoredRun]:
@@ -119,9 +115,8 @@ def _seconds(run: StoredRun) -> float | None:
 
 def _epochs(run: StoredRun) -> pd.DataFrame:
     """One row per epoch: `epoch`, and the metrics logged for it."""
-    client = store.Client()
-    points: dict[str, Any] = {
-        name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+    points = {
+        name: pd.Series(lookup.metric_history(run.info.run_id, name))
         for name in artifacts.EPOCH_METRICS
         if name in run.data.metrics
     }

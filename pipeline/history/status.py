@@ -9,7 +9,6 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 
 from pipeline.tracking import processes, store
 
@@ -44,13 +43,11 @@ def runs() -> list[OpenRun]:
     if not store.is_made():
         return []
     client = store.Client()
-    try:
+    with store.answering():
         experiments = [each.experiment_id for each in client.search_experiments()]
         order = ["attributes.start_time ASC"]
         found = list(client.search_runs(experiments, "attributes.status = 'RUNNING'", order_by=order))
         return [_open_run(client, run, depth) for run, depth in _in_order(found)]
-    except MlflowException as error:
-        raise ValueError(f"tracking store {store.uri()}: {store.first_line(error)}") from None
 
 
 def _in_order(found: Sequence[StoredRun]) -> Iterator[tuple[StoredRun, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from pipeline.history import lookup
 from pipeline.model_files import checkpoint, states
 from pipeline.resume import interrupts
 from pipeline.tracking import store
@@ -40,7 +41,7 @@ def checkpointed(
     number of each finished epoch before its state is saved, so a resumed training never misses an epoch.
     """
     is_begun = training.log.num_steps > 0  # a new training has logged nothing, so it does not ask the store
-    logged = {point.step for point in store.Client().get_metric_history(run.id, "lr")} if is_begun else set()
+    logged = lookup.metric_history(run.id, "lr") if is_begun else {}
     for epoch in training.log.epochs:
         if epoch.epoch not in logged:
             run.record(epoch)

@@ -155,7 +155,7 @@ def _say_what_differs(wanted: Mapping[str, object]) -> None:
 def _train(step: Step, name: str, recipe: Recipe, params: TrainStepParams, training: Training) -> Result:
     run = step.run
     # A training that was killed at its very end has logged the numbers of its end already.
-    logged = store.Client().get_run(run.id).data.metrics if params.resume else {}
+    logged = store.stored_run(run.id).data.metrics if params.resume else {}
     watch = _watch(run, recipe, training) if params.watch_images else None
     with store.scratch() as folder:
         try:

@@ -38,6 +38,12 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, requests.RequestException)
 
 
+def is_worth_retrying(error: BaseException) -> bool:
+    """Whether the same request may succeed within a minute."""
+    # MLflow reports a read-only database with the same code as a busy one.
+    return is_transient(error) and "readonly database" not in str(error)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether the store itself will never accept what was sent.
 

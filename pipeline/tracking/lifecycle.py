@@ -52,15 +52,13 @@ def start(step: str, name: str, parent: Run | None = None, reopen: str = "") -> 
     tag `error`; on Ctrl-C or SIGTERM as KILLED. Raises ValueError if the store or the local journal cannot be used, or
     if the run to reopen is still running.
     """
-    try:
+    with store.answering():
         experiment_id = store.experiment_id()
         disk.remove_unfinished(disk.runs_folder())
         if parent is None:
             artifact_folder.warn_if_missing(store.Client(), experiment_id, store.uri())
         recovery.close_dead_runs(experiment_id)
         run_id, is_joined = _begin(step, name, experiment_id, parent, reopen)
-    except MlflowException as error:
-        raise store.unusable(error) from None
     if is_joined:
         with attached(run_id) as run:
             yield run

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 
 from pipeline import disk
 from pipeline.progress import say
@@ -46,14 +45,12 @@ def fail(run_id: str, message: str, tags: Mapping[str, str] | None = None) -> No
     """
     send(run_id)
     client = store.Client()
-    try:
+    with store.answering():
         if client.get_run(run_id).info.status != "RUNNING":
             return
         for name, value in {"error": message, **(tags or {})}.items():
             client.set_tag(run_id, name, without_passwords(value))
         client.set_terminated(run_id, "FAILED")
-    except MlflowException as error:
-        raise store.unusable(error) from None
 
 
 def send(run_id: str = "") -> None:

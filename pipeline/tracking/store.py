@@ -27,7 +27,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from pipeline.progress import say
 from pipeline.tracking import artifact_folder, database, deadline, new_run, views
 from pipeline.tracking.database import PATIENCE_SECONDS
-from pipeline.tracking.errors import first_line, is_refusal, is_transient
+from pipeline.tracking.errors import first_line, is_refusal, is_transient, is_worth_retrying
 
 # MLflow's own messages appear only if the user sets MLFLOW_LOGGING_LEVEL.
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
@@ -52,7 +52,7 @@ class Client:
                 database.prepare_store(self._uri)
             self._client = MlflowClient(self._uri)
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise unusable(error) from None
+            raise _unusable(error) from None
 
     def __getattr__(self, name: str) -> Any:
         return partial(self._patiently, getattr(self._client, name))
@@ -63,7 +63,7 @@ class Client:
 
     def _patiently(self, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         retrying = Retrying(
-            retry=retry_if_exception(_is_worth_retrying),
+            retry=retry_if_exception(is_worth_retrying),
             stop=stop_after_delay(PATIENCE_SECONDS if self._uri in _answered else 0),
             wait=wait_exponential(0.5, max=8),
             before_sleep=_say_once,
@@ -72,11 +72,6 @@ class Client:
         answer = retrying(deadline.call_in_time, self._uri, ask, *arguments, **named)
         _answered.add(self._uri)
         return answer
-
-
-def _is_worth_retrying(error: BaseException) -> bool:
-    # MLflow reports a read-only database with the same code as a busy one.
-    return is_transient(error) and "readonly database" not in str(error)
 
 
 def _say_once(state: RetryCallState) -> None:
@@ -112,7 +107,7 @@ def is_there(run_id: str) -> bool:
         return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
         if not is_refusal(error):
-            raise unusable(error) from None
+            raise _unusable(error) from None
         return False
 
 
@@ -122,10 +117,8 @@ def experiment_id() -> str:
     Raises ValueError if the store does not answer, or if this process cannot write the experiment's artifacts.
     """
     client = Client()
-    try:
+    with answering():
         experiment = _experiment(client)
-    except MlflowException as error:
-        raise unusable(error) from None
     if experiment.lifecycle_stage != "active":
         raise ValueError(
             f"experiment {experiment.name} is deleted: restore it with `mlflow experiments restore "
@@ -170,7 +163,7 @@ def stored_run(run_id: str, named: str = "run_id") -> StoredRun:
         return Client().get_run(run_id)
     except MlflowException as error:
         if is_transient(error):
-            raise unusable(error) from None
+            raise _unusable(error) from None
         raise ValueError(f"{named}={run_id}: no such run in {uri()}") from None
 
 
@@ -219,7 +212,16 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def unusable(error: Exception) -> ValueError:
+@contextmanager
+def answering() -> Iterator[None]:
+    """Inside this context, an error of the store becomes a ValueError with its reason in one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> ValueError:
     """A ValueError with the store's answer in one line; a database's refusal is quoted."""
     return ValueError(f"tracking store {uri()}: {first_line(error)}")
 
@@ -227,10 +229,8 @@ def unusable(error: Exception) -> ValueError:
 def _search(experiments: Iterable[str], tags: Mapping[str, str], *conditions: str) -> list[StoredRun]:
     """The runs with all of `tags` that meet the `conditions`, newest first. Raises ValueError without an answer."""
     query = " and ".join([*conditions, *(f"tags.`{name}` = '{value}'" for name, value in tags.items())])
-    try:
+    with answering():
         return list(Client().search_runs([*experiments], query, order_by=["attributes.start_time DESC"]))
-    except MlflowException as error:
-        raise unusable(error) from None
 
 
 def _experiment(client: Client) -> Any:

@@ -84,3 +84,9 @@ def test_an_interrupted_run_is_resumed_by_the_start_of_its_id(place, trained, ca
     assert "error: resume=ffff0000ffff: no such run in" in capsys.readouterr().err
     assert place.run("train", resume=f" {run_id[:9].upper()} ", weights=weights) == 0
     assert place.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_metric_histories_of_a_store_that_is_away_are_refused_in_a_line(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"^tracking store http://127\.0\.0\.1:1: .*(refused|Max retries)"):
+        lookup.metric_history("0" * 32, "lr")
