@@ -32,41 +32,66 @@ def check(run: Run, patient: Patient) -> Finding:
             f"labels: not checked, because that needs two classes of {params.label_folds} images or more", 0, {}
         )
     probabilities = _probabilities(patient, checked, given, families[checked], len(known))
+    positions, table = _suspects(patient, checked, known, given, probabilities)
+    run.table("suspect_labels.csv", table)
+    if positions:
+        _draw_sheet(run, patient, positions, table)
+    accuracy = float((probabilities.argmax(1) == given).mean())
+    line = _sentence(patient, len(positions), len(checked), accuracy)
+    numbers = {"doctor/suspect_labels": float(len(positions)), "doctor/cross_validated_accuracy": accuracy}
+    suggested = dict(zip(positions, table["suggested"], strict=True))
+    return Finding(line, len(positions), numbers, _reasons(positions, table), suggested)
+
+
+def _suspects(
+    patient: Patient, checked: np.ndarray, known: np.ndarray, given: np.ndarray, probabilities: np.ndarray
+) -> tuple[list[int], pd.DataFrame]:
+    """The positions of the suspect images, likeliest errors first, and a table with a row for each.
+
+    checked: (N,) positions of the images that were judged. known: (C,) their classes. given: (N,) the label of each, as
+    an index into `known`. probabilities: (N, C).
+    """
     copies = _copies_of_another_class(patient)
     class_of_copy = {position: patient.images.labels[copy] for position, copy in copies.items()}
     place = {label: number for number, label in enumerate(known.tolist())}
     of_copy = np.array([place.get(class_of_copy.get(position, -1), -1) for position in checked])
     found = suspect_labels.suspects(given, probabilities, of_copy)
     positions = checked[found["image"].to_numpy()]
-    names = np.array(patient.splits.classes, dtype=object)[known]
-    suggested = pd.DataFrame({"suggested": names[found["suggested"]]})
+    classes = np.array(patient.splits.classes, dtype=object)[known]
+    suggested = pd.DataFrame({"suggested": classes[found["suggested"]]})
     names_of_copies = [patient.images.names[copies[each]] if each in copies else "" for each in positions]
     copy = pd.Series(names_of_copies, dtype=object, name="exact_copy_of_another_class")
     table = pd.concat([patient.columns("image", positions), suggested, found.iloc[:, 3:], copy], axis=1)
-    run.table("suspect_labels.csv", table)
-    accuracy = float((probabilities.argmax(1) == given).mean())
-    numbers = {"doctor/suspect_labels": float(len(found)), "doctor/cross_validated_accuracy": accuracy}
-    judges = "networks" if patient.features is None else "probes of a pretrained network"
-    line = (
-        f"labels: {len(found):,} of {len(checked):,} train labels are suspect; {params.label_folds} {judges} judged "
-        f"images that they did not learn from, and agree with {accuracy:.1%} of the labels; labels of test are not "
-        "checked"
+    return positions.tolist(), table
+
+
+def _draw_sheet(run: Run, patient: Patient, positions: list[int], table: pd.DataFrame) -> None:
+    shown = table.head(SHEET_IMAGES)
+    captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]
+    title = f"{len(shown)} of {len(table):,} suspect labels, likeliest errors first, with the given label's probability"
+    run.figure(
+        "suspect_labels.png", plots.gallery(patient.images.take(np.array(positions[:SHEET_IMAGES])), captions, title)
     )
-    if num_unchecked := int((patient.parts != test_part).sum()) - len(checked):
-        line += f"; {num_unchecked:,} not checked, because their classes have fewer than {params.label_folds} images"
-    if len(found):
-        shown = table.head(SHEET_IMAGES)
-        captions = [f"{row.image_class} → {row.suggested} {row.probability_of_given:.3f}" for row in shown.itertuples()]
-        title = (
-            f"{len(shown)} of {len(table):,} suspect labels, likeliest errors first, with the given label's probability"
-        )
-        run.figure("suspect_labels.png", plots.gallery(patient.images.take(positions[:SHEET_IMAGES]), captions, title))
-    reasons = {
+
+
+def _sentence(patient: Patient, num_suspects: int, num_checked: int, accuracy: float) -> str:
+    num_folds = patient.params.label_folds
+    judges = "networks" if patient.features is None else "probes of a pretrained network"
+    sentence = (
+        f"labels: {num_suspects:,} of {num_checked:,} train labels are suspect; {num_folds} {judges} judged images "
+        f"that they did not learn from, and agree with {accuracy:.1%} of the labels; labels of test are not checked"
+    )
+    if num_left := int((patient.parts != patient.names.index("test")).sum()) - num_checked:
+        sentence += f"; {num_left:,} not checked, because their classes have fewer than {num_folds} images"
+    return sentence
+
+
+def _reasons(positions: list[int], table: pd.DataFrame) -> dict[int, str]:
+    return {
         position: f"looks like {row.suggested} ({row.probability_of_suggested:.0%}), not {row.image_class} "
         f"({row.probability_of_given:.0%})"
-        for position, row in zip(positions.tolist(), table.itertuples(), strict=True)
+        for position, row in zip(positions, table.itertuples(), strict=True)
     }
-    return Finding(line, len(found), numbers, reasons, dict(zip(positions.tolist(), table["suggested"], strict=True)))
 
 
 def _families(patient: Patient) -> np.ndarray:

@@ -89,12 +89,7 @@ def follow(
     titles = _titles(plan)
     results: list[Result] = []
     handed: dict[str, Any] = {}
-    epochs = {"train": params.epochs}
-    parts = [
-        Part(title, each.step, each.changes.get("epochs", epochs.get(each.step, 0)))
-        for title, each in zip(titles, plan, strict=True)
-    ]
-    with progress.steps(parts) as bar:
+    with progress.steps(_parts(plan, titles, params.epochs)) as bar:
         for position, each in enumerate(plan):
             step = each.step
             if each.changes or (position and each.fold != plan[position - 1].fold):
@@ -106,23 +101,9 @@ def follow(
                 bar.ended(position, result.seconds)
             else:
                 say(f"== {titles[position]}")
-                going_on = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
-                own = {
-                    **handed,
-                    "seed": each.seed,
-                    "fold": each.fold,
-                    "resume": going_on,
-                    "num_seeds": 1,
-                    **each.changes,
-                }
-                found = {name: handed[name] for name in ALSO.get(step, ()) if name in handed}
-                if step in CLIMBING:
-                    found["ladder"] = params.to(LadderParams)
-                started = time.monotonic()
+                interrupted = _interrupted(params.resume, step) if params.resume and position == len(done) else ""
                 with bar.step(position):
-                    result = how[step](_params_of(step, params, own), parent=run, **found)
-                if not going_on:
-                    result = replace(result, seconds=time.monotonic() - started)
+                    result = _run(each, how[step], params, run, handed, interrupted)
                 if times[step] == 1:
                     run.tags({f"{step}.run_id": result.run_id})
                     run.metrics(result.metrics)
@@ -147,6 +128,32 @@ def table_of(plan: Sequence[Planned], results: Sequence[Result]) -> str:
         rows.append([title, seconds, *rest])
     head = ["step", "seconds", *([] if stream.isatty() else ["run"]), "result"]
     return table(head, rows, stream, wraps="result", right="seconds")
+
+
+def _run(
+    planned: Planned,
+    step: Callable[..., Result],
+    params: MainParams | TrainStepParams | LearningCurveParams,
+    parent: Run,
+    handed: Mapping[str, Any],
+    interrupted: str,
+) -> Result:
+    """The result of a step, which continues the run `interrupted` if there is one."""
+    place = {"seed": planned.seed, "fold": planned.fold, "num_seeds": 1}
+    own = _params_of(planned.step, params, {**handed, **place, "resume": interrupted, **planned.changes})
+    also = {name: handed[name] for name in ALSO.get(planned.step, ()) if name in handed}
+    if planned.step in CLIMBING:
+        also["ladder"] = params.to(LadderParams)
+    started = time.monotonic()
+    result = step(own, parent=parent, **also)
+    # The time before an interruption is not known.
+    return result if interrupted else replace(result, seconds=time.monotonic() - started)
+
+
+def _parts(plan: Sequence[Planned], titles: Sequence[str], epochs: int) -> list[Part]:
+    """The parts of the bar; those of trainings are as long as their epochs."""
+    lengths = [each.changes.get("epochs", epochs if each.step == "train" else 0) for each in plan]
+    return [Part(title, each.step, length) for title, each, length in zip(titles, plan, lengths, strict=True)]
 
 
 def _titles(plan: Sequence[Planned]) -> list[str]:
