@@ -106,6 +106,8 @@ def _check_range(name: str, entry: Range) -> None:
         raise ValueError(f"space.{name}: is not a number; give a list of choices")
     if is_whole(name) and any(number % 1 for number in (entry.low, entry.high, entry.step or 1)):
         raise ValueError(f"space.{name}: is a whole number, so low, high and step must be whole numbers")
+    if is_whole(name) and (entry.high - entry.low) / (entry.step or 1) > MOST_STEPS:
+        raise ValueError(f"space.{name}: has more than {MOST_STEPS:,} values: give a larger step, or a narrower range")
     highest = values(name, entry)[-1]
     if highest < entry.high:
         steps = f"steps of {entry.step:g} from {entry.low:g} do not end at {entry.high:g}"

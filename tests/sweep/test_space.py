@@ -194,6 +194,7 @@ def test_a_space_that_no_trial_would_refuse_is_allowed(given):
         ({"seed": {"low": 0, "high": 9}}, "space: seed cannot be varied"),
         ({"momentum": {"low": 0.9, "high": 0.96, "step": 0.02}}, "momentum=0.96: should be less than or equal to 0.94"),
         ({"mixup": {"low": 0, "high": 1, "step": 1e-9}}, "step 1e-09 gives more than 10,000 values"),
+        ({"batch_size": {"low": 1, "high": 1e9}}, "space.batch_size: has more than 10,000 values"),
         ({"max_lr": [True]}, "space.max_lr: True is not a number"),
         ({"flip": [True, "of"]}, "flip=of: should be 'auto', 'on', 'off' or 'alternate'"),
     ],
