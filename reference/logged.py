@@ -107,15 +107,15 @@ FILES = {
         "risk_coverage.csv": "errors against the share of images that is answered",
         "risk_coverage.png": "the same as a curve",
         "misclassified.png": "images that the network got wrong, the most confident first",
-        "sets.csv": "sets of classes that hold the class, and their mean size, for the images of each class",
+        "sets.csv": "for the images of each class: share of their sets that hold the class, and mean size of a set",
         "sets.png": "the same as a chart with intervals",
-        "set_sizes.csv": "the same for the sets of each size",
+        "set_sizes.csv": "for each size of a set: number of images, and share of them whose set holds their class",
         "members.csv": "of an ensemble and each of its networks: accuracy, loss, calibration error, parameters, time",
         "slices.csv": "accuracy of each part of the test images, such as those of one camera, the worst first",
         "slices.png": "the same as a chart with intervals",
-        "thresholds.csv": "with `wanted_recall` or `wanted_precision`: both of each class on test, at its threshold",
+        "thresholds.csv": "with `wanted_recall` or `wanted_precision`: threshold, recall and precision of each class",
         "thresholds.png": "the same as a chart with intervals",
-        "thumbnails.csv": "what the small images of the report show",
+        "thumbnails.csv": "the small images of the report: name, true and predicted class, confidence, place",
         "thumbnails.webp": "these small images in one file",
     },
     "explain": {
@@ -144,7 +144,7 @@ FILES = {
         "folds_*.csv": "accuracy of two cross-validations in each fold, and the difference (only for these)",
         "calibration.csv": "confidence against accuracy of each arm, in bins",
         "calibration.png": "the same as curves",
-        "curves.png": "training and validation curves over each other",
+        "curves.png": "training and validation curves of all arms in one figure",
         "per_class_*.csv": "which arm is better in which class",
         "label_changes_*.csv": "photos whose label differs between the two sets (only if there are any)",
         "mcnemar_*.csv": "McNemar's exact test of each pair of networks",
@@ -183,9 +183,9 @@ COMPUTED_FILES = {
 }
 METRICS = {
     "main": {
-        "*": "the metrics of each step that runs once; with `num_seeds` their means, and deviations as `*_sd`",
-        "ensemble/accuracy, ensemble/accuracy_low, ensemble/accuracy_high": "with `num_seeds`: of the ensemble",
-        "ensemble/loss, ensemble/ece, ensemble/gain*": "also of the ensemble, as its evaluation has them",
+        "*": "the metrics of each step that runs once; else means over seeds (deviations: `*_sd`) or folds",
+        "ensemble/accuracy*, ensemble/loss, ensemble/ece": "with `num_seeds`: `test/...` of the ensemble's evaluation",
+        "ensemble/gain*": "accuracy of the ensemble minus the mean of its networks, with 95 % interval",
         "test/accuracy_standard_error": "with `folds`: the corrected standard error of the mean accuracy",
         "test/accuracy_over_folds_low, test/accuracy_over_folds_high": "its 95 % interval, if the folds differ",
     },
@@ -218,7 +218,8 @@ METRICS = {
     "sweep": {
         "sweep/best_*": "the best value of the first objective",
         "trial/*": "the objective of each trial, at step = its number",
-        "flops, train_seconds": "in each trial's own run: arithmetic per image, and seconds of training",
+        "flops, parameters, tokens": "in the run of a trial: arithmetic per image, number of weights, tokens of a ViT",
+        "train_seconds": "in the run of a trial: seconds of training",
     },
     "train": {
         "train/loss, train/accuracy": "on the augmented train images, a point per epoch",
@@ -229,13 +230,14 @@ METRICS = {
         "weights/best_epoch": "the epoch whose weights are kept as the best",
         "weights/best_valid_*": "its accuracy, balanced accuracy, macro F1 and loss on the validation images",
         "weights/*": "of the best weights: temperature, calibration error before and after, limits, coverage",
-        "system/*": "load of processor, memory and graphics cards; `system/state_seconds` to keep the state",
+        "system/*": "load of processor, memory and graphics cards",
+        "system/state_seconds": "how long the training waited in the epoch, while states were copied",
     },
     "evaluate": {
         "test/accuracy, test/accuracy_low, test/accuracy_high": "accuracy, and its 95 % interval",
         "test/accuracy_over_groups_low, test/accuracy_over_groups_high": "the interval over groups, if any",
         "test/groups, test/effective_images": "number of groups; number of independent images that say as much",
-        "test/accuracy_*_views*": "the same, averaged over views",
+        "test/accuracy_*_views*": "accuracy of the mean over views of each image, and its 95 % interval",
         "test/top*_accuracy": "share of images whose class is among the k likeliest",
         "test/loss, test/macro_f1, test/balanced_accuracy": "cross entropy; mean F1 and mean recall of the classes",
         "test/mean_average_precision": "mean over the classes",
@@ -246,8 +248,9 @@ METRICS = {
         "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
         "test/slices": "number of slices",
         "test/set_coverage*": "share of the sets of classes that hold the class, with 95 % interval; also over groups",
+        "test/set_coverage_wanted": "the share that was asked for: `set_coverage`",
         "test/set_size, test/single_sets": "mean number of classes in a set, and share of sets of one class",
-        "test/threshold_coverage*": "with thresholds: images whose class is reported, with 95 % interval",
+        "test/threshold_coverage*": "with thresholds: share of images whose class is reported, with 95 % interval",
         "test/threshold_classes": "mean number of classes that are reported for an image",
         "test/threshold_recall, test/threshold_precision": "means over the classes, at their thresholds",
         "test/classes_without_threshold": "classes always reported (`wanted_recall`) or never (`wanted_precision`)",
@@ -255,6 +258,7 @@ METRICS = {
         "ensemble/gain*": "accuracy of an ensemble minus the mean of its networks, with 95 % interval",
         "ensemble/parameters, ensemble/seconds_per_image": "cost of an ensemble",
         "members/*": "means over the networks of an ensemble: accuracy, loss, ece, parameters, seconds_per_image",
+        "beside/*": "in an experiment with probe and training: how their accuracies differ, with intervals",
     },
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",
@@ -307,6 +311,13 @@ _START = {
     "weights.source": "where these weights come from: repository, address, file or run",
     "weights.licence": "the licence that their publisher states, or `not stated`",
 }
+_INPUT_TAGS = {
+    "recipe": "fingerprint of the recipe: all that a good rate depends on",
+    "data.digest": "fingerprint of all images and labels",
+    "data.left_out": "number of files that were left out, by reason (only if there are any)",
+    "device, precision, machine": "what the run was computed on",
+    **_START,
+}
 TAGS = {
     "lr_range": {
         "range_test": "fingerprint of the recipe and the rule: a training of the same fingerprint takes the suggestion",
@@ -314,17 +325,23 @@ TAGS = {
         "doubt": "what makes the suggested rate uncertain (only then)",
         **_START,
     },
-    "main": {"better.run_id": "the better of its probe and its training on validation (only with both)"},
-    "probe": _START,
-    "sweep": _START,
+    "main": {
+        "*.run_id": "the run of each step that runs once, such as `train.run_id`",
+        "better.run_id": "the better of its probe and its training on validation (only with both)",
+        "ensemble.run_id": "the run of the ensemble (only with `num_seeds`)",
+    },
+    "probe": {**_INPUT_TAGS, "probe.strength": "strength of the regularisation"},
+    "sweep": {
+        "optuna.study": "name of the study",
+        "best.*": "the best value of each parameter of the space",
+        "optuna.trial, optuna.state": "in the run of a trial: its number, and COMPLETE, PRUNED or FAIL",
+        **_START,
+    },
     "train": {
-        "recipe": "fingerprint of the recipe: a range test of the same fingerprint suggests the rate",
+        **_INPUT_TAGS,
         "lr_range.run_id": "the range test that suggested the rate",
-        "data.digest": "fingerprint of all images and labels",
-        "device, precision, machine, git.commit": "where and with what code the run was made",
         "ensemble.run_id": "on the run of several seeds: the run of their ensemble",
         "ensemble.members, ensemble.size": "on the run of an ensemble: its trainings, and their number",
-        **_START,
     },
     "learning_curve": {"learner": "what was trained on each part: probe or train"},
     "robustness": {
@@ -333,6 +350,12 @@ TAGS = {
     },
     "evaluate": {
         "train.run_id": "the training that was evaluated",
-        "test.digest": "fingerprint of the test images: only equal ones are compared",
+        "test.digest": "fingerprint of the test images: if two differ, `compare` takes the images that both have",
+        "beside.run_id, beside.verdict": "evaluation of the other one of probe and training; which is better",
     },
+    "explain": {"train.run_id": "the training that was explained"},
+    "export": {"train.run_id": "the training that was exported", "export.version": "version of the file format"},
+    "predict": {"train.run_id, checkpoint": "the training that predicted, and which of its weights"},
+    "report": {"reported.run_id": "the run that the report describes, and that has the page"},
+    "compare": {"arm.*": "the evaluations of each arm, or its cross-validation"},
 }

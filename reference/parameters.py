@@ -25,7 +25,7 @@ TITLES = {
     "ResumeParams": "Resuming",
     "SeriesParams": "Seeds",
     "TrainStepParams": "Several devices",
-    "LadderParams": "Range test",
+    "LadderParams": "Ladders of a range test",
     "LearningCurveParams": "Learning curve",
     "SweepParams": "Sweep",
     "CalibrationParams": "Unsure answers and sets of classes",

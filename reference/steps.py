@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.params import COMMANDS, STEPS, Declared
+from pipeline.params import COMMANDS, STEPS, TOOLS, Declared
 from reference import parameters
 from reference.logged import COMPUTED_FILES, FILES, GUIDES, METRICS, MODULES, TAGS
 from reference.parameters import TITLES
@@ -13,14 +13,18 @@ from reference.parameters import TITLES
 PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
 WRITERS = {"array", "bytes", "figure", "file", "growing_table", "json", "table", "text"}  # methods of a run, for files
 SUFFIXES = {".csv", ".gif", ".html", ".json", ".npy", ".png", ".safetensors", ".txt", ".webp", ".xml"}
-HEAD = """# All steps
+*FIRST_TOOLS, LAST_TOOL = (f"`{name}`" for name in TOOLS)
+HEAD = f"""# All steps
 
-This page is made from `pipeline/steps` and `pipeline/params`. Each step is one command:
+This page is made from `pipeline/params` and `reference/logged.py`. Each step is one command:
 `mlflow run . -e <step> -P name=value` or `python -m pipeline <step> --name value`. `mlflow run .` alone runs `main`.
-`models`, `status` and `sync` exist as `python -m pipeline` commands only.
+{", ".join(FIRST_TOOLS)} and {LAST_TOOL} are commands of `python -m pipeline` only.
 
-Each step leaves one MLflow run. Every run has its parameters as `params.json`, and a `traceback.txt` if the program met
-an error that it does not expect.
+A step leaves an MLflow run (`predict` only with `images`). There may be runs below it: of each step of `main`, of each
+trial of `sweep`, of each training of `learning_curve` or of several seeds, of the range test of `max_lr=auto`.
+
+Every run has its parameters as `params.json`, and the tags `step` and `git.commit`. A run that failed or was
+interrupted has the reason as tag `error`. One that failed also has a `traceback.txt`.
 """
 
 

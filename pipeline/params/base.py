@@ -82,12 +82,13 @@ def trimmed(value: Any) -> Any:
 
 class DeviceParams(Params):
     device: Annotated[str, Like(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:<n>")] = Field(
-        "auto", description="auto, cpu, mps, cuda or cuda:<n>"
+        "auto", description="auto, cpu, mps, cuda or cuda:<n>; auto: the first of cuda, mps and cpu that works"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="number format; auto: autocast in bf16 or, on a GPU without it, fp16, if the hardware has it; else "
-        "fp32; a CPU trains networks of depthwise convolutions and batch norms in fp32, which is faster",
+        description="number format (bf16 and fp16: by autocast); auto: bf16 if the hardware has it, else fp16 on a GPU "
+        "that has it, else fp32; a CPU trains networks of depthwise convolutions and batch norms in fp32, which is "
+        "faster",
     )
 
 

@@ -31,7 +31,7 @@ MovedFolder = Annotated[str, AfterValidator(absolute)]
 class TrainingRunParams(Params):
     run_id: RunIdOrLatest = Field(
         "latest",
-        description="the training's run, or for the ensemble of several seeds their run; latest: the newest FINISHED "
+        description="the run of a training, or of several seeds for their ensemble; latest: the newest FINISHED "
         "training, or the probe of its experiment if that is no worse on validation",
     )
     checkpoint: Literal["best", "last"] = Field(
@@ -162,7 +162,9 @@ class CompareParams(DeviceParams, SeedParams):
         json_schema_extra={"words": True},
     )
     method: MapMethod = Field(
-        "auto", description="how maps of the images they disagree on are made; auto: as suits each network"
+        "auto",
+        description="how maps are made, of images that only one of two models has right; auto: attention relevance for "
+        "vision transformers, Grad-CAM for all others",
     )
     num_images: int = Field(
         4,

@@ -210,7 +210,7 @@ class RecipeParams(
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's Beta distribution (0: off)")
     crop_padding: int = Field(4, ge=0, description="random crop after reflect padding (px; 0: off)")
     crop_area: float = Field(
-        0.0, ge=0, le=1, description="random resized crop instead, with at least this share of the image (0: off)"
+        0.0, ge=0, le=1, description="random resized crop in place of crop_padding: least share of the image (0: off)"
     )
     augment: Literal["basic", "trivial", "rand"] = Field(
         "basic", description="basic: crop, flip and cutout; trivial, rand: also TrivialAugmentWide or RandAugment"

@@ -8,7 +8,7 @@ from pipeline.params.base import Declared
 class TerminalParams(Declared):
     """Parameters that every command has."""
 
-    quiet: bool = Field(False, description="only errors and the result")
+    quiet: bool = Field(False, description="print only errors and the result")
 
 
 class StatusParams(Declared):

@@ -32,7 +32,8 @@ class StudyParams(Params):
     storage: str = Field(
         "auto",
         min_length=1,
-        description="Optuna storage (URL); auto: optuna.db beside MLflow's SQLite file, else in the working directory",
+        description="address (URL) of the studies' database; auto: optuna.db beside MLflow's SQLite file, else in the "
+        "working directory",
     )
 
     @field_validator("storage")
@@ -58,8 +59,8 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     )
     lr_rule: LrRule = Field(
         "cycles",
-        description="how a range test finds the rate: cycles: short OneCycle trainings; steepest, valley, minimum/10: "
-        "a rule on a ladder of rates, as a cheap first look",
+        description="how a range test finds the rate; cycles: by short OneCycle trainings; steepest, valley, "
+        "minimum/10: by a rule on ladders of rates, a cheap first look",
     )
     pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates in which the rate rises to max_lr")
     div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
@@ -140,11 +141,13 @@ class SeriesParams(ResumeParams):
 class LadderParams(Params):
     """The ladder of rates that a range test climbs, unless lr_rule=cycles."""
 
-    ladder_min_lr: float = Field(1e-5, gt=0, description="first rate of the ladder")
-    ladder_max_lr: float = Field(10.0, gt=0, le=1000, description="last rate of the ladder")
-    ladder_steps: int = Field(100, ge=20, le=10_000, description="updates per ladder")
+    ladder_min_lr: float = Field(1e-5, gt=0, description="first rate of a ladder (not for lr_rule=cycles)")
+    ladder_max_lr: float = Field(10.0, gt=0, le=1000, description="last rate of a ladder (not for lr_rule=cycles)")
+    ladder_steps: int = Field(100, ge=20, le=10_000, description="updates of a ladder (not for lr_rule=cycles)")
     num_repeats: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = Field(
-        "auto", description="number of ladders with different seeds; the median is suggested; auto: 3, for large sets 1"
+        "auto",
+        description="number of ladders with different seeds, whose median is suggested (not for lr_rule=cycles); auto: "
+        "3, for large sets 1",
     )
 
     @model_validator(mode="after")
@@ -206,10 +209,12 @@ class SweepParams(TrainParams):
         ("valid/accuracy",),
         min_length=1,
         max_length=2,
-        description="one or two to optimise; two give a Pareto front; if not given, the measure of select_by",
+        description="one or two measures to optimise; two give a Pareto front; if not given, the measure of select_by",
     )
     lr_range_first: bool = Field(
-        False, description="run a range test per patch_size first, narrow max_lr, and try its suggestions first"
+        False,
+        description="first run a range test for each patch_size; trials try the suggested rates first, and then rates "
+        "near them",
     )
 
     @model_validator(mode="before")

@@ -19,7 +19,7 @@ def run(_: SyncParams) -> None:
             num_sent = recovery.complete(folder, header)
         except ValueError as error:
             unsent.append(str(error))
-            say(f"run {header['run_id']}: not sent, it stays in {folder}")
+            say(f"run {header['run_id']}: not sent, kept in {folder}")
             continue
         num_runs += 1
         conclude(f"run {header['run_id']}: {num_sent} entries sent to {header['uri']}")
