@@ -108,7 +108,7 @@ def published(name: str, wanted: str) -> Published:
 
     wanted: `default`, a tag of timm's such as `in1k`, or `hf-hub:<owner>/<name>`. For `default`, a file in
     `weights_folder` comes first, then the hub's cache on this machine, then the hub. If no weights are available,
-    raises ValueError that says which file to put where.
+    raises ValueError that says which file to get, and what to do with it.
     """
     import timm
     from timm.models import PretrainedCfg
@@ -181,7 +181,9 @@ def _check_reachable(wanted: str, described: Any, file: Path) -> None:
         requests.head(place, timeout=CONNECT_SECONDS)
     except requests.RequestException as error:
         answer = f"{place} does not answer ({type(error).__name__})"
-        raise ValueError(f"weights={wanted}: {answer}; put {what} at {file}") from None
+        # `published` reads the file at that place for `default` alone.
+        advice = f"put {what} at {file}" if wanted == "default" else f"get {what} elsewhere, and give its path as weights"
+        raise ValueError(f"weights={wanted}: {answer}; {advice}") from None
 
 
 def _read(file: Path) -> dict[str, Tensor]:
