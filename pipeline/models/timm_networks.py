@@ -182,7 +182,7 @@ def _check_reachable(wanted: str, described: Any, file: Path) -> None:
     except requests.RequestException as error:
         answer = f"{place} does not answer ({type(error).__name__})"
         # `published` reads the file at that place for `default` alone.
-        advice = f"put {what} at {file}" if wanted == "default" else f"get {what} elsewhere, and give its path as weights"
+        advice = f"put {what} at {file}" if wanted == "default" else f"get {what} and give its path as weights"
         raise ValueError(f"weights={wanted}: {answer}; {advice}") from None
 
 
