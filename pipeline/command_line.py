@@ -1,5 +1,6 @@
 """The command line: one command per step, one option per parameter, and helpful answers to unknown names."""
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -7,23 +8,35 @@ from typing import Any
 import click
 
 from pipeline.experiment_file import old_name
-from pipeline.params import COMMANDS, MOVED_COMMANDS, DataParams, Declared, TerminalParams
+from pipeline.params import COMMANDS, MOVED_COMMANDS, DataParams, Declared, TerminalParams, as_text, headings
 from pipeline.params.base import nearest
 from pipeline.text import visible
 
+WIDEST_HELP = 110  # characters of a line
+NAME_WIDTH = 30  # characters of the column of names in the help
+TYPES = {"integer": "INTEGER", "number": "FLOAT", "string": "TEXT", "object": "JSON"}
 TRUTH_VALUES = {"true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n"}  # that pydantic accepts
 
 
 def command_group(runner: Callable[[str], Callable[..., None]]) -> click.Group:
     """A group with one command per step, which has one option per parameter; positional parameters are arguments."""
-    group = _Steps(name="pipeline", help="Steps of an image-classification experiment, tracked in MLflow.")
+    group = _Steps(
+        name="pipeline",
+        help="Steps of an image-classification experiment, tracked in MLflow.",
+        context_settings={"max_content_width": WIDEST_HELP},
+    )
     for step, params in COMMANDS.items():
         parameters = [*options(params), *options(TerminalParams)]
-        group.add_command(_Step(step, params=parameters, callback=runner(step), help=params.__doc__))
+        text = params.__doc__ or ""
+        short, *_ = re.split(r"[:.](?: |$)", text)
+        group.add_command(_Step(step, params=parameters, callback=runner(step), help=text, short_help=short))
     return group
 
 
 class _Steps(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] in MOVED_COMMANDS:
             ctx.fail(f"{args[0]} is now another command: {MOVED_COMMANDS[args[0]]}")
@@ -33,6 +46,23 @@ class _Steps(click.Group):
 
 
 class _Step(click.Command):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options in groups, under the headings of the docs."""
+        rows = {param.opts[0].removeprefix("--"): self._row(param, ctx) for param in self.get_params(ctx)}
+        groups = {**headings.groups(COMMANDS[self.name or ""]), **headings.groups(TerminalParams)}
+        groups[headings.HEADINGS["TerminalParams"]].append("help")
+        for heading, names in groups.items():
+            with formatter.section(heading):
+                # Names of equal width keep the texts of all groups in one column.
+                formatter.write_dl([(rows[name][0].ljust(NAME_WIDTH), rows[name][1]) for name in names])
+
+    def _row(self, param: click.Parameter, ctx: click.Context) -> tuple[str, str]:
+        """How a parameter is given, and what it means."""
+        if isinstance(param, click.Argument):
+            schema = _schemas(COMMANDS[self.name or ""])[str(param.name)]
+            return " ".join(param.get_usage_pieces(ctx)), schema["description"]
+        return param.get_help_record(ctx) or ("", "")
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for word in args:
             name = word.partition("=")[0]
@@ -116,9 +146,21 @@ def _parameter(name: str, schema: Mapping[str, Any], params: type[Declared]) -> 
     if schema.get("positional"):
         return click.Argument([name], nargs=-1)
     field = params.model_fields[name]
-    choices = "|".join(map(str, schema.get("enum", [])))
-    metavar = choices or name.upper()
+    text = schema["description"]
     if field.is_required():
-        return click.Option([f"--{name}"], metavar=metavar, help=schema["description"], required=True)
-    shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-    return click.Option([f"--{name}"], metavar=metavar, help=f"{schema['description']} [{shown}]")
+        return click.Option([f"--{name}"], metavar=_values(schema), help=text, required=True)
+    default = "" if field.default is False else as_text(field.default)
+    return click.Option([f"--{name}"], metavar=_values(schema), help=f"{text} [{default}]" if default else text)
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """The values that a parameter takes, such as `on|off` or `FLOAT|auto`; nothing for a switch."""
+    if "anyOf" in schema:
+        return "|".join(map(_values, schema["anyOf"]))
+    if "enum" in schema or "const" in schema:
+        return "|".join(map(str, schema.get("enum", [schema.get("const")])))
+    if "prefixItems" in schema:
+        return ",".join(map(_values, schema["prefixItems"]))
+    if "items" in schema:
+        return f"{_values(schema['items'])},..."
+    return TYPES.get(schema.get("type", ""), "")

@@ -1,50 +1,14 @@
 """All parameters as one page: name, values, default, meaning and steps, read from the models in pipeline/params."""
 
 from collections.abc import Mapping
-from inspect import get_annotations
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from pipeline.params import COMMANDS, Declared, TerminalParams, as_text
 from pipeline.params.base import Like
+from pipeline.params.headings import HEADINGS, own
 
-# Each class of pipeline/params that declares parameters, by name, with its heading on the page.
-TITLES = {
-    "Params": "Experiment file",
-    "DataParams": "Images",
-    "ModelParams": "Network",
-    "FineTuningParams": "Starting weights",
-    "NormalisationParams": "Normalisation",
-    "FlipParams": "Mirroring",
-    "DeviceParams": "Device",
-    "SeedParams": "Seed",
-    "RecipeParams": "Recipe",
-    "StudyParams": "Study database",
-    "TrainParams": "Training",
-    "ResumeParams": "Resuming",
-    "SeriesParams": "Seeds",
-    "TrainStepParams": "Several devices",
-    "LadderParams": "Ladders of a range test",
-    "LearningCurveParams": "Learning curve",
-    "SweepParams": "Sweep",
-    "CalibrationParams": "Unsure answers and sets of classes",
-    "TrainingRunParams": "Finished training",
-    "TrainedModelParams": "Images of a finished training",
-    "EvaluationParams": "Evaluation",
-    "ExplanationParams": "Explanation",
-    "FileFormatParams": "Export",
-    "CheckupParams": "Doctor",
-    "PredictParams": "Prediction",
-    "DemoParams": "Demo",
-    "CompareParams": "Comparison",
-    "RobustnessParams": "Robustness",
-    "ReportParams": "Report",
-    "MainParams": "Whole experiment",
-    "StatusParams": "Status",
-    "ModelsParams": "List of networks",
-    "TerminalParams": "Terminal",
-}
 HEAD = """# All parameters
 
 This page is made from `pipeline/params`, where each parameter is declared once.
@@ -63,32 +27,27 @@ def page() -> str:
 
 
 def groups() -> dict[type[Declared], list[str]]:
-    """Each class that declares parameters, in the order of `TITLES`, with the commands that take them."""
+    """Each class that declares parameters, in the order of `HEADINGS`, with the commands that take them."""
     found: dict[type[Declared], list[str]] = {TerminalParams: []}
     for step, params in COMMANDS.items():
         for kind in reversed(params.__mro__):
             if issubclass(kind, Declared) and own(kind):
                 found.setdefault(kind, []).append(step)
-    if unknown := {kind.__name__ for kind in found} - TITLES.keys():
-        raise ValueError(f"{min(unknown)} declares parameters: give it a title in reference/parameters.py")
-    order = list(TITLES)
+    if unknown := {kind.__name__ for kind in found} - HEADINGS.keys():
+        raise ValueError(f"{min(unknown)} declares parameters: give it a heading in pipeline/params/headings.py")
+    order = list(HEADINGS)
     return dict(sorted(found.items(), key=lambda item: order.index(item[0].__name__)))
-
-
-def own(kind: type[Declared]) -> list[str]:
-    """Names of the parameters that a class itself declares."""
-    return [name for name in get_annotations(kind) if name in kind.model_fields]
 
 
 def anchor(kind: type[Declared]) -> str:
     """The address of a class's section on the page."""
-    return TITLES[kind.__name__].lower().replace(" ", "-")
+    return HEADINGS[kind.__name__].lower().replace(" ", "-")
 
 
 def _section(kind: type[Declared], steps: list[str]) -> str:
     takers = ", ".join(f"[{step}](steps.md#{step})" for step in steps) or "every command"
     schemas = kind.model_json_schema()["properties"]
-    parts = [f"## {TITLES[kind.__name__]}", f"Taken by {takers}."]
+    parts = [f"## {HEADINGS[kind.__name__]}", f"Taken by {takers}."]
     parts += [_parameter(kind, name, schemas[name]) for name in own(kind)]
     return "\n" + "\n\n".join(parts) + "\n"
 

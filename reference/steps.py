@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.params import COMMANDS, STEPS, TOOLS, Declared
+from pipeline.params.headings import HEADINGS
 from reference import parameters
 from reference.logged import COMPUTED_FILES, FILES, GUIDES, METRICS, MODULES, TAGS
-from reference.parameters import TITLES
 
 PIPELINE = Path(__file__).resolve().parent.parent / "pipeline"
 WRITERS = {"array", "bytes", "figure", "file", "growing_table", "json", "table", "text"}  # methods of a run, for files
@@ -83,7 +83,7 @@ def _section(step: str, params: type[Declared]) -> str:
 
 def _parameters(step: str) -> str:
     kinds = [kind for kind, steps in parameters.groups().items() if step in steps or not steps]
-    return ", ".join(f"[{TITLES[kind.__name__]}](parameters.md#{parameters.anchor(kind)})" for kind in kinds)
+    return ", ".join(f"[{HEADINGS[kind.__name__]}](parameters.md#{parameters.anchor(kind)})" for kind in kinds)
 
 
 def _table(what: str, rows: dict[str, str]) -> list[str]:

@@ -1,9 +1,11 @@
+import re
 import subprocess
 import sys
 
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.params import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,25 @@ def test_a_step_names_and_leaves_out_what_only_other_steps_of_its_experiment_nee
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["epochs=10 is not used by doctor", "max_lr=0.1 is not used by doctor"]
     assert len(said) == 3 and f"data_dir={tmp_path}/none is not a folder" in said[2]
+
+
+def test_the_list_of_commands_fits_a_narrow_terminal(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    assert all(len(line) <= 80 for line in listed)
+
+
+@pytest.mark.parametrize("step", COMMANDS)
+def test_help_shows_each_parameter_once_under_its_heading_with_its_default(capsys, step):
+    assert main([step, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS[step].model_fields:
+        assert len(re.findall(rf"^  (--{name}|\[{name.upper()}\]\.\.\.)(?= |$)", shown, re.MULTILINE)) == 1, name
+    if step == "train":
+        training = shown.partition("\nTraining:\n")[2].partition("\n\n")[0]
+        assert re.search(r"^  --epochs INTEGER +passes over the train split \[12\]$", training, re.MULTILINE)
+        assert re.search(r"^  --max_lr FLOAT\|auto +peak learning rate;", training, re.MULTILINE)
 
 
 def test_help_answers_without_importing_torch_or_mlflow():

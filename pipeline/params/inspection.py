@@ -104,15 +104,15 @@ class TrainedModelParams(NetworkParams):
 
 
 class EvaluateParams(TrainedModelParams, EvaluationParams):
-    """Measures accuracy, confusion and calibration of a trained model on the test split."""
+    """Measures a trained model on the test split: accuracy, confusion and calibration."""
 
 
 class ExplainParams(TrainedModelParams, ExplanationParams, SeedParams):
-    """Shows where a trained model looks, for errors and for correct predictions."""
+    """Shows where a trained model looks: maps of its errors and of correct predictions."""
 
 
 class RobustnessParams(TrainedModelParams, SeedParams):
-    """Measures a trained model on test images that are spoiled: noise, blur, JPEG, light, rotation, occlusion."""
+    """Measures a trained model on spoiled test images: noise, blur, JPEG, light, rotation, occlusion."""
 
     reference: Annotated[str, BeforeValidator(trimmed), Like(f"({ID_START})?", RUN_ID_WORDS)] = Field(
         "", description="a training whose errors count as 100 % of the mean corruption error; empty: none"
@@ -121,7 +121,7 @@ class RobustnessParams(TrainedModelParams, SeedParams):
 
 
 class ExportParams(TrainedModelParams, FileFormatParams):
-    """Writes a trained model to one file for other programs, and checks the file on the CPU."""
+    """Writes a trained model to a file for other programs: ONNX or torch.export, checked on the CPU."""
 
 
 class PredictParams(NetworkParams, CalibrationParams):
@@ -141,7 +141,7 @@ class PredictParams(NetworkParams, CalibrationParams):
 
 
 class DemoParams(TrainingRunParams, DeviceParams):
-    """Serves a web page on this machine on which you try a trained model: drop a photo, see class and map."""
+    """Serves a page on this machine to try a model: drop a photo, see its class and a map."""
 
     port: int = Field(7860, ge=0, le=65535, description="port of the page at 127.0.0.1; 0: a free one")
 
@@ -177,6 +177,6 @@ class CompareParams(DeviceParams, SeedParams):
 
 
 class ReportParams(Params):
-    """Writes a report of a finished experiment, or of one of its steps, as a single HTML page."""
+    """Writes a report as one HTML page: of a finished experiment, or of one of its steps."""
 
     run_id: RunIdOrLatest = Field("latest", description="the run to report on; latest: the newest FINISHED experiment")

@@ -12,7 +12,7 @@ class TerminalParams(Declared):
 
 
 class StatusParams(Declared):
-    """Shows which runs and studies are under way, how far they are, and how long they will take."""
+    """Shows the runs and studies under way: how far they are, and how long they will take."""
 
     follow: bool = Field(False, description="on a terminal, update the list until nothing runs or you press Ctrl-C")
     every_seconds: float = Field(3, ge=0.5, le=3600, description="seconds between two updates")
@@ -27,4 +27,4 @@ class ModelsParams(Declared):
 
 
 class SyncParams(Declared):
-    """Sends to MLflow everything that runs could not send while their tracking store was away."""
+    """Sends to MLflow what runs could not send: they keep it on this disk while their store is away."""

@@ -167,15 +167,15 @@ class LadderParams(Params):
 
 
 class LrRangeParams(TrainParams, LadderParams):
-    """Range test: suggests a peak learning rate for a training with these parameters."""
+    """Suggests a peak learning rate: a range test for a training with these parameters."""
 
 
 class ProbeParams(RecipeParams, CalibrationParams):
-    """Fits a linear probe, logistic regression on the features of a pretrained network, in seconds."""
+    """Fits a linear probe in seconds: logistic regression on the features of a pretrained network."""
 
 
 class LearningCurveParams(TrainParams, LadderParams, ResumeParams):
-    """Trains on growing parts of the images, and says how much more images would bring."""
+    """Says what more images would bring: trains on growing parts of the images that you have."""
 
     learner: Literal["auto", "probe", "train"] = Field(
         "auto", description="what is trained on each part; auto: a probe if there are starting weights, else a training"

@@ -48,12 +48,12 @@ def test_a_parameter_without_a_description_is_refused(monkeypatch, description):
         parameters.page()
 
 
-def test_parameters_of_a_class_without_a_title_are_refused(monkeypatch):
+def test_parameters_of_a_class_without_a_heading_are_refused(monkeypatch):
     class ZoomParams(Params):
         zoom: int = Field(1, description="of the image")
 
     monkeypatch.setattr(parameters, "COMMANDS", {"train": ZoomParams})
-    with pytest.raises(ValueError, match=r"^ZoomParams declares parameters: give it a title"):
+    with pytest.raises(ValueError, match=r"^ZoomParams declares parameters: give it a heading"):
         parameters.page()
 
 
