@@ -11,6 +11,7 @@ from pipeline.resume.interrupts import Terminated
 
 @pytest.fixture
 def handled(monkeypatch):
+    """Installs the program's handlers of signals for one test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     monkeypatch.setattr(interrupts, "_last", float("-inf"))
     interrupts.raise_once()
@@ -20,6 +21,7 @@ def handled(monkeypatch):
 
 
 def updates() -> Iterator[int]:
+    """Three updates of a training. An interrupt must cut none of them."""
     with interrupts.held():
         for number in range(3):
             yield number

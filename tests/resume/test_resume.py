@@ -1,4 +1,4 @@
-"""An interrupted run continues where it stopped, as the same run, and ends as if nothing had happened."""
+"""An interrupted run continues where it stopped, as the same run, with the results of an uninterrupted one."""
 
 import io
 import signal
@@ -54,7 +54,8 @@ def state_folder(workplace, run_id):
     return workplace.folder / "state" / "classifier-pipeline" / "runs" / run_id
 
 
-def steps_of(slot):
+def saved_step(slot):
+    """The number of updates before the state in the file `slot` was saved."""
     return checkpoint.describe(slot)["step"]
 
 
@@ -114,7 +115,7 @@ def test_a_training_killed_within_an_epoch_continues_even_from_the_older_state(w
         state_folder(workplace, run_id).glob("state-?.safetensors"), key=lambda p: checkpoint.describe(p)["step"]
     )
     assert len(slots) == 2
-    assert any(steps_of(slot) % 9 for slot in slots)
+    assert any(saved_step(slot) % 9 for slot in slots)
     newest = bytearray(slots[-1].read_bytes())
     newest[-100] ^= 1
     slots[-1].write_bytes(newest)
@@ -127,7 +128,7 @@ def test_a_training_killed_within_an_epoch_continues_even_from_the_older_state(w
 def test_epochs_after_the_last_state_are_trained_again_but_logged_once(workplace, whole):
     run_id, *_ = interrupt(workplace, signal.SIGKILL, **TRAIN)
     (state,) = state_folder(workplace, run_id).glob("state-?.safetensors")
-    assert steps_of(state) == 9  # after the first of three epochs or more
+    assert saved_step(state) == 9  # after the first of three epochs or more
     assert workplace.run("train", **TRAIN, resume="auto") == 0
     assert workplace.runs("train")[0].info.run_id == run_id
     assert results(workplace, run_id) == whole

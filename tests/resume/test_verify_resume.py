@@ -33,7 +33,7 @@ def test_every_difference_is_named(found, names):
 
 
 @pytest.mark.slow
-def test_trainings_run_in_a_place_of_their_own_and_read_images_where_they_are(tmp_path, monkeypatch):
+def test_the_benchmark_trains_in_its_own_folder_and_reads_images_in_theirs(tmp_path, monkeypatch):
     for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "RUN_ID"):
         monkeypatch.setenv(f"MLFLOW_{name}", "7")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -50,7 +50,7 @@ def test_trainings_run_in_a_place_of_their_own_and_read_images_where_they_are(tm
 
 
 @pytest.mark.slow
-def test_the_training_ends_with_the_benchmark(workplace):
+def test_the_training_of_a_stopped_benchmark_ends_too(workplace):
     process = workplace.start("verify_resume", module="benchmarks.verify_resume", **TINY)
     deadline = time.monotonic() + 120
     while not (trainings := psutil.Process(process.pid).children()):
@@ -75,7 +75,7 @@ def test_weights_of_a_run_are_refused_at_once(capsys):
     assert "a store of their own, which holds no other run; give a file of its weights" in line
 
 
-def test_any_device_but_the_cpu_is_refused_at_once(capsys):
+def test_every_device_but_the_cpu_is_refused_at_once(capsys):
     assert main(words(**TINY, device="cuda")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "agree to the bit on the CPU alone" in line

@@ -1,3 +1,5 @@
+"""A pretrained network that is small, for steps on folders of photos."""
+
 import pytest
 import timm
 import torch
@@ -6,7 +8,7 @@ from safetensors.torch import save_file
 from pipeline.models import timm_networks
 from pipeline.training import photo_defaults
 
-BACKBONE = "timm/test_efficientnet"  # timm's own, as large as a photo of a stamp
+BACKBONE = "timm/test_efficientnet"  # a tiny network that timm has for tests
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(photos, tmp_path_factory):
-    """A workplace where every step has run, and a function that reads a table of the newest run of a step."""
+    """A workplace where steps have written tables, and a function that reads a table of the newest run of a step."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     data = {**FOLDER, "data_dir": photos, "labels": "labels.csv"}
     assert workplace.run("train", **data, **TRAINING) == 0
@@ -66,11 +66,11 @@ def done(photos, tmp_path_factory):
         ("doctor", "class_counts.csv", "class"),
     ],
 )
-def test_tables_hold_each_name_as_it_is(done, step, table, column):
+def test_tables_hold_each_class_name_unchanged(done, step, table, column):
     _, read = done
     assert {row[column] for row in read(step, table)} == {cell(name) for name in CLASSES}
 
 
-def test_answers_are_names_of_classes(done):
+def test_the_predicted_classes_of_a_table_are_names_of_classes(done):
     _, read = done
     assert {row["predicted"] for row in read("evaluate", "predictions.csv")} <= {*map(cell, CLASSES)}

@@ -67,7 +67,7 @@ def compared(workplace, pair):
     return workplace.runs("compare")[0]
 
 
-def test_seeds_are_trained_one_after_the_other_and_the_parent_tells_mean_and_spread(workplace, parents):
+def test_seeds_are_trained_one_after_the_other_and_their_parent_has_mean_and_spread(workplace, parents):
     parent = parents[0]
     trainings = workplace.below(parent, "train")
     *evaluations, _ = workplace.below(parent, "evaluate")  # the last one is of the ensemble
@@ -84,7 +84,7 @@ def test_seeds_are_trained_one_after_the_other_and_the_parent_tells_mean_and_spr
 
 
 @pytest.mark.parametrize("step", ["main", "seeds"])
-def test_the_report_tells_mean_and_spread_and_of_one_network_the_first(workplace, parents, step):
+def test_the_report_of_several_seeds_shows_mean_and_spread_and_the_first_training(workplace, parents, step):
     if step == "seeds":
         assert workplace.run("train", **{**TINY, "epochs": 1, "num_seeds": 2}) == 0
     parent = parents[0] if step == "main" else workplace.runs("seeds")[0]
@@ -103,7 +103,7 @@ def test_the_report_tells_mean_and_spread_and_of_one_network_the_first(workplace
     assert "-e train -P experiment=none" in page.text if step == "seeds" else "mlflow run . -P" in page.text
 
 
-def test_a_comparison_says_what_the_predictions_say(workplace, pair, compared):
+def test_the_numbers_of_a_comparison_agree_with_the_predictions(workplace, pair, compared):
     tables = [workplace.table(run.info.run_id, "predictions.csv") for run in pair]
     right = [(table["true"] == table["predicted"]).to_numpy() for table in tables]
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -121,7 +121,7 @@ def test_a_comparison_says_what_the_predictions_say(workplace, pair, compared):
     assert (per_class["difference"] * per_class["images"]).sum() == pytest.approx(80 * difference)
 
 
-def test_a_comparison_leaves_its_tables_and_figures(workplace, pair, compared):
+def test_a_comparison_logs_its_tables_and_figures(workplace, pair, compared):
     assert {
         "arms.csv",
         "parameters.csv",
@@ -208,7 +208,7 @@ def test_versions_of_labels_are_compared_on_the_test_images_that_both_share(work
 
 
 @pytest.mark.slow
-def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, tmp_path, capsys):
+def test_a_comparison_without_the_images_gives_its_verdict_but_no_sheet(workplace, tmp_path, capsys):
     recipe = dark_and_light(tmp_path)
     for lr in (0.1, 1e-9):  # one that learns, one that does not, so that they differ
         assert workplace.run("main", **{**recipe, "epochs": 15, "max_lr": lr}) == 0
@@ -220,23 +220,23 @@ def test_where_images_are_gone_the_verdict_is_given_without_a_sheet(workplace, t
     assert "on 20 test images" in err and "network A is better" in err
 
 
-def test_two_seeds_of_one_recipe_alone_are_compared_as_networks(workplace, parents):
+def test_a_series_of_two_seeds_alone_compares_its_two_networks(workplace, parents):
     assert workplace.compare(parents[0].info.run_id, num_images=0) == 0
     run = workplace.runs("compare")[0]
     assert "compare/B/p_value" in run.data.metrics
     assert workplace.table(run.info.run_id, "parameters.csv")["parameter"].tolist() == ["seed"]
 
 
-def test_the_networks_of_the_seeds_act_as_one_model(workplace, parents, tmp_path):
+def test_the_ensemble_of_the_seeds_is_measured_beside_its_networks(workplace, parents, tmp_path):
     parent = parents[0]
-    trainings, (made,) = workplace.below(parent, "train"), workplace.below(parent, "ensemble")
+    trainings, (ensemble,) = workplace.below(parent, "train"), workplace.below(parent, "ensemble")
     *alone, together = workplace.below(parent, "evaluate")
-    assert together.data.tags["train.run_id"] == parent.data.tags["ensemble.run_id"] == made.info.run_id
+    assert together.data.tags["train.run_id"] == parent.data.tags["ensemble.run_id"] == ensemble.info.run_id
     table = workplace.table(together.info.run_id, "members.csv").set_index("network")
     assert table.index.tolist() == ["ensemble", *(run.info.run_id for run in trainings)]
     for name, run in zip(table.index, [together, *alone], strict=True):
-        told = [run.data.metrics[f"test/{each}"] for each in ("accuracy", "loss", "ece")]
-        assert table.loc[name, ["accuracy", "loss", "ece"]].tolist() == pytest.approx(told, rel=1e-5)
+        logged = [run.data.metrics[f"test/{each}"] for each in ("accuracy", "loss", "ece")]
+        assert table.loc[name, ["accuracy", "loss", "ece"]].tolist() == pytest.approx(logged, rel=1e-5)
     assert table["parameters"]["ensemble"] == table["parameters"].iloc[1:].sum()
     assert table["seconds_per_image"].min() > 0
     mean, reached = table["accuracy"].iloc[1:].mean(), table["accuracy"]["ensemble"]
@@ -251,17 +251,17 @@ def test_the_networks_of_the_seeds_act_as_one_model(workplace, parents, tmp_path
     assert f"one network {mean:.2%} on average; 2 times the cost" in note
 
 
-def test_the_run_of_the_seeds_names_their_ensemble(workplace, parents, tmp_path, capsys):
+def test_export_and_predict_take_the_ensemble_if_run_id_is_the_run_of_the_seeds(workplace, parents, tmp_path, capsys):
     parent = parents[0].info.run_id
-    (made,) = workplace.below(parents[0], "ensemble")
+    (ensemble,) = workplace.below(parents[0], "ensemble")
     assert workplace.run("export", run_id=parent, format="torch_export") == 0
     exported = workplace.runs("export")[0]
-    assert exported.data.tags["train.run_id"] == made.info.run_id
+    assert exported.data.tags["train.run_id"] == ensemble.info.run_id
     file = workplace.client.download_artifacts(exported.info.run_id, "model.pt2", str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
     probabilities, *_ = torch.export.load(file).module()(torch.from_numpy(images))
     mlflow.set_tracking_uri(workplace.uri)
-    served = mlflow.pyfunc.load_model(f"models:/{made.outputs.model_outputs[0].model_id}").predict(images)
+    served = mlflow.pyfunc.load_model(f"models:/{ensemble.outputs.model_outputs[0].model_id}").predict(images)
     mlflow.set_tracking_uri(None)
     np.testing.assert_allclose(probabilities.detach(), served.filter(like="p/"), atol=1e-5)
     Image.fromarray(images[0].transpose(1, 2, 0)).save(tmp_path / "x.png")
@@ -271,18 +271,22 @@ def test_the_run_of_the_seeds_names_their_ensemble(workplace, parents, tmp_path,
 
 
 def test_an_ensemble_is_compared_with_one_of_its_networks(workplace, parents, capsys):
-    training, made = (workplace.below(parents[0], step)[0].info.run_id for step in ("train", "ensemble"))
-    assert workplace.compare(training, made, num_images=2) == 0
+    training, ensemble = (workplace.below(parents[0], step)[0].info.run_id for step in ("train", "ensemble"))
+    assert workplace.compare(training, ensemble, num_images=2) == 0
     said = capsys.readouterr().err
     assert "A: networks=1" in said and "B: networks=2" in said and "McNemar's exact p" in said
 
 
-def test_what_is_no_ensemble_is_refused_in_one_line(workplace, parents, capsys):
+def test_what_an_ensemble_cannot_do_is_refused_in_one_line(workplace, parents, capsys):
     parent = parents[1].info.run_id
-    (made,) = workplace.below(parents[1], "ensemble")
+    (ensemble,) = workplace.below(parents[1], "ensemble")
     wrong = [
         ("evaluate", {"run_id": parent, "checkpoint": "last"}, "an ensemble has only the best weights of its members"),
-        ("train", {**TINY, "weights": f"run:{made.info.run_id}"}, "is an ensemble of 2 networks; start from one of"),
+        (
+            "train",
+            {**TINY, "weights": f"run:{ensemble.info.run_id}"},
+            "is an ensemble of 2 networks; start from one of",
+        ),
         ("explain", {"run_id": parent}, "is FAILED, not FINISHED: its ensemble is made after the last seed"),
     ]
     for step, params, reason in wrong:
@@ -305,7 +309,7 @@ def message(workplace, capsys, *runs):
     return line
 
 
-def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair, capsys, tmp_path):
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(workplace, parents, pair, capsys, tmp_path):
     first, second = (run.info.run_id for run in pair)
     count = len(workplace.runs("compare"))
     assert workplace.run("train", **{**TINY, "image_size": 16, "epochs": 1}) == 0
@@ -337,7 +341,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(workplace, parents, pair
 
 
 @pytest.mark.parametrize("step", ["train", pytest.param("main", marks=pytest.mark.slow)])
-def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeypatch, capsys, step):
+def test_an_interrupted_series_continues_with_the_seed_that_was_interrupted(tmp_path, monkeypatch, capsys, step):
     place = Series(tmp_path)
     params = {**TINY, "num_seeds": 2} | ({"steps": "train"} if step == "main" else {})
 
@@ -363,7 +367,7 @@ def test_an_interrupted_series_goes_on_with_the_seed_it_was_at(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_the_report_of_a_series_tells_of_a_first_seed_that_was_started_anew(tmp_path, monkeypatch):
+def test_the_report_of_a_series_shows_a_first_seed_that_had_to_start_again(tmp_path, monkeypatch):
     place = Series(tmp_path)
 
     def stop(*_):

@@ -57,7 +57,7 @@ def test_only_this_machine_and_this_page_get_answers_and_bad_input_is_one_line(s
     _, address = served
     port = int(address.rstrip("/").rpartition(":")[2])
     assert address == f"http://127.0.0.1:{port}/"
-    with pytest.raises(ConnectionRefusedError):  # as any address other than 127.0.0.1
+    with pytest.raises(ConnectionRefusedError):  # the demo listens at 127.0.0.1 alone
         socket.create_connection(("127.0.0.2", port), timeout=5)
     ask = f"{address}answer"
     assert requests.post(ask, data=photo(), headers={**PHOTO, "Host": "evil.example"}, timeout=60).status_code == 400
@@ -81,12 +81,12 @@ def test_a_port_that_is_taken_is_one_line_and_exit_2(served, capsys):
 def test_a_person_sees_class_probabilities_map_and_errors(served):
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     _, address = served
-    wrong, asked = [], set()
+    errors, hosts = [], set()
     with chromium() as browser:
         page = browser.new_page()
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
         page.goto(address)
         page.set_input_files("#photo", {"name": "noise.png", "mimeType": "image/png", "buffer": photo()})
         page.wait_for_selector("#result", state="visible")
@@ -96,8 +96,8 @@ def test_a_person_sees_class_probabilities_map_and_errors(served):
         assert page.inner_text("#map-caption") == f"What speaks for {shown} (gradcam)"
         assert page.inner_text("#set").startswith("For 90 %")
         assert page.evaluate("document.getElementById('map').naturalWidth") == 32
-        assert wrong == []
+        assert errors == []
         page.set_input_files("#photo", {"name": "<b>.png", "mimeType": "image/png", "buffer": b"no photo"})
         page.wait_for_selector("#error:not(:empty)")
         assert page.inner_text("#error").startswith("not a JPEG") and page.is_hidden("#result")
-    assert asked <= {"", urlsplit(address).netloc}
+    assert hosts <= {"", urlsplit(address).netloc}

@@ -1,4 +1,4 @@
-"""The doctor as a user calls it: on a folder with every fault planted, and on one without faults."""
+"""The doctor as a user calls it: on folders with faults that the tests make, and on one without faults."""
 
 import json
 import unicodedata
@@ -20,8 +20,8 @@ QUICK = {"experiment": "none", "dataset": "folder", "image_size": 48, "label_fol
 TINTS = {"blue": (0.35, 0.5, 1.0), "red": (1.0, 0.5, 0.35)}
 
 
-def plant(root, seed=0, per_class=48):
-    """Two classes of different colours, in train and test."""
+def draw_two_colours(root, seed=0, per_class=48):
+    """A folder without faults: scenes of two classes in different colours, in train and test. Returns `root`."""
     for part, count in (("train", per_class), ("test", 20)):
         for offset, (name, tint) in enumerate(TINTS.items()):
             (root / part / name).mkdir(parents=True)
@@ -46,7 +46,7 @@ def tables(workplace, tmp_path):
 
 
 def test_every_planted_fault_is_named_in_its_table_and_shown(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos")
+    root = draw_two_colours(tmp_path / "photos")
     train, test = root / "train", root / "test"
     (train / "blue" / "000.png").rename(train / "red" / "swapped.png")
     (train / "red" / "001.png").rename(train / "blue" / "swapped.png")
@@ -93,8 +93,8 @@ def read(root, labels=""):
     return data.load("folder", data_dir=root, labels=str(labels), **sizes)
 
 
-def test_the_labels_to_edit_read_back_as_they_were_and_as_people_corrected_them(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos")
+def test_the_label_files_of_the_doctor_are_read_back_unchanged_or_with_corrections(workplace, tmp_path, capsys):
+    root = draw_two_colours(tmp_path / "photos")
     (root / "train/blue/000.png").rename(root / "train/red/=swapped, twice.png")
     Image.new("RGB", (48, 48), "grey").save(root / "train/red/blank.png")
     (root / "train/blue/copy.png").write_bytes((root / "train/red/007.png").read_bytes())
@@ -137,13 +137,13 @@ def test_the_labels_to_edit_read_back_as_they_were_and_as_people_corrected_them(
     capsys.readouterr()
     for name in ("corrected.csv", "export.json"):
         corrected = read(root, tmp_path / name)
-        every = {
+        class_of_image = {
             name: corrected.classes[label]
             for split in (corrected.train, corrected.valid, corrected.test)
             for name, label in zip(split.names, split.labels, strict=True)
         }
-        assert every["train/red/=swapped, twice.png"] == "blue" and len(every) == 136
-        assert not {"train/red/blank.png", "train/blue/copy.png"} & every.keys()
+        assert class_of_image["train/red/=swapped, twice.png"] == "blue" and len(class_of_image) == 136
+        assert not {"train/red/blank.png", "train/blue/copy.png"} & class_of_image.keys()
     controls = xml.fromstring(fetched["label_studio.xml"].read_text()).findall("Choices")
     assert {control.get("name"): [choice.get("value") for choice in control] for control in controls} == {
         "label": ["blue", "red"],
@@ -152,7 +152,7 @@ def test_the_labels_to_edit_read_back_as_they_were_and_as_people_corrected_them(
 
 
 def test_a_clean_folder_is_called_clean(workplace, tmp_path, capsys):
-    assert workplace.run("doctor", **QUICK, data_dir=plant(tmp_path / "photos")) == 0
+    assert workplace.run("doctor", **QUICK, data_dir=draw_two_colours(tmp_path / "photos")) == 0
     found, run = tables(workplace, tmp_path)
     assert [len(found[name]) for name in ("duplicates", "suspect_labels", "odd_images")] == [0, 0, 0]
     said = capsys.readouterr().err
@@ -160,8 +160,8 @@ def test_a_clean_folder_is_called_clean(workplace, tmp_path, capsys):
     assert "nothing wrong" in run.data.tags["mlflow.note.content"]
 
 
-def test_exact_copies_under_two_classes_come_first_and_the_place_of_the_tables_last(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos", per_class=12)
+def test_the_doctor_names_copies_under_two_classes_first_and_the_folder_of_its_tables_last(workplace, tmp_path, capsys):
+    root = draw_two_colours(tmp_path / "photos", per_class=12)
     (root / "train/red/copy.png").write_bytes((root / "train/blue/002.png").read_bytes())
     (root / "train/blue/again.png").write_bytes((root / "train/blue/003.png").read_bytes())
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
@@ -178,7 +178,7 @@ def test_exact_copies_under_two_classes_come_first_and_the_place_of_the_tables_l
 
 
 def test_suspect_labels_that_an_exact_copy_contradicts_are_listed_first(workplace, tmp_path):
-    root = plant(tmp_path / "photos")
+    root = draw_two_colours(tmp_path / "photos")
     for number in range(10):
         swapped = (root / f"train/blue/{number:03}.png").rename(root / f"train/red/swapped{number}.png")
         if number % 2:
@@ -193,7 +193,7 @@ def test_suspect_labels_that_an_exact_copy_contradicts_are_listed_first(workplac
         assert {*pair} == {f"train/red/swapped{number}.png", f"train/blue/copy{number}.png"}
 
 
-def test_a_pretrained_network_judges_the_labels_where_its_weights_are_at_hand(workplace, weights, tmp_path, capsys):
+def test_a_pretrained_network_judges_the_labels_if_its_weights_are_on_this_disk(workplace, weights, tmp_path, capsys):
     root = draw(tmp_path / "photos", {"red": 40, "green": 40})
     (root / "red" / "3.jpg").rename(root / "green" / "swapped.jpg")
     table = [[path.relative_to(root), path.parent.name, "train", path.name[0]] for path in sorted(root.rglob("*.jpg"))]
@@ -213,7 +213,7 @@ def test_a_pretrained_network_judges_the_labels_where_its_weights_are_at_hand(wo
 
 
 def test_a_folder_of_enlarged_files_is_named_with_the_detail_it_holds(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos", per_class=12)
+    root = draw_two_colours(tmp_path / "photos", per_class=12)
     for path in root.rglob("*.png"):
         Image.open(path).resize((192, 192), Image.Resampling.BICUBIC).save(path)
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root) == 0
@@ -222,15 +222,15 @@ def test_a_folder_of_enlarged_files_is_named_with_the_detail_it_holds(workplace,
     assert "nothing wrong" not in said
 
 
-def test_scanned_digits_are_examined_without_files_and_labels_are_left_alone_on_request(workplace, capsys):
+def test_digits_are_examined_without_image_files_and_label_epochs_0_checks_no_labels(workplace, capsys):
     assert workplace.run("doctor", experiment="none", limit_train=200, limit_test=50, label_epochs=0) == 0
     assert "labels: not checked" in capsys.readouterr().err
     (run,) = workplace.runs("doctor")
     assert "suspect_labels.csv" not in workplace.artifacts(run.info.run_id)
 
 
-def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos", per_class=12)
+def test_the_doctor_says_that_labels_of_a_tiny_class_are_not_checked(workplace, tmp_path, capsys):
+    root = draw_two_colours(tmp_path / "photos", per_class=12)
     (root / "train" / "green").mkdir()
     Image.new("RGB", (48, 48), "green").save(root / "train" / "green" / "alone.png")
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 1}, data_dir=root, valid_fraction=0) == 0
@@ -238,8 +238,8 @@ def test_a_class_too_small_to_be_held_out_is_said_to_be_unchecked(workplace, tmp
     assert "; 1 not checked, because their classes have fewer than 2 images" in said
 
 
-def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_path, capsys):
-    root = plant(tmp_path / "photos", per_class=12)
+def test_photos_in_formats_that_are_not_read_are_a_fault(workplace, tmp_path, capsys):
+    root = draw_two_colours(tmp_path / "photos", per_class=12)
     (root / "train" / "blue" / "camera.NEF").write_bytes(b"x")
     assert workplace.run("doctor", **{**QUICK, "label_epochs": 0}, data_dir=root) == 0
     said = capsys.readouterr().err
@@ -247,10 +247,8 @@ def test_photos_in_formats_that_are_not_read_are_something_wrong(workplace, tmp_
     assert "nothing wrong" not in said
 
 
-def test_class_names_that_may_mean_one_class_and_photos_without_a_class_are_something_wrong(
-    workplace, tmp_path, capsys
-):
-    root = plant(tmp_path / "photos", per_class=12)
+def test_similar_class_names_and_photos_outside_class_folders_are_faults(workplace, tmp_path, capsys):
+    root = draw_two_colours(tmp_path / "photos", per_class=12)
     for name in ("Blue", "red ", "été", unicodedata.normalize("NFD", "été")):
         (root / "train" / name).mkdir()
         Image.new("RGB", (48, 48), "green").save(root / "train" / name / f"{len(name)}.png")
@@ -265,16 +263,16 @@ def test_class_names_that_may_mean_one_class_and_photos_without_a_class_are_some
     assert run.data.metrics["doctor/classes_alike"] == 4
 
 
-def test_folders_that_may_be_parts_or_classes_are_one_line_and_exit_2(workplace, tmp_path, capsys):
+def test_folders_that_may_be_parts_or_classes_are_refused_in_one_line(workplace, tmp_path, capsys):
     for name in ("half_1", "half_2"):
-        plant(tmp_path / "photos" / name, per_class=2)
+        draw_two_colours(tmp_path / "photos" / name, per_class=2)
     assert workplace.run("doctor", **QUICK, data_dir=tmp_path / "photos") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "half_1/, half_2/ all hold the folders test/, train/" in said
 
 
 @pytest.mark.parametrize(("name", "value"), [("near_similarity", 2), ("label_folds", 1), ("max_aspect", 0.5)])
-def test_a_bad_value_is_one_line_and_exit_2(workplace, capsys, name, value):
+def test_a_value_out_of_bounds_is_refused_in_one_line(workplace, capsys, name, value):
     assert workplace.run("doctor", **{name: value}) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and f"{name}={value}" in err

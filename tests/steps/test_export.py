@@ -33,7 +33,8 @@ def trainings(place):
     return older.info.run_id, newer.info.run_id
 
 
-def served(place, uri):
+def load_served(place, uri):
+    """The model at `uri`, as MLflow serves it."""
     mlflow.set_tracking_uri(place.uri)
     try:
         return mlflow.pyfunc.load_model(uri)
@@ -41,9 +42,10 @@ def served(place, uri):
         mlflow.set_tracking_uri(None)
 
 
-def served_of(place, run_id):
+def served_by_run(place, run_id):
+    """The model of a training, as MLflow serves it."""
     (output,) = place.client.get_run(run_id).outputs.model_outputs
-    return served(place, f"models:/{output.model_id}")
+    return load_served(place, f"models:/{output.model_id}")
 
 
 def test_an_onnx_file_answers_as_the_served_model_does(place, trainings, tmp_path, capsys):
@@ -54,7 +56,7 @@ def test_an_onnx_file_answers_as_the_served_model_does(place, trainings, tmp_pat
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"images": IMAGES})
     classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    answer = served_of(place, older).predict(IMAGES)
+    answer = served_by_run(place, older).predict(IMAGES)
     np.testing.assert_allclose(probabilities, answer[[f"p/{name}" for name in classes]], atol=1e-5)
     assert session.get_modelmeta().custom_metadata_map["run_id"] == older
     numbers, tags = run.data.metrics, run.data.tags
@@ -75,10 +77,10 @@ def test_torch_export_of_the_newest_training_without_validation_is_checked_on_te
     assert "on 60 test images" in run.data.tags["mlflow.note.content"]
     file = place.client.download_artifacts(run.info.run_id, "model.pt2", str(tmp_path))
     found = torch.export.load(file).module()(torch.from_numpy(IMAGES)).detach()
-    np.testing.assert_allclose(found, served_of(place, trainings[1]).predict(IMAGES).iloc[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(found, served_by_run(place, trainings[1]).predict(IMAGES).iloc[:, 1:], atol=1e-5)
 
 
-def test_a_file_that_says_otherwise_is_not_kept(place, trainings, capsys, monkeypatch):
+def test_an_exported_file_that_answers_otherwise_is_not_kept(place, trainings, capsys, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1)
     assert place.run("export", run_id=trainings[0], format="torch_export") == 1
     assert "the file is not kept" in capsys.readouterr().err
@@ -96,8 +98,8 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
     older, newer = trainings
     assert place.run("evaluate", run_id=older, register_as="my digits") == 0
     assert "registered as my digits version 1, champion: the first version of this name" in capsys.readouterr().err
-    champion = served(place, "models:/my digits@champion")
-    assert champion.predict(IMAGES).equals(served_of(place, older).predict(IMAGES))
+    champion = load_served(place, "models:/my digits@champion")
+    assert champion.predict(IMAGES).equals(served_by_run(place, older).predict(IMAGES))
 
     assert place.run("evaluate", run_id=newer, register_as="my digits") == 0
     said = capsys.readouterr().err
@@ -126,7 +128,7 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
         ("main", {"register_as": "x", "steps": "train"}, "evaluate is not among the steps train"),
     ],
 )
-def test_what_cannot_be_registered_is_refused_in_one_line(place, capsys, step, wrong, reason):
+def test_a_registration_that_is_not_possible_is_refused_in_one_line(place, capsys, step, wrong, reason):
     assert place.run(step, **wrong) == 2
     err = capsys.readouterr().err
     assert reason in err and err.count("\n") == 1

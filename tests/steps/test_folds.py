@@ -77,7 +77,7 @@ def test_every_image_is_predicted_once_by_a_network_that_was_trained_without_its
         ("train", {"folds": 30, "fold": 1}, "folds=30: "),
     ],
 )
-def test_folds_that_cannot_be_are_refused_in_one_line(workplace, capsys, step, given, message):
+def test_impossible_folds_are_refused_in_one_line(workplace, capsys, step, given, message):
     assert workplace.run(step, **{**TINY, **given}, data_dir="photos") == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: ") and message in said

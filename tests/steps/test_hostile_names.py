@@ -57,8 +57,8 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(photos, tmp_path_factory):
-    """The files that the four steps left in MLflow, by path, the warnings, and the printed text."""
+def outcome(photos, tmp_path_factory):
+    """The artifacts of four steps by path, their warnings, and the text that they print."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
     with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stderr(io.StringIO()) as said:
         warnings.simplefilter("always")
@@ -72,13 +72,13 @@ def done(photos, tmp_path_factory):
         folder = tmp_path_factory.mktemp("artifacts")
         for path in workplace.artifacts(run.info.run_id):
             files[path] = workplace.client.download_artifacts(run.info.run_id, path, str(folder))
-    # Deprecation warnings of other libraries do not count.
+    # Deprecation warnings come from other libraries.
     ours = [str(each.message) for each in warned if not issubclass(each.category, DeprecationWarning)]
     return files, ours, said.getvalue()
 
 
-def test_no_cell_starts_a_formula_or_breaks_its_row(done):
-    files, *_ = done
+def test_no_cell_starts_a_formula_or_breaks_its_row(outcome):
+    files, *_ = outcome
     tables = {path: Path(file).read_text() for path, file in files.items() if path.endswith(".csv")}
     assert {
         "left_out.csv",
@@ -97,8 +97,8 @@ def test_no_cell_starts_a_formula_or_breaks_its_row(done):
             assert not text.startswith("-") or float(text) < 0, (path, text)
 
 
-def test_tables_can_be_joined_and_names_be_found_on_the_disk(done):
-    files, *_ = done
+def test_names_agree_between_tables_and_are_the_names_of_the_files(outcome):
+    files, *_ = outcome
     predictions, maps = (pd.read_csv(files[name]) for name in ("predictions.csv", "explain/maps.csv"))
     assert {*maps["image"]} <= {*predictions["name"]}
     assert {*predictions["name"]} <= {cell(shown(f"{label}/{file}")) for label in CLASSES for file in FILES}
@@ -107,23 +107,23 @@ def test_tables_can_be_joined_and_names_be_found_on_the_disk(done):
     assert {*pd.read_csv(files["per_class.csv"])["class"].astype(str).replace("True", "true")} == names
 
 
-def test_a_class_named_as_a_column_keeps_its_counts(done):
-    files, *_ = done
+def test_a_class_named_as_a_column_keeps_its_counts(outcome):
+    files, *_ = outcome
     matrix = pd.read_csv(files["confusion_matrix.csv"])
     counts = matrix.iloc[:, :-1].to_numpy()
     assert counts.shape == (len(CLASSES),) * 2
     assert counts.sum() == len(pd.read_csv(files["predictions.csv"]))
 
 
-def test_each_broken_file_is_named(done):
-    files, *_ = done
+def test_each_broken_file_is_named(outcome):
+    files, *_ = outcome
     left_out = pd.read_csv(files["left_out.csv"])
     assert {*left_out["file"]} == {cell(shown(f"{name}/=broken\x1b[2J.jpg")) for name in CLASSES}
     assert {*left_out["reason"]} == {"not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"}
 
 
-def test_figures_are_drawn_and_nothing_is_warned_of(done):
-    files, warned, _ = done
+def test_figures_are_drawn_without_warnings(outcome):
+    files, warned, _ = outcome
     for path in FIGURES:
         pixels = np.asarray(Image.open(files[path]).convert("L"))
         assert pixels.std() > 10, path
@@ -131,8 +131,8 @@ def test_figures_are_drawn_and_nothing_is_warned_of(done):
     assert warned == []
 
 
-def test_the_terminal_gets_no_command(done):
-    *_, said = done
+def test_the_terminal_gets_no_command(outcome):
+    *_, said = outcome
     assert "\x1b" not in said and "\u202e" not in said
     assert r"two\nlines\x1b[31m/=broken\x1b[2J.jpg left out" in said
     assert r"=photos\n<script> has no test part" in said

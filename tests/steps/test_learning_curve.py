@@ -11,7 +11,7 @@ from pipeline.steps import learning_curve
 from tests.report.reader import Page
 
 
-def draw(folder, per_class):
+def draw_photos(folder, per_class):
     """Photos of two classes that differ by a tint, which noise nearly hides."""
     random = np.random.default_rng(0)
     for tint, name in enumerate(("red", "green")):
@@ -23,10 +23,10 @@ def draw(folder, per_class):
     return folder
 
 
-def test_parts_are_probed_after_an_interruption_only_once_and_the_forecast_is_checked(
+def test_an_interrupted_learning_curve_repeats_no_probe_and_checks_its_forecast(
     workplace, weights, tmp_path, monkeypatch, capsys
 ):
-    photos = draw(tmp_path / "photos", 105)
+    photos = draw_photos(tmp_path / "photos", 105)
     command = {"dataset": "folder", "data_dir": photos, "image_size": 32, "num_seeds": 2}
     probe, calls = learning_curve.probe.run, []
 
@@ -39,7 +39,7 @@ def test_parts_are_probed_after_an_interruption_only_once_and_the_forecast_is_ch
     monkeypatch.setattr(learning_curve.probe, "run", interrupted)
     assert workplace.run("learning_curve", **command) == 130
     assert workplace.run("learning_curve", resume="latest") == 0
-    assert len(calls) == 1 + 4 * 2 - 1  # the interrupted one again; of all images there is one probe
+    assert len(calls) == 1 + 4 * 2 - 1  # the interrupted probe runs again; on all images there is only one probe
     said = capsys.readouterr().err
     assert "batch_size=" not in said and "weights=default" in said
     (parent,) = workplace.runs("learning_curve")
@@ -101,7 +101,7 @@ def test_parts_are_probed_after_an_interruption_only_once_and_the_forecast_is_ch
         ({"num_seeds": 1}, "num_seeds=1: should be greater than or equal to 2"),
     ],
 )
-def test_a_learning_curve_that_cannot_be_is_refused_in_one_line(workplace, capsys, given, message):
+def test_an_impossible_learning_curve_is_refused_in_one_line(workplace, capsys, given, message):
     before = len(workplace.runs())
     assert workplace.run("learning_curve", experiment="none", **given) == 2
     said = capsys.readouterr().err.splitlines()[-1]

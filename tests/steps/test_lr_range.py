@@ -30,7 +30,7 @@ def test_a_training_takes_the_rate_of_short_cycles_and_says_what_they_cost(workp
     (training,) = workplace.runs("train")
     assert float(training.data.params["max_lr"]) == numbers["lr_range/suggestion"]
     assert {"lr_range.png", "short_cycle_updates.csv"} <= workplace.artifacts(test.info.run_id)
-    # The length of the training belongs to the fingerprint, and what an average of weights does not.
+    # The fingerprint of a recipe contains the number of epochs, and not the average of weights.
     assert workplace.run("train", **QUICK, ema_decay=0.9) == 0
     assert len(workplace.runs("lr_range")) == 1
     assert workplace.run("train", **{**QUICK, "epochs": 9}) == 0
@@ -41,7 +41,7 @@ def test_a_training_takes_the_rate_of_short_cycles_and_says_what_they_cost(workp
 def test_an_interrupted_range_test_does_not_repeat_its_cycles(workplace, tmp_path, monkeypatch, capsys):
     quick = {**QUICK, "seed": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(lr_range, "_run_cycle", stop_after(lr_range._run_cycle, 2))
+        patch.setattr(lr_range, "_run_cycle", interrupted_at(lr_range._run_cycle, 2))
         assert workplace.run("lr_range", **quick) == 130
     stopped = workplace.runs("lr_range")[0]
     capsys.readouterr()
@@ -54,20 +54,20 @@ def test_an_interrupted_range_test_does_not_repeat_its_cycles(workplace, tmp_pat
     assert err.count("validation accuracy") == len(again) - 1 >= 2
 
 
-def stop_after(train, most):
-    """`train`, interrupted when it is called for the time `most`."""
+def interrupted_at(train, call):
+    """`train`, which is interrupted in its call number `call`."""
     calls = []
 
     def interrupted(*given):
         calls.append(given)
-        if len(calls) == most:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return train(*given)
 
     return interrupted
 
 
-def test_what_a_range_test_ignores_is_said(workplace, capsys):
+def test_a_range_test_names_ignored_parameters_and_takes_a_usual_rate_if_updates_are_few(workplace, capsys):
     assert workplace.run("lr_range", **{**QUICK, "epochs": 2}, max_lr=0.3, ladder_steps=50, num_repeats=2) == 0
     err = capsys.readouterr().err
     assert "max_lr=0.3 of the command or the experiment file is ignored" in err
@@ -82,7 +82,7 @@ def test_what_a_range_test_ignores_is_said(workplace, capsys):
 
 
 @pytest.mark.parametrize(("spread", "doubt"), [(None, ""), (1.9, ""), (3.0, "the ladders disagree by a factor of 3.0")])
-def test_ladders_that_disagree_are_never_used_silently(spread, doubt):
+def test_ladders_that_disagree_give_a_rate_with_a_doubt(spread, doubt):
     choice = lr_range._as_choice(Suggestion(0.1, "", {}, spread))
     assert choice.lr == 0.1
     assert choice.doubt.startswith(doubt) and bool(choice.doubt) == bool(doubt)

@@ -28,7 +28,7 @@ def listed(workplace, capsys):
     return look
 
 
-def test_without_a_name_our_own_are_listed_and_how_to_list_others(listed):
+def test_without_like_our_own_networks_are_listed_and_the_way_to_list_others(listed):
     rows, said = listed()
     assert list(rows) == list(OWN)
     assert rows["resnet18"] == "11.17 M no weights"
@@ -46,13 +46,13 @@ def test_without_a_name_our_own_are_listed_and_how_to_list_others(listed):
         ("convnextv2_small", {"timm/convnextv2_small": "50.32 M no weights"}),
     ],
 )  # fmt: skip
-def test_those_of_a_name_are_listed_with_parameters_size_and_licence(listed, like, wanted):
+def test_like_lists_networks_by_name_with_parameters_image_size_and_licence(listed, like, wanted):
     rows, _ = listed("--like", like)
     assert wanted.items() <= rows.items()
     assert all(fnmatch(name, f"*{like.strip().lower()}*") for name in rows)
 
 
-def test_all_that_is_listed_is_taken_and_counted_as_it_is_built(listed):
+def test_each_listed_network_can_be_chosen_and_its_count_is_that_of_the_built_network(listed):
     rows, _ = listed("--like", "shufflenet")
     for name in rows:
         assert RecipeParams(model=name).model == name
@@ -62,19 +62,19 @@ def test_all_that_is_listed_is_taken_and_counted_as_it_is_built(listed):
 
 
 @pytest.mark.parametrize("like", ["convnxt", "timm/resnt50", "effcientnet_b3"])
-def test_what_no_name_has_is_answered_with_names_that_come_near(workplace, capsys, like):
+def test_a_word_that_is_in_no_name_is_refused_with_similar_names(workplace, capsys, like):
     assert workplace.run("models", like=like) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"error: like={like}: no network has that in its name; did you mean ")
     assert line.count("\n") == 1
 
 
-def test_what_comes_near_nothing_is_refused(workplace, capsys):
+def test_a_word_without_similar_names_is_refused(workplace, capsys):
     assert workplace.run("models", like="[]") == 2
     assert capsys.readouterr().err == "error: like=[]: no network has that in its name\n"
 
 
-def test_what_would_take_long_is_listed_uncounted(listed, monkeypatch):
+def test_networks_that_take_long_to_count_are_listed_without_a_count(listed, monkeypatch):
     monkeypatch.setattr(step, "SECONDS", 0)
     rows, said = listed("--like", "resnet34")
     assert rows["resnet34"] == "21.80 M 224 not stated"  # torchvision says so
@@ -84,7 +84,7 @@ def test_what_would_take_long_is_listed_uncounted(listed, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_each_within_its_width(workplace):
+def test_no_line_is_wider_than_the_terminal(workplace):
     environment = {**workplace.environment, "PYTHONPATH": str(PROJECT)}
     with Terminal(workplace.command("models", like="vit_h_14"), cwd=workplace.folder, env=environment) as terminal:
         shown = terminal.read(60)

@@ -1,4 +1,4 @@
-"""evaluate chooses thresholds for a wanted recall or precision on validation, and measures them on test."""
+"""`evaluate` chooses thresholds for a wanted recall or precision on validation, and measures them on test."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ TINY = {"experiment": "none", "model": "resnet9", "width": 4, "image_size": 16, 
 TINY |= {"limit_test": 100, "epochs": 3, "max_lr": 0.1, "optimizer": "sgd", "valid_fraction": 0.25}
 
 
-def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workplace, capsys):
+def test_thresholds_for_a_recall_are_measured_on_test_and_shown_in_the_report(workplace, capsys):
     assert workplace.run("train", **TINY) == 0
     assert workplace.run("evaluate", wanted_recall=0.8) == 0
     run = workplace.runs("evaluate")[0]
@@ -47,7 +47,7 @@ def test_thresholds_for_a_recall_are_measured_on_test_and_are_on_the_page(workpl
 
 
 def test_thresholds_for_a_precision_are_measured_on_test(workplace, capsys):
-    assert workplace.run("evaluate", wanted_precision=0.7) == 0  # the training of the test above
+    assert workplace.run("evaluate", wanted_precision=0.7) == 0  # of the training that the test above ran
     run = workplace.runs("evaluate")[0]
     path = workplace.client.download_artifacts(run.info.run_id, "thresholds.csv", str(workplace.folder))
     table, numbers = pd.read_csv(path), run.data.metrics

@@ -16,7 +16,7 @@ def workplace(tmp_path, monkeypatch):
     return place
 
 
-def test_each_training_has_a_seed_of_its_own_whatever_a_sweep_hands_on(workplace):
+def test_each_training_of_a_series_keeps_its_own_seed_even_after_a_sweep_over_seeds(workplace):
     params = MainParams(experiment="none", steps="sweep,train", num_seeds=3, seed=4)
     best = {"seed": 9, "width": 8, "max_lr": 0.1}  # of a study that varied the seed, as earlier versions allowed
     trained = []

@@ -89,7 +89,7 @@ def noise(tmp_path_factory):
     return folder
 
 
-def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
+def test_predict_and_evaluate_agree_on_the_test_images(workplace, tracked, read):
     assert workplace.run("evaluate") == 0
     evaluated = read("predictions.csv", "evaluate").set_index("name")
     predicted = read("predictions.csv")
@@ -113,7 +113,7 @@ def test_it_says_of_test_images_what_evaluation_says(workplace, tracked, read):
         assert np.allclose(predicted[f"probability_{place}"], values, atol=1e-5)
 
 
-def test_the_run_tells_what_it_was(workplace, tracked, photos):
+def test_a_run_of_predict_stores_its_training_its_images_and_the_calibration(workplace, tracked, photos):
     training = workplace.runs("train")[0].info.run_id
     assert {"train.run_id": training, "checkpoint": "best", "dataset": "folder"}.items() <= tracked.data.tags.items()
     assert tracked.info.status == "FINISHED"
@@ -133,14 +133,16 @@ def test_the_run_tells_what_it_was(workplace, tracked, photos):
     assert "left_out.csv" not in files
 
 
-def test_noise_is_flagged_and_validation_is_not(workplace, photos, noise, read, tmp_path):
+def test_noise_is_flagged_as_unlike_the_training_images_and_validation_images_are_not(
+    workplace, photos, noise, read, tmp_path
+):
     assert workplace.run("predict", images=noise, maps="true", num_shown=3) == 0
     noisy = workplace.runs("predict")[0]
     assert read("predictions.csv")["unlike"].mean() > 0.9
     assert noisy.data.metrics["predict/unlike"] > 27
     assert workplace.run("predict", images=f"{photos}/val/*/*.png", num_shown=0) == 0
     familiar = workplace.runs("predict")[0]
-    assert read("predictions.csv")["unlike"].sum() == 6  # of 150 and one new image, 5 % may be
+    assert read("predictions.csv")["unlike"].sum() == 6  # the limit is distance number ceil(0.95 * 151) = 144 of 150
     assert "contact_sheet.png" in workplace.artifacts(noisy.info.run_id)
     assert workplace.run("predict", images=noise, num_shown=3) == 0
     sheets = [
@@ -183,7 +185,7 @@ def test_predict_and_the_served_and_the_exported_model_give_the_same_calibrated_
     assert table["set"].map(from_cell).map(json.loads).tolist() == answered["set"].tolist()
     assert 0 < table["unsure"].sum() < len(table)
 
-    # A temperature is a power of the probabilities: without it, they would be others.
+    # The temperature is an exponent of the probabilities. Without it, they are others.
     fitted = training.data.metrics["weights/temperature"]
     assert classifier.temperature == fitted and abs(fitted - 1) > 0.05
     bare = Classifier(classifier.model, classifier.description).probabilities(images) ** (1 / fitted)
@@ -209,7 +211,7 @@ def test_named_photos_are_answered_in_a_line_each_and_leave_no_run(workplace, tr
     assert len(workplace.runs()) == before
 
 
-def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_named(workplace, photos, capsys):
+def test_a_set_of_several_classes_is_printed_and_a_coverage_out_of_reach_is_explained(workplace, photos, capsys):
     paths = sorted((photos / "test/0").glob("*.png"))[:5]
     assert workplace.run("predict", *paths, set_coverage=0.99) == 0
     out, err = capsys.readouterr()
@@ -220,7 +222,7 @@ def test_a_set_of_several_classes_is_named_and_a_coverage_out_of_reach_is_named(
     assert "set for" not in out and err.splitlines() == [f"no sets of classes: {needed}"]
 
 
-def test_photos_in_formats_that_are_not_read_are_named(workplace, tracked, photos, tmp_path, capsys):
+def test_photos_in_formats_that_are_not_read_are_counted(workplace, tracked, photos, tmp_path, capsys):
     shutil.copy(next((photos / "test/0").glob("*.png")), tmp_path)
     (tmp_path / "1.nef").write_bytes(b"x")
     expected = "left out: 1 .nef (not read: convert them to JPEG)"
@@ -245,7 +247,7 @@ def test_photos_in_formats_that_are_not_read_are_named(workplace, tracked, photo
         (["--photos", "x"], ["--photos"]),
     ],
 )
-def test_bad_paths_are_one_line_status_2_and_no_run(workplace, capsys, arguments, parts):
+def test_bad_arguments_are_refused_in_one_line_and_leave_no_run(workplace, capsys, arguments, parts):
     before = len(workplace.runs())
     assert workplace.run("predict", *arguments) == 2
     out, err = capsys.readouterr()
@@ -270,7 +272,7 @@ def test_hostile_files_are_named_and_the_others_predicted(workplace, tracked, tm
     assert "contact_sheet.png" in workplace.artifacts(run.info.run_id)
 
 
-def test_without_one_readable_image_the_run_fails_and_names_them(workplace, tracked, tmp_path, read, capsys):
+def test_the_run_fails_and_names_the_files_if_no_image_is_readable(workplace, tracked, tmp_path, read, capsys):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"no picture")
     assert workplace.run("predict", images=tmp_path) == 2
@@ -279,7 +281,7 @@ def test_without_one_readable_image_the_run_fails_and_names_them(workplace, trac
     assert read("left_out.csv")["file"].tolist() == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
 
 
-def test_no_training_image_is_needed(workplace, photos, tmp_path, read):
+def test_predict_needs_no_training_images(workplace, photos, tmp_path, read):
     kept = shutil.copytree(photos / "test/0", tmp_path / "kept")
     unplugged = photos.with_name("unplugged")
     photos.rename(unplugged)
@@ -292,7 +294,9 @@ def test_no_training_image_is_needed(workplace, photos, tmp_path, read):
         unplugged.rename(photos)
 
 
-def test_weights_of_an_earlier_version_answer_without_calibration_and_say_so(workplace, photos, read, capsys):
+def test_weights_of_an_earlier_version_predict_without_calibration_and_a_message_says_so(
+    workplace, photos, read, capsys
+):
     artifacts = workplace.runs("train")[0].info.artifact_uri.removeprefix("file://")
     path = Path(artifacts, "weights/best.safetensors")
     kept = path.read_bytes()
@@ -308,7 +312,7 @@ def test_weights_of_an_earlier_version_answer_without_calibration_and_say_so(wor
     assert "not calibrated" in workplace.runs("predict")[0].data.tags["mlflow.note.content"]
 
 
-def test_a_training_without_validation_says_so(photos, tmp_path, capsys):
+def test_predictions_of_a_training_without_validation_are_not_calibrated_and_say_so(photos, tmp_path, capsys):
     place = Workplace(tmp_path)
     shutil.copytree(photos / "train", tmp_path / "flat")
     recipe = {**RECIPE, "width": 4, "epochs": 1, "valid_fraction": 0}

@@ -20,6 +20,7 @@ QUICK = {"epochs": 2, "image_size": 64, "num_images": 2}
 
 
 def draw(folder, per_class, side=96):
+    """Photos of noise in `folder`, with a tint for each class: `per_class` has the number of photos by class."""
     random = np.random.default_rng(0)
     for name, count in per_class.items():
         (folder / name).mkdir(parents=True)
@@ -30,7 +31,9 @@ def draw(folder, per_class, side=96):
     return folder
 
 
-def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(workplace, weights, tmp_path, capsys):
+def test_a_folder_is_probed_and_fine_tuned_and_later_steps_take_the_better_network(
+    workplace, weights, tmp_path, capsys
+):
     photos = draw(tmp_path / "photos", {"red": 60, "green": 60, "blue": 15})
     assert workplace.run("main", dataset="folder", data_dir=photos, **QUICK) == 0
     said = capsys.readouterr().err
@@ -46,7 +49,7 @@ def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(w
     assert reached[chosen] == max(reached.values())
     main = workplace.runs("main")[0]
     assert main.data.tags["better.run_id"] == chosen
-    for better in (probe, training):  # `latest` is what the experiment found to be better, whatever that is
+    for better in (probe, training):  # `latest` takes the network that the tag names
         workplace.client.set_tag(main.info.run_id, "better.run_id", better.info.run_id)
         assert workplace.run("predict", images=photos / "red" / "0.jpg", num_shown=0) == 0
         assert workplace.runs("predict")[0].data.tags["train.run_id"] == better.info.run_id
@@ -61,10 +64,8 @@ def test_a_folder_is_probed_fine_tuned_and_the_better_is_what_later_steps_take(w
     shown = {(source, float(value)) for source, value, _ in page.numbers}
     assert ("evaluate/test/accuracy", used.metrics["test/accuracy"]) in shown
     assert ("evaluate_beside/test/accuracy", workplace.client.get_run(other).data.metrics["test/accuracy"]) in shown
-    assert (main.data.params["model"], main.data.params["batch_size"]) == (
-        BACKBONE,
-        "13",
-    )  # of 97 one image would be left by 12
+    assert main.data.params["model"] == BACKBONE
+    assert main.data.params["batch_size"] == "13"  # batches of 12 would leave one of 97 images
 
 
 def test_a_probe_is_a_training_to_all_other_steps(workplace, weights, tmp_path, capsys):
@@ -92,7 +93,8 @@ def test_a_probe_is_a_training_to_all_other_steps(workplace, weights, tmp_path, 
 
 
 def test_features_are_computed_once_and_again_when_they_are_damaged(workplace, weights, tmp_path, monkeypatch):
-    photos = draw(tmp_path / "photos", {"red": 31, "green": 29})  # whose features no other test has computed
+    # No other test has these photos, so their features are not in the cache.
+    photos = draw(tmp_path / "photos", {"red": 31, "green": 29})
     command = {"dataset": "folder", "data_dir": photos, "image_size": 64}
     cache = workplace.folder / "cache"
     before = {*cache.rglob("features/*.npy")}
@@ -133,7 +135,7 @@ def test_the_source_and_the_licence_of_the_weights_are_in_every_run_that_starts_
 
 
 @pytest.mark.parametrize("per_class", [{"a": 5, "b": 5}, {"a": 12, "b": 3}])
-def test_very_few_photos_do(workplace, weights, tmp_path, per_class):
+def test_very_few_photos_are_enough_for_a_probe_and_its_evaluation(workplace, weights, tmp_path, per_class):
     photos = draw(tmp_path / "photos", per_class)
     assert workplace.run("main", dataset="folder", data_dir=photos, **QUICK, steps="probe,evaluate") == 0
     probe = workplace.runs("probe")[0].data.metrics
@@ -142,7 +144,7 @@ def test_very_few_photos_do(workplace, weights, tmp_path, per_class):
     assert metrics["test/accuracy_low"] < metrics["test/accuracy"] or metrics["test/accuracy"] == 0
 
 
-def test_without_weights_it_says_where_to_put_them_and_trains_from_nothing(workplace, tmp_path, monkeypatch, capsys):
+def test_main_without_weights_says_where_to_put_them_and_trains_from_nothing(workplace, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
     monkeypatch.setitem(photo_defaults.FROM_NOTHING, "width", 4)
@@ -156,7 +158,7 @@ def test_without_weights_it_says_where_to_put_them_and_trains_from_nothing(workp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{"weights": "none"}, {"model": "resnet18", "max_lr": 0.01}])
-def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, weights, tmp_path, given):
+def test_a_network_that_starts_from_nothing_gets_no_recipe_of_a_pretrained_one(workplace, weights, tmp_path, given):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 40})
     command = {"dataset": "folder", "data_dir": photos, "epochs": 1, "width": 4, "num_images": 2}
     probes = len(workplace.runs("probe"))
@@ -166,7 +168,7 @@ def test_a_network_from_nothing_takes_no_recipe_of_a_pretrained_one(workplace, w
     assert len(workplace.runs("probe")) == probes
 
 
-def test_the_measured_rate_is_used_only_with_its_optimizer_and_is_said(tmp_path):
+def test_the_measured_rate_is_used_only_with_its_optimizer_and_is_printed(tmp_path):
     photos = draw(tmp_path / "photos", {"red": 4, "green": 4})
     network = {"data_dir": str(photos), "model": "torchvision/resnet18", "weights": "default"}
     values, lines = photo_defaults.choose(network)
@@ -176,7 +178,7 @@ def test_the_measured_rate_is_used_only_with_its_optimizer_and_is_said(tmp_path)
     assert "max_lr" not in photo_defaults.choose({**network, "max_lr": 0.1})[0]
 
 
-def test_the_size_that_is_said_is_the_size_that_is_used(tmp_path):
+def test_the_image_size_in_the_message_is_the_one_used(tmp_path):
     photos = {"data_dir": str(draw(tmp_path / "photos", {"red": 4, "green": 4}))}
     assert photo_defaults.choose({**photos, "weights": "none", "image_size": 96})[1][0].endswith("at 96 px instead")
     values, lines = photo_defaults.choose({**photos, "model": "vit"})
@@ -189,7 +191,7 @@ def test_the_size_of_photos_is_found_below_a_folder_with_a_backslash_in_its_name
     assert photo_defaults.choose({"data_dir": str(root), "weights": "none"})[0]["image_size"] == 128
 
 
-def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_path, capsys):
+def test_a_probe_alone_prints_only_the_settings_that_it_uses(workplace, weights, tmp_path, capsys):
     photos = draw(tmp_path / "photos", {"red": 40, "green": 8})
     assert workplace.run("probe", dataset="folder", data_dir=photos, image_size=64) == 0
     said = capsys.readouterr().err
@@ -197,7 +199,7 @@ def test_a_probe_alone_says_what_it_uses_and_no_more(workplace, weights, tmp_pat
     assert not any(f"{name}=" in said for name in ("batch_size", "epochs", "class_weights"))
 
 
-def test_a_probe_without_weights_to_be_had_says_where_to_put_them_alone(workplace, tmp_path, monkeypatch, capsys):
+def test_a_probe_whose_weights_cannot_be_fetched_is_refused_in_one_line(workplace, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     photos = draw(tmp_path / "photos", {"red": 4, "green": 4})
     assert workplace.run("probe", dataset="folder", data_dir=photos) == 2
@@ -207,7 +209,7 @@ def test_a_probe_without_weights_to_be_had_says_where_to_put_them_alone(workplac
     assert capsys.readouterr().err.startswith("error: weights=none: a probe needs pretrained weights")
 
 
-def test_a_probe_without_weights_is_refused(workplace, capsys):
+def test_a_probe_of_a_network_without_weights_is_refused(workplace, capsys):
     assert workplace.run("probe", experiment="none", limit_train=60, limit_test=20) == 2
     assert "weights=none: a probe needs pretrained weights" in capsys.readouterr().err
 
@@ -233,7 +235,7 @@ def test_a_head_without_a_bias_is_no_probe():
         probe.check(models.build("fast", num_classes=3, image_size=32))
 
 
-def test_a_group_is_never_both_fitted_and_predicted():
+def test_cross_validation_never_splits_a_group():
     draw = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 4)
     labels = np.arange(30)[groups] % 2
@@ -245,9 +247,9 @@ def test_a_group_is_never_both_fitted_and_predicted():
     assert two.out_of_fold is None and "such as one group of images" in two.chosen_by
 
 
-def test_accuracy_by_cross_validation_is_that_of_fits_without_the_image():
+def test_cross_validation_predicts_each_image_by_a_fit_without_it():
     labels = np.repeat([0, 1], 30)
-    noise = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)  # which a fit learns by heart
+    noise = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)  # a fit can learn it by heart
     fitted = probe.fit(noise, labels, None, None, 2)
     assert "5-fold" in fitted.chosen_by
     assert ((noise @ fitted.weight.T + fitted.bias).argmax(1) == labels).mean() > 0.9

@@ -19,7 +19,7 @@ def training(workplace):
     return workplace.runs("train")[0].info.run_id
 
 
-def test_spoiled_images_are_measured_and_a_network_is_as_good_as_itself(workplace, training, capsys):
+def test_spoiled_images_are_measured_and_a_network_has_the_errors_of_itself_as_reference(workplace, training, capsys):
     assert workplace.run("robustness", reference=training[:8], limit_test=0) == 0
     assert workplace.run("evaluate") == 0
     (run,), evaluation = workplace.runs("robustness"), workplace.runs("evaluate")[0]
@@ -52,7 +52,7 @@ def test_spoiled_images_are_measured_and_a_network_is_as_good_as_itself(workplac
     assert "robustness/robustness.csv" in page.charted["tables"]
 
 
-def test_fewer_images_are_evenly_spread(workplace, training):
+def test_limit_test_sets_the_number_of_images_and_a_reference_is_not_needed(workplace, training):
     assert workplace.run("robustness", run_id=training, limit_test=20) == 0
     numbers = workplace.runs("robustness")[0].data.metrics
     assert numbers["robustness/images"] == 20

@@ -19,30 +19,32 @@ def workplace(tmp_path):
 
 
 def lines(workplace, capsys):
+    """The lines that `status` prints."""
     capsys.readouterr()
     assert workplace.run("status") == 0
     return capsys.readouterr().out.splitlines()
 
 
 def tags_of(**more):
+    """The tags of a run of this process, and `more`."""
     return {**processes.as_tags(processes.this()), **more}
 
 
-def test_nothing_is_under_way_and_no_store_is_made(workplace, capsys, tmp_path):
+def test_a_missing_store_has_nothing_under_way_and_is_not_created(workplace, capsys, tmp_path):
     workplace.uri = f"sqlite:///{tmp_path}/none.db"
     assert lines(workplace, capsys) == [f"nothing is under way in {workplace.uri}"]
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_training_under_way_then_dead(workplace, capsys):
+def test_a_training_under_way_is_listed_and_follow_says_that_it_died(workplace, capsys):
     process = workplace.start("train", experiment="none", **LONG)
     run_id = wait_for_an_epoch(workplace, process)
     time.sleep(3)  # some epochs more
     head, row = lines(workplace, capsys)
     assert head.split() == ["under", "way", "step", "done", "left", "run"]
-    name, step, done, left, told_id = row.split("  ")[0], *row.split()[-5:-3], *row.split()[-2:]
+    name, step, done, left, shown_id = row.split("  ")[0], *row.split()[-5:-3], *row.split()[-2:]
     assert name.startswith("digits resnet18")
-    assert told_id == run_id
+    assert shown_id == run_id
     assert (step, done.partition("/")[2]) == ("train", "10000")
     assert left.count(":") >= 1
     environment = {**workplace.environment, "PYTHONPATH": str(PROJECT)}
@@ -58,7 +60,7 @@ def test_a_training_under_way_then_dead(workplace, capsys):
     assert workplace.client.get_run(run_id).info.status == "RUNNING"  # looking changes nothing
 
 
-def test_parts_stand_below_what_they_are_of(workplace, capsys):
+def test_the_steps_of_an_experiment_are_listed_below_it_with_the_time_left(workplace, capsys):
     now = int(time.time() * 1000)
     create = workplace.client.create_run
     whole = create("0", run_name="all", tags=tags_of(step="main", **{processes.PROGRESS: "1/4"})).info.run_id
@@ -77,7 +79,7 @@ def test_parts_stand_below_what_they_are_of(workplace, capsys):
     assert f"{left} + 2 steps" in first
 
 
-def test_after_one_epoch_there_is_but_a_bound(workplace, capsys):
+def test_after_one_epoch_only_an_upper_bound_of_the_time_left_is_shown(workplace, capsys):
     run_id = workplace.client.create_run("0", run_name="it", tags=tags_of(step="trial")).info.run_id
     workplace.client.log_param(run_id, "epochs", "3")
     assert "0/3 epochs  " in lines(workplace, capsys)[1]
@@ -85,7 +87,7 @@ def test_after_one_epoch_there_is_but_a_bound(workplace, capsys):
     assert "1/3 epochs  under 0:" in lines(workplace, capsys)[1]
 
 
-def test_a_study_takes_what_its_trials_took(workplace, capsys):
+def test_the_time_left_of_a_study_is_estimated_from_its_finished_trials(workplace, capsys):
     now = int(time.time() * 1000)
     client = workplace.client
     study = client.create_run("0", run_name="s", tags=tags_of(step="sweep", **{processes.PROGRESS: "2/6"})).info.run_id
@@ -102,7 +104,7 @@ def test_a_study_takes_what_its_trials_took(workplace, capsys):
     assert "3/6 trials  3:00" in lines(workplace, capsys)[1]
 
 
-def test_robustness_takes_all_its_cases_as_equally_long(workplace, capsys):
+def test_the_time_left_of_robustness_assumes_that_all_cases_take_equally_long(workplace, capsys):
     tags = tags_of(step="robustness", **{processes.PROGRESS: "0/46"})
     run_id = workplace.client.create_run("0", int(time.time() * 1000) - 60_000, tags, "r").info.run_id
     assert lines(workplace, capsys)[1].split()[2:4] == ["0/46", "cases"]
@@ -123,7 +125,7 @@ def test_robustness_takes_all_its_cases_as_equally_long(workplace, capsys):
     ],
     ids=lambda run: repr(run)[:30],
 )
-def test_runs_of_others_are_text(workplace, capsys, run):
+def test_hostile_names_and_tags_of_runs_are_shown_as_harmless_text(workplace, capsys, run):
     run_id = workplace.client.create_run("0", **run).info.run_id
     workplace.client.log_param(run_id, "epochs", "x" * 30)
     found = lines(workplace, capsys)
@@ -132,7 +134,7 @@ def test_runs_of_others_are_text(workplace, capsys, run):
     assert "\x1b" not in found[1]
 
 
-def test_runs_that_are_parts_of_each_other_end(workplace, capsys):
+def test_a_cycle_of_parent_runs_does_not_hang_status(workplace, capsys):
     first = workplace.client.create_run("0", run_name="a").info.run_id
     second = workplace.client.create_run("0", run_name="b", tags={"mlflow.parentRunId": first}).info.run_id
     workplace.client.set_tag(first, "mlflow.parentRunId", second)
@@ -140,7 +142,7 @@ def test_runs_that_are_parts_of_each_other_end(workplace, capsys):
 
 
 @pytest.mark.slow
-def test_of_a_server(tmp_path):
+def test_status_reads_a_tracking_server_and_says_when_it_is_away(tmp_path):
     with Server(tmp_path / "server") as server:
         place = ServedPlace(tmp_path, server.uri)
         run_id = place.client.create_run(place.experiment_id, run_name="far", tags=tags_of(step="train")).info.run_id

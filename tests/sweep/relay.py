@@ -9,8 +9,8 @@ import threading
 class Relay:
     """A context with a relay to `port` of this machine; clients connect to `self.port`.
 
-    After `cut`, nothing passes and no connection is refused: whoever waits for an answer waits in vain. `mend` lets
-    everything pass again, or, with `forget`, breaks the old connections, as a firewall does that has forgotten them.
+    After `cut`, nothing passes, and no connection is refused: a client waits in vain for an answer. `mend` lets
+    everything pass again. With `forget`, it breaks the old connections, as a firewall that has forgotten them.
     """
 
     def __init__(self, port: int) -> None:

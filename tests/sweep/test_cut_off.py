@@ -14,7 +14,7 @@ from tests.tracking.servers import ServedPlace, Server
 
 CUT_SECONDS = 60
 EPOCHS = 20
-# Gives a program another host name, as on another machine: a worker on the same one never counts as dead.
+# Gives a program another host name, as on another machine: a live worker on this machine never counts as dead.
 ELSEWHERE = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname far && exec "$@"', "sh"]
 
 
@@ -30,7 +30,7 @@ class Far(ServedPlace):
         return [*ELSEWHERE, *super().command(*words, **params)]
 
 
-def of_process(place, pid, storage):
+def trials_of_process(place, pid, storage):
     """The trials that the process has started."""
     return [
         each
@@ -39,15 +39,15 @@ def of_process(place, pid, storage):
     ]
 
 
-def in_mid_trial(place, pid, storage):
-    """The trial that the process has reported to, if there is one."""
-    found = [each for each in of_process(place, pid, storage) if each.state.name == "RUNNING"]
+def trials_under_way(place, pid, storage):
+    """The numbers of the running trials for which the process has reported an epoch: at most one."""
+    found = [each for each in trials_of_process(place, pid, storage) if each.state.name == "RUNNING"]
     return [each.number for each in found if each.intermediate_values]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forget", [False, True], ids=["same connections", "new connections"])
-def test_a_worker_that_is_cut_off_in_mid_trial_goes_on_and_no_trial_is_lost_or_doubled(tmp_path, postgres, forget):
+def test_a_worker_that_is_cut_off_during_a_trial_continues_and_no_trial_is_lost_or_doubled(tmp_path, postgres, forget):
     url = make_url(postgres)
     asked = {**GRID, "epochs": EPOCHS, "num_trials": 4, "width": 8}
     asked |= {"space": json.dumps({"max_lr": [0.01, 0.02, 0.03, 0.04]})}
@@ -60,8 +60,8 @@ def test_a_worker_that_is_cut_off_in_mid_trial_goes_on_and_no_trial_is_lost_or_d
             pytest.skip("this system does not let a program have another host name")
         through = url.set(port=to_database.port).render_as_string(hide_password=False)
         cut_off, other = far.start("sweep", **asked, storage=through), near.start("sweep", **asked, storage=postgres)
-        wait_for(lambda: in_mid_trial(near, cut_off.pid, postgres), cut_off)
-        (number,) = in_mid_trial(near, cut_off.pid, postgres)
+        wait_for(lambda: trials_under_way(near, cut_off.pid, postgres), cut_off)
+        (number,) = trials_under_way(near, cut_off.pid, postgres)
         to_database.cut()
         to_server.cut()
         time.sleep(CUT_SECONDS)
@@ -73,7 +73,7 @@ def test_a_worker_that_is_cut_off_in_mid_trial_goes_on_and_no_trial_is_lost_or_d
         assert len(counts) == 4 and set(counts.values()) == {1}
         trials = trials_of(near, "grid", storage=postgres)
         assert {trial.state.name for trial in trials} == {"COMPLETE"}, ended  # no other worker took one over
-        assert number in {trial.number for trial in of_process(near, cut_off.pid, postgres)}
+        assert number in {trial.number for trial in trials_of_process(near, cut_off.pid, postgres)}
         for trial in trials:
             history = near.client.get_metric_history(trial.user_attrs["mlflow.run_id"], "valid/accuracy")
             assert [point.step for point in history] == list(range(1, EPOCHS + 1))

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from pipeline.params import SweepParams
 from pipeline.sweep import study
 from tests.conftest import Workplace
-from tests.sweep.test_study import opened
+from tests.sweep.test_study import open_study
 from tests.sweep.test_sweep import GRID, QUICK, finished, trials_of
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,15 @@ def close(a_study):
 
 
 def test_machines_that_start_a_study_together_get_one_run(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     params = SweepParams(storage=storage, study_name="mine", model="vit")
-    made = []
+    creators = []
 
     def start(number):
         with study.parent_run(params) as known:
             if not known.id:
                 time.sleep(0.2)  # as long as a run takes to create
-                made.append(number)
+                creators.append(number)
                 known.id = f"{number:032x}"
         return known.id
 
@@ -47,8 +47,8 @@ def test_machines_that_start_a_study_together_get_one_run(storage):
         raise KeyboardInterrupt  # this machine ends before its run is there: another one creates it
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(start, range(1, 5)))
-    assert len(made) == 1
-    assert found == {f"{made[0]:032x}"}
+    assert len(creators) == 1
+    assert found == {f"{creators[0]:032x}"}
     assert mine.user_attrs["mlflow.run_id"] in found
     close(mine)
 
@@ -81,8 +81,8 @@ def test_a_study_of_a_hundred_trials_takes_no_more_queries_per_trial_than_a_new_
     assert per_start[1] <= 1.1 * per_start[0]
 
 
-def machines(place, number, **params):
-    """Starts the same sweep at the same moment as on several machines, and waits until all have ended."""
+def run_on_machines(place, number, **params):
+    """Runs the same sweep at the same moment in several processes without common locks, as on several machines."""
     started = []
     for each in range(number):
         # The locks between the processes of one machine are in this folder.
@@ -95,11 +95,11 @@ def machines(place, number, **params):
 @pytest.mark.slow
 def test_two_machines_that_start_together_share_a_study(tmp_path, postgres):
     place = Workplace(tmp_path)
-    machines(place, 2, **GRID, storage=postgres)
+    run_on_machines(place, 2, **GRID, storage=postgres)
     ended = finished(place, "grid", storage=postgres)
     assert sum(ended.values()) == len(ended) == 6
-    hosts = {trial.user_attrs["process"]["process.pid"] for trial in trials_of(place, "grid", storage=postgres)}
-    assert len(hosts) == 2
+    process_ids = {trial.user_attrs["process"]["process.pid"] for trial in trials_of(place, "grid", storage=postgres)}
+    assert len(process_ids) == 2
     (parent,) = place.runs("sweep")
     assert parent.info.status == "FINISHED"
     assert sum(run.data.tags["optuna.state"] == "COMPLETE" for run in place.runs("trial")) == 4
@@ -118,7 +118,7 @@ def test_sixteen_workers_on_four_machines_lose_and_double_none_of_200_trials(tmp
     asked = {**GRID, "limit_train": 60, "limit_test": 20, "batch_size": 16, "epochs": 1, "width": 4}
     asked |= {"num_trials": 200, "space": json.dumps({"max_lr": rates}), "storage": storage, "sweep_workers": 4}
     begun = time.monotonic()
-    machines(place, 4, **asked)
+    run_on_machines(place, 4, **asked)
     log.info("200 trials in %.0f s", time.monotonic() - begun)
     ended = finished(place, "grid", storage=storage)
     assert len(ended) == 200

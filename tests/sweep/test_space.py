@@ -46,7 +46,7 @@ def test_ranges_are_drawn_within_their_bounds_on_their_scale():
     assert {each["dim"] for each in draws} == {48, 72, 96}
 
 
-def test_a_range_knows_which_values_are_in_it():
+def test_a_range_allows_only_its_own_values():
     declared = space({"max_lr": {"low": 1e-4, "high": 3e-2, "log": True}})
     assert [declared.allows("max_lr", rate) for rate in (1e-4, 1e-2, 3e-2, 8e-2)] == [True, True, True, False]
     stepped = space({"max_lr": {"low": 0.1, "high": 0.5, "step": 0.1}})
@@ -213,7 +213,7 @@ def test_the_space_that_the_message_suggests_is_valid():
     assert list(space(json.loads(advised), model="resnet18", max_lr="auto").entries) == ["max_lr"]
 
 
-def test_a_space_or_the_base_must_give_a_rate():
+def test_the_space_or_the_fixed_parameters_must_give_a_rate():
     with pytest.raises(ValueError, match="max_lr=auto: in a sweep, give max_lr or put it into the space"):
         space({"patch_size": [4]}, max_lr="auto")
 

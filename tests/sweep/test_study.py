@@ -34,19 +34,22 @@ def storage(tmp_path):
     return f"sqlite:///{tmp_path}/optuna.db"
 
 
-def opened(storage, space=SPACE, **knobs):
-    params = SweepParams(storage=storage, study_name="mine", model="vit", **knobs)
+def open_study(storage, space=SPACE, **settings):
+    """The study `mine`, which is created if there is none."""
+    params = SweepParams(storage=storage, study_name="mine", model="vit", **settings)
     base = TrainParams(**{name: getattr(params, name) for name in TrainParams.model_fields})
     return study.open_or_create(params, parse(space, base), "digest", "fp32")
 
 
 def suggest(a_study):
+    """A new trial of the study with a rate."""
     trial = a_study.ask()
     trial.suggest_float("max_lr", 1e-3, 1, log=True)
     return trial
 
 
 def fail(a_study, **attributes):
+    """A failed trial of the study, with these attributes."""
     trial = suggest(a_study)
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
@@ -55,7 +58,7 @@ def fail(a_study, **attributes):
 
 
 def test_a_trial_counts_once_it_is_finished(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     mine.tell(suggest(mine), 0.5)
     mine.tell(suggest(mine), state=TrialState.PRUNED)
     fail(mine, error="the loss became nan")
@@ -65,7 +68,7 @@ def test_a_trial_counts_once_it_is_finished(storage):
 
 
 def test_the_last_of_too_many_trials_is_the_surplus_one(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     mine.tell(suggest(mine), 0.5)
     first, second = suggest(mine), suggest(mine)
     assert not workers.is_surplus(mine, first.number, 2)
@@ -105,7 +108,7 @@ def test_a_trial_does_not_fail_because_of_a_broken_gpu_a_full_disk_or_a_store_th
 
 
 def _ask_and_die(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     trial = suggest(mine)
     trial.set_user_attr("process", processes.this())
 
@@ -114,7 +117,7 @@ def test_the_trial_of_a_dead_process_fails_and_its_values_are_tried_again(storag
     worker = multiprocessing.get_context("fork").Process(target=_ask_and_die, args=(storage,))
     worker.start()
     worker.join()
-    mine = opened(storage)
+    mine = open_study(storage)
     (dead,) = mine.trials
     assert dead.state == TrialState.RUNNING
     alive = suggest(mine)
@@ -129,7 +132,7 @@ def test_the_trial_of_a_dead_process_fails_and_its_values_are_tried_again(storag
 
 
 def test_a_trial_whose_worker_died_before_it_named_its_process_is_tried_again(tmp_path, storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     dead = suggest(mine)
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
         database.execute("UPDATE trials SET datetime_start = datetime('now', 'localtime', '-6 minutes')")
@@ -151,7 +154,7 @@ def test_a_heartbeat_that_cannot_be_recorded_raises_no_error(tmp_path, storage):
         assert database.execute("SELECT trial_id FROM trial_heartbeats").fetchall() == [(trial,)]
 
 
-def test_the_end_of_a_trial_may_be_stored_again_but_no_other_end(storage):
+def test_the_same_end_of_a_trial_may_be_stored_twice_but_no_other_end(storage):
     connected = study.connect(storage)
     of_study = connected.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     ended, failed = (connected.create_new_trial(of_study) for _ in range(2))
@@ -172,7 +175,7 @@ def test_a_study_waits_for_its_database(capsys):
         except Missing as missing:
             pytest.skip(str(missing))
         with server:
-            mine = opened(server.new_database("mine"))
+            mine = open_study(server.new_database("mine"))
             trial = suggest(mine)
         back = threading.Timer(2, server.__enter__)
         back.start()
@@ -188,7 +191,7 @@ def test_a_study_waits_for_its_database(capsys):
 
 
 def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_is_alive_here(tmp_path, storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     for process in (processes.this(), {**processes.this(), "process.host": "elsewhere"}):
         trial = suggest(mine)
         trial.set_user_attr("process", process)
@@ -202,12 +205,12 @@ def test_the_trial_of_a_silent_worker_is_taken_over_unless_its_process_is_alive_
 
 def _take_over(storage, store_uri):
     store.use(store_uri)
-    mine = opened(storage)
+    mine = open_study(storage)
     workers.take_over(mine, mine.trials[0])
 
 
 def test_values_are_queued_before_waiting_for_the_tracking_store(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     dead = fail(mine, **{"mlflow.run_id": "a" * 32})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -223,7 +226,7 @@ def test_values_are_queued_before_waiting_for_the_tracking_store(storage):
 
 
 def test_values_are_given_up_if_their_workers_keep_dying(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     suggest(mine)
     for _ in range(workers.MAX_RETRIES + 2):
         (running,) = mine.get_trials(states=(TrialState.RUNNING,))
@@ -238,7 +241,7 @@ def test_values_are_given_up_if_their_workers_keep_dying(storage):
 def test_a_continued_study_gets_new_suggestions(storage):
     rates = []
     for _ in range(4):
-        mine = opened(storage, sampler="random")
+        mine = open_study(storage, sampler="random")
         trial = suggest(mine)
         rates.append(trial.params["max_lr"])
         mine.tell(trial, 0.5)
@@ -259,14 +262,14 @@ def test_each_worker_gets_its_own_gpu_and_the_study_keeps_its_declared_device(st
     given = sweep._spaces(declared, 3)
     assert [each.params({"max_lr": 0.1}).device for each in given] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [each.declared() for each in given] == [declared.declared()] * 3
-    mine = opened(storage)
+    mine = open_study(storage)
     assert mine.user_attrs["machine"]["device"] == "auto"
 
 
 @pytest.mark.parametrize("sampler", sorted(samplers.SAMPLERS.keys() - {"grid"}))
 def test_every_sampler_suggests_values_in_the_space(storage, sampler):
     for number in range(3):
-        mine = opened(storage, sampler=sampler)
+        mine = open_study(storage, sampler=sampler)
         trial = mine.ask()
         drawn = parse(SPACE, TrainParams(model="vit", max_lr=0.1)).suggest(trial)
         assert 1e-3 <= drawn["max_lr"] <= 1
@@ -274,20 +277,20 @@ def test_every_sampler_suggests_values_in_the_space(storage, sampler):
 
 
 def test_a_study_without_a_finished_trial_has_a_table(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     assert figures.trials(mine).empty
     mine.enqueue_trial({"max_lr": 0.1, "patch_size": 4})
     suggest(mine)
     assert figures.trials(mine)[["state", "max_lr"]].to_numpy().tolist() == [["RUNNING", 0.1]]
 
 
-def test_the_same_seed_suggests_the_same(tmp_path):
-    first, second = (suggest(opened(f"sqlite:///{tmp_path}/{i}.db", seed=5)).params for i in range(2))
+def test_the_same_seed_suggests_the_same_values(tmp_path):
+    first, second = (suggest(open_study(f"sqlite:///{tmp_path}/{i}.db", seed=5)).params for i in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize(
-    ("space", "knobs", "difference"),
+    ("space", "settings", "difference"),
     [
         ({**SPACE, "patch_size": [2, 8]}, {}, "space.patch_size {'choices': [2, 4]} there, {'choices': [2, 8]} here"),
         ({"max_lr": SPACE["max_lr"]}, {}, "space.patch_size {'choices': [2, 4]} there, fixed here"),
@@ -295,23 +298,23 @@ def test_the_same_seed_suggests_the_same(tmp_path):
         (SPACE, {"objectives": "valid/accuracy,flops"}, "objectives ['valid/accuracy'] there"),
     ],
 )
-def test_other_settings_under_the_same_name_are_refused_with_the_difference(storage, space, knobs, difference):
-    opened(storage)
-    opened(storage, num_trials=99, sampler="random", pruner="none", sweep_workers=3, device="cpu")  # may change
+def test_other_settings_under_the_same_name_are_refused_with_the_difference(storage, space, settings, difference):
+    open_study(storage)
+    open_study(storage, num_trials=99, sampler="random", pruner="none", sweep_workers=3, device="cpu")  # may change
     with pytest.raises(ValueError, match=r"study_name=mine: the study has other settings") as error:
-        opened(storage, space, **knobs)
+        open_study(storage, space, **settings)
     assert difference in str(error.value)
     assert "choose another study_name" in str(error.value)
 
 
-def test_a_study_from_before_a_parameter_goes_on_with_its_default_alone(storage):
-    study = opened(storage)
+def test_a_study_of_an_earlier_version_continues_only_with_the_default_of_a_new_parameter(storage):
+    study = open_study(storage)
     study.set_user_attr("declared", {k: v for k, v in study.user_attrs["declared"].items() if k != "select_by"})
-    assert opened(storage).user_attrs["declared"].keys() == study.user_attrs["declared"].keys()
+    assert open_study(storage).user_attrs["declared"].keys() == study.user_attrs["declared"].keys()
     with pytest.raises(
         ValueError, match=r"select_by accuracy there, macro_f1 here; objectives \['valid/accuracy'\] there"
     ):
-        opened(storage, select_by="macro_f1")
+        open_study(storage, select_by="macro_f1")
 
 
 @pytest.mark.parametrize(
@@ -322,18 +325,18 @@ def test_a_study_of_another_program_is_refused_and_not_changed(storage, directio
     for _ in range(num_trials):
         theirs.tell(suggest(theirs), 0.5)
     with pytest.raises(ValueError, match=r"^study_name=mine: .* did not create it: choose another study_name"):
-        opened(storage)
+        open_study(storage)
     assert (len(theirs.trials), theirs.user_attrs) == (num_trials, {})
 
 
 def test_a_study_that_another_worker_has_just_created_is_shared(storage):
-    optuna.create_study(study_name="mine", storage=storage, direction="maximize")  # without its notes yet
-    opened(storage).tell(suggest(opened(storage)), 0.5)
-    assert len(opened(storage).trials) == 1
+    optuna.create_study(study_name="mine", storage=storage, direction="maximize")  # its attributes are not written yet
+    open_study(storage).tell(suggest(open_study(storage)), 0.5)
+    assert len(open_study(storage).trials) == 1
 
 
 def test_the_best_trial_comes_with_all_parameters_of_its_training(storage):
-    mine = opened(storage, epochs=5)
+    mine = open_study(storage, epochs=5)
     for rate, patch_size, value in [(0.1, 2, 0.7), (0.2, 4, 0.9), (0.3, 2, 0.8)]:
         mine.enqueue_trial({"max_lr": rate, "patch_size": patch_size})
         trial = suggest(mine)
@@ -345,7 +348,7 @@ def test_the_best_trial_comes_with_all_parameters_of_its_training(storage):
 
 
 def test_the_best_trial_comes_with_the_declared_precision(storage):
-    mine = opened(storage, precision="fp32")
+    mine = open_study(storage, precision="fp32")
     mine.tell(suggest(mine), 0.5)
     assert study.best("mine", storage)["precision"] == "fp32"
     older = {name: value for name, value in mine.user_attrs["machine"].items() if name != "precision"}
@@ -353,8 +356,8 @@ def test_the_best_trial_comes_with_the_declared_precision(storage):
     assert "precision" not in study.best("mine", storage)
 
 
-def test_a_study_without_a_complete_trial_has_no_best(storage):
-    fail(opened(storage), error="x")
+def test_the_best_trial_of_a_study_without_a_complete_one_is_refused(storage):
+    fail(open_study(storage), error="x")
     with pytest.raises(ValueError, match=r"from_study=mine: the study has no COMPLETE trial"):
         study.best("mine", storage)
     with pytest.raises(ValueError, match=r"from_study=yours: no such study .*\(studies: mine\)"):
@@ -385,14 +388,14 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, par
 
 
 def test_a_read_only_storage_is_refused_in_one_line(tmp_path, storage):
-    opened(storage)
+    open_study(storage)
     with pytest.raises(ValueError, match="readonly database") as error:
-        opened(f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true")
+        open_study(f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true")
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_study_gives_one_line(tmp_path, storage):
-    opened(storage)
+def test_a_damaged_study_is_refused_in_one_line(tmp_path, storage):
+    open_study(storage)
     with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
         database.execute("ALTER TABLE trials RENAME COLUMN state TO gone")
     with pytest.raises(ValueError, match="no such column") as error:
@@ -401,25 +404,25 @@ def test_a_damaged_study_gives_one_line(tmp_path, storage):
 
 
 def test_trials_with_one_schedule_and_one_objective_are_pruned(storage):
-    assert isinstance(opened(storage).pruner, optuna.pruners.HyperbandPruner)
+    assert isinstance(open_study(storage).pruner, optuna.pruners.HyperbandPruner)
 
 
 @pytest.mark.parametrize(
-    ("space", "knobs", "reason"),
+    ("space", "settings", "reason"),
     [
         ({**SPACE, "epochs": [3, 6]}, {}, "the space varies epochs"),
         (SPACE, {"objectives": "valid/accuracy,flops"}, "only studies with one objective"),
     ],
 )
-def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, knobs, reason):
+def test_trials_that_cannot_be_compared_are_not_pruned(storage, space, settings, reason):
     with pytest.raises(ValueError, match=rf"pruner=median: .*{reason}.*; give pruner=none"):
-        opened(storage, space, pruner="median", **knobs)
-    assert isinstance(opened(storage, space, **knobs).pruner, optuna.pruners.NopPruner)
+        open_study(storage, space, pruner="median", **settings)
+    assert isinstance(open_study(storage, space, **settings).pruner, optuna.pruners.NopPruner)
 
 
 @pytest.mark.parametrize(("pruner", "pct_start", "first"), [("hyperband", 0.3, 6), ("median", 0.7, 7)])
 def test_no_trial_is_pruned_before_most_of_its_cycle_is_done(storage, pruner, pct_start, first):
-    mine = opened(storage, epochs=10, pct_start=pct_start, pruner=pruner, sampler="random")
+    mine = open_study(storage, epochs=10, pct_start=pct_start, pruner=pruner, sampler="random")
     first_pruned = []
     for number in range(30):
         trial = suggest(mine)
@@ -445,11 +448,11 @@ def test_a_grid_study_ends_after_its_last_point(storage):
 
 
 def test_range_tests_narrow_the_rate_once(storage):
-    mine = opened(storage)
+    mine = open_study(storage)
     declared = parse(SPACE, TrainParams(model="vit"))
     assert study.narrowed(mine, declared) == declared
     assert study.narrow(mine, declared, [0.02, 0.04]) == pytest.approx((0.004, 0.2))
-    assert study.is_narrowed(opened(storage))
+    assert study.is_narrowed(open_study(storage))
     entry = study.narrowed(mine, declared).entries["max_lr"]
     assert (entry.low, entry.high) == pytest.approx((0.004, 0.2))
     assert study.narrow(mine, declared, [1e-6]) == (1e-3, 1)

@@ -55,7 +55,7 @@ def trials_of(workplace, name, storage=None):
 
 
 def finished(workplace, name, **options):
-    """How often each (values, state) of a finished trial occurs."""
+    """The number of finished trials by (values, state)."""
     ended = [
         each
         for each in trials_of(workplace, name, **options)
@@ -65,6 +65,7 @@ def finished(workplace, name, **options):
 
 
 def is_training(workplace, name, **options):
+    """Whether a running trial of the study has reported an epoch."""
     return any(
         each.state.name == "RUNNING" and each.intermediate_values for each in trials_of(workplace, name, **options)
     )
@@ -80,7 +81,7 @@ def wait_for(condition, process=None, seconds=120):
         except Exception:  # the database does not exist yet
             pass
         time.sleep(0.2)
-    raise AssertionError("waited in vain")
+    raise AssertionError(f"the condition did not hold within {seconds} s")
 
 
 def test_every_trial_is_a_child_run_with_the_right_state(workplace, capsys):
@@ -128,7 +129,7 @@ def test_every_trial_is_a_child_run_with_the_right_state(workplace, capsys):
 
 
 @pytest.mark.slow
-def test_patch_size_trades_accuracy_against_cost_and_the_best_can_be_trained(workplace, tmp_path):
+def test_a_sweep_over_patch_size_measures_accuracy_and_cost_and_train_takes_its_best_trial(workplace, tmp_path):
     space = json.dumps({"max_lr": {"low": 1e-4, "high": 0.5, "log": True}, "patch_size": [16, 32]})
     sweep = {
         **QUICK,
@@ -177,7 +178,7 @@ def test_an_experiment_trains_with_the_best_of_its_sweep(workplace):
     assert "test/accuracy" in workplace.runs("evaluate")[0].data.metrics
 
 
-def test_an_experiments_run_does_not_store_the_password_of_the_studys_database(workplace, tmp_path):
+def test_an_experiment_does_not_store_the_password_of_its_studys_database(workplace, tmp_path):
     storage = "postgresql+psycopg://optuna:secret@127.0.0.1:1/optuna"
     space = json.dumps({"max_lr": [0.01, 0.05]})
     assert workplace.run("main", **QUICK, steps="sweep,train", space=space, storage=storage) == 2
@@ -187,7 +188,7 @@ def test_an_experiments_run_does_not_store_the_password_of_the_studys_database(w
     assert "secret" not in content + str(run.data.params) + str(run.data.tags)
 
 
-def test_no_run_stores_the_password_of_a_database_that_its_parameters_name(workplace, tmp_path):
+def test_a_series_an_experiment_and_a_training_store_no_password_of_the_parameter_storage(workplace, tmp_path):
     asked = {**QUICK, "width": 4, "max_lr": 0.01, "storage": "postgresql+psycopg://optuna:secret@database/optuna"}
     assert workplace.run("main", **asked | {"epochs": 1}, steps="train") == 0
     assert (
@@ -276,7 +277,7 @@ def test_the_memory_of_a_trial_is_free_before_the_next_begins(workplace, monkeyp
         return network
 
     monkeypatch.setattr(Recipe, "model", model)
-    monkeypatch.setattr(gc, "enable", lambda: None)  # the command would call it
+    monkeypatch.setattr(gc, "enable", lambda: None)  # the command would turn it on again
     space = json.dumps({"max_lr": [0.01, 1000], "width": [4, 5]})  # with the higher rate, every other trial fails
     gc.disable()
     try:

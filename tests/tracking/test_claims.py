@@ -31,7 +31,8 @@ def resume_run(folder, uri, step, run_id, number, is_elsewhere, barrier, answers
             answers.put(str(error))
 
 
-def answers_of(place, step, run_id, is_elsewhere):
+def resume_together(place, step, run_id, is_elsewhere):
+    """The answers of `resume_run` in several processes at the same moment."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tracking.test_claims"])  # imported once, not by each process
     barrier, answers = context.Barrier(NUM_PROCESSES), context.Queue()
@@ -51,12 +52,12 @@ def answers_of(place, step, run_id, is_elsewhere):
 @pytest.mark.parametrize(
     ("is_elsewhere", "was"), [pytest.param(False, "killed", marks=pytest.mark.slow), (True, "interrupted")]
 )
-def test_one_of_several_processes_resumes_a_run(place, is_elsewhere, was):
+def test_exactly_one_of_several_processes_resumes_a_run(place, is_elsewhere, was):
     gone = processes.as_tags({**processes.this(), "process.pid": "0"})
     run_id = place.client.create_run("0", tags={"step": "train", **gone}).info.run_id
     if was == "interrupted":
         place.client.set_terminated(run_id, "KILLED")
-    refused = sorted(answers_of(place, "train", run_id, is_elsewhere))
+    refused = sorted(resume_together(place, "train", run_id, is_elsewhere))
     assert refused[0] == ""
     assert all(f"run {run_id} is still running" in answer for answer in refused[1:])
     stored = place.client.get_run(run_id)

@@ -127,12 +127,12 @@ def test_the_default_store_is_found_in_a_folder_of_any_name(name, tmp_path, monk
         ("databricks", None),
     ],
 )
-def test_the_file_at_an_address(uri, file):
+def test_the_file_of_a_database_is_found_from_its_address(uri, file):
     assert database.file(uri) == (file and Path(file).resolve())
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_address_of_a_file_leads_to_it(name):
+def test_the_address_of_a_file_leads_back_to_the_file(name):
     path = Path("/x") / name / "a.db"
     assert database.file(database.url(path)) == path
     assert database.plain(database.url(path)) == database.url(path)

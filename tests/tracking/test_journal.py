@@ -43,9 +43,9 @@ def left_behind(run_id, uri, num_sent=0, is_closed=True):
     return kept.folder
 
 
-def flipped(path, place, bits):
+def flip_bits(path, position, bits):
     content = bytearray(path.read_bytes())
-    content[place] ^= bits
+    content[position] ^= bits
     path.write_bytes(content)
 
 
@@ -61,18 +61,19 @@ def replayed(folder):
     return set(steps), not folder.exists()
 
 
-def flips(number, of, seed):
+def random_flips(number, content, seed):
+    """Random pairs (position in `content`, bits to flip there)."""
     generator = random.Random(seed)
-    return [(generator.randrange(len(of)), generator.randrange(1, 256)) for _ in range(number)]
+    return [(generator.randrange(len(content)), generator.randrange(1, 256)) for _ in range(number)]
 
 
 @pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "killed"])
 def test_a_flipped_byte_loses_at_most_its_entry_and_is_reported(place, is_closed):
     original = left_behind("1" * 32, place.uri, NUM_SENT, is_closed)
     content = (original / "entries.jsonl").read_bytes()
-    for where, bits in flips(300, content, seed=0):
+    for where, bits in random_flips(300, content, seed=0):
         folder = Path(shutil.copytree(original, place.folder / f"journal-{where}-{bits}", dirs_exist_ok=True))
-        flipped(folder / "entries.jsonl", where, bits)
+        flip_bits(folder / "entries.jsonl", where, bits)
         steps, is_gone = replayed(folder)
         lost = set(range(NUM_SENT, NUM_ENTRIES)) - steps
         line = content[:where].count(b"\n")
@@ -84,9 +85,9 @@ def test_a_flipped_byte_loses_at_most_its_entry_and_is_reported(place, is_closed
 def test_a_flipped_byte_of_the_position_loses_nothing(place):
     original = left_behind("1" * 32, place.uri, NUM_SENT)
     content = (original / "sent").read_bytes()
-    for where, bits in flips(150, content, seed=1):
+    for where, bits in random_flips(150, content, seed=1):
         folder = Path(shutil.copytree(original, place.folder / f"journal-{where}-{bits}", dirs_exist_ok=True))
-        flipped(folder / "sent", where, bits)
+        flip_bits(folder / "sent", where, bits)
         steps, is_gone = replayed(folder)
         assert set(range(NUM_SENT, NUM_ENTRIES)) <= steps
         assert is_gone
@@ -139,7 +140,7 @@ def test_the_unfinished_line_of_a_killed_process_is_no_damage(place):
 def test_sync_sends_the_intact_entries_of_a_damaged_journal_and_keeps_it(place, capsys, name):
     run_id = place.client.create_run("0", tags=GONE).info.run_id
     folder = left_behind(run_id, place.uri)
-    flipped(folder / name, (folder / name).read_bytes().index(b"0.5" if name == "entries.jsonl" else b"mlflow"), 1)
+    flip_bits(folder / name, (folder / name).read_bytes().index(b"0.5" if name == "entries.jsonl" else b"mlflow"), 1)
     for _ in range(2):
         assert place.run("sync") == 1
         error = capsys.readouterr().err.splitlines()[-1]
@@ -215,7 +216,6 @@ def test_nothing_is_lost_if_the_state_folder_is_removed_at_the_end(place):
             run.metrics({"loss": 0.5}, step=2)
         shutil.rmtree(place.folder / "state")
         run.text("notes.txt", "whole")
-        shutil.rmtree(place.folder / "state" / "nothing", ignore_errors=True)
     assert [point.step for point in place.client.get_metric_history(run.id, "loss")] == [1, 2]
     assert place.artifacts(run.id) == {"notes.txt"}
     assert place.client.get_run(run.id).info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""Everything logged is stored once and is harmless, whoever else writes to the store and whoever chose the names."""
+"""Everything that a run logs is stored once and is harmless, even if others write to the store or choose the names."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A training loses nothing if the tracking server is away, hangs or fails: later, it has every point exactly once."""
+"""A training loses nothing if the tracking server is away, hangs or fails: in the end, each point is stored once."""
 
 import contextlib
 import itertools

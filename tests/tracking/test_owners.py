@@ -24,6 +24,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def mine(shared):
+    """The id of the training of this user."""
     return shared.runs("train")[-1].info.run_id
 
 
@@ -59,7 +60,8 @@ def printed(place, capsys, status, step, **params):
 
 def test_latest_takes_the_users_own_run_and_names_the_owner_of_another(shared, mine, other, capsys):
     planted = plant(shared, mine, data_dir="/home/me/Pictures")
-    assert f"of `{mine}`" in note_of(shared, capsys, run_id="latest")
+    printed(shared, capsys, 0, "evaluate", run_id="latest")
+    assert shared.runs("evaluate")[0].data.tags["train.run_id"] == mine
     refused = printed(other, capsys, 2, "evaluate")
     assert f"the newest belongs to {shared.client.get_run(mine).data.tags['mlflow.user']} on " in refused
     assert f"give run_id={planted} to use it" in refused
@@ -67,24 +69,17 @@ def test_latest_takes_the_users_own_run_and_names_the_owner_of_another(shared, m
     shared.client.delete_run(planted)
 
 
-def note_of(place, capsys, **params):
-    """Runs an evaluation. Returns a part of its description: the training that it is of."""
-    printed(place, capsys, 0, "evaluate", **params)
-    run = place.runs("evaluate")[0]
-    return f"of `{run.data.tags['train.run_id']}`"
-
-
 @pytest.mark.parametrize("step", ["evaluate", "explain", "export"])
-@pytest.mark.parametrize("place_of", [{"data_dir": "/home/me/Pictures"}, {"dataset": "folder", "labels": "~/.pgpass"}])
-def test_paths_of_images_are_never_taken_from_a_run_of_another_user(shared, mine, capsys, step, place_of):
-    planted = plant(shared, mine, **place_of)
+@pytest.mark.parametrize("paths", [{"data_dir": "/home/me/Pictures"}, {"dataset": "folder", "labels": "~/.pgpass"}])
+def test_paths_of_images_are_never_taken_from_a_run_of_another_user(shared, mine, capsys, step, paths):
+    planted = plant(shared, mine, **paths)
     refused = printed(shared, capsys, 2, step, run_id=planted)
     assert f"error: run {planted} belongs to " in refused
-    assert f"{[*place_of][-1]}={[*place_of.values()][-1]} is not taken from a run of another user" in refused
+    assert f"{[*paths][-1]}={[*paths.values()][-1]} is not taken from a run of another user" in refused
     shared.client.delete_run(planted)
 
 
-def test_changed_parameters_make_an_own_run_that_of_another_user(shared, mine, capsys):
+def test_a_run_whose_parameters_were_changed_counts_as_a_run_of_another_user(shared, mine, capsys):
     (original,) = (shared.folder / "mlruns").rglob(f"{mine}/artifacts/params.json")
     content = original.read_text()
     try:
@@ -121,7 +116,7 @@ def test_auto_starts_a_new_run_rather_than_resuming_one_of_another_user(shared, 
     shared.client.delete_run(planted)
 
 
-def test_every_run_is_own_in_a_store_that_only_this_user_can_write_to(tmp_path, capsys):
+def test_every_run_is_trusted_in_a_store_that_only_this_user_can_write_to(tmp_path, capsys):
     place = Workplace(tmp_path)
     assert place.run("train", **TRAIN) == 0
     place.environment["XDG_STATE_HOME"] = str(tmp_path / "moved")  # as on another machine

@@ -39,7 +39,7 @@ def test_a_process_elsewhere_is_dead_once_it_is_silent(changes, pid):
     assert "s without a sign" in processes.in_words(described(0, **changes))
 
 
-@pytest.mark.parametrize("name", [processes.NAMESPACE, "process.boot of started"])
+@pytest.mark.parametrize("name", [processes.NAMESPACE, "process.started"])
 def test_a_process_described_by_an_earlier_version_counts_as_one_here(name):
     process = described(processes.SILENT_SECONDS + 1)
     if name == processes.NAMESPACE:

@@ -39,16 +39,16 @@ def refusal(workplace, capsys):
         (line,) = [each for each in capsys.readouterr().err.splitlines() if not each.startswith("device ")]
         return line
 
-    capsys.readouterr()  # what MLflow said of the new store
+    capsys.readouterr()  # the messages of MLflow about the new store
     return line
 
 
-def test_an_address_without_its_scheme(workplace, refusal):
+def test_an_address_without_a_scheme_is_refused_in_one_line(workplace, refusal):
     workplace.uri = "localhost:5000"
     assert refusal().startswith("error: tracking store localhost:5000: ")
 
 
-def test_a_database_of_another_version(workplace, refusal):
+def test_a_database_of_another_version_is_refused_in_one_line(workplace, refusal):
     with sqlite3.connect(workplace.folder / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     database.close()
@@ -64,14 +64,14 @@ def test_a_database_that_may_only_be_read_is_refused_at_once(workplace, refusal)
     assert workplace.runs() == []
 
 
-def test_a_run_that_the_store_does_not_know(workplace, monkeypatch, capsys):
+def test_a_run_id_that_the_store_does_not_know_is_refused(workplace, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     assert workplace.run("train", **TRAIN) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: tracking store {workplace.uri}: Run with id={'0' * 32} not found")
 
 
-def test_a_deleted_experiment(workplace, refusal, monkeypatch):
+def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workplace, refusal, monkeypatch):
     experiment_id = workplace.client.create_experiment("photos")
     workplace.client.delete_experiment(experiment_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "photos")
@@ -179,22 +179,12 @@ def test_a_server_that_sends_single_bytes_is_given_up(workplace, monkeypatch, ca
     assert f"error: tracking store {workplace.uri}: no complete answer within 1 s" in capsys.readouterr().err
 
 
-@pytest.fixture
-def standing(workplace, monkeypatch):
-    """The workplace, with this process in its folder."""
-    monkeypatch.chdir(workplace.folder)
-    monkeypatch.setenv("XDG_STATE_HOME", workplace.environment["XDG_STATE_HOME"])
-    mlflow.set_tracking_uri(workplace.uri)
-    yield workplace
-    mlflow.set_tracking_uri(None)
-
-
 @pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"])
-def test_an_empty_variable_counts_as_unset(standing, variable, monkeypatch):
+def test_an_empty_variable_counts_as_unset(place, variable, monkeypatch):
     monkeypatch.setenv(variable, "")
     with lifecycle.start("train", "test") as run:
         pass
-    stored = standing.client.get_run(run.id)
+    stored = place.client.get_run(run.id)
     assert (stored.info.experiment_id, stored.info.run_name) == ("0", "test")
 
 
@@ -202,13 +192,13 @@ def test_an_empty_variable_counts_as_unset(standing, variable, monkeypatch):
     ("name", "reason"),
     [("x" * 600, "'name' exceeds the maximum length of 500 characters"), ("#1", "")],
 )
-def test_a_new_experiment_is_created_or_refused_with_the_reason(standing, name, reason, monkeypatch):
+def test_a_new_experiment_is_created_or_refused_with_the_reason(place, name, reason, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     if reason:
-        with pytest.raises(ValueError, match=f"^tracking store {standing.uri}: {reason}$"):
+        with pytest.raises(ValueError, match=f"^tracking store {place.uri}: {reason}$"):
             store.experiment_id()
     else:
-        assert standing.client.get_experiment(store.experiment_id()).name == name
+        assert place.client.get_experiment(store.experiment_id()).name == name
 
 
 def test_messages_about_a_moved_store_say_where_it_looks_and_what_to_do(tmp_path, monkeypatch, capsys):

@@ -23,6 +23,7 @@ TRAIN |= {"max_lr": 0.02, "optimizer": "sgd", "ema_decay": 0.8, "mixup": 0.2}
 
 
 def digests(workplace, run_id):
+    """(digests of the best and the last weights, steps.csv) of a training."""
     folder = workplace.folder
     fetch = workplace.client.download_artifacts
     weights = [
@@ -87,7 +88,7 @@ def test_the_animation_has_a_frame_for_each_epoch(workplace, watched):
         assert played.n_frames == 3
 
 
-def test_the_slider_has_each_map_where_its_table_says(workplace, watched):
+def test_the_slider_has_each_map_at_the_place_that_its_table_names(workplace, watched):
     folder = fetched(workplace, watched)
     table = pd.read_csv(folder / "maps.csv")
     assert table[["epoch", "image"]].to_numpy().tolist() == [[e, i] for e in (1, 2, 3) for i in range(3)]
@@ -107,7 +108,7 @@ def test_the_slider_has_each_map_where_its_table_says(workplace, watched):
     ("given", "method"),
     [({}, "gradcam"), ({"model": "vit", "dim": 12, "depth": 1, "heads": 1, "patch_size": 8}, "attention_relevance")],
 )
-def test_the_maps_are_made_as_suits_the_network(tmp_path, given, method):
+def test_the_method_of_the_maps_suits_the_network(tmp_path, given, method):
     place = Workplace(tmp_path)
     assert place.run("train", **{**TRAIN, "epochs": 1, **given}, watch_images=2) == 0
     folder = fetched(place, place.runs("train")[0].info.run_id)
@@ -141,7 +142,7 @@ def test_without_a_validation_split_there_is_nothing_to_watch(workplace, capsys)
     assert "watch_images=3: there is no validation split" in capsys.readouterr().err
 
 
-def test_a_watched_training_that_diverges_says_where(workplace, capsys):
+def test_a_watched_training_that_diverges_names_the_step(workplace, capsys):
     # With one update per epoch and no normalisation layers, the logits are not finite after the first epoch.
     diverging = {"model": "squeezenet1_1", "batch_size": 180, "max_lr": 1000, "div_factor": 1}
     diverging |= {"optimizer": "adamw", "ema_decay": 0, "mixup": 0}
