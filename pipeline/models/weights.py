@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -134,7 +134,8 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
         _interpolate_positions(model, state, pretrained.source)
     if differing := sorted(name for name in own.keys() | state.keys() if _misfit(own.get(name), state.get(name))):
         some = f"{len(differing)} tensors differ: {', '.join(differing[:3])}"
-        raise ValueError(f"{pretrained.source}: not weights of this network ({some}){_timm_hint(pretrained, model)}")
+        hint = _hint(pretrained, model, differing)
+        raise ValueError(f"{pretrained.source}: not weights of this network ({some}){hint}")
     if other := outlines.other_tables(model, state):
         raise ValueError(f"{pretrained.source}: not weights of this network ({other[0]} differs from its table)")
     if broken := [name for name, tensor in state.items() if _has_non_finite(tensor)]:
@@ -142,8 +143,13 @@ def fitted(model: nn.Module, pretrained: Pretrained, classes: tuple[str, ...]) -
     return Fitted(state, head_note)
 
 
-def _timm_hint(pretrained: Pretrained, model: nn.Module) -> str:
-    """The end of a message about bare weights that do not fit `model`: the network of timm that they fit, if any."""
+def _hint(pretrained: Pretrained, model: nn.Module, differing: Sequence[str]) -> str:
+    """The end of a message about weights that do not fit `model`: the image size or the network of timm that they fit.
+
+    differing: the names of the tensors that do not fit.
+    """
+    if pretrained.image_size is not None and all("pos" in name for name in differing):
+        return f"; only positions differ, so give image_size={pretrained.image_size}"
     if pretrained.mean is not None:  # they are described, so they say what they belong to
         return ""
     file = PurePosixPath(pretrained.origin.removeprefix("file ")).name.split(".")[0]

@@ -122,6 +122,15 @@ def test_weights_of_a_repository_come_from_the_hub_s_cache_with_what_it_says_of_
     assert torch.equal(start.state["head.weight"], network.head.weight)
 
 
+def test_weights_with_positions_for_another_image_size_are_refused_and_the_message_names_their_size():
+    state = timm.create_model("test_vit", pretrained=False).state_dict()
+    start = weights.Pretrained(state, "the weights", "w", "w", "mit", mean=(0.5, 0.5, 0.5), image_size=160)
+    with pytest.raises(
+        ValueError, match=r"\(1 tensors differ: pos_embed\); only positions differ, so give image_size=160$"
+    ):
+        weights.fitted(build("test_vit"), start, CLASSES)
+
+
 def test_without_a_network_one_line_says_where_to_put_which_file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
