@@ -1,12 +1,14 @@
 """A training that several ranks share: rank 0 tracks it, and the others follow."""
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 from pipeline import progress
 from pipeline.history import initial_weights
 from pipeline.params import TrainStepParams
 from pipeline.steps.step import Result
+from pipeline.tracking import store
 from pipeline.training import device, ranks
 from pipeline.training.ranks import Ranks
 from pipeline.training.recipe import Recipe
@@ -36,12 +38,24 @@ def prepared(params: TrainStepParams, mine: Ranks) -> Recipe:
     if mine.number:
         mine.agree(None)  # waits until rank 0 has loaded the images
     recipe = initial_weights.prepare(params)
+    if params.resume:
+        recipe = _in_its_format(recipe, params.resume)
     if mine.size > 1:
         ranks.check_shares(params.batch_size, len(recipe.splits.train), mine.size)
     if not mine.number:
         mine.agree(None)
     mine.check_equal("the recipe, with its images,", recipe.fingerprint())
     return recipe
+
+
+def _in_its_format(recipe: Recipe, run_id: str) -> Recipe:
+    """`recipe` in the number format in which the run was started, if nobody gave a format and the device can use it."""
+    started = store.stored_run(run_id).data.tags.get("precision", "")
+    is_usable = started in ("fp32", "bf16") or (started == "fp16" and recipe.device.type == "cuda")
+    if recipe.params.precision != "auto" or started == recipe.precision or not is_usable:
+        return recipe
+    progress.say(f"number format {started}, as at the start of the run; {recipe.precision} would change its numbers")
+    return replace(recipe, precision=started)
 
 
 def led(training: Training, params: TrainStepParams, max_lr: float, mine: Ranks) -> Training:

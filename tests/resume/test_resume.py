@@ -13,6 +13,7 @@ from pipeline.model_files import checkpoint, states
 from pipeline.resume import training_state
 from pipeline.steps import train
 from pipeline.tracking import system_metrics
+from pipeline.training import device
 from tests.conftest import Workplace
 
 TRAIN = {"experiment": "none", "limit_train": 300, "limit_test": 100, "width": 8, "batch_size": 32, "optimizer": "sgd"}
@@ -166,7 +167,7 @@ def test_a_training_interrupted_after_its_last_update_can_finish(workplace, whol
 
 
 def test_changed_parameters_are_refused_by_name_and_a_run_continues_elsewhere_from_its_artifacts(
-    workplace, whole, capsys
+    workplace, whole, capsys, monkeypatch
 ):
     assert workplace.run("train", resume="latest") == 2
     assert "no interrupted train run that can be resumed in this MLflow experiment" in capsys.readouterr().err
@@ -182,7 +183,12 @@ def test_changed_parameters_are_refused_by_name_and_a_run_continues_elsewhere_fr
     assert interrupted.info.run_id == run_id
     assert (newest.info.status, interrupted.info.status) == ("FINISHED", "KILLED")
     state_folder(workplace, run_id).rename(workplace.folder / "gone")  # as on another machine
+    begun = interrupted.data.tags["precision"]
+    other = {"fp32": "bf16"}.get(begun, "fp32")
+    monkeypatch.setattr(device, "_fastest", lambda _: (other, "this processor has other formats"))
+    capsys.readouterr()
     assert workplace.run("train", resume="latest", device="cpu", keep_checkpoints="true") == 0
+    assert f"number format {begun}, as at the start of the run; {other} would change" in capsys.readouterr().err
     assert workplace.client.get_run(run_id).info.status == "FINISHED"
     assert results(workplace, run_id) == whole
     assert {"states/state-a.safetensors", "states/state-b.safetensors"} <= workplace.artifacts(run_id)
