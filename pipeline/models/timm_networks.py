@@ -140,6 +140,12 @@ def _origin(described: Any) -> str:
     return f"{constants.ENDPOINT}/{described.hf_hub_id}" if described.hf_hub_id else str(described.url)
 
 
+def published_size(name: str, wanted: str) -> int | None:
+    """The image size (px) of published weights; None for a repository. Raises ValueError if there are none."""
+    described = _described(name.removeprefix(PREFIX), wanted)
+    return None if described is None else int(described.input_size[-1])
+
+
 def check(name: str) -> Any:
     """timm's description of the default weights of `name`. Raises ValueError if they are not available here."""
     its_name = name.removeprefix(PREFIX)

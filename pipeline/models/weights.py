@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -60,15 +61,7 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
 
     Raises ValueError for an unknown name, and for a file that is not available or not as published.
     """
-    choices = get_model_weights(backbones.torchvision_name(network))
-    named = {text: each for each in choices for text in (each.name, str(each))}
-    if wanted == "default":
-        found = choices.DEFAULT
-    elif wanted in named:
-        found = named[wanted]
-    else:
-        has = ", ".join(each.name for each in choices)
-        raise ValueError(f"weights={wanted}: torchvision has none of that name for {network} (it has {has})")
+    found = _named(network, wanted)
     preset = found.transforms()
     red, green, blue = preset.mean
     spread = preset.std
@@ -84,6 +77,26 @@ def of_torchvision(network: str, wanted: str) -> Pretrained:
         preset.crop_size[0],
         preset.interpolation.value,
     )
+
+
+def _named(network: str, wanted: str) -> WeightsEnum:
+    choices = get_model_weights(backbones.torchvision_name(network))
+    named = {text: each for each in choices for text in (each.name, str(each))}
+    if wanted == "default":
+        return choices.DEFAULT
+    if wanted not in named:
+        has = ", ".join(each.name for each in choices)
+        raise ValueError(f"weights={wanted}: torchvision has none of that name for {network} (it has {has})")
+    return named[wanted]
+
+
+def published_size(network: str, wanted: str) -> int | None:
+    """The image size (px) of published weights, without a download. None for other weights, and for unknown names."""
+    with suppress(ValueError):
+        if timm_networks.has(network):
+            return timm_networks.published_size(network, wanted)
+        return int(_named(network, wanted).transforms().crop_size[0])
+    return None
 
 
 def of_timm(network: str, wanted: str) -> Pretrained:

@@ -13,6 +13,7 @@ from pipeline.data.decoder import sizes
 from pipeline.data.folders import list_images
 from pipeline.data.splits import TEST_FRACTION
 from pipeline.models import timm_networks
+from pipeline.models.weights import published_size
 from pipeline.params import DataParams
 from pipeline.text import shown
 
@@ -81,6 +82,8 @@ def _network(given: Mapping[str, Any], weights: str, root: Path, names: list[str
         side = _side(root, names)
         sides = "at least" if side == LARGE else "less than"
         return [("image_size", side, f"image_size={side}: most photos have {sides} {LARGE} px on their shorter side")]
+    if size := published_size(str(given.get("model", "")), weights):
+        return [("image_size", size, f"image_size={size}: as in the weights' own training"), KEPT_NORMS, *_rate(given)]
     return [KEPT_NORMS, *_rate(given)]
 
 

@@ -186,6 +186,26 @@ def test_the_image_size_in_the_message_is_the_one_used(tmp_path):
     assert lines[0] == "image_size=64: most photos have less than 128 px on their shorter side"
 
 
+@pytest.mark.parametrize(
+    ("model", "weights", "size"),
+    [
+        ("timm/test_efficientnet", "default", 160),
+        ("timm/vit_base_patch16_224", "augreg_in21k", 224),
+        ("convnext_tiny", "default", 224),
+        ("efficientnet_b1", "IMAGENET1K_V2", 240),
+        ("convnext_tiny", "NONE_OF_THAT_NAME", None),
+        ("timm/test_efficientnet", "own.safetensors", None),
+        ("vit", "default", None),  # our own, which has no published weights
+    ],
+)
+def test_photos_get_the_image_size_of_published_weights(tmp_path, model, weights, size):
+    given = {"data_dir": draw(tmp_path / "photos", {"a": 20, "b": 20}), "model": model, "weights": weights}
+    values, lines = photo_defaults.choose(given)
+    assert values.get("image_size") == size
+    assert (f"image_size={size}: as in the weights' own training" in lines) == (size is not None)
+    assert "image_size" not in photo_defaults.choose({**given, "image_size": 96})[0]
+
+
 def test_the_size_of_photos_is_found_below_a_folder_with_a_backslash_in_its_name(tmp_path):
     root = draw(tmp_path / "photos", {"N\\A": 4, "C:\\users": 4}, side=200)
     assert photo_defaults.choose({"data_dir": str(root), "weights": "none"})[0]["image_size"] == 128
