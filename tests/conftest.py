@@ -1,3 +1,5 @@
+"""Workplaces of a user, each with its own store, and a PostgreSQL server: many tests need them."""
+
 import contextlib
 import functools
 import os
@@ -45,9 +47,9 @@ def new_store() -> sqlite3.Connection:
     """A database that MLflow has made, in memory. MLflow takes a second to make one, and most tests need one."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-        with contextlib.closing(sqlite3.connect("mlflow.db")) as made:
-            made.backup(found := sqlite3.connect(":memory:"))
-    return found
+        with contextlib.closing(sqlite3.connect("mlflow.db")) as on_disk:
+            on_disk.backup(in_memory := sqlite3.connect(":memory:"))
+    return in_memory
 
 
 class Workplace:
@@ -137,7 +139,7 @@ class Workplace:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
-    """A journal that a test leaves unsent is no matter of the tests after it."""
+    """A test does not see the unsent journals of earlier tests."""
     yield
     journal.left_behind.clear()
 
@@ -155,12 +157,13 @@ def environment_of_its_own(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
+    """A workplace that the tests of a file share."""
     return Workplace(tmp_path_factory.mktemp("workplace"))
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A workplace of one test's own, where this process stands too and whose store it uses, as a step does."""
+    """A workplace for one test. This process runs in its folder and uses its store, as a step does."""
     place = Workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", place.environment["XDG_STATE_HOME"])

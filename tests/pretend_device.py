@@ -147,7 +147,7 @@ def _run(func, args, kwargs):
 
 
 def _kind(name, args, ours, others, to) -> str:
-    """The kind of an operation that involves the device; empty if a GPU would do it without ado."""
+    """The kind of an operation that involves the device; empty if a GPU does it without a copy or a wait."""
     if name in READS:
         return "wait"
     if name in ("_to_copy", "copy_"):

@@ -23,6 +23,7 @@ def plain(images, labels, place, generator):
 
 
 def network(seed=0):
+    """A small network for the images of `squares`."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),

@@ -46,7 +46,9 @@ def commands(path):
                     yield words
 
 
-ALL = [pytest.param(words, id=f"{path.stem}: {shlex.join(words)}"[:90]) for path in WRITTEN for words in commands(path)]
+PAGE_COMMANDS = [
+    pytest.param(words, id=f"{path.stem}: {shlex.join(words)}"[:90]) for path in WRITTEN for words in commands(path)
+]
 
 
 def chosen(flags):
@@ -54,8 +56,8 @@ def chosen(flags):
     return {} if "model" in flags else {"model": BACKBONE, "weights": "default"}
 
 
-@pytest.mark.parametrize("words", [each for each in ALL if each.values[0][:2] == ["mlflow", "run"]])
-def test_each_mlflow_run_is_of_a_step_and_its_parameters(words):
+@pytest.mark.parametrize("words", [each for each in PAGE_COMMANDS if each.values[0][:2] == ["mlflow", "run"]])
+def test_each_mlflow_run_names_a_step_and_its_parameters(words):
     assert words[2] == "."
     step = words[words.index("-e") + 1] if "-e" in words else "main"
     assert step in STEPS
@@ -76,8 +78,8 @@ def asked():
     return command_group(runner), found
 
 
-@pytest.mark.parametrize("words", [each for each in ALL if "pipeline" in each.values[0][1:3]])
-def test_each_command_of_the_program_is_one(words, asked):
+@pytest.mark.parametrize("words", [each for each in PAGE_COMMANDS if "pipeline" in each.values[0][1:3]])
+def test_the_program_accepts_each_of_its_commands_on_the_pages(words, asked):
     program, found = asked
     found.clear()
     program.main(words[3:], standalone_mode=False)
@@ -87,16 +89,18 @@ def test_each_command_of_the_program_is_one(words, asked):
     assert found or "--help" in words
 
 
-@pytest.mark.parametrize("words", [each for each in ALL if each.values[0][0] in ("make", "python", ".venv/bin/python")])
-def test_each_target_and_each_module_or_script_is_there(words):
+@pytest.mark.parametrize(
+    "words", [each for each in PAGE_COMMANDS if each.values[0][0] in ("make", "python", ".venv/bin/python")]
+)
+def test_each_make_target_module_and_script_exists(words):
     if words[0] == "make":
         assert {word for word in words[1:] if "=" not in word} <= TARGETS
     else:
         assert find_spec(words[2]) if words[1] == "-m" else (PROJECT / words[1]).is_file()
 
 
-def test_the_pages_have_commands_to_look_at():
-    assert len(ALL) > 80
+def test_the_pages_have_many_commands():
+    assert len(PAGE_COMMANDS) > 80
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
@@ -107,7 +111,7 @@ def test_each_link_leads_to_a_file(path):
     assert [name for name in local if not (path.parent / name).exists() and (path.parent / name) not in made] == []
 
 
-def test_each_source_file_of_the_pages_is_there():
+def test_each_source_file_that_a_page_names_exists():
     there = [
         f"/{path.relative_to(PROJECT)}"
         for folder in ("pipeline", "tests", "benchmarks", "reference")
@@ -118,7 +122,7 @@ def test_each_source_file_of_the_pages_is_there():
 
 
 @pytest.mark.parametrize("program", sorted((PROJECT / "docs/snippets").iterdir()), ids=lambda path: path.stem)
-def test_each_program_of_the_pages_is_shown_on_one(program):
+def test_each_snippet_is_shown_on_one_page(program):
     # A formatter of code in pages may break the line that includes a program.
     marks = re.compile(rf'^--8<-- "snippets/{program.name}"$', re.M)
     assert sum(len(marks.findall(path.read_text())) for path in WRITTEN) == 1
@@ -130,7 +134,7 @@ def test_links_of_the_readme_lead_to_headings():
         assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, (page, heading)
 
 
-def test_the_readme_is_one_that_people_read_to_its_end():
+def test_the_readme_has_at_most_200_lines():
     assert len(README.read_text().splitlines()) <= 200
 
 

@@ -17,7 +17,7 @@ def parts(requirement):
     return canonicalize_name(requirement.name), frozenset(requirement.extras), str(requirement.specifier)
 
 
-def test_the_lock_file_is_of_todays_requirements():
+def test_the_lock_file_has_the_requirements_of_pyproject():
     (own,) = (each for each in LOCK["package"] if each["name"] == PROJECT_FILE["project"]["name"])
     locked = {
         (each["name"], frozenset(each.get("extras", ())), frozenset(each.get("specifier", "").split(",")))

@@ -95,6 +95,7 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import has no full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 

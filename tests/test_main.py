@@ -1,3 +1,5 @@
+"""The command line: bad input is one line, and a step imports only what it needs."""
+
 import re
 import subprocess
 import sys
@@ -60,7 +62,7 @@ def in_a_new_process(code, folder=None):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
 
 
-def test_a_step_names_and_leaves_out_what_only_other_steps_of_its_experiment_need(capsys, tmp_path):
+def test_a_step_names_and_ignores_parameters_that_only_other_steps_of_its_experiment_need(capsys, tmp_path):
     words = ["--dataset", "folder", "--epochs", "10", "--data_dir", str(tmp_path / "none"), "--max_lr=0.1"]
     assert main(["doctor", *words]) == 2
     said = capsys.readouterr().err.splitlines()
@@ -102,7 +104,7 @@ def test_a_step_starts_without_garbage_collection_during_its_imports(tmp_path):
         "import gc; from pipeline.__main__ import main; status = main(['status']);"
         "print(status, gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
     )
-    done = in_a_new_process(code, tmp_path)  # a folder without runs, because objects of runs would be garbage too
+    done = in_a_new_process(code, tmp_path)  # in a folder without runs, because their objects would be collected too
     assert done.stdout.endswith("0 0 True 0\n")
     assert done.stderr == ""
 

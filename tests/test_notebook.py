@@ -46,7 +46,7 @@ def test_the_example_of_the_documentation_runs(tmp_path):
         ("predict", {"photos": ["cat.jpg"]}, "photos: prints lines on a terminal, not in a notebook; give images"),
     ],
 )
-def test_a_mistake_is_one_line(step, given, message):
+def test_a_mistake_in_a_call_is_refused_in_one_line(step, given, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         pipeline.run(step, **given)
     assert "\n" not in str(caught.value)

@@ -1,3 +1,5 @@
+"""Parameters: their bounds, their defaults, and their way through flags, files and stores."""
+
 import json
 import math
 from typing import get_args
@@ -26,7 +28,7 @@ from pipeline.settings import resolve
 from pipeline.training import loss, optimizers
 
 
-def test_text_is_converted_to_its_type():
+def test_text_is_converted_to_the_type_of_its_parameter():
     params = TrainParams(max_lr="1e-3", batch_size="64")
     assert params.max_lr == 1e-3
     assert params.batch_size == 64
@@ -47,7 +49,6 @@ def test_text_is_converted_to_its_type():
         {"model": "vit", "patch_size": 5},
         {"model": "vit", "dim": 100, "heads": 3},
         {"image_size": 16, "crop_padding": 16},
-        {"steps": "train"},
         {"model": "fast", "image_size": 8, "crop_padding": 0},
         {"model": "fast", "first_size": 8},
         {"first_size": 33},
@@ -79,9 +80,16 @@ def test_text_is_converted_to_its_type():
         {"std": "0.5,0,0.5"},
     ],
 )
-def test_out_of_bounds_is_refused(wrong):
-    with pytest.raises(ValidationError):
+def test_a_wrong_value_is_refused(wrong):
+    with pytest.raises(ValidationError) as refused:
         TrainParams(**wrong)
+    # A parameter that does not exist would be refused too.
+    assert "extra_forbidden" not in {error["type"] for error in refused.value.errors()}
+
+
+def test_a_parameter_of_another_step_is_refused():
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        TrainParams(steps="train")
 
 
 def test_patch_size_matters_only_to_vit():
@@ -114,12 +122,9 @@ def test_an_experiment_at_a_given_rate_has_no_range_test_unless_it_is_asked_for(
     assert MainParams(max_lr="auto").steps == MainParams().steps == ("lr_range", "train", "evaluate", "explain")
 
 
-def test_names_match_the_tables():
-    assert set(get_args(RecipeParams.model_fields["optimizer"].annotation)) == set(optimizers.OPTIMIZERS)
-
-
-def test_choices_of_data_and_loss_match_their_tables():
+def test_choices_of_optimizer_data_and_loss_match_their_tables():
     choices = {name: set(get_args(field.annotation)) for name, field in RecipeParams.model_fields.items()}
+    assert choices["optimizer"] == set(optimizers.OPTIMIZERS)
     assert choices["resize"] == set(RESIZES)
     assert choices["augment"] == {"basic", *POLICIES}
     assert choices["class_weights"] == {"none", *loss.RULES}
@@ -138,7 +143,7 @@ def test_a_margin_is_stored_only_for_random_resized_crops_with_resize_crop(recip
     assert TrainParams(**recipe).margin == margin
 
 
-def test_methods_of_maps_match_the_table():
+def test_choices_of_the_map_method_match_their_table():
     from pipeline.explain import attribution
 
     assert get_args(MapMethod) == (attribution.AUTO, *attribution.METHODS)
@@ -186,7 +191,7 @@ WRITABLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
 TEXT = st.text(WRITABLE, max_size=20)
 
 
-# Texts; only few are valid.
+# Parameters that are texts. Only few texts are valid.
 NAMES = {
     "model": NETWORKS,
     "weights": ["none", "default", "IMAGENET1K_V1", "ResNet50_Weights.DEFAULT", "a b.safetensors", f"run:{'0' * 32}"],
@@ -194,7 +199,7 @@ NAMES = {
 
 
 def given_some(step):
-    """(valid parameters of a step, some of them drawn; names of the required and the drawn ones)."""
+    """A strategy for parameters of a step: the required ones and up to four others, by name."""
     schema = STEPS[step].model_json_schema()
     fields = {name: values(each) for name, each in schema["properties"].items() if name not in ("experiment", "resume")}
     fields |= {name: st.sampled_from(NAMES[name]) for name in NAMES.keys() & fields.keys()}

@@ -1,4 +1,4 @@
-"""Folders of links that benchmarks share with others' programs."""
+"""Folders of links to photos, which benchmarks make for themselves and for other programs."""
 
 import shutil
 

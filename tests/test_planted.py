@@ -116,23 +116,24 @@ def plant():
 # Weights
 
 
-def weights(ground, trained):
+def weights_file(ground, trained):
     return ground.artifacts(trained) / "weights" / "best.safetensors"
 
 
 @pytest.mark.parametrize("step", ["evaluate", "explain"])
-def test_weights_that_are_a_pickle(ground, trained, plant, capsys, step):
-    plant(weights(ground, trained), ground.pickle)
+def test_weights_that_are_a_pickle_are_refused(ground, trained, plant, capsys, step):
+    plant(weights_file(ground, trained), ground.pickle)
     assert "not weights of this pipeline" in ground.refused(capsys, step, run_id=trained)
 
 
-def test_weights_as_torch_would_unpickle_them(ground, trained, plant, capsys, tmp_path):
+def test_weights_in_a_pickle_of_torch_are_refused(ground, trained, plant, capsys, tmp_path):
     torch.save({"weight": Payload(ground.marker)}, tmp_path / "w.pt")
-    plant(weights(ground, trained), (tmp_path / "w.pt").read_bytes())
+    plant(weights_file(ground, trained), (tmp_path / "w.pt").read_bytes())
     assert "not weights of this pipeline" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
-def network(**sizes):
+def vit_description(**sizes):
+    """The description of a ViT with these options."""
     return {"network": {"name": "vit", "options": {"patch_size": 4, "dim": 24, "depth": 1, "heads": 2, **sizes}}}
 
 
@@ -142,8 +143,8 @@ def network(**sizes):
         ({"network": {"name": "resnet18", "options": {"width": 10**9}}}, "width should be less than or equal to 1024"),
         ({"network": {"name": "resnet18", "options": {"width": 1024}}}, "other tensors"),  # 2.9 GB
         ({"image_size": 10**9}, "image_size should be less than or equal to 1024"),
-        (network(depth=100, dim=8192), "other tensors"),  # 320 GB
-        (network(depth=10**9), "depth should be less than"),
+        (vit_description(depth=100, dim=8192), "other tensors"),  # 320 GB
+        (vit_description(depth=10**9), "depth should be less than"),
         ({"network": {"name": "vgg19", "options": {}}}, "other tensors"),  # 0.6 GB
         ({"network": {"name": "regnet_y_128gf", "options": {}}}, "other tensors"),  # 2.6 GB
         ({"network": {"name": "vit_h_14", "options": {}}}, "image_size=32: vit_h_14 cannot be built"),
@@ -161,8 +162,10 @@ def network(**sizes):
         ({"std": [float("nan")] * 3}, "std"),
     ],
 )
-def test_weights_whose_description_asks_for_the_impossible(ground, trained, plant, capsys, tmp_path, change, reason):
-    path = weights(ground, trained)
+def test_weights_whose_description_is_impossible_are_refused_before_memory_is_taken(
+    ground, trained, plant, capsys, tmp_path, change, reason
+):
+    path = weights_file(ground, trained)
     state, described = checkpoint.load(path)
     checkpoint.save(tmp_path / "w", state, {**described, **change})
     plant(path, (tmp_path / "w").read_bytes())
@@ -187,8 +190,8 @@ def limited_tensors(num_bytes):
 
 
 @pytest.mark.parametrize("missing", ["network", "image_size", "classes", "mean", "std"])
-def test_weights_whose_description_lacks_something(ground, trained, plant, capsys, tmp_path, missing):
-    path = weights(ground, trained)
+def test_weights_whose_description_lacks_a_field_are_refused(ground, trained, plant, capsys, tmp_path, missing):
+    path = weights_file(ground, trained)
     state, described = checkpoint.load(path)
     del described[missing]
     checkpoint.save(tmp_path / "w", state, described)
@@ -196,8 +199,8 @@ def test_weights_whose_description_lacks_something(ground, trained, plant, capsy
     assert f"{missing} Field required" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
-def test_weights_of_other_classes_or_other_numbers(ground, trained, plant, capsys, tmp_path):
-    path = weights(ground, trained)
+def test_weights_of_other_classes_or_of_another_number_type_are_refused(ground, trained, plant, capsys, tmp_path):
+    path = weights_file(ground, trained)
     state, described = checkpoint.load(path)
     checkpoint.save(tmp_path / "w", {name: tensor.double() for name, tensor in state.items()}, described)
     plant(path, (tmp_path / "w").read_bytes())
@@ -235,7 +238,7 @@ def tree_of(slots):
     return next(checkpoint.load_tree(path)[0] for path in slots if path.exists())
 
 
-def test_states_that_are_pickles(ground, trained, interrupted, plant, capsys):
+def test_states_that_are_pickles_are_refused(ground, trained, interrupted, plant, capsys):
     for path in interrupted:
         plant(path, ground.pickle)
     assert "has saved no state" in ground.refused(capsys, "train", resume=trained)
@@ -254,7 +257,7 @@ def test_states_that_are_pickles(ground, trained, interrupted, plant, capsys):
         lambda tree: {},
     ],
 )
-def test_states_of_something_else(ground, trained, interrupted, plant, capsys, tmp_path, change):
+def test_states_of_something_else_are_refused(ground, trained, interrupted, plant, capsys, tmp_path, change):
     checkpoint.save_tree(tmp_path / "state", change(tree_of(interrupted)), {"step": 10**6})
     for path in interrupted:
         plant(path, (tmp_path / "state").read_bytes())
@@ -264,40 +267,43 @@ def test_states_of_something_else(ground, trained, interrupted, plant, capsys, t
 # Cached images
 
 
-def entry(ground):
+def cache_entry(ground):
+    """The folder of the cached images."""
     (found,) = (path for path in (ground.workplace.folder / "cache" / "classifier-pipeline").iterdir() if path.is_dir())
     return found
 
 
-def objects(ground, folder):
+def object_array_file(ground, folder):
     """An .npy file of objects, which NumPy pickles."""
 
     np.save(folder / "objects.npy", np.array([Payload(ground.marker)] * 3, dtype=object), allow_pickle=True)
     return (folder / "objects.npy").read_bytes()
 
 
-def archive(folder):
+def npz_file(folder):
+    """An archive of arrays, where a single array is expected."""
     np.savez(folder / "some.npz", images=np.zeros(3))
     return (folder / "some.npz").read_bytes()
 
 
-def claiming(shape, descr="|u1"):
+def npy_header(shape, descr="|u1"):
+    """The header of an .npy file without the array that it promises."""
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
 @pytest.mark.parametrize("file", ["images.npy", "moments.npy", "set.json"])
-def test_cached_images_are_made_again(ground, trained, capsys, tmp_path, file):
-    path = entry(ground) / file
+def test_hostile_cached_images_are_not_used_but_decoded_again(ground, trained, capsys, tmp_path, file):
+    path = cache_entry(ground) / file
     whole = path.read_bytes()
-    hostile = [ground.pickle, objects(ground, tmp_path), archive(tmp_path), DEEP, b"", b"{}", b"[]"]
+    hostile = [ground.pickle, object_array_file(ground, tmp_path), npz_file(tmp_path), DEEP, b"", b"{}", b"[]"]
     hostile += [
-        claiming((10**12, 3, 32, 32)),
-        claiming((1797, 2, 3), "<i8"),
-        claiming("(" * 3000),
-        claiming((-1,), "|O"),
+        npy_header((10**12, 3, 32, 32)),
+        npy_header((1797, 2, 3), "<i8"),
+        npy_header("(" * 3000),
+        npy_header((-1,), "|O"),
     ]
-    fields = json.loads((entry(ground) / "set.json").read_text())
+    fields = json.loads((cache_entry(ground) / "set.json").read_text())
     for wrong in (
         {"labels": [10**9] * 1797},
         {"labels": [-1] * 1797},
@@ -316,7 +322,7 @@ def test_cached_images_are_made_again(ground, trained, capsys, tmp_path, file):
         path.write_bytes(content)
         with ground.untouched(), pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", ground.workplace.environment["XDG_CACHE_HOME"])
-            assert cache.find(entry(ground).name) is None
+            assert cache.find(cache_entry(ground).name) is None
     capsys.readouterr()
     with ground.untouched():
         assert ground.workplace.run("evaluate", run_id=trained) == 0
@@ -325,7 +331,7 @@ def test_cached_images_are_made_again(ground, trained, capsys, tmp_path, file):
 
 
 @pytest.mark.parametrize("text", ["../../x", "/etc", "..", "", "a/b", "a\x00b", "é", "x" * 5000])
-def test_a_cached_key_that_leads_elsewhere(ground, tmp_path, monkeypatch, text):
+def test_a_cached_key_that_leads_elsewhere_is_ignored(ground, tmp_path, monkeypatch, text):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "deep" / "cache"))
     cache.folder().mkdir(parents=True)
     fields = {"labels": [0], "parts": [0], "names": ["a"], "classes": ["x"], "digest": "d", "corrupt": []}
@@ -353,26 +359,28 @@ NO_PARAMS = [
 
 
 @pytest.mark.parametrize("content", [None, *NO_PARAMS], ids=lambda content: repr(content)[:20])
-def test_params_json(ground, trained, plant, capsys, content):
+def test_a_hostile_params_json_is_refused(ground, trained, plant, capsys, content):
     plant(ground.artifacts(trained) / "params.json", ground.pickle if content is None else content)
     assert "params.json" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
 @pytest.mark.parametrize("content", [None, *NO_PARAMS], ids=lambda content: repr(content)[:20])
-def test_params_json_of_an_interrupted_training(ground, trained, interrupted, plant, capsys, content):
+def test_a_hostile_params_json_of_an_interrupted_training_is_refused(
+    ground, trained, interrupted, plant, capsys, content
+):
     plant(ground.artifacts(trained) / "params.json", ground.pickle if content is None else content)
     line = ground.refused(capsys, "train", resume=trained)
     assert "params.json" in line or "resume=" in line
 
 
-def test_params_json_that_leads_to_other_images(ground, trained, plant, capsys):
+def test_a_params_json_that_leads_to_other_images_is_refused(ground, trained, plant, capsys):
     path = ground.artifacts(trained) / "params.json"
     plant(path, json.dumps({**json.loads(path.read_text()), "dataset": "folder", "data_dir": "../../x"}).encode())
     assert "../../x" in ground.refused(capsys, "evaluate", run_id=trained)
 
 
-def made(ground, step, status, folder, **files):
-    """A run of `step` from somebody else, with these artifacts."""
+def create_run(ground, step, status, folder, **files):
+    """The id of a new run of `step`, as if from somebody else, with these artifacts."""
     client = ground.workplace.client
     run = client.create_run("0", tags={"step": step, "dataset": "digits", "model": "resnet18"})
     for name, content in files.items():
@@ -382,8 +390,8 @@ def made(ground, step, status, folder, **files):
     return run.info.run_id
 
 
-def test_recipe_json(ground, capsys, tmp_path, monkeypatch):
-    run_id = made(ground, "lr_range", "FINISHED", tmp_path, recipe=ground.pickle)
+def test_a_range_test_with_a_hostile_recipe_json_is_not_used(ground, capsys, tmp_path, monkeypatch):
+    run_id = create_run(ground, "lr_range", "FINISHED", tmp_path, recipe=ground.pickle)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ground.workplace.uri)
     capsys.readouterr()
     with ground.untouched():
@@ -408,10 +416,10 @@ RESULT = {"run_id": "0" * 32, "summary": "s", "metrics": {}, "handed": {}}
     ],
     ids=lambda content: repr(content)[:40],
 )
-def test_finished_steps_json(ground, capsys, tmp_path, content):
+def test_a_hostile_finished_steps_json_is_refused(ground, capsys, tmp_path, content):
     params = json.dumps({**TRAIN, "steps": "lr_range,train,evaluate"}).encode()
     files = {"params": params, "finished_steps": ground.pickle if content is None else content}
-    run_id = made(ground, "main", "FAILED", tmp_path, **files)
+    run_id = create_run(ground, "main", "FAILED", tmp_path, **files)
     line = ground.refused(capsys, "main", resume=run_id)
     assert "finished_steps.json is of another version" in line or "evaluate cannot take what it was handed" in line
 
@@ -449,7 +457,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=lambda text: text[:40],
 )
-def test_an_experiment_file(ground, capsys, tmp_path, text):
+def test_a_hostile_experiment_file_is_refused(ground, capsys, tmp_path, text):
     (tmp_path / "e.yaml").write_text(text.replace("{marker}", str(ground.marker)))
     line = ground.refused(capsys, "train", experiment=tmp_path / "e.yaml")
     assert "\x1b" not in line
@@ -477,7 +485,8 @@ def study(ground):
     path.unlink()
 
 
-def asked(ground):
+def from_planted_study(ground):
+    """The parameters of a training with the best values of the study."""
     return {"experiment": "none", "from_study": "planted", "storage": f"sqlite:///{ground.workplace.folder}/planted.db"}
 
 
@@ -498,9 +507,9 @@ def asked(ground):
         ("mlflow.run_id", 7),
     ],
 )
-def test_the_notes_of_a_study(ground, study, capsys, name, value):
+def test_hostile_notes_of_a_study_are_refused(ground, study, capsys, name, value):
     study.set_user_attr(name, value)
-    ground.refused(capsys, "train", **asked(ground))
+    ground.refused(capsys, "train", **from_planted_study(ground))
 
 
 SWEEP = {**TINY, "study_name": "planted", "space": '{"max_lr": {"low": 0.001, "high": 1}}', "num_trials": 1}
@@ -510,11 +519,11 @@ SWEEP = {**TINY, "study_name": "planted", "space": '{"max_lr": {"low": 0.001, "h
     ("name", "value"),
     [("process", ["../../x"]), ("process", {"process.pid": {}}), ("mlflow.run_id", "../../x"), ("goes_on_with", 3)],
 )
-def test_the_notes_of_a_trial(ground, study, capsys, name, value):
+def test_hostile_notes_of_a_trial_are_refused(ground, study, capsys, name, value):
     trial = study.ask()
     trial.set_user_attr(name, value)
-    assert "study planted is not from this project" in ground.refused(capsys, "train", **asked(ground))
-    storage = {"storage": asked(ground)["storage"]}
+    assert "study planted is not from this project" in ground.refused(capsys, "train", **from_planted_study(ground))
+    storage = {"storage": from_planted_study(ground)["storage"]}
     assert "study planted is not from this project" in ground.refused(capsys, "sweep", **SWEEP, **storage)
 
 
@@ -531,18 +540,18 @@ def test_the_notes_of_a_trial(ground, study, capsys, name, value):
         ("studies", "study_name"),
     ],
 )
-def test_the_rows_of_a_study(ground, study, capsys, table, column, text):
+def test_hostile_rows_of_a_study_are_refused(ground, study, capsys, table, column, text):
     database = sqlite3.connect(ground.workplace.folder / "planted.db")
     with contextlib.closing(database), database:
         database.execute(f"update {table} set {column} = ?", (text.replace("{marker}", str(ground.marker)),))
-    ground.refused(capsys, "train", **asked(ground))
+    ground.refused(capsys, "train", **from_planted_study(ground))
 
 
-def test_a_complete_trial_without_a_value(ground, study, capsys):
+def test_a_complete_trial_without_a_value_is_refused(ground, study, capsys):
     database = sqlite3.connect(ground.workplace.folder / "planted.db")
     with contextlib.closing(database), database:
         database.execute("delete from trial_values")
-    assert "does not have one value per objective" in ground.refused(capsys, "train", **asked(ground))
+    assert "does not have one value per objective" in ground.refused(capsys, "train", **from_planted_study(ground))
 
 
 # Journals
@@ -595,7 +604,7 @@ def synced(ground, capsys, status=0):
     ],
     ids=lambda entry: str(entry)[:40],
 )
-def test_an_entry_that_is_not_sent(ground, trained, journal, capsys, entry):
+def test_a_hostile_entry_of_a_journal_is_not_sent(ground, trained, journal, capsys, entry):
     folder = journal(entry)
     assert "not tracked:" in synced(ground, capsys, status=1)
     assert [path.name for path in folder.iterdir() if path.name.startswith("refused")] == ["refused.jsonl"]
@@ -603,13 +612,13 @@ def test_an_entry_that_is_not_sent(ground, trained, journal, capsys, entry):
 
 
 @pytest.mark.parametrize("path", ["../../../../../../home/x", "/tmp/../home/x", "..%2f..%2fx/y", "a/../../../x/y"])
-def test_an_artifact_with_a_path_that_leads_elsewhere(ground, trained, journal, capsys, path):
+def test_an_artifact_with_a_path_that_leads_elsewhere_is_not_sent(ground, trained, journal, capsys, path):
     folder = journal({"kind": "file", "file": "files/x", "path": path})
     (folder / "files" / "x").write_text("x")
     assert "not tracked:" in synced(ground, capsys, status=1)
 
 
-def test_files_that_are_pickles(ground, trained, journal, capsys):
+def test_a_model_whose_files_are_pickles_is_not_sent(ground, trained, journal, capsys):
     folder = journal({"kind": "model", "weights": "files/w", "example": "files/e"})
     for name in ("w", "e"):
         (folder / "files" / name).write_bytes(ground.pickle)
@@ -705,13 +714,13 @@ def liar(ground, monkeypatch):
     ["../../../home/x", "{ground}/home/x", "a/../../../../home/x", "..%2f..%2f..%2fhome%2fx", "..\\x", "%252e%252e/x"],
 )
 @pytest.mark.parametrize("is_dir", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_server_that_lists_paths_that_lead_elsewhere(ground, liar, capsys, name, is_dir):
+def test_a_server_that_lists_paths_that_lead_elsewhere_is_refused(ground, liar, capsys, name, is_dir):
     liar.listed = [{"path": name.format(ground=ground.folder), "is_dir": is_dir, "file_size": 2}]
     refusal = ground.refused(capsys, "evaluate", run_id=liar.run_id)
     assert "params.json" in refusal or "its artifacts cannot be listed (Invalid path)" in refusal
 
 
-def test_a_server_whose_files_are_pickles(ground, liar, capsys):
+def test_a_server_whose_files_are_pickles_is_refused(ground, liar, capsys):
     liar.content = ground.pickle
     assert "params.json cannot be read" in ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
@@ -719,12 +728,12 @@ def test_a_server_whose_files_are_pickles(ground, liar, capsys):
 @pytest.mark.parametrize(
     "uri", ["file:///etc", "/etc", "../../x", "mlflow-artifacts:/../../x", "nowhere://x", "\x00", ""]
 )
-def test_a_server_that_names_another_artifact_folder(ground, liar, capsys, uri):
+def test_a_server_that_names_another_artifact_folder_is_refused(ground, liar, capsys, uri):
     liar.artifact_uri = uri
     ground.refused(capsys, "evaluate", run_id=liar.run_id)
 
 
-def test_a_server_whose_run_has_a_path_for_its_id(ground, liar, capsys):
+def test_a_server_whose_run_has_a_path_for_its_id_is_refused(ground, liar, capsys):
     liar.run_id = "../../../../../home/empty"
     ground.refused(capsys, "train", **TRAIN)
 
@@ -748,7 +757,7 @@ def test_a_server_whose_run_has_a_path_for_its_id(ground, liar, capsys):
         ("svhn", ["train_32x32.mat", "test_32x32.mat"]),
     ],
 )
-def test_a_named_set_of_pickles(ground, capsys, monkeypatch, dataset, files):
+def test_a_named_set_whose_files_are_pickles_is_refused(ground, capsys, monkeypatch, dataset, files):
     def closed(*_, **__):
         raise urllib.error.URLError("network is unreachable")
 

@@ -44,7 +44,7 @@ def test_main_runs_its_steps_as_children_of_one_finished_parent(workplace, exper
     assert f"Look at it with: mlflow ui --backend-store-uri {workplace.uri}" in experiment.stderr
 
 
-def test_all_that_a_run_leaves_is_described_in_the_documentation(workplace, experiment):
+def test_all_files_and_metrics_of_a_run_are_described_in_the_documentation(workplace, experiment):
     for run in workplace.runs():
         step = run.data.tags["step"]
         files = {"params.json", *logged.FILES[step], *logged.COMPUTED_FILES.get(step, {})}
@@ -98,7 +98,7 @@ def test_training_logs_one_point_per_epoch_and_every_step(workplace, step, tmp_p
     } <= workplace.artifacts(run_id)
 
 
-def test_parameters_are_complete_and_typed(workplace, step, tmp_path):
+def test_params_json_has_every_parameter_with_its_type(workplace, step, tmp_path):
     from pipeline.params import TrainParams
 
     run = step("train")
@@ -138,7 +138,7 @@ def test_evaluation_numbers_agree_with_its_predictions(workplace, step, tmp_path
     assert {"test/loss", "test/macro_f1", "test/ece", "test/top5_accuracy"} <= run.data.metrics.keys()
 
 
-def test_explanation_says_whether_the_maps_mean_anything(workplace, step):
+def test_an_explanation_logs_figures_and_the_faithfulness_of_its_controls(workplace, step):
     run = step("explain")
     files = workplace.artifacts(run.info.run_id)
     assert {"explain/misclassified.png", "explain/correct.png", "explain/faithfulness.png"} <= files
@@ -167,7 +167,7 @@ def test_the_served_model_answers_with_one_row_per_image_and_has_no_pickle(workp
 
 
 @pytest.mark.slow
-def test_range_test_and_training_alone(workplace, experiment, step):
+def test_a_training_alone_takes_the_rate_of_the_range_test_of_its_recipe(workplace, experiment, step):
     before = step("lr_range").info.run_id
     commands = [
         workplace.start_mlflow_run("train", **{**TRAIN, "epochs": 1}),

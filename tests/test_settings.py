@@ -1,3 +1,5 @@
+"""Flags and experiment files become parameters: which value wins, and what is refused."""
+
 from pathlib import Path
 
 import pytest

@@ -23,7 +23,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """A workplace with an experiment of every step, a sweep, and a run with a hostile name."""
+    """A workplace with an experiment, a sweep, and a run with a hostile name."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     assert place.run("main", **TINY, **RESNET, steps="train,evaluate,explain") == 0
     assert place.run("sweep", **TINY, **VIT, space=SPACE) == 0

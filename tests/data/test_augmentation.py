@@ -60,7 +60,7 @@ def test_crop_keeps_height_and_width_apart() -> None:
 
 
 def test_resized_crops_are_windows_of_any_place_area_and_shape() -> None:
-    # Colours that tell where a pixel lies: how far apart two are is how large the window was.
+    # The colour of a pixel is its position, so two colours of a crop give the size of its window.
     side, size = 64, 32
     along = torch.arange(side) * 4
     image = torch.stack([along.expand(side, side), along[:, None].expand(side, side), along.expand(side, side)])
@@ -69,7 +69,7 @@ def test_resized_crops_are_windows_of_any_place_area_and_shape() -> None:
     ).float()
     assert crops.shape == (2000, 3, size, size)
     across, down = crops[:, 0, 0, :], crops[:, 1, :, 0]
-    # Pixels of a window are sampled at their middles: from first to last one is size - 1 of size.
+    # Pixels of a window are sampled at their centres: the first and the last are size - 1 of size pixels apart.
     width, height = ((each[:, -2] - each[:, 1]) / (4 * side) * size / (size - 3) for each in (across, down))
     area, shape = width * height, width / height
     assert 0.23 < area.min() < 0.3 and 0.95 < area.max() < 1.02
@@ -83,10 +83,10 @@ def test_resized_crops_are_windows_of_any_place_area_and_shape() -> None:
 def test_a_resized_crop_of_the_whole_at_its_own_size_changes_nothing(image: Tensor, copies: Tensor) -> None:
     crops = augmentation.random_resized_crop(copies, SIZE, 1.0, seeded())
     whole = (crops == image).flatten(1).float().mean(1)
-    assert whole.max() == 1  # where the shape drawn is hardly another than the image's
+    assert whole.max() == 1  # the draw whose shape is closest to the shape of the image
 
 
-def test_about_half_are_flipped_each_by_itself(image: Tensor, copies: Tensor) -> None:
+def test_about_half_of_the_images_are_flipped_independently(image: Tensor, copies: Tensor) -> None:
     flipped = augmentation.random_flip(copies, seeded())
     mirrored = sum(torch.equal(each, image.flip(-1)) for each in flipped)
     untouched = sum(torch.equal(each, image) for each in flipped)
@@ -116,7 +116,7 @@ def test_cutout_leaves_its_input_alone() -> None:
     assert images.min() == 1
 
 
-def test_the_generator_alone_decides(copies: Tensor) -> None:
+def test_only_the_generator_decides_the_augmentation(copies: Tensor) -> None:
     def augmented(seed: int) -> Tensor:
         draw = seeded(seed)
         images = augmentation.random_flip(augmentation.random_crop(copies, 2, draw), draw)

@@ -1,3 +1,5 @@
+"""Batches: which images they hold, in which order, and what decides their augmentation."""
+
 import hashlib
 
 import numpy as np
@@ -32,7 +34,7 @@ def test_every_image_comes_once_an_epoch_with_its_label_and_the_last_batch_may_b
     assert [known[image.tobytes()] for image in back] == labels.tolist()
 
 
-def test_a_handful_of_last_images_joins_the_batch_before_so_that_norms_see_no_tiny_batch():
+def test_a_few_last_images_join_the_batch_before_so_that_norms_see_no_tiny_batch():
     split = squares(33)
     batches = TrainBatches(split, 16, CPU, seed=0, augment=plain)
     assert [len(labels) for _, labels in batches.epoch(1)] == [16, 17]
@@ -42,7 +44,7 @@ def test_a_handful_of_last_images_joins_the_batch_before_so_that_norms_see_no_ti
     assert [len(labels) for _, labels in TrainBatches(squares(3), 64, CPU, seed=0, augment=plain).epoch(1)] == [3]
 
 
-def test_an_epoch_is_the_same_whenever_it_is_asked_for_and_differs_from_the_next():
+def test_an_epoch_can_be_repeated_and_differs_from_the_next():
     first, second = (TrainBatches(squares(32), 8, CPU, seed=3, augment=noisy) for _ in range(2))
     list(first.epoch(1))
     torch.rand(5)
@@ -79,7 +81,7 @@ def test_two_epochs_of_alternating_flips_show_every_image_both_ways():
     assert 10 < sum(first for first, *_ in mirrored.values()) < 40
 
 
-def test_of_larger_images_fewer_are_looked_at_at_a_time():
+def test_larger_images_are_processed_in_smaller_batches():
     assert [batch_size(side) for side in (32, 128, 224, 1024, 4096)] == [256, 256, 83, 4, 1]
     assert [batch_size(side, largest=512) for side in (32, 224)] == [512, 83]
 
@@ -110,7 +112,7 @@ def test_a_batch_knows_how_much_of_the_training_lies_before_it():
     assert [passes.item() for passes, _ in batches.epoch(2, done=2)] == [pytest.approx(5 / 3)]
 
 
-def test_the_default_recipe_gives_the_batches_of_before_there_were_other_crops_and_policies():
+def test_the_default_recipe_gives_the_same_batches_as_earlier_versions():
     recipe = load(RecipeParams(limit_train=200, limit_test=50, device="cpu"))
     digest = hashlib.sha256()
     for images, labels in recipe.train_batches(0).epoch(1):
@@ -119,7 +121,7 @@ def test_the_default_recipe_gives_the_batches_of_before_there_were_other_crops_a
 
 
 @pytest.mark.parametrize("recipe", [{"crop_area": 0.3}, {"augment": "trivial"}, {"crop_area": 0.3, "augment": "rand"}])
-def test_any_augmentation_is_that_of_its_seed_and_epoch_and_evaluation_takes_the_centre(recipe):
+def test_seed_and_epoch_decide_any_augmentation_and_evaluation_takes_the_centre(recipe):
     prepared = load(RecipeParams(limit_train=200, limit_test=50, device="cpu", **recipe))
     first, second = (list(prepared.train_batches(0).epoch(2)) for _ in range(2))
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))

@@ -47,16 +47,16 @@ def paint(path: Path, colour: Any = 0, mode: str = "RGB", size: tuple[int, int] 
     Image.new(mode, size, colour).save(path)
 
 
-def plant(root: Path, count: int = 10, classes: tuple[str, ...] = ("cat", "dog"), start: int = 0) -> None:
+def write_photos(root: Path, count: int = 10, classes: tuple[str, ...] = ("cat", "dog"), start: int = 0) -> None:
     """Writes `count` PNG files per class, all different."""
     for label, name in enumerate(classes):
         for number in range(start, start + count):
             paint(root / name / f"{number:04}.png", (number, 100 * label, 7))
 
 
-def plant_parts(root: Path) -> None:
-    plant(root / "train", 6)
-    plant(root / "test", 3, start=100)
+def write_parts(root: Path) -> None:
+    write_photos(root / "train", 6)
+    write_photos(root / "test", 3, start=100)
 
 
 def first_pixels(split: data.Split) -> dict[str, tuple[int, ...]]:
@@ -69,8 +69,8 @@ def first_pixels(split: data.Split) -> dict[str, tuple[int, ...]]:
 
 
 def test_a_tree_with_parts_keeps_them(root: Path) -> None:
-    plant_parts(root)
-    plant(root / "validation", 2, start=200)
+    write_parts(root)
+    write_photos(root / "validation", 2, start=200)
     splits = load(root, valid_fraction=0.5)
     assert splits.name == "images" and splits.classes == ("cat", "dog") and splits.flip
     assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (12, 4, 6)
@@ -83,16 +83,16 @@ def test_a_tree_with_parts_keeps_them(root: Path) -> None:
     }
 
 
-def test_parts_go_by_their_names_in_any_case(root: Path) -> None:
-    plant(root / "Training", 6)
-    plant(root / "TEST", 3, start=100)
+def test_parts_are_recognised_by_their_names_in_any_case(root: Path) -> None:
+    write_photos(root / "Training", 6)
+    write_photos(root / "TEST", 3, start=100)
     splits = load(root)
     assert (splits.classes, len(splits.train), len(splits.test)) == (("cat", "dog"), 12, 6)
     assert first_pixels(splits.test)["TEST/dog/0101.png"] == (101, 100, 7)
 
 
 def test_a_flat_tree_is_split_by_class(root: Path) -> None:
-    plant(root, 20)
+    write_photos(root, 20)
     splits = load(root, valid_fraction=0.25)
     assert splits.valid is not None
     for split, per_class in ((splits.train, 12), (splits.valid, 4), (splits.test, 4)):
@@ -101,8 +101,10 @@ def test_a_flat_tree_is_split_by_class(root: Path) -> None:
     assert len({*names}) == len(names) == 40
 
 
-def test_train_without_test_gives_some_up_for_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plant(root / "train", 10)
+def test_without_a_test_part_some_train_images_become_the_test_split(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_photos(root / "train", 10)
     with caplog.at_level(logging.INFO, logger="pipeline.data"):
         splits = load(root)
     assert (len(splits.train), splits.valid, len(splits.test)) == (16, None, 4)
@@ -111,11 +113,11 @@ def test_train_without_test_gives_some_up_for_it(root: Path, caplog: pytest.LogC
     )
 
 
-def test_validation_without_test_is_said_to_be_so_and_may_be_the_test_part(
+def test_a_validation_part_without_a_test_part_validates_or_on_request_tests(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plant(root / "train", 20)
-    plant(root / "val", 5, start=100)
+    write_photos(root / "train", 20)
+    write_photos(root / "val", 5, start=100)
     with caplog.at_level(logging.INFO, logger="pipeline.data"):
         splits = load(root)
     assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (32, 10, 8)
@@ -133,15 +135,17 @@ def test_validation_without_test_is_said_to_be_so_and_may_be_the_test_part(
 
 
 @pytest.mark.parametrize(("parts", "reason"), [(("train", "test"), "has a test part"), (("train",), "no validation")])
-def test_no_other_part_becomes_the_test_part(root: Path, parts: tuple[str, ...], reason: str) -> None:
+def test_valid_as_test_is_refused_unless_there_is_a_validation_part_and_no_test_part(
+    root: Path, parts: tuple[str, ...], reason: str
+) -> None:
     for part in parts:
-        plant(root / part, 4)
+        write_photos(root / part, 4)
     with pytest.raises(ValueError, match=f"valid_as_test=on: .*{reason}"):
         load(root, valid_as_test=True)
 
 
 def test_images_stay_on_disk_until_taken(root: Path) -> None:
-    plant_parts(root)
+    write_parts(root)
     train = load(root).train
     base: Any = train.source
     while isinstance(base, np.ndarray):
@@ -157,7 +161,7 @@ def test_images_stay_on_disk_until_taken(root: Path) -> None:
 
 
 def test_mean_and_std_are_those_of_the_train_pixels(root: Path) -> None:
-    plant(root, 20)
+    write_photos(root, 20)
     splits = load(root, valid_fraction=0.2)
     pixels = splits.train.take(np.arange(len(splits.train))) / 255
     np.testing.assert_allclose(splits.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
@@ -165,16 +169,16 @@ def test_mean_and_std_are_those_of_the_train_pixels(root: Path) -> None:
     assert splits.std[2] == 1 / 255  # blue is constant
 
 
-def test_what_is_no_image_is_counted_and_what_should_be_one_is_named(root: Path) -> None:
-    plant_parts(root)
+def test_files_that_are_no_images_are_counted_and_images_that_cannot_be_read_are_named(root: Path) -> None:
+    write_parts(root)
     (root / "train/.ipynb_checkpoints").mkdir()
-    plant(root / "train/cat/.thumbnails", 1)
+    write_photos(root / "train/cat/.thumbnails", 1)
     (root / "train/cat/.hidden.png").write_bytes(b"x")
     (root / "train/cat/notes.txt").write_text("two cats")
     (root / "train/dog/empty.jpg").touch()
     (root / "train/labels.csv").write_text("a,b")
-    plant(root / "train/mlruns/0/artifacts", 1)
-    plant(root / "train/cat/mlartifacts/0", 1)
+    write_photos(root / "train/mlruns/0/artifacts", 1)
+    write_photos(root / "train/cat/mlartifacts/0", 1)
     os.mkfifo(root / "train/dog/pipe.png")
     splits = load(root)
     assert splits.report.skipped == {
@@ -190,10 +194,10 @@ def test_what_is_no_image_is_counted_and_what_should_be_one_is_named(root: Path)
     assert len(splits.train) == 12
 
 
-def test_photos_in_formats_that_are_not_read_are_counted_apart_aloud(
+def test_photos_in_formats_that_are_not_read_are_counted_by_format_in_a_message(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plant_parts(root)
+    write_parts(root)
     for name in ("cat/1.DNG", "2.dng", "dog/3.Nef", "dog/Thumbs.db"):
         (root / "train" / name).write_bytes(b"x")
     report = load(root).report
@@ -215,7 +219,7 @@ def test_photos_of_telephones_and_scanners_are_read_from_folders_and_tables(root
 
 
 def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plant_parts(root)
+    write_parts(root)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     whole = root / "train/cat/whole.jpg"
     Image.fromarray(noise).save(whole)
@@ -235,7 +239,7 @@ def test_broken_files_are_named_and_left_out(root: Path, caplog: pytest.LogCaptu
 
 
 def test_a_decompression_bomb_is_left_out(root: Path) -> None:
-    plant_parts(root)
+    write_parts(root)
     bomb = root / "train/cat/bomb.png"
     content = bytearray((root / "train/cat/0000.png").read_bytes())
     content[16:24] = struct.pack(">II", 60_000, 60_000)
@@ -247,9 +251,9 @@ def test_a_decompression_bomb_is_left_out(root: Path) -> None:
     assert "decompression bomb" in dict(splits.report.left_out)["train/cat/bomb.png"]
 
 
-def test_names_in_any_script_and_bytes_that_are_no_text(root: Path) -> None:
-    plant(root / "train", 2, ("кошка", "犬"))
-    plant(root / "test", 1, ("кошка", "犬"))
+def test_names_in_any_script_and_with_bytes_that_are_no_text_are_kept(root: Path) -> None:
+    write_photos(root / "train", 2, ("кошка", "犬"))
+    write_photos(root / "test", 1, ("кошка", "犬"))
     paint(root / "train/犬" / os.fsdecode(b"\xff.png"), (9, 9, 9))
     for _ in range(2):
         splits = load(root)
@@ -258,8 +262,8 @@ def test_names_in_any_script_and_bytes_that_are_no_text(root: Path) -> None:
 
 
 def test_link_cycles_end_and_linked_folders_are_read(root: Path, tmp_path: Path) -> None:
-    plant(root, 10, ("cat",))
-    plant(tmp_path / "elsewhere", 10, ("dog",))
+    write_photos(root, 10, ("cat",))
+    write_photos(tmp_path / "elsewhere", 10, ("dog",))
     (root / "dog").symlink_to(tmp_path / "elsewhere/dog")
     (root / "cat/self").symlink_to(root / "cat")
     (root / "cat/up").symlink_to(root)
@@ -268,8 +272,8 @@ def test_link_cycles_end_and_linked_folders_are_read(root: Path, tmp_path: Path)
     assert sum("cat/0" in name for name in (*splits.train.names, *splits.test.names)) == 10
 
 
-def test_a_class_without_images_is_ignored_aloud(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plant_parts(root)
+def test_a_class_without_images_is_ignored_with_a_message(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_parts(root)
     (root / "train/bird").mkdir()
     assert load(root).classes == ("cat", "dog")
     assert "class bird has no usable train image" in caplog.text
@@ -292,22 +296,22 @@ def _raw_photos(root: Path) -> None:
 
 
 def _one_class(root: Path) -> None:
-    plant(root, 4, ("cat",))
+    write_photos(root, 4, ("cat",))
 
 
 def _stray_class(root: Path) -> None:
-    plant_parts(root)
-    plant(root / "test", 1, ("fox",))
+    write_parts(root)
+    write_photos(root / "test", 1, ("fox",))
 
 
 def _no_train(root: Path) -> None:
-    plant(root / "test", 2)
+    write_photos(root / "test", 2)
 
 
 def _two_validations(root: Path) -> None:
-    plant_parts(root)
-    plant(root / "val", 1)
-    plant(root / "valid", 1)
+    write_parts(root)
+    write_photos(root / "val", 1)
+    write_photos(root / "valid", 1)
 
 
 def _all_broken(root: Path) -> None:
@@ -317,8 +321,8 @@ def _all_broken(root: Path) -> None:
 
 
 def _class_broken_in_train(root: Path) -> None:
-    plant_parts(root)
-    plant(root / "test", 1, ("fox",))
+    write_parts(root)
+    write_photos(root / "test", 1, ("fox",))
     (root / "train/fox").mkdir()
     (root / "train/fox/1.png").write_text("nothing")
 
@@ -337,7 +341,9 @@ def _class_broken_in_train(root: Path) -> None:
         (_class_broken_in_train, "no usable train image of fox"),
     ],
 )
-def test_a_useless_folder_is_refused(make: Callable[[Path], None], message: str, root: Path, cache_home: Path) -> None:
+def test_a_folder_that_cannot_be_trained_on_is_refused_in_one_line(
+    make: Callable[[Path], None], message: str, root: Path, cache_home: Path
+) -> None:
     make(root)
     with pytest.raises(ValueError, match=message) as refusal:
         load(root)
@@ -348,8 +354,8 @@ def test_a_useless_folder_is_refused(make: Callable[[Path], None], message: str,
 # Splits
 
 
-def test_every_run_gets_the_same_splits_and_any_limit_a_part_of_them(root: Path) -> None:
-    plant(root, 50)
+def test_every_run_gets_the_same_splits_and_a_limit_takes_a_part_of_them(root: Path) -> None:
+    write_photos(root, 50)
     torch.manual_seed(1)
     one = load(root, valid_fraction=0.1, limit_train=40)
     torch.manual_seed(2)
@@ -362,8 +368,8 @@ def test_every_run_gets_the_same_splits_and_any_limit_a_part_of_them(root: Path)
     assert len(load(root, limit_train=10_000).train) == len(whole.train)
 
 
-def test_the_digest_tells_sets_sizes_and_limits_apart(root: Path) -> None:
-    plant(root, 20)
+def test_the_digest_depends_on_pixels_image_size_limits_and_validation(root: Path) -> None:
+    write_photos(root, 20)
     digests = [
         load(root).digest,
         load(root, image_size=9).digest,
@@ -379,7 +385,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(root: Path, monkeypatch:
     def broken(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    plant(root)
+    write_photos(root)
     with monkeypatch.context() as patch:
         patch.setattr(folders.hashlib, "file_digest", broken)
         without = load(root).digest
@@ -387,13 +393,13 @@ def test_a_file_that_could_not_be_opened_is_tried_again(root: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("worth_workers", [1, 1000])
-def test_a_file_that_the_disk_takes_away_meanwhile_is_not_left_out_for_good(
+def test_a_file_that_disappears_during_decoding_is_an_error_and_is_read_by_the_next_start(
     root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch, worth_workers: int
 ) -> None:
     def away(path: str, *_: Any) -> np.ndarray:
         return decode(path.replace("cat/0003", "cat/away"), SIZE)
 
-    plant(root)
+    write_photos(root)
     monkeypatch.setattr(folders, "WORTH_WORKERS", worth_workers)
     with (
         monkeypatch.context() as patch,
@@ -405,12 +411,12 @@ def test_a_file_that_the_disk_takes_away_meanwhile_is_not_left_out_for_good(
     assert load(root).report.left_out == []
 
 
-def test_a_folder_of_a_user_that_there_is_not_is_refused() -> None:
+def test_a_folder_of_an_unknown_user_is_refused() -> None:
     with pytest.raises(ValueError, match="data_dir=~nobody-of-that-name/photos is not a folder"):
         load(Path("~nobody-of-that-name/photos"))
 
 
-def test_what_was_decoded_before_margins_and_shapes_were_settings_keeps_its_digest(root: Path) -> None:
+def test_images_keep_the_digest_of_earlier_versions_unless_new_settings_are_given(root: Path) -> None:
     for number in range(12):
         paint(root / ("cat", "dog")[number % 2] / f"{number:02}.bmp", (number, 20, 7))
     assert load(root, valid_fraction=0.25).digest == BMP_DIGEST
@@ -440,7 +446,7 @@ def test_the_cache_holds_the_images_of_each_interpolation(root: Path, dataset: s
     assert not np.array_equal(pixels[0], pixels[1]) and taken[0].digest != taken[1].digest
 
 
-def test_a_split_takes_the_centre_and_its_margin_when_asked(root: Path) -> None:
+def test_a_split_takes_the_centre_and_on_request_its_margin(root: Path) -> None:
     for label in ("cat", "dog"):
         for number in range(4):
             pixels = np.full((SIZE + 4, SIZE + 4, 3), 200, dtype=np.uint8)
@@ -456,7 +462,7 @@ def test_a_split_takes_the_centre_and_its_margin_when_asked(root: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [7, 258, 259])
-def test_moments_are_exact_also_of_white_images(side: int, cache_home: Path) -> None:
+def test_moments_are_exact_even_for_white_images(side: int, cache_home: Path) -> None:
     images = np.full((2, 3, side, side), 255, dtype=np.uint8)
     images[1] = np.random.default_rng(0).integers(0, 256, images[1].shape)
     fields = {"labels": [0, 0], "parts": [0, 0], "names": ["a", "b"], "classes": ["x"], "digest": "d", "corrupt": []}
@@ -467,13 +473,13 @@ def test_moments_are_exact_also_of_white_images(side: int, cache_home: Path) -> 
     assert np.array_equal(moments, np.stack([pixels.sum((2, 3)), (pixels**2).sum((2, 3))], 1))
 
 
-def test_rows_that_are_asked_for_come_from_the_disk_and_no_others() -> None:
+def test_prefetch_reads_the_requested_rows_from_the_disk_and_few_others() -> None:
     # Temporary folders may lie in memory; this one is meant to outlive a restart.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        _ask_for_rows(Path(folder))
+        _prefetch_rows(Path(folder))
 
 
-def _ask_for_rows(tmp_path: Path) -> None:
+def _prefetch_rows(tmp_path: Path) -> None:
     side, number = 128, 400
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (number, 3, side, side), dtype=np.uint8))
     images = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
@@ -504,7 +510,7 @@ def resident(images: np.ndarray) -> np.ndarray:
 
 
 def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
-    plant_parts(root)
+    write_parts(root)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     load(root)
@@ -541,8 +547,8 @@ def test_limits_keep_every_class_in_proportion() -> None:
         ({"limit_test": -1}, "at least 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str, root: Path) -> None:
-    plant_parts(root)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str, root: Path) -> None:
+    write_parts(root)
     with pytest.raises(ValueError, match=message):
         load(root, **settings)
 
@@ -551,7 +557,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
 
 
 def test_a_second_start_opens_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_parts(root)
+    write_parts(root)
     first = load(root)
     monkeypatch.setattr(folders, "_hash_file", pytest.fail)
     monkeypatch.setattr(folders, "decode", pytest.fail)
@@ -561,7 +567,7 @@ def test_a_second_start_opens_no_image(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_copy_of_the_folder_is_not_decoded_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_parts(root)
+    write_parts(root)
     first = load(root)
     shutil.copytree(root, tmp_path / "copy")
     monkeypatch.setattr(folders, "decode", pytest.fail)
@@ -588,8 +594,10 @@ def _truncate(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["images.npy", "moments.npy", "set.json"])
 @pytest.mark.parametrize("damage", [_truncate, lambda path: path.write_bytes(b""), Path.unlink])
-def test_a_damaged_entry_is_made_again(name: str, damage: Callable[[Path], None], root: Path, cache_home: Path) -> None:
-    plant_parts(root)
+def test_a_damaged_cache_entry_is_decoded_again(
+    name: str, damage: Callable[[Path], None], root: Path, cache_home: Path
+) -> None:
+    write_parts(root)
     first = load(root)
     expected = first_pixels(first.train)
     (entry,) = (path for path in cache_home.iterdir() if path.is_dir())
@@ -611,19 +619,21 @@ def test_two_starts_at_once_share_one_entry(cache_home: Path) -> None:
     assert [path.name for path in cache_home.iterdir()] == ["key"]
 
 
-def test_an_interrupted_start_leaves_nothing(root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_start_leaves_nothing_in_the_cache(
+    root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    plant_parts(root)
+    write_parts(root)
     monkeypatch.setattr(folders, "decode", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load(root)
     assert not [*cache_home.iterdir()]
 
 
-def test_what_a_killed_start_has_left_is_removed_and_what_another_is_at_is_not(root: Path, cache_home: Path) -> None:
-    plant_parts(root)
+def test_entries_of_a_killed_start_are_removed_and_entries_under_way_are_kept(root: Path, cache_home: Path) -> None:
+    write_parts(root)
     for name, age in (("making-killed", 2 * cache.ABANDONED_SECONDS), ("making-under-way", 60)):
         (cache_home / name).mkdir(parents=True)
         (cache_home / name / "images.npy").write_bytes(b"half")
@@ -642,7 +652,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(root: Path, cache_home: Path
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_parts(root)
+    write_parts(root)
     blocked = root.parent / "file"
     blocked.write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
@@ -669,8 +679,8 @@ def test_a_few_large_photos_keep_every_core_busy_and_small_images_start_no_worke
         assert os.getpid() not in processes and len(processes) == min(4, quotas.cores())
 
 
-def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_parts(root)
+def test_workers_decode_the_same_images_as_one_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parts(root)
     for name in ("train/cat/0000", "train/cat/0002", "train/cat/0005", "train/dog/0003"):  # first, within, a block
         (root / f"{name}.png").write_text("broken")
     alone = load(root)
@@ -690,7 +700,7 @@ def test_workers_decode_what_one_process_does(root: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_is_full_for_a_worker_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_parts(root)
+    write_parts(root)
     monkeypatch.setattr(folders, "WORTH_WORKERS", 1)
     put = Rows.put
     monkeypatch.setattr(Rows, "put", lambda rows, *block: put(replace(rows, path=Path("/dev/full")), *block))
@@ -702,7 +712,7 @@ def test_a_disk_that_is_full_for_a_worker_is_one_line(root: Path, monkeypatch: p
 # Named sets
 
 
-def test_digits_need_nothing(tmp_path: Path) -> None:
+def test_digits_need_no_files(tmp_path: Path) -> None:
     splits = load(tmp_path, "digits", image_size=32, valid_fraction=0.1)
     assert (len(splits.train), len(splits.valid or ()), len(splits.test)) == (1294, 144, 359)
     assert splits.classes == tuple("0123456789") and not splits.flip
@@ -727,7 +737,7 @@ def mnist(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_torchvision_set_at_hand_is_used_and_then_comes_from_the_cache(mnist: Path) -> None:
+def test_a_torchvision_set_on_this_disk_is_read_once_and_then_comes_from_the_cache(mnist: Path) -> None:
     first = load(mnist, "mnist", image_size=32)
     assert (len(first.train), len(first.test)) == (40, 20) and not first.flip
     assert first_pixels(first.test)["test/13"] == (13, 13, 13)

@@ -40,7 +40,7 @@ def test_the_centre_is_cropped_exactly(tmp_path: Path) -> None:
     assert np.array_equal(decode(str(tmp_path / "wide.png"), SIZE), expected)
 
 
-def test_shrinking_averages(tmp_path: Path) -> None:
+def test_shrinking_averages_pixels(tmp_path: Path) -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
     Image.fromarray(board.astype(np.uint8)).save(tmp_path / "board.png")
     decoded = decode(str(tmp_path / "board.png"), SIZE)
@@ -104,7 +104,7 @@ def test_a_bmp_whose_alpha_is_zero_throughout_is_opaque(
     (tmp_path / "alpha.bmp").write_bytes(content)
     assert pixel(tmp_path / "alpha.bmp") == (expected,) * 3
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
-    assert pixel(tmp_path / "alpha.png")[0] == (100 if alphas[0] else 255)  # others mean what they say
+    assert pixel(tmp_path / "alpha.png")[0] == (100 if alphas[0] else 255)  # a PNG means its alpha
 
 
 def test_a_palette_with_a_transparent_colour_shows_white(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_palette_with_a_transparent_colour_shows_white(tmp_path: Path) -> None
     assert pixel(tmp_path / "palette.png", 0, SIZE - 1) == (200, 100, 50)
 
 
-def test_of_an_animation_the_first_frame(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "lime", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert pixel(tmp_path / "moving.gif") == (255, 0, 0)
@@ -135,7 +135,7 @@ def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
     ("content", "message"),
     [(b"text", "not a JPEG, PNG"), (b"\x89PNG\r\n\x1a\n", "."), (b"GIF89a", "."), (b"\xff\xd8\xff\xe0", ".")],
 )
-def test_rubbish_says_why_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_refused_in_one_line_with_a_reason(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "rubbish.png").write_bytes(content)
     with pytest.raises(ValueError, match=message) as refusal:
         decode(str(tmp_path / "rubbish.png"), SIZE)
@@ -162,7 +162,7 @@ def test_an_image_that_is_not_square_is_cut_squashed_or_padded(tmp_path: Path) -
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_images_are_scaled_by_the_interpolation_that_is_named(tmp_path: Path, interpolation: str, resize: str) -> None:
+def test_images_are_scaled_by_the_given_interpolation(tmp_path: Path, interpolation: str, resize: str) -> None:
     path = tmp_path / "image.png"
     Image.fromarray(gradient(40, 40)).save(path)
     scale = v2.Resize(SIZE, v2.InterpolationMode(interpolation), antialias=True)  # as torchvision's presets do
@@ -179,13 +179,13 @@ def test_every_interpolation_of_torchvision_s_weights_is_known() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
-def test_a_line_is_padded_too(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_image_one_pixel_wide_is_padded(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, "red").save(tmp_path / "line.png")
     assert decode(str(tmp_path / "line.png"), 8, "pad").shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tiff", "avif", "mpo"])
-def test_an_open_file_holds_the_same_image_wherever_it_stands(suffix: str, tmp_path: Path) -> None:
+def test_an_open_file_is_read_from_its_start(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(gradient(3 * SIZE, 2 * SIZE)).save(path)
     file = BytesIO(path.read_bytes())
@@ -193,7 +193,7 @@ def test_an_open_file_holds_the_same_image_wherever_it_stands(suffix: str, tmp_p
     assert np.array_equal(decode(file, SIZE), decode(str(path), SIZE))
 
 
-def test_bytes_that_are_no_whole_image_say_why(tmp_path: Path) -> None:
+def test_half_an_image_and_no_bytes_are_refused_with_a_reason(tmp_path: Path) -> None:
     Image.fromarray(gradient(64, 64)).save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     with pytest.raises(ValueError, match="truncated"):
@@ -202,6 +202,6 @@ def test_bytes_that_are_no_whole_image_say_why(tmp_path: Path) -> None:
         decode(BytesIO(b""), SIZE)
 
 
-def test_a_png_made_of_pixels_gives_them_back() -> None:
+def test_a_png_of_pixels_is_decoded_to_the_same_pixels() -> None:
     image = gradient().transpose(2, 0, 1)
     assert np.array_equal(decode(BytesIO(to_png(image)), SIZE), image)

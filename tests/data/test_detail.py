@@ -25,6 +25,7 @@ def scene(side: int, seed: int) -> Image.Image:
 
 
 def write(folder: Path, side: int, times: float = 1, by: Resampling = Resampling.BICUBIC, **options: int) -> list[str]:
+    """Writes six JPEG files of `side` px, enlarged `times`. Returns their names."""
     for seed in range(6):
         image = scene(round(side / times), seed)
         enlarged = image if times == 1 else image.resize((round(image.width * times), side), by)
@@ -34,14 +35,14 @@ def write(folder: Path, side: int, times: float = 1, by: Resampling = Resampling
 
 @pytest.mark.parametrize("quality", [75, 95])
 @pytest.mark.parametrize("side", [64, 128, 256, 700])
-def test_photos_hold_as_much_as_they_are_large(tmp_path: Path, side: int, quality: int) -> None:
+def test_photos_have_the_detail_of_their_own_size(tmp_path: Path, side: int, quality: int) -> None:
     assert detail(tmp_path, write(tmp_path, side, quality=quality)) == (side, side, 6)
 
 
 @pytest.mark.parametrize("quality", [75, 95])
 @pytest.mark.parametrize("by", [Resampling.NEAREST, Resampling.BILINEAR, Resampling.BICUBIC, Resampling.LANCZOS])
 @pytest.mark.parametrize(("side", "times"), [(128, 4), (256, 2), (1024, 8)])
-def test_enlarged_files_hold_what_they_were_enlarged_from(
+def test_enlarged_files_have_the_detail_of_their_size_before(
     tmp_path: Path, side: int, times: int, by: Resampling, quality: int
 ) -> None:
     found = detail(tmp_path, write(tmp_path, side, times, by, quality=quality))
@@ -49,7 +50,7 @@ def test_enlarged_files_hold_what_they_were_enlarged_from(
     assert side / times / 1.4 <= found.detail <= side / times * 1.4
 
 
-def test_files_that_cannot_be_read_or_are_small_say_nothing(tmp_path: Path) -> None:
+def test_unreadable_and_small_files_give_no_detail(tmp_path: Path) -> None:
     (tmp_path / "broken.heic").write_bytes(heics.PLAIN[:100])
     scene(16, 0).save(tmp_path / "small.png")
     assert detail(tmp_path, ["gone.png", "broken.heic", "small.png"]) is None

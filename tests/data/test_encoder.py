@@ -1,3 +1,5 @@
+"""Animations of frames with captions."""
+
 import numpy as np
 from PIL import Image
 

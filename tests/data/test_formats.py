@@ -93,9 +93,9 @@ def test_a_file_shows_what_a_viewer_shows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_its_size_is_that_of_what_is_seen(name: str, tmp_path: Path) -> None:
+def test_the_size_of_a_file_is_that_of_the_shown_image(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(GOOD[name][0])
-    turns = name.startswith("turned") and not name.endswith(".avif")  # whose EXIF is read with the pixels
+    turns = name.startswith("turned") and not name.endswith(".avif")  # the EXIF of an AVIF is read with its pixels
     expected = [HEIGHT, WIDTH] if turns else [WIDTH, HEIGHT]
     assert decoder.sizes(tmp_path, [name], progress=False).tolist() == [expected]
     assert decoder.size(io.BytesIO(GOOD[name][0])) == tuple(expected)
@@ -152,11 +152,11 @@ def box(kind: bytes, *content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
 
 
-def heic_of_parts(parts: dict[int, list[int]], side: int, brand: bytes = b"heic", parts_box: bytes = b"dimg") -> bytes:
+def heic_of_parts(parts: dict[int, list[int]], side: int, brand: bytes = b"heic") -> bytes:
     """A HEIC with images 1, 2, ... `parts` lists the parts of an image; images without parts have `side` px."""
     number = max(each for made_of in parts.values() for each in made_of)
     references = [
-        box(parts_box, struct.pack(f">HH{len(made_of)}H", item, len(made_of), *made_of))
+        box(b"dimg", struct.pack(f">HH{len(made_of)}H", item, len(made_of), *made_of))
         for item, made_of in parts.items()
     ]
     sizes = box(b"ipco", box(b"ispe", struct.pack(">III", 0, side, side)))
@@ -208,7 +208,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_read_says_why_in_one_line(name: str) -> None:
+def test_a_file_that_is_not_read_is_refused_in_one_line_with_a_reason(name: str) -> None:
     content, reason = REFUSED[name]
     with pytest.raises(ValueError, match=reason) as refusal:
         decode(io.BytesIO(content), 8)
@@ -231,7 +231,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_refusal_costs_next_to_nothing(tmp_path: Path) -> None:
+def test_a_refusal_takes_little_time_and_memory(tmp_path: Path) -> None:
     for name, content in {
         **{name: content for name, (content, _) in REFUSED.items()},
         "tags": overlapping_tags(),
@@ -242,7 +242,7 @@ def test_a_refusal_costs_next_to_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr == ""
 
 
-HOLDS_MORE = ("pages.tif", "several.mpo", "turned.mpo")  # than what is read
+HOLDS_MORE = ("pages.tif", "several.mpo", "turned.mpo")  # files with more pictures than the one that is read
 
 
 @pytest.mark.parametrize("name", [name for name in GOOD if name not in HOLDS_MORE])
@@ -255,7 +255,7 @@ def test_a_file_cut_short_is_refused_with_a_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOLDS_MORE)
-def test_of_a_file_cut_short_behind_it_the_first_picture_is_read(name: str) -> None:
+def test_the_first_picture_is_read_from_a_file_that_is_cut_after_it(name: str) -> None:
     content, expected = GOOD[name]
     assert_shows(content[:-20], expected)
     with pytest.raises(ValueError):

@@ -209,7 +209,7 @@ def loaded(folder: Path) -> dict[str, Any]:
     return {**json.loads(outcome.read_text()), "stderr": done.stderr}
 
 
-def test_every_image_is_read_under_a_name_that_shows(loaded: dict[str, Any]) -> None:
+def test_every_image_is_read_under_a_printable_name(loaded: dict[str, Any]) -> None:
     links = ["linked/photo.png", "linked.png"]
     expected = {f"good/{shown(name)}" for name in [*honest(), *links]} | {f"bad/deep/{i}.png" for i in range(10)}
     assert {*loaded["names"]} == expected and len(loaded["names"]) == len(expected)
@@ -241,7 +241,7 @@ def test_memory_stays_far_below_what_a_bomb_takes(loaded: dict[str, Any]) -> Non
     assert loaded["kilobytes"] < 300_000 < BOMB_SIDE**2 / 1000
 
 
-def test_decoders_say_nothing_of_their_own(loaded: dict[str, Any]) -> None:
+def test_messages_of_decoding_libraries_are_not_printed(loaded: dict[str, Any]) -> None:
     lines = loaded["stderr"].splitlines()
     assert len(lines) == 11 and lines[-1].endswith("more files left out"), lines
 
@@ -262,7 +262,9 @@ def test_files_that_may_not_be_read_are_named(tmp_path: Path) -> None:
         (tmp_path / "dog/locked").chmod(0o700)
 
 
-def test_a_folder_deeper_than_a_path_can_tell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_deeper_than_any_path_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "image.png").write_bytes(picture("PNG"))
@@ -273,7 +275,7 @@ def test_a_folder_deeper_than_a_path_can_tell_ends(tmp_path: Path, monkeypatch: 
     try:
         listing = tree.scan(tmp_path)
     finally:
-        for _ in range(2200):  # or it outlives the tests: those who clean up call themselves for each folder
+        for _ in range(2200):  # pytest cannot remove such a deep folder
             os.chdir("..")
             Path("d").rmdir()
     assert len(listing.files) == 2

@@ -1,3 +1,5 @@
+"""Files, folders and globs to predict: which images they name, in which order, and what is left out."""
+
 import os
 
 import numpy as np
@@ -37,7 +39,7 @@ def test_a_folder_is_read_at_any_depth_and_each_folder_once(photos):
     assert [path for path, _ in found.left_out] == [f"{photos}/a/back"]
 
 
-def test_photos_in_formats_that_are_not_read_are_counted_and_said_where_there_are_no_others(photos):
+def test_photos_in_formats_that_are_not_read_are_counted_and_named_if_there_are_no_others(photos):
     (photos / "b/5.CR2").write_bytes(b"x")
     (photos / "c").mkdir()
     (photos / "c/6.dng").write_bytes(b"x")
@@ -65,11 +67,11 @@ def test_the_reason_why_a_folder_has_no_image_is_not_that_of_an_earlier_folder(p
         ("b/[4].jpg", ["b/[4].jpg"]),  # a file of that very name
     ],
 )
-def test_a_glob_names_what_it_matches(photos, pattern, expected):
+def test_a_glob_finds_the_files_that_it_matches(photos, pattern, expected):
     assert names(image_files.find([f"{photos}/{pattern}"]), photos) == expected
 
 
-def test_files_are_taken_in_the_order_they_are_named_each_once_whatever_their_suffix(photos, tmp_path, monkeypatch):
+def test_given_files_are_read_once_in_the_given_order_with_any_suffix(photos, tmp_path, monkeypatch):
     odd = tmp_path / "photo.unknown"
     odd.write_bytes((photos / "a/0.jpg").read_bytes())
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -77,7 +79,7 @@ def test_files_are_taken_in_the_order_they_are_named_each_once_whatever_their_su
     assert names(image_files.find(asked), tmp_path) == ["photo.unknown", "photos/b/3.bmp", "photos/b/[4].jpg"]
 
 
-def test_where_it_was_looked_is_told(tmp_path, monkeypatch):
+def test_the_error_names_the_folder_that_was_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"^images: {tmp_path}/photos: no such file or folder$"):
         image_files.find(["photos"])
@@ -98,7 +100,7 @@ def test_where_it_was_looked_is_told(tmp_path, monkeypatch):
         ("0.jpg/below", "Not a directory"),
     ],
 )
-def test_what_names_no_image_is_refused_with_the_reason(photos, name, reason, monkeypatch):
+def test_a_path_that_names_no_image_is_refused_with_the_reason(photos, name, reason, monkeypatch):
     monkeypatch.chdir(photos / "a")
     (photos / "a/empty").mkdir()
     (photos / "a/empty.jpg").touch()
@@ -126,7 +128,7 @@ def test_batches_hold_every_image_in_order_and_name_what_cannot_be_read(photos, 
     assert (len(batches) > 1) == (copies > 1)
 
 
-def test_a_folder_as_bad_as_they_come_is_read_and_every_other_file_named(tmp_path):
+def test_a_folder_of_hostile_files_is_read_and_every_broken_file_is_named(tmp_path):
     write_hostile(tmp_path)
     found = image_files.find([str(tmp_path)])
     batches = list(image_files.read(found.paths, 8, 64))

@@ -69,7 +69,7 @@ def test_scans_are_counted(content, scans):
         (jpeg(16, 2, header=b"\xff" * 4_000_000), "bytes of its header mean nothing"),
     ],
 )
-def test_what_would_take_long_is_refused_at_once(content, reason):
+def test_a_jpeg_that_would_take_long_is_refused_at_once(content, reason):
     started = time.monotonic()
     with pytest.raises(ValueError, match=reason):
         decode(io.BytesIO(content), 32)
@@ -86,7 +86,7 @@ def test_what_would_take_long_is_refused_at_once(content, reason):
         jpeg(16, 1, header=b"\xff" * 100),
     ],
 )
-def test_what_is_odd_but_soon_done_is_decoded(content):
+def test_an_odd_jpeg_that_takes_little_time_is_decoded(content):
     assert decode(io.BytesIO(content), 16).shape == (3, 16, 16)
 
 

@@ -21,7 +21,7 @@ def write(root: Path, rows: Rows, name: str = "labels.csv") -> Path:
     return root / name
 
 
-def plant(root: Path, count: int = 10) -> Rows:
+def write_photos(root: Path, count: int = 10) -> Rows:
     """Writes `count` PNG files for each of two classes into one folder. Returns the rows that list them."""
     names = [(f"photos/{number:03}.png", ("cat", "dog")[number % 2]) for number in range(2 * count)]
     for number, (name, _) in enumerate(names):
@@ -35,7 +35,7 @@ def splits_of(splits: data.Splits) -> dict[str, data.Split]:
 
 
 def test_a_table_gives_the_labels_and_the_parts_of_files_anywhere(root: Path) -> None:
-    rows = plant(root)
+    rows = write_photos(root)
     splits = ["train", "Train", "val", " TEST "]
     listed = [[f"./{path}", label, splits[number % 4], "x"] for number, (path, label) in enumerate(rows[:-1])]
     write(root, [["Path", " label", "split", "width"], *listed])
@@ -58,8 +58,8 @@ def test_a_table_of_the_folders_gives_their_splits(root: Path) -> None:
     assert load(root, labels=str(table)).digest == load(root).digest
 
 
-def test_what_is_missing_or_broken_is_named_and_the_rest_is_read(root: Path) -> None:
-    rows = plant(root)
+def test_missing_and_broken_files_are_named_and_the_rest_is_read(root: Path) -> None:
+    rows = write_photos(root)
     (root / "photos/000.png").write_text("no picture")
     (root / "photos/001.png").unlink()
     os.mkfifo(root / "photos/pipe")
@@ -76,8 +76,8 @@ def test_what_is_missing_or_broken_is_named_and_the_rest_is_read(root: Path) -> 
     assert len(splits.train) + len(splits.test) == 18
 
 
-def test_no_group_is_in_two_splits_and_other_groups_are_other_data(root: Path) -> None:
-    rows = plant(root, 60)
+def test_no_group_is_in_two_splits_and_groups_change_the_digest(root: Path) -> None:
+    rows = write_photos(root, 60)
     group = {path: f"patient {number // 6}" if number < 90 else "" for number, (path, _) in enumerate(rows)}
     write(root, [["path", "label", "group"], *([path, label, group[path]] for path, label in rows)])
     splits = load(root, labels="labels.csv", valid_fraction=0.2)
@@ -99,7 +99,7 @@ def test_no_group_is_in_two_splits_and_other_groups_are_other_data(root: Path) -
 def test_classes_without_a_test_image_or_with_one_to_train_on_are_named(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = plant(root, 20)
+    rows = write_photos(root, 20)
     for number in range(4):
         paint(root / f"{number}.png", (9, 9, number))
     rows += [["0.png", "emu"], ["1.png", "fox"], ["2.png", "fox"], ["3.png", "fox"]]
@@ -151,7 +151,7 @@ HEADER = ["path", "label", "split", "group"]
         ([HEADER, ["x" * 200_000, "a", "train", "x"]], r"line 2: not CSV \(field larger than field limit"),
     ],
 )
-def test_a_table_that_cannot_be_trusted_is_one_line(rows: Rows, message: str, root: Path) -> None:
+def test_a_table_that_cannot_be_trusted_is_refused_in_one_line(rows: Rows, message: str, root: Path) -> None:
     for number in range(2):
         paint(root / f"{number}.png", (number, 0, 0))
     write(root, rows)
@@ -160,8 +160,8 @@ def test_a_table_that_cannot_be_trusted_is_one_line(rows: Rows, message: str, ro
     assert str(refusal.value).isprintable() and len(str(refusal.value)) < 1000
 
 
-def test_what_a_table_excludes_is_left_out_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = plant(root)
+def test_excluded_photos_are_left_out_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = write_photos(root)
     words = dict(zip(range(7), ["1", "TRUE", "Yes", "0", "false", "no", ""], strict=True))
     marked = [[*row, words.get(number, "")] for number, row in enumerate(rows)]
     write(root, [["File", "Label", "Exclude"], *marked, ["gone.png", "", "1"]])
@@ -172,6 +172,7 @@ def test_what_a_table_excludes_is_left_out_and_counted(root: Path, caplog: pytes
 
 
 def labelled(label: str, control: str = "label", when: str = "") -> dict[str, object]:
+    """An annotation as Label Studio exports it."""
     return {"result": [{"from_name": control, "value": {"choices": [label]}}], "updated_at": when}
 
 
@@ -190,7 +191,7 @@ def labelled(label: str, control: str = "label", when: str = "") -> dict[str, ob
         ([{"data": {"file": "0.png"}, "annotations": [labelled("cat")]}] * 2, "task 2: its path is in task 1 already"),
     ],
 )
-def test_an_export_that_cannot_be_trusted_is_one_line(tasks: object, message: str, root: Path) -> None:
+def test_an_export_that_cannot_be_trusted_is_refused_in_one_line(tasks: object, message: str, root: Path) -> None:
     paint(root / "0.png")
     (root / "export.json").write_text(tasks if isinstance(tasks, str) else json.dumps(tasks))
     with pytest.raises(ValueError, match=message) as refusal:
@@ -199,7 +200,7 @@ def test_an_export_that_cannot_be_trusted_is_one_line(tasks: object, message: st
 
 
 def test_the_newest_annotation_of_a_task_counts_and_a_task_that_nobody_labelled_is_excluded(root: Path) -> None:
-    rows = plant(root)
+    rows = write_photos(root)
     tasks = [{"data": {"file": path, "split": "train"}, "annotations": [labelled(label)]} for path, label in rows]
     tasks[0]["annotations"] = [labelled("emu", when="2026-02-01T00:00Z"), labelled("dog", when="2026-01-01T00:00Z")]
     tasks[1]["annotations"] = []
@@ -217,7 +218,7 @@ def test_the_newest_annotation_of_a_task_counts_and_a_task_that_nobody_labelled_
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_table_is_one_line(content: bytes, message: str, root: Path) -> None:
+def test_a_file_that_is_no_table_is_refused_in_one_line(content: bytes, message: str, root: Path) -> None:
     root.mkdir()
     (root / "labels.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message) as refusal:
@@ -251,7 +252,7 @@ def test_a_refusal_quotes_nothing_of_the_file(lines: list[str], root: Path) -> N
     assert "hunter" not in str(refusal.value)
 
 
-def test_no_table_is_one_line(root: Path) -> None:
+def test_a_missing_table_is_refused_in_one_line(root: Path) -> None:
     with pytest.raises(ValueError, match=r"data_dir=.*images is not a folder"):
         load(root, labels="labels.csv")
     root.mkdir()
@@ -263,9 +264,9 @@ def test_no_table_is_one_line(root: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_is_read_as_spreadsheets_of_any_locale_write_it(delimiter: str, root: Path) -> None:
-    rows = plant(root)
+    rows = write_photos(root)
     plain = write(root, [["path", "label"], *rows], "plain.csv")
-    with (root / "labels.csv").open("w", newline="", encoding="utf-8-sig") as file:
+    with (root / "labels.csv").open("w", newline="", encoding="utf-8-sig") as file:  # with a byte order mark
         cells = [["path", "label", "width"], *([*row, f"{number}.5"] for number, row in enumerate(rows))]
         csv.writer(file, delimiter=delimiter).writerows([*cells, ["", "", ""], ["", " "], []])
     assert load(root, labels="labels.csv").digest == load(root, labels=str(plain)).digest
@@ -289,8 +290,8 @@ def test_a_table_is_read_as_spreadsheets_of_any_locale_write_it(delimiter: str, 
         ("19.png,dog\n", "19.png,dog"),
     ],
 )
-def test_a_table_means_the_same_however_it_is_written(old: str, new: str, root: Path) -> None:
-    rows = plant(root)
+def test_line_ends_blanks_case_and_quotes_do_not_change_a_table(old: str, new: str, root: Path) -> None:
+    rows = write_photos(root)
     plain = write(root, [["path", "label"], *rows], "plain.csv")
     text = plain.read_bytes().decode().replace("\r\n", "\n")
     assert old in text
@@ -300,21 +301,14 @@ def test_a_table_means_the_same_however_it_is_written(old: str, new: str, root: 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp1252"])
 def test_a_table_in_another_encoding_is_refused(encoding: str, root: Path) -> None:
-    plant(root)
+    write_photos(root)
     (root / "labels.csv").write_bytes("path,label\nphotos/000.png,Käfer\n".encode(encoding))
     with pytest.raises(ValueError, match="is not UTF-8 text: save it as CSV UTF-8"):
         load(root, labels="labels.csv")
 
 
-def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(root: Path) -> None:
-    rows = plant(root)
-    table = write(root, [["path", "label"], *rows])
-    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
-    assert len(load(root, labels="labels.csv").train) == 16
-
-
-def test_a_table_goes_with_the_other_settings(root: Path) -> None:
-    rows = plant(root)
+def test_a_table_can_be_combined_with_the_other_settings(root: Path) -> None:
+    rows = write_photos(root)
     write(root, [["path", "label"], *rows])
     splits = load(root, labels="labels.csv", image_size=SIZE, margin=2, resize="pad", limit_train=6)
     assert np.bincount(splits.train.labels).tolist() == [3, 3]

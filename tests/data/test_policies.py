@@ -25,5 +25,5 @@ def test_a_few_images_share_a_draw_and_the_random_state_decides(name: str) -> No
     ("device", "num_images", "expected"),
     [("cpu", 512, 8), ("cuda", 512, 32), ("cuda", 500, 32), ("cuda", 16, 8), ("mps", 512, 32)],
 )
-def test_off_the_cpu_fewer_draws_are_shared_by_more_images(device: str, num_images: int, expected: int) -> None:
+def test_on_a_gpu_more_images_share_a_draw(device: str, num_images: int, expected: int) -> None:
     assert augmentation.num_sharing(num_images, torch.device(device)) == expected

@@ -1,4 +1,4 @@
-"""Control groups of both versions, as Linux shows them inside and outside containers."""
+"""Limits of cores and memory by control groups of both versions, as Linux shows them in containers and outside."""
 
 import os
 from types import SimpleNamespace
@@ -78,11 +78,11 @@ def large_machine(monkeypatch):
         pytest.param(["0::/gone"], [VERSION_2.format(top="/gone")], {"cpu.max": "not a number"}, 64, id="no numbers"),
     ],
 )
-def test_cores(machine, groups, mounts, files, cores):
+def test_the_number_of_cores_follows_from_the_quota(machine, groups, mounts, files, cores):
     assert quotas.cores(machine(groups, mounts, files)) == cores
 
 
-def test_fewer_cores_by_affinity_than_by_quota(machine, monkeypatch):
+def test_the_affinity_counts_if_it_allows_fewer_cores_than_the_quota(machine, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
     assert quotas.cores(machine(["0::/"], [VERSION_2.format(top="/")], {"cpu.max": "200000 100000"})) == 1
 
@@ -120,18 +120,18 @@ def test_fewer_cores_by_affinity_than_by_quota(machine, monkeypatch):
         ),
     ],
 )
-def test_free_memory(machine, groups, mounts, files, free):
+def test_free_memory_is_what_the_strictest_limit_leaves(machine, groups, mounts, files, free):
     assert quotas.free_memory(machine(groups, mounts, files)) == free
 
 
 @pytest.mark.parametrize("has_files", [False, True])
-def test_without_a_limit_it_is_the_machine_s(machine, tmp_path, has_files, monkeypatch):
+def test_without_a_limit_memory_and_cores_are_those_of_the_machine(machine, tmp_path, has_files, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7 * GIB))
     root = machine(["4:memory:/", "0::/"], [MEMORY_1.format(top="/"), MIXED_2], NONE_1) if has_files else tmp_path
     assert quotas.free_memory(root) == 7 * GIB
     assert quotas.cores(root) == 64
 
 
-def test_of_this_machine():
+def test_cores_and_free_memory_of_this_machine_are_plausible():
     assert 1 <= quotas.cores() <= 64
     assert 0 < quotas.free_memory() <= psutil.virtual_memory().total

@@ -70,7 +70,7 @@ def test_a_png_is_read_whatever_its_metadata_hold(chunks: list[bytes], end: bool
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "I;16"])
-def test_transparency_depth_and_direction_outlive_what_cannot_be_read(mode: str) -> None:
+def test_transparency_depth_and_orientation_survive_unreadable_metadata(mode: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
     image = Image.fromarray(noise)
     image = Image.fromarray(noise[..., 0].astype(np.uint16) * 200) if mode == "I;16" else image.convert(mode)
@@ -84,7 +84,7 @@ def test_transparency_depth_and_direction_outlive_what_cannot_be_read(mode: str)
     )
 
 
-def test_of_an_animated_png_with_long_text_the_first_frame() -> None:
+def test_the_first_frame_of_an_animated_png_with_long_text_is_read() -> None:
     frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "lime")]
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "x" * 2**21, zip=True)
@@ -113,7 +113,7 @@ def test_a_webp_is_read_whatever_its_metadata_hold(options: dict[str, Any]) -> N
         assert np.array_equal(pixels(broken), expected)
 
 
-def rational(kind: int, tag: int = 0x112, number: int = 1, value: int = 6) -> bytes:
+def exif_entry(kind: int, tag: int = 0x112, number: int = 1, value: int = 6) -> bytes:
     """An EXIF block with one entry."""
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, tag, kind, number, value << 16, 0)
 
@@ -129,21 +129,21 @@ ODD_EXIF = {
     "offset of the header": b"Exif\0\0MM\0*\0\0\0\0",
     "more entries than there are": b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
     "the longest block": b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(65_000),
-    "cut within an entry": rational(3)[:-7],
-    "a kind that there is not": rational(99),
-    "orientation as text": rational(2),
-    "orientation as a fraction": rational(5),
-    "orientation without a value": rational(3, number=0),
-    "very many orientations": rational(3, number=2**31),
-    "orientation 9": rational(3, value=9),
-    "orientation 0": rational(3, value=0),
-    "a block that leads to itself": rational(4, tag=0x8769, value=0),
-    "a place that leads nowhere": rational(4, tag=0x8825, value=2**15),
+    "cut within an entry": exif_entry(3)[:-7],
+    "a kind that there is not": exif_entry(99),
+    "orientation as text": exif_entry(2),
+    "orientation as a fraction": exif_entry(5),
+    "orientation without a value": exif_entry(3, number=0),
+    "very many orientations": exif_entry(3, number=2**31),
+    "orientation 9": exif_entry(3, value=9),
+    "orientation 0": exif_entry(3, value=0),
+    "a block that leads to itself": exif_entry(4, tag=0x8769, value=0),
+    "a place that leads nowhere": exif_entry(4, tag=0x8825, value=2**15),
 }
 
 
 @pytest.mark.parametrize("exif", ODD_EXIF.values(), ids=ODD_EXIF.keys())
-def test_odd_exif_leaves_the_image_as_it_lies(exif: bytes) -> None:
+def test_odd_exif_does_not_turn_the_image(exif: bytes) -> None:
     assert np.array_equal(pixels(jpeg_with(0xE1, exif)), pixels(picture("JPEG")))
     assert np.array_equal(pixels(png_with(chunk(b"eXIf", exif[6:]))), pixels(picture("PNG")))
     assert np.array_equal(pixels(picture("WEBP", exif=exif)), pixels(picture("WEBP")))
@@ -208,7 +208,7 @@ def test_a_file_that_is_cut_anywhere_is_left_out_or_as_good_as_whole(options: di
     whole = file.getvalue()
     num_read = 0
     for cut in {*range(1, 60), *range(60, len(whole), 17)}:
-        fillings = (b"", bytes(512)) if "progressive" in options else (b"",)  # to others zeros are pixels
+        fillings = (b"", bytes(512)) if "progressive" in options else (b"",)  # in other files, zeros are pixels
         for content in (whole[:-cut] + filling for filling in fillings):
             try:
                 decoded = pixels(content)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.test_data import first_pixels, load, paint, plant
+from tests.data.test_data import first_pixels, load, paint, write_photos
 from tests.data.test_label_table import write
 
 FORMS = ("NFC", "NFD")
@@ -17,7 +17,7 @@ def spelled(form: str, text: str = "café") -> str:
     return unicodedata.normalize(form, text)  # type: ignore[arg-type]
 
 
-def plant_names(root: Path, form: str, count: int = 6) -> list[str]:
+def write_names(root: Path, form: str, count: int = 6) -> list[str]:
     """Writes files into one folder, with names in the Unicode form `form`."""
     names = [spelled(form, f"größe/é{number}.png") for number in range(count)]
     for number, name in enumerate(names):
@@ -26,11 +26,11 @@ def plant_names(root: Path, form: str, count: int = 6) -> list[str]:
 
 
 @pytest.mark.parametrize("forms", [FORMS, FORMS[::-1]])
-def test_a_class_is_one_in_all_parts_and_is_named_once(
+def test_a_class_in_two_forms_is_one_class_in_all_parts_and_is_named_once(
     forms: tuple[str, str], root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plant(root / "train", 6, (spelled(forms[0]), "dog"))
-    plant(root / "test", 3, (spelled(forms[1]), "dog"), start=100)
+    write_photos(root / "train", 6, (spelled(forms[0]), "dog"))
+    write_photos(root / "test", 3, (spelled(forms[1]), "dog"), start=100)
     splits = load(root)
     assert splits.classes == (spelled("NFC"), "dog") and (len(splits.train), len(splits.test)) == (12, 6)
     assert splits.report.remarks == [ALIKE + spelled("NFC")]
@@ -38,9 +38,9 @@ def test_a_class_is_one_in_all_parts_and_is_named_once(
     assert load(root).classes == splits.classes  # from the cache too
 
 
-def test_two_folders_of_one_part_are_one_class(root: Path) -> None:
-    plant(root, 6, (spelled("NFC"), "dog"))
-    plant(root, 6, (spelled("NFD"),), start=100)
+def test_two_folders_of_one_name_in_two_forms_are_one_class(root: Path) -> None:
+    write_photos(root, 6, (spelled("NFC"), "dog"))
+    write_photos(root, 6, (spelled("NFD"),), start=100)
     splits = load(root)
     assert splits.classes == (spelled("NFC"), "dog")
     assert np.bincount(np.concatenate([splits.train.labels, splits.test.labels])).tolist() == [12, 6]
@@ -48,15 +48,15 @@ def test_two_folders_of_one_part_are_one_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_set_of_one_form_keeps_it_and_nothing_is_said(form: str, root: Path) -> None:
-    plant(root / "train", 6, (spelled(form), "dog"))
+def test_a_set_of_one_form_keeps_it_without_a_message(form: str, root: Path) -> None:
+    write_photos(root / "train", 6, (spelled(form), "dog"))
     splits = load(root)
     assert splits.classes == (spelled(form), "dog") and not splits.report.remarks
 
 
 @pytest.mark.parametrize("forms", [FORMS, FORMS[::-1]])
 def test_a_table_finds_files_whatever_form_their_names_have(forms: tuple[str, str], root: Path) -> None:
-    plant_names(root, forms[0])
+    write_names(root, forms[0])
     listed = [spelled(forms[1], f"größe/é{number}.png") for number in range(6)]
     labels = [spelled(forms[number // 3], ("été", "dog")[number % 2]) for number in range(6)]
     write(root, [["path", "label"], *map(list, zip(listed, labels, strict=True)), ["größe/ü.png", "dog"]])
@@ -73,22 +73,22 @@ def test_a_table_finds_files_whatever_form_their_names_have(forms: tuple[str, st
         assert (root / name).exists() and name.endswith(f"{pixel[0]}.png")
 
 
-def test_two_files_whose_names_differ_by_form_alone_stay_two(root: Path) -> None:
-    rows = [[name, ("cat", "dog")[number % 2]] for form in FORMS for number, name in enumerate(plant_names(root, form))]
+def test_two_files_whose_names_differ_only_by_form_stay_two(root: Path) -> None:
+    rows = [[name, ("cat", "dog")[number % 2]] for form in FORMS for number, name in enumerate(write_names(root, form))]
     write(root, [["path", "label"], *rows])
     splits = load(root, labels="labels.csv")
     assert len(splits.train) + len(splits.test) == 12 and not splits.report.remarks
 
 
 def test_a_file_listed_in_two_forms_is_listed_twice(root: Path) -> None:
-    (name,) = plant_names(root, "NFD", 1)
+    (name,) = write_names(root, "NFD", 1)
     write(root, [["path", "label"], [name, "cat"], [spelled("NFC", name), "dog"]])
     with pytest.raises(ValueError, match=r"line 3: .* is in line 2 already"):
         load(root, labels="labels.csv")
 
 
-def test_a_group_is_one_in_all_forms(root: Path) -> None:
-    names = plant_names(root, "NFC", 20)
+def test_a_group_in_two_forms_is_one_group(root: Path) -> None:
+    names = write_names(root, "NFC", 20)
     header = ["path", "label", "split", "group"]
     rows = [[names[0], "cat", "train", spelled("NFC")], [names[1], "dog", "test", spelled("NFD")]]
     write(root, [header, *rows])

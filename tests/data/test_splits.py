@@ -27,7 +27,7 @@ def decoded(counts: list[list[int]]) -> Decoded:
 
 
 def split(images: Decoded, valid_fraction: float, limit: int = 0) -> Splits | None:
-    """The splits; None if they were refused. Checks that the error has one line."""
+    """The splits; None if they are refused. The error must have one line."""
     settings = {"valid_fraction": valid_fraction, "limit_train": limit, "limit_test": 0}
     try:
         return divide(images, "some", flip=False, report=Report(), **settings)
@@ -49,7 +49,7 @@ NUMBERS = st.integers(1, 5).flatmap(lambda classes: st.lists(st.integers(1, 40),
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(train=NUMBERS, parts=st.sampled_from([(), (TEST,), (VALID,), (VALID, TEST)]), fraction=st.floats(0, 0.99))
-def test_they_partition_any_set(train: list[int], parts: tuple[int, ...], fraction: float) -> None:
+def test_the_splits_partition_any_set(train: list[int], parts: tuple[int, ...], fraction: float) -> None:
     counts = [[*train] if part in (TRAIN, *parts) else [0] * len(train) for part in (TRAIN, VALID, TEST)]
     images = decoded(counts)
     splits = split(images, fraction)
@@ -73,7 +73,7 @@ def test_they_partition_any_set(train: list[int], parts: tuple[int, ...], fracti
 
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(train=NUMBERS, limit=st.integers(1, 250))
-def test_a_limit_takes_a_part_of_it_with_every_class(train: list[int], limit: int) -> None:
+def test_a_limit_takes_a_stratified_part_of_train_with_every_class(train: list[int], limit: int) -> None:
     images = decoded([train, [0] * len(train), train])
     splits = split(images, 0.0, limit)
     if splits is None:
@@ -96,7 +96,7 @@ def test_groups_are_held_out_whole_and_every_class_keeps_an_image(data: st.DataO
     assert {*labels[~held]} == {*labels}
 
 
-def test_groups_meet_the_fraction_of_each_class_where_they_allow() -> None:
+def test_held_out_groups_have_the_wanted_fraction_of_each_class() -> None:
     draw = np.random.default_rng(0)
     groups = draw.integers(0, 300, 6000)
     labels = np.where(draw.random(6000) < 0.1, 2, groups % 2)  # mostly of one class, as a patient's images are
@@ -141,7 +141,16 @@ def test_each_fold_is_a_test_split_without_the_test_part_and_validation_is_carve
     assert len({each.digest for each in parts}) == 4
 
 
-def test_a_split_s_digest_is_of_its_images_alone() -> None:
+def test_a_part_of_a_split_is_evenly_spaced() -> None:
+    splits = split(decoded([[30, 30], [0, 0], [50, 50]]), 0.1)
+    assert splits is not None
+    few = splits.test.spread(20)
+    positions = [splits.test.names.index(name) for name in few.names]
+    assert len(few) == 20 and {*np.diff(positions)} <= {5, 6} and positions[0] == 0 and positions[-1] == 99
+    assert splits.test.spread(1000).names == splits.test.names
+
+
+def test_the_digest_of_a_split_depends_only_on_its_images() -> None:
     images = decoded([[30, 30], [0, 0], [300, 4]])
     whole, cut = split(images, 0.1), split(images, 0.2, limit=20)
     assert whole is not None and cut is not None

@@ -1,3 +1,5 @@
+"""The doctor finds names that may mean one class."""
+
 import unicodedata
 
 import pytest
@@ -26,7 +28,7 @@ def test_names_that_differ_by_case_blanks_or_form_are_alike(names):
     assert alike(["a", *shown_names, "b"]) == [shown_names]
 
 
-def test_names_that_differ_by_more_are_not():
+def test_names_that_differ_by_more_are_not_alike():
     names = [
         "cat",
         "cats",

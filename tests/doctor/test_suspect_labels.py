@@ -41,7 +41,7 @@ def test_swapped_labels_are_found_by_networks_that_never_saw_them():
     assert (table["suggested"] == 1 - table["given"])[:4].all()
 
 
-def test_classes_that_are_one_another_s_mirror_images_are_told_apart_where_nothing_is_mirrored():
+def test_classes_that_are_mirror_images_are_told_apart_if_training_mirrors_nothing():
     splits = two_kinds(120, [])
     ramp = np.broadcast_to(np.linspace(40, 215, SIDE), (3, SIDE, SIDE))
     for image, label in zip(splits.train.source, splits.train.labels, strict=True):
@@ -87,7 +87,7 @@ def test_no_fold_divides_a_family_of_groups_and_twins():
     assert (filled.argmax(1) == labels).all()
 
 
-def test_labels_that_an_exact_copy_contradicts_are_named_first_whatever_the_networks_say():
+def test_labels_that_an_exact_copy_contradicts_come_first_even_if_the_networks_agree_with_them():
     given = np.array([0, 1] * 10)
     probabilities = np.where(given[:, None] == np.arange(2), 0.9, 0.1)
     probabilities[4] = [0.05, 0.95]  # a suspect without a copy

@@ -14,7 +14,7 @@ from pipeline.models import CamTarget
 from pipeline.models.stages import head
 from tests.explain.test_attribution import TARGETS, hooks, images, small
 
-KIN = ("test_vit", "test_vit2", "test_vit_relpos")  # class token, mean of the tokens beside one, mean without one
+TIMM_VITS = ("test_vit", "test_vit2", "test_vit_relpos")  # class token, mean of the tokens beside one, mean without one
 
 
 def rollout(model, pictures):
@@ -22,7 +22,7 @@ def rollout(model, pictures):
     return class_maps(model, models.cam_target("vit", model), pictures, classes, "attention_rollout")
 
 
-def of_timm(name, size=48):
+def timm_network(name, size=48):
     torch.manual_seed(0)
     model = models.build(f"timm/{name}", num_classes=4, image_size=size).eval()
     nn.init.normal_(head(model)[1].weight, std=0.5)
@@ -30,7 +30,7 @@ def of_timm(name, size=48):
     return model, models.cam_target(f"timm/{name}", model), pictures
 
 
-def by_hand(attentions, read, logits, prefix, size):
+def relevance_by_hand(attentions, read, logits, prefix, size):
     """Equations 5 and 6 of Chefer et al. 2021, image by image and head by head; the mean of the rows `read`."""
     gradients = torch.autograd.grad(logits.gather(1, TARGETS[:, None]).sum(), attentions)
     maps = []
@@ -62,15 +62,15 @@ def test_relevance_is_the_rule_of_its_paper():
         x = x + block.mlp(block.ln_2(x))
     logits = model.heads(model.encoder.ln(x)[:, 0])
     torch.testing.assert_close(logits, model(images()))
-    expected = by_hand(attentions, [0], logits, 1, 16)
+    expected = relevance_by_hand(attentions, [0], logits, 1, 16)
     maps = class_maps(model, where, images(), TARGETS, "attention_relevance")
     np.testing.assert_allclose(maps, expected, atol=1e-4)
     assert hooks(model) == []
 
 
-@pytest.mark.parametrize("name", KIN)
-def test_relevance_of_timm_s_transformers_is_that_of_attention_that_is_not_fused(name):
-    model, where, pictures = of_timm(name)
+@pytest.mark.parametrize("name", TIMM_VITS)
+def test_relevance_of_timm_s_fused_attention_equals_that_of_unfused_attention(name):
+    model, where, pictures = timm_network(name)
     maps = class_maps(model, where, pictures, TARGETS, "attention_relevance")
     attentions = []
     for module in model.modules():
@@ -80,10 +80,10 @@ def test_relevance_of_timm_s_transformers_is_that_of_attention_that_is_not_fused
     logits = model.double()(pictures.double())
     prefix = model.num_prefix_tokens
     read = [0] if model.global_pool == "token" else slice(prefix, None)
-    np.testing.assert_allclose(maps, by_hand(attentions, read, logits, prefix, 48), atol=1e-4)
+    np.testing.assert_allclose(maps, relevance_by_hand(attentions, read, logits, prefix, 48), atol=1e-4)
 
 
-def test_a_class_that_is_asked_for_changes_relevance_and_not_rollout():
+def test_relevance_depends_on_the_class_and_rollout_does_not():
     model, where = small("vit")
     one, other = TARGETS, (TARGETS + 1) % 4
     for method, depends in (("attention_relevance", True), ("attention_rollout", False)):
@@ -92,7 +92,7 @@ def test_a_class_that_is_asked_for_changes_relevance_and_not_rollout():
 
 
 @pytest.mark.parametrize("method", attention.METHODS)
-def test_maps_of_a_batch_that_is_divided_are_those_of_the_whole(monkeypatch, method):
+def test_maps_of_a_divided_batch_equal_those_of_the_whole_batch(monkeypatch, method):
     model, where = small("vit")
     whole = class_maps(model, where, images(), TARGETS, method)
     monkeypatch.setattr(attention, "WEIGHTS_AT_ONCE", 1)
@@ -100,7 +100,7 @@ def test_maps_of_a_batch_that_is_divided_are_those_of_the_whole(monkeypatch, met
 
 
 @pytest.mark.parametrize("method", attention.METHODS)
-def test_the_caller_s_modes_and_torch_itself_are_as_before(method):
+def test_maps_leave_the_caller_s_modes_and_torch_itself_unchanged(method):
     model, where = small("vit")
     expected = class_maps(model, where, images(), TARGETS, method)
     assert expected.dtype == np.float32 and expected.min() == 0 and expected.max() == 1
@@ -116,7 +116,7 @@ def test_the_caller_s_modes_and_torch_itself_are_as_before(method):
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_where_nothing_speaks_for_a_class_the_map_is_blank():
+def test_a_map_is_blank_if_nothing_speaks_for_the_class():
     model, where = small("vit")
     nn.init.zeros_(head(model)[1].weight)
     assert attribution.is_blank(class_maps(model, where, images(), TARGETS, "auto")).all()
@@ -137,8 +137,14 @@ def swin():
 @pytest.mark.parametrize(
     ("network", "chosen"),
     [
-        *((lambda name=name: of_timm(name), "attention_relevance") for name in (*KIN, "test_vit3", "test_vit4")),
-        *((lambda name=name: of_timm(name, 64), "gradcam") for name in ("test_coatnet", "test_maxvit", "test_resnet")),
+        *(
+            (lambda name=name: timm_network(name), "attention_relevance")
+            for name in (*TIMM_VITS, "test_vit3", "test_vit4")
+        ),
+        *(
+            (lambda name=name: timm_network(name, 64), "gradcam")
+            for name in ("test_coatnet", "test_maxvit", "test_resnet")
+        ),
         (lambda: (*small("vit"), images()), "attention_relevance"),
         (lambda: (*small("resnet9"), images()), "gradcam"),
         (lambda: (*small("ultimus"), images()), "gradcam"),
@@ -159,7 +165,7 @@ def test_auto_is_relevance_where_every_token_attends_to_every_other_and_else_gra
 
 
 @pytest.mark.parametrize("patch_size", [2, 4, 8, 16])
-def test_rollout_shines_on_the_patch_that_the_class_token_attends_to(patch_size):
+def test_rollout_marks_the_patch_that_the_class_token_attends_to(patch_size):
     model = models.build("vit", num_classes=2, image_size=32, patch_size=patch_size, dim=8, depth=1, heads=1)
     with torch.no_grad():
         for parameter in (model.conv_proj.weight, model.encoder.pos_embedding):

@@ -1,3 +1,5 @@
+"""Maps of a class by the methods of grad-cam: their place, their range, and what they leave unchanged."""
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_maps_are_float32_from_0_to_1_at_the_size_of_the_images(name, method):
 
 @every_method
 @pytest.mark.parametrize("name", ["resnet9", "vit"])
-def test_model_is_left_as_it_was(name, method):
+def test_maps_leave_the_model_unchanged(name, method):
     model, where = small(name)
     model.train()
     model(images()).sum().backward()
@@ -162,7 +164,7 @@ def test_fewer_targets_than_images_are_refused():
         class_maps(model, where, images(), TARGETS[:2], "gradcam")
 
 
-def test_unknown_method_is_refused_with_those_there_are():
+def test_an_unknown_method_is_refused_with_the_known_ones():
     model, where = small("resnet9")
     with pytest.raises(ValueError, match=r"called 'cam' \(methods: auto, .*gradcam, "):
         class_maps(model, where, images(), TARGETS, "cam")
@@ -175,13 +177,14 @@ def test_layer_that_yields_no_grid_is_named_with_its_shape():
     assert hooks(model) == []
 
 
-def test_error_within_the_package_comes_out_and_leaves_no_hooks(monkeypatch):
+def test_an_error_of_the_package_is_raised_and_leaves_no_hooks(monkeypatch):
     def fail(*_):
-        raise IndexError("the package would print this and go on")
+        raise IndexError("the package would print this and continue")
 
     model, where = small("resnet9")
     monkeypatch.setattr(CAMS["gradcam"], "get_cam_weights", fail)
-    with pytest.raises(IndexError) as caught:  # keeps all that was alive when it was raised
+    # The traceback keeps all variables alive, so that no hook is removed by accident.
+    with pytest.raises(IndexError) as caught:
         class_maps(model, where, images(), TARGETS, "gradcam")
     assert hooks(model) == []
     assert caught.traceback

@@ -20,7 +20,7 @@ def test_the_border_is_half_of_an_even_map_and_a_blank_map_has_none():
     np.testing.assert_allclose(background.border_shares(maps), [0.5, 0, 1, 0.5, np.nan], atol=1e-6)
 
 
-def test_as_many_images_of_each_predicted_class_are_mapped_spread_over_the_split():
+def test_equally_many_images_of_each_predicted_class_are_chosen_evenly_over_the_split():
     predicted = np.repeat([0, 1, 2], [400, 40, 4])
     chosen = background.choose(predicted, 3)
     assert np.bincount(predicted[chosen]).tolist() == [32, 32]  # four images say too little

@@ -1,3 +1,5 @@
+"""The faithfulness of maps: how the confidence falls as pixels are removed in the order of the map."""
+
 import warnings
 
 import numpy as np
@@ -74,7 +76,7 @@ def test_scores_are_the_mean_gap_between_the_curves():
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_exactly_the_given_fractions_are_removed_of_a_map_that_is_all_ties(value):
+def test_exactly_the_given_fractions_are_removed_even_if_a_map_has_one_value(value):
     images, targets, _ = scene()
     model = TopLeft()
     measure(model, images, targets, np.full((8, 16, 16), value, np.float32), seed=0)
@@ -105,7 +107,7 @@ def test_large_images_are_filled_in_batch_by_batch(monkeypatch):
     np.testing.assert_allclose(parts.least_relevant_first, whole.least_relevant_first, atol=0.02)
 
 
-def test_a_seed_settles_it():
+def test_the_seed_decides_the_curves_of_a_blank_map():
     images, targets, _ = scene()
     blank = np.zeros((8, 16, 16), np.float32)
     first, again, other = (measure(TopLeft(), images, targets, blank, seed=seed) for seed in (0, 0, 1))
@@ -113,7 +115,7 @@ def test_a_seed_settles_it():
     assert (first.most_relevant_first != other.most_relevant_first).any()
 
 
-def test_model_is_left_as_it_was():
+def test_the_measure_leaves_the_model_unchanged():
     images, targets, perfect = scene()
     model = models.build("resnet9", num_classes=2, image_size=16, width=4).train()
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -123,7 +125,7 @@ def test_model_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_imputation_is_that_of_the_paper_s_authors(size):
+def test_imputation_agrees_with_the_code_of_the_paper_s_authors(size):
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     removed = holes(4, size)
     filled = impute(images, removed, 0, torch.Generator())

@@ -1,4 +1,4 @@
-"""The second measure: which maps it prefers, whether chance scores 0, and how two measures agree."""
+"""Insertion, the second measure of maps: which maps it prefers, what chance scores, and how two measures agree."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_a_perfect_map_is_preferred_to_random_ones_and_these_to_its_inverse():
     assert score(1 - perfect) == pytest.approx(-score(perfect), abs=0.02)
 
 
-def test_a_blank_map_is_taken_in_random_order_which_the_seed_settles():
+def test_the_seed_decides_the_order_of_a_blank_map_which_scores_about_0():
     images, targets, perfect = scene(128)
     blank = np.zeros_like(perfect)
     first, again, other = (insertion.scores(TopLeft(), images, targets, blank, seed=seed) for seed in (0, 0, 1))
@@ -44,7 +44,7 @@ def test_a_blank_map_is_taken_in_random_order_which_the_seed_settles():
     assert abs(first.mean()) < 3 * first.std() / np.sqrt(128) + 1e-3
 
 
-def test_it_shows_exactly_the_given_shares_from_both_ends():
+def test_insertion_shows_exactly_the_given_shares_of_pixels_from_both_ends():
     images, targets, perfect = scene(4)
     model = TopLeft()
     insertion.scores(model, images, targets, perfect, seed=0)
@@ -54,7 +54,7 @@ def test_it_shows_exactly_the_given_shares_from_both_ends():
         assert torch.allclose(shares, torch.tensor(share), atol=1 / 256)
 
 
-def test_two_measures_of_one_mind_agree_and_of_opposite_ones_never():
+def test_equal_scores_always_agree_and_opposite_ones_never():
     one = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [1.0, 3.0, 0.0]])
     np.testing.assert_allclose(insertion.agreement(one, one), [1, 1, 0.5])
     np.testing.assert_allclose(insertion.agreement(one, -one), [0, 0, 0.5])
@@ -63,7 +63,7 @@ def test_two_measures_of_one_mind_agree_and_of_opposite_ones_never():
     assert chance.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_both_measures_prefer_the_map_that_knows():
+def test_both_measures_prefer_the_perfect_map():
     images, targets, perfect = scene(32)
     maps = [perfect, random_maps(perfect.shape, 0, (4, 4)), 1 - perfect]
     model = TopLeft()

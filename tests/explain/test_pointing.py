@@ -27,7 +27,7 @@ def test_a_digit_is_planted_in_its_box_and_nowhere_else():
     assert centres[:, 1:].min() == 0 and centres[:, 1:].max() == 15
 
 
-def test_hits_and_energy_of_maps_that_are_known():
+def test_hits_and_energy_of_simple_maps():
     boxes = np.zeros((4, 4, 4), bool)
     boxes[:, :2, :2] = True
     maps = np.zeros((4, 4, 4), np.float32)
@@ -39,7 +39,7 @@ def test_hits_and_energy_of_maps_that_are_known():
 
 
 @pytest.mark.parametrize("name", ["vit", pytest.param("resnet9", marks=pytest.mark.slow)])
-def test_maps_that_auto_chooses_point_at_the_object_and_owe_it_to_what_was_learned(name):
+def test_maps_of_auto_point_at_the_object_and_do_so_only_after_training(name):
     family = NETWORKS[name]
     model, planted = train(family, seed=0), plant(128, family.side, seed=1)
     with torch.no_grad():

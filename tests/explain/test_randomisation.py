@@ -34,7 +34,7 @@ def test_randomised_copy_keeps_nothing_that_was_learned(name):
     assert all((copy[key] != other[key]).any() for key in weights)
 
 
-def test_randomised_copy_of_a_vit_has_something_to_say():
+def test_a_randomised_copy_of_a_vit_has_logits_other_than_0():
     model = build("vit")
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert not model(images).any()
@@ -42,7 +42,7 @@ def test_randomised_copy_of_a_vit_has_something_to_say():
 
 
 @pytest.mark.parametrize("name", [*MODELS, "timm/test_vit", "timm/test_convnext", "squeezenet1_1"])
-def test_a_cascade_loses_the_head_first_and_in_the_end_everything(name):
+def test_a_cascade_randomises_the_head_first_and_everything_in_the_end(name):
     model = build(name) if name in MODELS else models.build(name, num_classes=4, image_size=64)
     for tensor in model.state_dict().values():
         tensor.copy_(torch.full_like(tensor, 7))

@@ -19,6 +19,7 @@ from pipeline.settings import resolve
 from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import load_splits
 from tests.conftest import Workplace
+from tests.test_planted import Payload
 
 TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "width": 4, "model": "resnet9"}
 TRAIN = {**TINY, "epochs": 2, "max_lr": 0.01}
@@ -34,10 +35,10 @@ def source(place):
     """(id of a finished training, its weights file)."""
     assert place.run("train", **TRAIN) == 0
     run_id = place.runs("train")[0].info.run_id
-    return run_id, weights(place, run_id)
+    return run_id, weights_file(place, run_id)
 
 
-def weights(place, run_id, epoch="best"):
+def weights_file(place, run_id, epoch="best"):
     folder = place.folder / "downloads" / run_id
     folder.mkdir(parents=True, exist_ok=True)
     return Path(place.client.download_artifacts(run_id, f"weights/{epoch}.safetensors", str(folder)))
@@ -49,22 +50,22 @@ def kept(source, tmp_path):
     return Path(shutil.copy(source[1], tmp_path / "kept.safetensors"))
 
 
-def test_training_starts_from_a_runs_weights_and_frozen_ones_do_not_change(place, source, capsys):
+def test_a_training_starts_from_the_weights_of_a_run_and_frozen_stages_do_not_change(place, source, capsys):
     run_id, path = source
     assert place.run("train", **TRAIN, weights=f"run:{run_id}", freeze="backbone", seed=1) == 0
     err = capsys.readouterr().err
     assert f"starting from weights=run:{run_id}: its head is kept" in err
     assert "frozen: stem, layer1, layer2, layer3 (" in err
     tuned = place.runs("train")[0]
-    (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights(place, tuned.info.run_id, "last"))
-    learned = stored_calibration.split(before)[0]  # the rest of the file is not the network's
+    (before, was), (after, now) = checkpoint.load(path), checkpoint.load(weights_file(place, tuned.info.run_id, "last"))
+    learned = stored_calibration.split(before)[0]  # the other tensors of the file are the calibration
     assert {name.split(".")[0] for name in learned if not torch.equal(before[name], after[name])} == {"head"}
     assert (now["mean"], now["std"]) == (was["mean"], was["std"])
 
     assert tuned.data.tags["weights"] == f"run:{run_id}"
 
 
-def test_a_head_alone_trains_on_features_computed_once_as_on_images(kept, tmp_path, monkeypatch):
+def test_a_head_alone_trains_on_stored_features_with_the_losses_of_a_training_on_images(kept, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     start = {"weights": str(kept), "freeze": "backbone", "crop_padding": 0, "precision": "fp32"}
     shapes, losses = [], []
@@ -78,7 +79,7 @@ def test_a_head_alone_trains_on_features_computed_once_as_on_images(kept, tmp_pa
 
 
 @pytest.mark.parametrize("named", ["run:{id}", " RUN:{start}", "{file}"])
-def test_what_is_not_said_of_the_network_is_as_the_weights_are(place, source, capsys, named):
+def test_parameters_of_the_network_that_are_not_given_come_from_the_weights(place, source, capsys, named):
     run_id, file = source
     weights = named.format(id=run_id, start=run_id[:8], file=file)
     data = {name: TRAIN[name] for name in ("limit_train", "limit_test", "batch_size", "max_lr")}
@@ -90,7 +91,7 @@ def test_what_is_not_said_of_the_network_is_as_the_weights_are(place, source, ca
     assert (params["model"], params["width"], params["experiment"]) == ("resnet9", "4", "none")
 
 
-def test_what_is_said_of_the_network_counts(place, source, tmp_path):
+def test_given_parameters_of_the_network_win_over_those_of_the_weights(place, source, tmp_path):
     run_id, _ = source
     file = tmp_path / "e.yaml"
     file.write_text(f"model: resnet9\nwidth: 8\nweights: run:{run_id}\n")
@@ -107,7 +108,7 @@ def test_what_is_said_of_the_network_counts(place, source, tmp_path):
         found(weights="run:0123456789abcdef")
 
 
-def test_a_file_says_nothing_but_what_network_it_is_of(kept):
+def test_only_the_network_and_its_image_size_are_taken_from_a_weights_file(kept):
     state, described = checkpoint.load(kept)
     options = {"width": 4, "seed": 7, "limit_train": 3}
     checkpoint.save(kept, state, {**described, "network": {"name": "resnet9", "options": options}})
@@ -116,7 +117,7 @@ def test_a_file_says_nothing_but_what_network_it_is_of(kept):
     assert network_of({"weights": str(kept)}) == network_of({"weights": "default"}) == {}
 
 
-def test_held_out_images_that_the_weights_have_learned_from_are_counted(place, source, capsys):
+def test_validation_images_that_the_weights_have_learned_from_are_counted(place, source, capsys):
     run_id, _ = source
     assert place.run("train", **TRAIN, weights=f"run:{run_id}") == 0
     assert "has learned from" not in capsys.readouterr().err
@@ -145,7 +146,7 @@ def test_images_are_normalised_as_the_weights_need_it_in_training_and_later(plac
     assert "images scaled as these weights need it: bilinear" in err
     assert "image_size=32 differs from the 24 px these weights were made for" in err
     run = place.runs("train")[0]
-    now = checkpoint.describe(weights(place, run.info.run_id))
+    now = checkpoint.describe(weights_file(place, run.info.run_id))
     assert (now["mean"], now["interpolation"]) == ([0.1, 0.2, 0.3], "bilinear")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", place.uri)
@@ -155,7 +156,7 @@ def test_images_are_normalised_as_the_weights_need_it_in_training_and_later(plac
     assert later.splits.test.digest() == bilinear.test.digest() != bicubic.test.digest()
 
 
-def test_a_quiet_training_still_warns_of_images_that_are_too_small_for_the_weights(place, kept, capsys):
+def test_a_quiet_training_still_warns_of_images_that_are_too_small_for_the_weights_file(place, kept, capsys):
     assert place.run("train", "--quiet", **{**TRAIN, "epochs": 1}, weights=kept, image_size=16) == 0
     warning, result = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: image_size=16: these weights were made for 32 px")
@@ -225,14 +226,6 @@ def test_bare_tensors_with_timms_names_are_recognised(tmp_path):
         prepare(TrainParams(**TINY, weights=str(file)))
 
 
-class Payload:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
 def planted(folder, marker):
     """(name of a file that holds no weights, the message about it) for each kind of such a file."""
     hostile = pickle.dumps(Payload(marker))
@@ -281,7 +274,7 @@ def test_weights_of_another_network_are_refused(kept):
         ({"weights": f"run:{'0' * 32}"}, f"run_id={'0' * 32}: no such run"),
     ],
 )
-def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message):
+def test_a_mistake_in_weights_or_network_is_one_line_and_leaves_no_run(place, source, capsys, params, message):
     capsys.readouterr()
     before = len(place.runs())
     assert place.run("train", **{**TRAIN, **params}) == 2
@@ -290,7 +283,7 @@ def test_a_mistake_is_one_line_and_no_run(place, source, capsys, params, message
     assert message in line
 
 
-def test_a_fine_tuning_is_resumed_only_with_the_same_weights(place, kept, capsys):
+def test_a_fine_tuning_is_resumed_only_with_the_same_weights_file(place, kept, capsys):
     assert place.run("train", **TRAIN, image_size=32, weights=kept, freeze=2, keep_checkpoints=True) == 0
     run_id = place.runs("train")[0].info.run_id
     place.client.set_terminated(run_id, "KILLED")

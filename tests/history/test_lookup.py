@@ -51,7 +51,7 @@ def test_every_parameter_gets_complete_ids_of_runs_in_any_experiment(store_uri, 
 
 
 @pytest.mark.parametrize("step", ["evaluate", "explain", "export", "report", "predict"])
-def test_an_unknown_id_is_one_line(place, capsys, step):
+def test_an_unknown_id_is_refused_in_one_line(place, capsys, step):
     assert place.run(step, run_id="0000") == 2
     assert capsys.readouterr().err == f"error: run_id=0000: no such run in {place.uri}\n"
 

@@ -39,7 +39,7 @@ def wait_for_an_epoch(workplace, process):
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_is_killed_and_keeps_its_epochs(workplace):
+def test_an_interrupted_training_has_the_status_killed_and_keeps_its_weights_and_curves(workplace):
     process = workplace.start("train", experiment="none", **LONG)
     run_id = wait_for_an_epoch(workplace, process)
     process.send_signal(signal.SIGINT)

@@ -1,3 +1,5 @@
+"""Weights and states are saved as a whole and loaded unchanged. Any other file is refused."""
+
 import pickle
 from pathlib import Path
 

@@ -20,6 +20,7 @@ IDS = ("a" * 32, "b" * 32)
 
 
 def pair(name="fast"):
+    """(two classifiers, their ensemble)."""
     members = [classifier(name, seed) for seed in (0, 1)]
     return members, join(dict(zip(IDS, members, strict=True)))
 

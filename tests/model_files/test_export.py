@@ -107,7 +107,7 @@ def test_a_network_of_every_family_of_torchvision_is_exported(name, size, tmp_pa
 
 
 def calibrated(name):
-    """The same, calibrated on IMAGES."""
+    """The classifier of that name, calibrated on IMAGES."""
     bare = classifier(name)
     _, features = logits_and_features(bare.model, bare.normalise(torch.from_numpy(IMAGES)), "fp32")
     sure = np.sort(bare.probabilities(IMAGES).max(axis=1))

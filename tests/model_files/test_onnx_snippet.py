@@ -60,7 +60,7 @@ def test_the_snippet_agrees_with_predict_on_large_photos(paths, tmp_path, resize
     assert expected.std(axis=0).max() > 0.005
 
 
-def test_the_snippet_runs_as_it_stands(paths, tmp_path):
+def test_the_snippet_runs_as_a_program_and_prints_the_best_class_of_each_photo(paths, tmp_path):
     trained = classifier("resnet9")
     export.write(trained, "onnx", tmp_path / "model.onnx", {})
     done = subprocess.run([sys.executable, SNIPPET, tmp_path / "model.onnx", *paths], capture_output=True, text=True)

@@ -44,7 +44,7 @@ class Contest:
         return self.evaluate(wrong, digest, names)
 
     def train(self):
-        self.training = self.started("train", {})
+        self.training = self.create_run("train", {})
         model = self.client.create_logged_model("0", "model", source_run_id=self.training)
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(self.training, [LoggedModelOutput(model.model_id, 0)])
@@ -57,7 +57,7 @@ class Contest:
         return message
 
     def predict(self, wrong=(), digest=DIGEST, names=None):
-        self.evaluation = self.started("evaluate", {"train.run_id": self.training, "test.digest": digest})
+        self.evaluation = self.create_run("evaluate", {"train.run_id": self.training, "test.digest": digest})
         names = names or [f"test/{i}.png" for i in range(NUM_IMAGES)]
         rows = [f"{name},'=a,{'b' if i in wrong else chr(39) + '=a'},0.5" for i, name in enumerate(names)]
         header = "name,true,predicted,confidence"
@@ -70,7 +70,7 @@ class Contest:
     def register(self, digest=DIGEST):
         return registry.register(self.client, self.name, self.training, self.evaluation, digest)
 
-    def started(self, step, tags):
+    def create_run(self, step, tags):
         run_id = self.client.create_run("0", tags={"step": step, **tags}).info.run_id
         self.client.log_batch(run_id, params=[Param("checkpoint", "best")], metrics=[Metric("x", 0, 0, 0)])
         return run_id
@@ -156,8 +156,8 @@ def test_images_in_another_order_are_refused(contest):
 
 
 def test_a_training_whose_served_model_was_deleted_cannot_be_registered(contest):
-    contest.training = contest.started("train", {})
-    contest.evaluation = contest.started("evaluate", {})
+    contest.training = contest.create_run("train", {})
+    contest.evaluation = contest.create_run("evaluate", {})
     model = contest.client.create_logged_model("0", "model", source_run_id=contest.training)
     contest.client.log_outputs(contest.training, [LoggedModelOutput(model.model_id, 0)])
     contest.client.finalize_logged_model(model.model_id, "READY")
@@ -167,8 +167,8 @@ def test_a_training_whose_served_model_was_deleted_cannot_be_registered(contest)
 
 
 def test_a_training_without_a_served_model_cannot_be_registered(contest):
-    contest.training = contest.started("train", {})
-    contest.evaluation = contest.started("evaluate", {})
+    contest.training = contest.create_run("train", {})
+    contest.evaluation = contest.create_run("evaluate", {})
     with pytest.raises(ValueError, match="has no served model to register"):
         contest.register()
 

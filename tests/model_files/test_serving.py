@@ -110,7 +110,8 @@ def is_answered(server):
     return answer.status_code == 200 and len(rows) == 2 and all(row["class"] in "abc" for row in rows)
 
 
-def of(images):
+def images_body(images):
+    """The body of a request with the numbers of images."""
     return json.dumps({"inputs": images})
 
 
@@ -118,7 +119,7 @@ def with_pixel(value):
     """Good images, except for one pixel."""
     images = json.loads(json.dumps(IMAGES))
     images[0][0][0][0] = value
-    return of(images)
+    return images_body(images)
 
 
 def photo(suffix="jpg", height=30, width=40, **options):
@@ -135,11 +136,12 @@ FORMATS = {
 }
 
 
-def text(content):
+def as_base64(content):
     return base64.b64encode(content).decode()
 
 
 def records(*cells):
+    """The body of a request with a table of image files."""
     return json.dumps({"dataframe_records": [{"image": cell} for cell in cells]})
 
 
@@ -165,20 +167,20 @@ def blank(side):
 BODIES = {
     "nothing": ("", "JSON"),
     "no JSON": ("hello", "JSON"),
-    "half of JSON": (of(IMAGES)[:-9], "JSON"),
+    "half of JSON": (images_body(IMAGES)[:-9], "JSON"),
     "no text": (b"\xff\xfe", "JSON"),
     "a list": ("[]", "JSON dictionary"),
     "null": ("null", "JSON dictionary"),
     "another key": (json.dumps({"images": IMAGES}), "exactly one of the input fields"),
     "two keys": (json.dumps({"inputs": IMAGES, "instances": IMAGES}), "exactly one of the input fields"),
     "a key of chats": (json.dumps({"input": "hello"}), "send images (N, 3, H, W) as numbers, or a table"),
-    "no images": (of([]), "send images (N, 3, H, W) as numbers, or a table"),
-    "another size": (of(np.ones((1, 3, 4, 4), dtype=int).tolist()), "(N, 3, 8, 8), not (1, 3, 4, 4)"),
-    "one image alone": (of(IMAGES[0]), "(N, 3, 8, 8), not (3, 8, 8)"),
-    "a number": (of(3), "(N, 3, 8, 8), not ()"),
-    "text": (of("abc"), "(N, 3, 8, 8), not ()"),
-    "a mapping": (of({"a": IMAGES}), "send images (N, 3, H, W) as numbers, or a table"),
-    "ragged": (of([[[[1, 2], [3]]]]), "inhomogeneous"),
+    "no images": (images_body([]), "send images (N, 3, H, W) as numbers, or a table"),
+    "another size": (images_body(np.ones((1, 3, 4, 4), dtype=int).tolist()), "(N, 3, 8, 8), not (1, 3, 4, 4)"),
+    "one image alone": (images_body(IMAGES[0]), "(N, 3, 8, 8), not (3, 8, 8)"),
+    "a number": (images_body(3), "(N, 3, 8, 8), not ()"),
+    "text": (images_body("abc"), "(N, 3, 8, 8), not ()"),
+    "a mapping": (images_body({"a": IMAGES}), "send images (N, 3, H, W) as numbers, or a table"),
+    "ragged": (images_body([[[[1, 2], [3]]]]), "inhomogeneous"),
     "nested 900 deep": ('{"inputs": ' + 900 * "[" + 900 * "]" + "}", "JSON"),
     "256": (with_pixel(256), "whole numbers from 0 to 255, not 256"),
     "-1": (with_pixel(-1), "whole numbers from 0 to 255, not -1"),
@@ -188,10 +190,13 @@ BODIES = {
     "10**30": (with_pixel(10**30), "whole numbers from 0 to 255, not object"),
     "a word": (with_pixel("x"), "whole numbers from 0 to 255, not <U"),
     "none": (with_pixel(None), "whole numbers from 0 to 255, not object"),
-    "fractions": (of((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
-    "black and white in fractions": (of(np.ones((1, 3, SIZE, SIZE)).tolist()), "not fractions"),
+    "fractions": (images_body((np.array(IMAGES) / 255).tolist()), "whole numbers from 0 to 255, not 0."),
+    "black and white in fractions": (images_body(np.ones((1, 3, SIZE, SIZE)).tolist()), "not fractions"),
     "another precision": (json.dumps({"inputs": IMAGES, "params": {"precision": "int8"}}), "fp32 or bf16, not int8"),
-    "too many images": (of(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()), f"send at most {MAX_IMAGES}"),
+    "too many images": (
+        images_body(np.full((MAX_IMAGES + 1, 3, SIZE, SIZE), 9).tolist()),
+        f"send at most {MAX_IMAGES}",
+    ),
     "a table of no images": (json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}), "found columns [a]"),
     "a column too many": (json.dumps({"dataframe_records": [{"image": "", "x": 1}]}), "found columns [image, x]"),
     "a column twice": (
@@ -202,19 +207,22 @@ BODIES = {
     "a table without rows": (json.dumps({"dataframe_split": {"columns": ["image"], "data": []}}), "at least one row"),
     "records of nothing": (records(), "at least one row"),
     "too many rows": (records(*[""] * (MAX_IMAGES + 1)), f"send at most {MAX_IMAGES}"),
-    "no base64": (records(text(photo()), "{no!}"), "image 2 of 2: not base64"),
+    "no base64": (records(as_base64(photo()), "{no!}"), "image 2 of 2: not base64"),
     "half a byte": (records("abcde"), "image 1 of 1: not base64"),
-    "letters of elsewhere": (records("ééé"), "image 1 of 1: not base64"),
+    "letters that are not ASCII": (records("ééé"), "image 1 of 1: not base64"),
     "a number as file": (records(3), "send base64 text, not int"),
     "no file": (records(None), "send base64 text, not"),
     "an empty file": (records(""), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
-    "no image": (records(text(b"<script>")), "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
-    "another format": (records(text(photo("ppm"))), "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
-    "half a photo": (records(text(photo()[:600])), "runcated"),
-    "a bomb": (records(text(bomb())), "more than 134,217,728 pixels"),
-    "a photo of 300 scans": (records(text(jpeg(11_584, 300))), "image 1 of 1: 101 scans or more"),
+    "no image": (
+        records(as_base64(b"<script>")),
+        "image 1 of 1: not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image",
+    ),
+    "another format": (records(as_base64(photo("ppm"))), "not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"),
+    "half a photo": (records(as_base64(photo()[:600])), "runcated"),
+    "a bomb": (records(as_base64(bomb())), "more than 134,217,728 pixels"),
+    "a photo of 300 scans": (records(as_base64(jpeg(11_584, 300))), "image 1 of 1: 101 scans or more"),
     "many large photos": (
-        records(*[text(photo()), *[text(blank(11_584))] * 600]),
+        records(*[as_base64(photo()), *[as_base64(blank(11_584))] * 600]),
         "the first 6 of 601 images hold more than",
     ),
 }
@@ -232,7 +240,7 @@ def test_a_bad_request_is_refused_with_a_reason_and_the_next_one_is_answered(ser
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/json; charset=latin1", "application/x-pickle"])
 def test_another_content_type_is_refused_with_a_reason(server, content_type):
-    answer = post(server, of(IMAGES), content_type)
+    answer = post(server, images_body(IMAGES), content_type)
     assert answer.status_code == 415
     assert "supports" in answer.text
     assert is_answered(server)
@@ -257,10 +265,10 @@ def test_photos_of_any_size_give_the_same_answer_as_their_pixels(server, suffix,
     telephones = [heics.PLAIN, heics.TURNED]
     contents = telephones if suffix == "heic" else [photo(suffix, 30, 40), photo(suffix, 100, 50)]
     pixels = [decode(io.BytesIO(content), SIZE + 2, "squash", "bilinear")[:, 1:-1, 1:-1] for content in contents]
-    answer = post(server, records(*map(text, contents)))
+    answer = post(server, records(*map(as_base64, contents)))
     assert answer.status_code == 200, answer.text
-    assert answer.json() == post(server, of(np.stack(pixels).tolist())).json()
-    split = {"columns": ["image"], "data": [[text(content)] for content in contents]}
+    assert answer.json() == post(server, images_body(np.stack(pixels).tolist())).json()
+    split = {"columns": ["image"], "data": [[as_base64(content)] for content in contents]}
     assert post(server, json.dumps({"dataframe_split": split})).json() == answer.json()
 
 
@@ -280,9 +288,9 @@ def test_base64_with_line_breaks_is_read(server):
 
 
 def test_a_black_image_and_whole_numbers_as_floats_are_answered(server):
-    assert post(server, of(np.zeros((1, 3, SIZE, SIZE), dtype=int).tolist())).status_code == 200
-    floats = post(server, of(np.array(IMAGES, dtype=float).tolist()))
-    assert floats.json() == post(server, of(IMAGES)).json()
+    assert post(server, images_body(np.zeros((1, 3, SIZE, SIZE), dtype=int).tolist())).status_code == 200
+    floats = post(server, images_body(np.array(IMAGES, dtype=float).tolist()))
+    assert floats.json() == post(server, images_body(IMAGES)).json()
 
 
 def test_the_server_answers_the_models_example(server, saved):
@@ -291,25 +299,25 @@ def test_the_server_answers_the_models_example(server, saved):
 
 
 def test_the_largest_allowed_number_of_images_is_answered(server):
-    answer = post(server, of(np.full((MAX_IMAGES, 3, SIZE, SIZE), 9).tolist()))
+    answer = post(server, images_body(np.full((MAX_IMAGES, 3, SIZE, SIZE), 9).tolist()))
     assert len(answer.json()["predictions"]) == MAX_IMAGES
 
 
 def test_a_photo_is_answered_while_another_request_decodes_many(server):
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(post, server, records(*[text(jpeg(8000, 40))] * 8))
+        slow = threads.submit(post, server, records(*[as_base64(jpeg(8000, 40))] * 8))
         time.sleep(0.5)
-        assert post(server, records(text(photo()))).status_code == 200
+        assert post(server, records(as_base64(photo()))).status_code == 200
         assert not slow.done()
         assert slow.result().status_code == 200
 
 
-def test_in_python_any_number_of_images_any_brightness_and_plain_bytes_are_accepted(saved):
+def test_the_model_loaded_in_python_accepts_any_number_of_images_dark_ones_and_plain_bytes(saved):
     loaded = mlflow.pyfunc.load_model(str(saved))
     assert len(loaded.predict(np.zeros((MAX_IMAGES + 1, 3, SIZE, SIZE), dtype=np.uint8))) == MAX_IMAGES + 1
     with pytest.raises(mlflow.exceptions.MlflowException, match="not fractions"):
         loaded.predict(np.zeros((1, 3, SIZE, SIZE)))
-    as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), text(photo())))
+    as_bytes, as_text = (loaded.predict(pd.DataFrame({"image": [cell]})) for cell in (photo(), as_base64(photo())))
     assert as_bytes.equals(as_text)
 
 
@@ -323,11 +331,11 @@ def test_unreadable_photos_get_a_row_if_the_request_allows_them(saved, server):
     pd.testing.assert_frame_equal(table.iloc[[0, 3]].reset_index(drop=True), alone)
     assert (table.loc[[1, 2], "class"] == "").all()
     assert table.loc[[1, 2], ["p/a", "p/b", "p/c"]].eq(0).all(axis=None)
-    asked = {"dataframe_records": [{"image": text(b"no photo")}], "params": {"allow_unreadable": True}}
+    asked = {"dataframe_records": [{"image": as_base64(b"no photo")}], "params": {"allow_unreadable": True}}
     assert post(server, json.dumps(asked)).json()["predictions"] == [{"class": "", "p/a": 0, "p/b": 0, "p/c": 0}]
 
 
-def test_a_request_chooses_the_number_format(saved):
+def test_a_request_chooses_the_precision(saved):
     loaded, images = mlflow.pyfunc.load_model(str(saved)), np.array(IMAGES, dtype=np.uint8)
     usual, fast = (
         loaded.predict(images, params={"precision": each})[["p/a", "p/b", "p/c"]] for each in ("fp32", "bf16")

@@ -1,4 +1,4 @@
-"""The served model on a Spark cluster of two executors, as the documentation's program runs it: `predict`'s answers."""
+"""The documentation's program for Spark, on a cluster of two executors, gives the answers of `predict`."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from pipeline.text import from_cell
 from tests.conftest import PROJECT, Workplace
 
 SNIPPET = PROJECT / "docs/snippets/spark_classes.py"
-CLASSES = {0: "nought", 1: "a one.", 4: "=4"}  # names that could be taken for something else
+CLASSES = {0: "nought", 1: "a one.", 4: "=4"}  # names that a program could take for a number or a formula
 RECIPE = {"experiment": "none", "dataset": "folder", "image_size": 16, "width": 8, "batch_size": 16, "epochs": 4}
 # Runs the same job twice in one application; the workers then say how often they have loaded a model.
 COUNT = """

@@ -1,3 +1,5 @@
+"""The calibration of a network is stored with its weights. One that does not fit is refused."""
+
 import dataclasses
 
 import numpy as np
@@ -70,7 +72,7 @@ def test_a_calibration_is_read_as_it_was_written_and_leaves_the_weights_alone(te
         (GOOD, "many"),
     ],
 )
-def test_another_calibration_is_refused_in_one_line(tensors, described):
+def test_a_calibration_with_wrong_tensors_or_numbers_is_refused_in_one_line(tensors, described):
     with pytest.raises(ValueError, match="its calibration cannot be used") as refused:
         stored_calibration.parse(tensors, {"calibration": described})
     assert len(str(refused.value).splitlines()) == 1

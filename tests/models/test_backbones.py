@@ -49,7 +49,7 @@ HEAVY = {  # of 20 million parameters and more, of many layers, or of images no 
 CLASSES = ["a", "b", "c"]
 
 
-def test_names_are_those_of_torchvision_s_registry_and_ours():
+def test_the_names_of_networks_are_those_of_torchvision_s_registry_and_our_own():
     assert {torchvision_name(name) for name in TORCHVISION} == set(list_models(module=torchvision.models))
     assert set(OWN) == set(models.MODELS)
     assert len(NETWORKS) == len(set(NETWORKS))
@@ -65,7 +65,7 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     nn.init.normal_(head(model)[1].weight, std=0.1)  # the head of a vision transformer starts at zero
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of no images would weaken every layer
+            module.momentum = 1.0  # else the initial statistics would weaken every layer
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     pixels = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     images = (pixels.float() / 255 - 0.5) / 0.25
@@ -74,7 +74,7 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     loss, _ = train_step(model.train(), images, torch.arange(4) % 3, stepper, "fp32", 0.0)
     assert loss.isfinite()
     still = [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])]
-    assert len(still) < 0.2 * len(before), still  # a path that one update leaves alone is a dead unit's, not a part's
+    assert len(still) < 0.2 * len(before), still  # single dead units may stay as they were, but not whole parts
 
     predicted = model.eval()(images).argmax(1)
     maps = attribution.class_maps(model, where, images, predicted, "gradcam")
@@ -90,7 +90,7 @@ def test_a_network_of_every_family_is_built_updated_explained_and_served(tmp_pat
     table = served.predict(None, pixels.numpy())
     with torch.no_grad():
         expected = model(images).softmax(1)
-    # Served, its tensors lie otherwise in memory.
+    # The served network has another memory format, so its sums are rounded differently.
     np.testing.assert_allclose(table[[f"p/{name}" for name in CLASSES]], expected, atol=1e-3)
 
 
@@ -140,17 +140,17 @@ def test_a_size_that_a_network_cannot_take_is_refused_with_the_next_that_it_can(
         models.check_size(name, size, batch=8)
 
 
-def test_no_size_is_to_blame_for_a_network_that_does_not_exist():
+def test_an_unknown_network_is_refused_by_its_name_and_not_by_its_size():
     with pytest.raises(ValueError, match="did you mean timm/tf_efficientnet_lite0"):
         models.check_size("timm/tf_eficientnet_lite0", 128, 8)
 
 
-def test_a_network_made_for_one_size_is_not_built_for_one_it_cannot_divide():
+def test_a_network_is_not_built_for_a_size_that_its_patches_do_not_divide():
     with pytest.raises(ValueError, match="image_size=40: vit_b_16 cannot be built for it"):
         models.build("vit_b_16", num_classes=2, image_size=40)
 
 
-def test_a_last_batch_of_one_image_is_refused_where_batch_norms_cannot_take_it():
+def test_a_last_batch_of_one_image_is_refused_if_batch_norms_cannot_take_it():
     models.check_size("mobilenet_v2", 32, batch=2)
     with pytest.raises(ValueError, match="last batch of one image"):
         models.check_size("mobilenet_v2", 32, batch=1)

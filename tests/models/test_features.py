@@ -1,3 +1,5 @@
+"""Features of any network: the input of its head and of its last stage."""
+
 import pytest
 import torch
 import torchvision
@@ -9,7 +11,7 @@ from pipeline.models.features import start_of_last_stage, with_features, with_la
 from pipeline.models.stages import head
 
 SMALL = {"width": 4, "patch_size": 8, "dim": 12, "depth": 2, "heads": 2}
-# The first of each family, but for those that cannot be built without memory.
+# The first network of each family. Some families cannot be built on the device `meta`, which has no memory.
 FAMILIES = {get_model_builder(name).__module__: name for name in reversed(list_models(module=torchvision.models))}
 WITH_MEMORY = {"torchvision.models.regnet": "regnet_y_400mf"}
 

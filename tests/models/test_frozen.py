@@ -1,3 +1,5 @@
+"""Frozen stages do not change, and stages may learn at lower rates than the head."""
+
 import copy
 from itertools import pairwise
 
@@ -23,7 +25,7 @@ def moved(before, after):
 
 
 @pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
-def test_what_is_frozen_keeps_weights_and_statistics_until_its_epoch_comes(optimizer):
+def test_frozen_stages_keep_weights_and_statistics_until_their_epoch_comes(optimizer):
     training = small_training(optimizer=optimizer, freeze=2, unfreeze_epoch=3)
     states = [copy.deepcopy(training.state_dict()["model"])]
     for event in training.events():
@@ -34,7 +36,7 @@ def test_what_is_frozen_keeps_weights_and_statistics_until_its_epoch_comes(optim
     assert changes == [rest, rest, {"stem", "layer1", *rest}]
 
 
-def test_with_the_backbone_frozen_the_head_alone_learns():
+def test_with_a_frozen_backbone_only_the_head_learns():
     training = small_training(freeze=None)
     before = copy.deepcopy(training.state_dict()["model"])
     list(training.events())
@@ -50,7 +52,7 @@ def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift():
     assert same == {name for name in before if "running_" in name or "num_batches" in name}
 
 
-def test_what_is_frozen_drops_nothing_and_the_head_still_does():
+def test_dropout_is_off_in_frozen_stages_and_on_in_the_head():
     model = models.outline("vgg11", num_classes=2, image_size=32).train()
     Frozen(model, None, 0).begin(1)
     assert {name: layer.training for name, layer in model.classifier.named_children() if "Drop" in str(layer)} == {
@@ -59,7 +61,7 @@ def test_what_is_frozen_drops_nothing_and_the_head_still_does():
     }
 
 
-def test_what_never_learns_is_not_thawed():
+def test_a_layer_that_never_learns_stays_frozen():
     model = small("fast")
     frozen = Frozen(model, 2, until_epoch=2)
     frozen.begin(1)
@@ -69,12 +71,12 @@ def test_what_never_learns_is_not_thawed():
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["whiten.weight"]
 
 
-def test_more_stages_than_there_are_are_refused_by_name():
+def test_freezing_more_stages_than_the_network_has_is_refused():
     with pytest.raises(ValueError, match=r"freeze=5: the network has 4 stages before its head \(stem, layer1, layer2"):
         Frozen(small(), 5, 0)
 
 
-def test_the_range_test_climbs_with_what_is_frozen():
+def test_a_range_test_does_not_change_frozen_stages():
     model = small()
     before = copy.deepcopy(model.state_dict())
     range_test.climb(climbing(model, frozen=Frozen(model, 3, 0)), 60)

@@ -1,3 +1,5 @@
+"""A contract that each of our own networks keeps, and what is special about each."""
+
 import inspect
 
 import pytest
@@ -87,7 +89,7 @@ def test_activation_maps_are_read_from_a_grid(name):
 
 
 @every_model
-def test_defaults_are_those_of_the_parameters(name):
+def test_defaults_of_networks_are_those_of_the_parameters(name):
     defaults = inspect.signature(MODELS[name].build).parameters
     for option in set(MODELS[name].options) - {"image_size"}:
         assert defaults[option].default == ModelParams.model_fields[option].default
@@ -121,7 +123,7 @@ def test_width_scales_every_stage(name):
     assert [2 * number for number in channels(4)] == channels(8)
 
 
-def test_untrained_vit_says_nothing():
+def test_an_untrained_vit_has_logits_of_0():
     model = models.build("vit", num_classes=10, image_size=32)
     assert not model(images()).any()
 
@@ -143,7 +145,7 @@ def test_ultimus_attention_does_not_mix_the_images_of_a_batch():
     assert not x.grad[1:].any()
 
 
-def test_ultimus_block_is_the_lesson_s_formula_image_by_image():
+def test_an_ultimus_block_follows_its_formula_image_by_image():
     torch.manual_seed(0)
     block, x = UltimusBlock(48), torch.randn(2, 48)
     for image, result in zip(x, block(x), strict=True):
@@ -161,12 +163,12 @@ def test_ultimus_block_is_the_lesson_s_formula_image_by_image():
         ("vit", {"dim": 64, "heads": 3}, "heads=3 does not divide dim=64"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(name, options, message):
+def test_a_wrong_name_or_option_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, num_classes=10, image_size=32, **options)
 
 
-def test_untouched_gives_back_modes_flags_and_gradients():
+def test_untouched_restores_modes_flags_and_gradients():
     model = small("resnet9").train()
     model.layer1.eval()
     model.head.bias.requires_grad_(False)

@@ -89,7 +89,7 @@ def build(name, size):
     nn.init.normal_(head(model)[1].weight, std=0.1)  # some heads start at zero
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of no images would weaken every layer
+            module.momentum = 1.0  # else the initial statistics would weaken every layer
     return model
 
 
@@ -99,12 +99,12 @@ def images(size):
 
 
 @pytest.mark.parametrize(("network", "size"), CASES)
-def test_a_network_of_every_family_is_updated_explained_kept_and_served(network, size, tmp_path):
+def test_a_network_of_every_family_is_updated_explained_stored_and_served(network, size, tmp_path):
     name = f"timm/{network}"
     model, (pixels, given) = build(name, size), images(size)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     optimizer = optimizers.build("sgd", model.train(), lr=0.01, momentum=0, weight_decay=0, lr_decay=0.9)
-    for _ in range(3):  # a branch that starts at zero moves its inner layers from the second update on
+    for _ in range(3):  # the inner layers of a branch that starts at zero move from the second update on
         loss, _ = train_step(model, given, torch.arange(3), optimizer, "fp32", 0.0)
         assert loss.isfinite()
     still = [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])]
@@ -141,7 +141,7 @@ def test_a_network_of_every_family_is_exported_with_the_same_answers(network, si
 
 
 UNMAPPED = {
-    "coat": ("coat_tiny", 224),  # the layer that timm names last is none that the head reads
+    "coat": ("coat_tiny", 224),  # the head does not read the layer that timm names last
     "crossvit": ("crossvit_tiny_240", 240),  # two sizes of patches at once
     "efficientvim": ("efficientvim_m1", 224),  # as pit
     "pit": ("pit_ti_224", 224),  # tokens and class token as a pair
@@ -150,7 +150,7 @@ UNMAPPED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "size"), UNMAPPED.values(), ids=UNMAPPED)
-def test_a_family_without_one_grid_is_refused_in_a_line(network, size):
+def test_a_map_of_a_family_without_one_grid_is_refused_in_one_line(network, size):
     model, given = build(f"timm/{network}", size).eval(), images(size)[1]
     where = models.cam_target(f"timm/{network}", model)
     with pytest.raises(ValueError, match=r"^there is no map of this network: its layer ") as error:
@@ -158,7 +158,7 @@ def test_a_family_without_one_grid_is_refused_in_a_line(network, size):
     assert "\n" not in str(error.value)
 
 
-def test_a_network_that_names_no_layers_is_refused_in_a_line():
+def test_a_map_of_a_network_that_names_no_layers_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^Linear of timm names no layer with a grid, so there is no map of it$"):
         timm_networks.cam_target(nn.Linear(3, 3))
 
@@ -169,6 +169,6 @@ def test_weights_of_two_heads_are_refused_before_they_are_fetched(network):
         timm_networks.published(f"timm/{network}", "default")
 
 
-def test_a_network_that_draws_numbers_to_reckon_with_has_an_outline():
+def test_a_network_that_draws_random_constants_has_an_outline():
     model = models.outline("timm/vit_small_patch16_rope_mixed_224", num_classes=1000, image_size=224)
     assert sum(parameter.numel() for parameter in model.parameters()) == 21_988_840

@@ -28,7 +28,7 @@ def build(name, seed=0):
     torch.manual_seed(seed)
     model = models.build(f"timm/{name}", num_classes=len(CLASSES), image_size=SIZE)
     last = head(model)[1]
-    torch.nn.init.normal_(last.weight, std=0.1)  # some begin with zeros, which tell nothing of the rest
+    torch.nn.init.normal_(last.weight, std=0.1)  # some heads start at zero, which would hide the rest
     return model
 
 
@@ -38,7 +38,7 @@ def images():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_learns_its_map_is_of_a_grid_and_its_stages_hold_every_parameter(name, images):
+def test_a_timm_network_learns_has_a_map_and_has_stages_with_every_parameter(name, images):
     model = build(name)
     held = [parameter for stage in stages(model) for parameter in stage.parameters] + [*head(model)[1].parameters()]
     assert {id(parameter) for parameter in held} == {id(parameter) for parameter in model.parameters()}
@@ -53,7 +53,7 @@ def test_it_learns_its_map_is_of_a_grid_and_its_stages_hold_every_parameter(name
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_weights_of_another_head_are_taken_and_those_of_its_own_are_the_same(name):
+def test_weights_of_the_same_classes_are_taken_whole_and_another_head_is_replaced(name):
     model, other = build(name), build(name, seed=1)
     start = weights.Pretrained(other.state_dict(), "here", "id", "here", "", CLASSES)
     model.load_state_dict(weights.fitted(model, start, CLASSES).state)
@@ -64,7 +64,7 @@ def test_weights_of_another_head_are_taken_and_those_of_its_own_are_the_same(nam
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
-def test_it_is_exported_with_the_same_answers(name, tmp_path):
+def test_an_exported_timm_network_gives_the_same_answers(name, tmp_path):
     described = parse(
         {
             "network": {"name": f"timm/{name}", "options": {}},
@@ -101,7 +101,7 @@ def test_weights_put_by_hand_are_found_without_a_network(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("stated", "licence"), [({"license": "mit"}, "mit"), ({}, "not stated")])
-def test_weights_of_a_repository_come_from_the_hub_s_cache_with_what_it_says_of_them(
+def test_weights_of_a_repository_come_from_the_hub_s_cache_with_their_licence_and_mean(
     tmp_path, monkeypatch, stated, licence
 ):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -114,7 +114,7 @@ def test_weights_of_a_repository_come_from_the_hub_s_cache_with_what_it_says_of_
     save_for_hf(network, kept / "snapshots/0", model_config={"pretrained_cfg": {**OF_BIRDS, **stated}})
     config = json.loads((kept / "snapshots/0/config.json").read_text())
     if not stated:
-        del config["pretrained_cfg"]["license"]  # of the network it was made from
+        del config["pretrained_cfg"]["license"]  # it is the licence of the network that these weights come from
     (kept / "snapshots/0/config.json").write_text(json.dumps(config))
     start = weights.of_timm("timm/test_vit", "hf-hub:somebody/birds")
     assert (start.origin, start.licence) == ("https://huggingface.co/somebody/birds", licence)
@@ -145,7 +145,7 @@ def test_without_a_network_one_line_says_where_to_put_which_file(tmp_path, monke
         timm_networks.published("timm/test_vit", "no_such_tag")
 
 
-def test_weights_at_an_address_of_their_own_are_looked_for_there(tmp_path, monkeypatch):
+def test_weights_with_an_address_of_their_own_are_searched_there(tmp_path, monkeypatch):
     address = "http://127.0.0.1:9/test_vit-0123.pth"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -1,6 +1,7 @@
+"""Starting weights: which of their tensors fit a network, and where torchvision's weights come from."""
+
 import hashlib
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pipeline import models
 from pipeline.models import timm_networks, weights
 from pipeline.models.stages import head
 from pipeline.models.weights import Pretrained, fitted
+from tests.test_planted import Payload
 
 SMALL = {"width": 4, "patch_size": 4, "dim": 12, "depth": 2, "heads": 3}
 OLD, NEW = ("cat", "dog", "cow"), ("bus", "car", "van")
@@ -32,7 +34,7 @@ def pretrained(model, classes=OLD, **changes):
         (("bus", "car"), "its head of 3 classes is replaced by a fresh one of 2"),
     ],
 )
-def test_all_but_the_head_of_other_classes_is_taken(classes, note):
+def test_everything_but_the_head_of_other_classes_is_taken(classes, note):
     source, model = small(seed=1), small(num_classes=len(classes))
     result = fitted(model, pretrained(source), classes)
     assert result.head == note
@@ -59,7 +61,7 @@ def test_positions_of_a_vision_transformer_are_interpolated_to_the_grid_of_its_i
     model.load_state_dict(state)
 
 
-def test_what_does_not_fit_is_refused_in_one_line(monkeypatch):
+def test_weights_that_do_not_fit_are_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(timm_networks, "SEARCH_SECONDS", 0)  # none of these weights are timm's
     other = small("resnet18")
     with pytest.raises(ValueError, match=r"^the file: not weights of this network \(\d+ tensors differ: layer1"):
@@ -74,7 +76,7 @@ def test_what_does_not_fit_is_refused_in_one_line(monkeypatch):
         fitted(small("vit"), pretrained(small("vit"), **{"encoder.pos_embedding": torch.ones(1, 6, 12)}), OLD)
 
 
-def test_tables_that_a_network_reckons_with_cannot_be_changed():
+def test_index_tables_of_a_network_cannot_be_changed_by_weights():
     outline = models.outline("swin_t", num_classes=3, image_size=64)
     state = outline.state_dict()
     name = next(each for each in state if each.endswith("relative_position_index"))
@@ -83,7 +85,7 @@ def test_tables_that_a_network_reckons_with_cannot_be_changed():
         fitted(outline, Pretrained({**state, name: state[name] + 10**6}, "the file", "f", "f", ""), OLD)
 
 
-# Torchvision's own, fetched from a file's address rather than from the network.
+# Weights of torchvision. These tests fetch them from the address of a file, not from the network.
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def published(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["default", "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1"])
-def test_torchvision_s_weights_are_fetched_with_what_they_were_made_for(published, wanted):
+def test_torchvision_s_weights_are_fetched_with_their_mean_image_size_and_classes(published, wanted):
     _, kept, model = published
     found = weights.of_torchvision("squeezenet1_1", wanted)
     assert kept.is_file()
@@ -117,14 +119,14 @@ def test_torchvision_s_weights_are_fetched_with_what_they_were_made_for(publishe
     assert head(ours)[0] == "classifier.1"
 
 
-def test_a_file_put_there_by_hand_does_without_the_network(published):
+def test_weights_put_into_the_folder_by_hand_need_no_network(published):
     path, kept, _ = published
     kept.parent.mkdir(parents=True)
     path.rename(kept)
     assert weights.of_torchvision("squeezenet1_1", "default").state
 
 
-def test_a_closed_network_tells_which_file_to_put_where(published, monkeypatch):
+def test_without_a_network_the_error_says_which_file_to_put_where(published, monkeypatch):
     _, kept, _ = published
     address = "http://127.0.0.1:9/squeezenet1_1-12345678.pth"
     monkeypatch.setattr(SqueezeNet1_1_Weights.IMAGENET1K_V1.value, "url", address)
@@ -133,14 +135,6 @@ def test_a_closed_network_tells_which_file_to_put_where(published, monkeypatch):
     assert "\n" not in str(error.value)
     assert address in str(error.value)
     assert str(kept.with_name("squeezenet1_1-12345678.pth")) in str(error.value)
-
-
-class Payload:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
 
 
 def test_a_file_that_is_not_as_published_is_not_opened(published, tmp_path):

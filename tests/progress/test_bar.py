@@ -22,7 +22,7 @@ EXPERIMENT = {
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory):
+def finished(tmp_path_factory):
     """(terminal of a finished experiment, its workplace)."""
     place = Workplace(tmp_path_factory.mktemp("workplace"))
     environment = {**place.environment, "PYTHONPATH": str(PROJECT)}
@@ -33,8 +33,8 @@ def ended(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bars(ended):
-    return [line for line in ended[1].drawn if re.match(r"\d/4 .*\|.*left", line)]
+def bars(finished):
+    return [line for line in finished[1].drawn if re.match(r"\d/4 .*\|.*left", line)]
 
 
 def test_one_bar_counts_all_steps_in_order(bars):
@@ -56,8 +56,8 @@ def test_the_time_left_includes_the_training_and_unknown_steps_are_counted(bars)
     assert "1 step left" in bars[-1]
 
 
-def test_the_end_shows_a_table_of_steps_and_no_bar(ended):
-    place, terminal = ended
+def test_the_end_shows_a_table_of_steps_and_no_bar(finished):
+    place, terminal = finished
     end = terminal.text.rpartition("step      seconds")[2]
     assert "|" not in end.partition("Report:")[0]
     for step in ("lr_range", "train", "evaluate", "explain"):
@@ -68,6 +68,6 @@ def test_the_end_shows_a_table_of_steps_and_no_bar(ended):
     assert f"run {place.runs('main')[0].info.run_id}. Look at it with: mlflow ui --backend-store-uri {place.uri}" in end
 
 
-def test_mlflow_prints_no_messages_of_its_own(ended):
-    assert " INFO " not in ended[1].text
-    assert "WARNING" not in ended[1].text
+def test_mlflow_prints_no_messages_of_its_own(finished):
+    assert " INFO " not in finished[1].text
+    assert "WARNING" not in finished[1].text

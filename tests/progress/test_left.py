@@ -34,7 +34,8 @@ def on_screen():
     return contextlib.redirect_stderr(Screen())
 
 
-def go(meter, units, seconds=0.02):
+def advance(meter, units, seconds=0.02):
+    """Does `units` units of work of `seconds` each."""
     for _ in range(units):
         time.sleep(seconds)
         meter.advance(lambda: "text")
@@ -47,9 +48,9 @@ def test_a_range_test_predicts_the_time_of_trainings():
     with on_screen() as screen, progress.steps([*TRAININGS, Part("evaluate", "evaluate")]) as whole:
         assert screen.last().endswith("| 4 steps left")
         with whole.step(0), progress.meter("lr_range", 20, per_epoch=10) as meter:
-            go(meter, 1)
+            advance(meter, 1)
             assert screen.last().endswith("| 4 steps left  text")
-            go(meter, 9)
+            advance(meter, 9)
             found = re.search(r"(\d+):(\d+) \+ 1 step left  text$", screen.last())
             # Two trainings of 1,000 updates of at least 0.02 s.
             assert 40 <= 60 * int(found[1]) + int(found[2]) < 400
@@ -66,23 +67,23 @@ def test_a_second_training_is_expected_to_take_as_long_as_the_first():
 
 def test_a_single_step_shows_no_number_of_steps():
     with on_screen() as screen, progress.meter("train", 100) as meter:
-        go(meter, 1)
+        advance(meter, 1)
         assert re.fullmatch(r"train \|.*\| text", screen.last())
-        go(meter, 9)
+        advance(meter, 9)
         assert re.search(r"\| 0:\d\d left  text$", screen.last())
 
 
 def test_work_before_a_step_does_not_move_the_bar():
     with on_screen() as screen, progress.alone(Part("train", "train", epochs=50)):
         with progress.aside(), progress.meter("lr_range", 10, per_epoch=10) as meter:
-            go(meter, 1)
+            advance(meter, 1)
             assert "| 1 step left" in screen.last()
-            go(meter, 9)
+            advance(meter, 9)
             assert "#" not in screen.last()
             seconds = re.search(r"\| 0:(\d\d) left", screen.last())
             assert int(seconds[1]) >= 10  # 500 updates
         with progress.meter("train", 10) as meter:
-            go(meter, 10)
+            advance(meter, 10)
             assert "#" in screen.last()
     assert re.search(r"\r +\r+$", screen.getvalue())  # the bar is erased
 
@@ -107,7 +108,7 @@ def test_quiet_on_a_terminal_draws_nothing_and_knows_its_width():
     with on_screen() as screen, progress.quiet():
         assert progress.screen() is screen
         with progress.meter("train", 2) as meter:
-            go(meter, 2)
+            advance(meter, 2)
         assert screen.getvalue() == ""
         progress.conclude("the end")
     assert screen.getvalue() == "the end\n"
@@ -127,7 +128,7 @@ def test_quiet_hides_the_result_of_a_part(capsys):
 
 def test_without_a_terminal_nothing_is_drawn(capsys):
     with progress.steps(TRAININGS) as whole, whole.step(0), progress.meter("lr_range", 2, per_epoch=1) as meter:
-        go(meter, 2)
+        advance(meter, 2)
         progress.say("a line")
     assert capsys.readouterr().err == "a line\n"
 

@@ -1,3 +1,5 @@
+"""Tables for a terminal and for a pipe."""
+
 import io
 
 import pytest

@@ -1,3 +1,5 @@
+"""Durations in words, and the pace that they are estimated from."""
+
 import pytest
 
 from pipeline.progress.time_left import Pace, duration, left
@@ -10,7 +12,7 @@ def test_a_duration_is_written_with_minutes_and_seconds(seconds, text):
     assert duration(seconds) == text
 
 
-def test_an_unknown_time_has_no_number():
+def test_steps_of_unknown_duration_are_counted():
     assert left(80, 0) == "1:20"
     assert left(80, 1) == "1:20 + 1 step"
     assert left(0, 2) == "2 steps"

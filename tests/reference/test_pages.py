@@ -1,4 +1,4 @@
-"""The pages that come from the code say all of it, and are refused where words are missing."""
+"""The pages that come from the code are complete: a missing description is an error. The site has no faults."""
 
 import pytest
 from pydantic import Field
@@ -34,7 +34,7 @@ def test_each_parameter_of_each_command_is_on_the_page_with_its_meaning():
         ({"type": "boolean"}, "true or false"),
     ],
 )
-def test_values_are_words(schema, words):
+def test_allowed_values_are_described_in_words(schema, words):
     assert parameters.values(schema) == words
 
 
@@ -62,21 +62,21 @@ def test_each_command_is_on_the_page():
     assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == list(COMMANDS)
 
 
-def test_a_file_that_no_words_describe_is_refused(monkeypatch):
+def test_a_logged_file_without_a_description_is_refused(monkeypatch):
     monkeypatch.delitem(logged.FILES["evaluate"], "per_class.csv")
     with pytest.raises(ValueError, match=r"^step evaluate logs per_class\.csv: describe it in reference/logged\.py$"):
         steps.page()
 
 
-def test_words_for_a_file_that_is_gone_are_refused(monkeypatch):
+def test_a_description_of_a_file_that_is_not_logged_is_refused(monkeypatch):
     monkeypatch.setitem(logged.FILES["lr_range"], "gone.csv", "a table")
     with pytest.raises(ValueError, match=r"describes gone\.csv, which step lr_range does not log any more$"):
         steps.page()
 
 
 @pytest.fixture
-def built(tmp_path):
-    """A site of one page, and a way to put more into that page."""
+def faults_with(tmp_path):
+    """A function that writes HTML into a page of a small site, and returns the faults of the site."""
     (tmp_path / "zensical.toml").write_text('[project]\nnav = [{"Home" = "index.md"}, {"More" = [{"A" = "a.md"}]}]\n')
     for folder, names in {"docs": ["index.md", "a.md"], "site": ["index.html", "a.html", "x.png"]}.items():
         (tmp_path / folder).mkdir()
@@ -99,8 +99,8 @@ def built(tmp_path):
         '<img src="data:image/png;base64,AA=="> <a href="mailto:a@example.org">m</a>',
     ],
 )
-def test_a_site_with_all_its_files_has_no_faults(built, html):
-    assert built(html) == []
+def test_a_site_with_all_its_files_has_no_faults(faults_with, html):
+    assert faults_with(html) == []
 
 
 @pytest.mark.parametrize(
@@ -115,16 +115,16 @@ def test_a_site_with_all_its_files_has_no_faults(built, html):
         ),
     ],
 )
-def test_a_fault_of_the_site_is_a_line(built, html, fault):
-    assert built(html) == [fault]
+def test_a_fault_of_the_site_is_one_line(faults_with, html, fault):
+    assert faults_with(html) == [fault]
 
 
-def test_pages_outside_the_menu_are_faults_and_so_are_entries_without_a_page(built, tmp_path):
+def test_pages_outside_the_menu_are_faults_and_so_are_entries_without_a_page(faults_with, tmp_path):
     (tmp_path / "docs/a.md").rename(tmp_path / "docs/b.md")
     faults = ["docs/a.md is in the menu of zensical.toml, but no file", "docs/b.md is in no menu"]
-    assert built("") == faults
+    assert faults_with("") == faults
 
 
-def test_without_a_command_it_says_which_there_are(capsys):
+def test_without_a_command_the_program_names_its_commands(capsys):
     assert main([]) == 2
     assert capsys.readouterr().err == "error: give pages or check\n"

@@ -38,6 +38,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(project):
+    """The copy, with the built site in it."""
     done = build(project)
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -66,7 +67,7 @@ def test_broken_links_fail_the_build_and_are_named(project, tmp_path):
 
 @needs_chromium
 @pytest.mark.browser
-def test_its_search_finds_a_parameter_and_no_other_host_is_asked(built):
+def test_the_search_of_the_site_finds_a_parameter_and_asks_no_other_host(built):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=built / "site")) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with window(f"http://127.0.0.1:{server.server_port}/") as opened:

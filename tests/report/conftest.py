@@ -17,7 +17,7 @@ CLASSES = [
     "\u202egnp",
     "true",
 ]
-ALL = {
+EXPERIMENT = {
     "experiment": "none",
     "dataset": "folder",
     "steps": "lr_range,sweep,train,evaluate,explain",
@@ -58,7 +58,7 @@ def photos(tmp_path_factory):
 def experiment(photos, tmp_path_factory):
     """(workplace of the experiment, id of its run)."""
     workplace = Workplace(tmp_path_factory.mktemp("workplace"))
-    assert workplace.run("main", **ALL, data_dir=photos) == 0
+    assert workplace.run("main", **EXPERIMENT, data_dir=photos) == 0
     (run,) = workplace.runs("main")
     return workplace, run.info.run_id
 
@@ -73,6 +73,7 @@ def renamed(experiment):
 
 
 def report_of(workplace, run_id) -> Path:
+    """The file of the report that is stored with a run."""
     folder = workplace.folder / "read" / run_id
     folder.mkdir(parents=True, exist_ok=True)
     return Path(workplace.client.download_artifacts(run_id, "report.html", str(folder)))

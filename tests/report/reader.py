@@ -7,12 +7,16 @@ from html.parser import HTMLParser
 
 @dataclass
 class Table:
+    """A table of a report, with the run and file that it names as its source."""
+
     source: str
     columns: list[str] = field(default_factory=list)
     rows: list[list[tuple[str, str | None]]] = field(default_factory=list)  # text and value of each cell
 
 
 class Page(HTMLParser):
+    """The content of a report: `charted` is the data of its charts."""
+
     def __init__(self, html):
         super().__init__()
         self.numbers = []  # (source, value, text)

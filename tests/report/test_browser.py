@@ -27,22 +27,22 @@ def browser():
         chromium.close()
 
 
-class Opened:
+class Tab:
     """A tab that records its errors."""
 
     def __init__(self, browser, **options):
         self.context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
         )
-        self.wrong, self.asked = [], []
+        self.errors, self.requests = [], []
         self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.wrong.append(dialog.message), dialog.dismiss()))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
         self.context.route("**/*", self._route)
 
     def _route(self, route):
-        self.asked.append(route.request.url)
+        self.requests.append(route.request.url)
         if route.request.url.startswith("file:"):
             route.continue_()
         else:
@@ -51,13 +51,13 @@ class Opened:
 
 @pytest.fixture
 def opened(browser, renamed):
-    tab = Opened(browser)
+    tab = Tab(browser)
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
     yield tab
     tab.context.close()
-    assert tab.wrong == []
-    assert tab.asked == [renamed.as_uri()]
+    assert tab.errors == []
+    assert tab.requests == [renamed.as_uri()]
 
 
 def _overlap(one, other):
@@ -112,7 +112,7 @@ def test_the_table_of_classes_sorts_both_ways_by_number_and_by_name(opened):
     assert values() == sorted(before)
 
 
-def test_the_slider_fades_the_maps(opened):
+def test_the_slider_of_opacity_fades_the_maps(opened):
     fade = "getComputedStyle(document.querySelector('#errors .map')).opacity"
     assert opened.page.evaluate(fade) == "0.7"
     opened.page.locator("#opacity").fill("0")
@@ -120,7 +120,7 @@ def test_the_slider_fades_the_maps(opened):
     assert opened.page.locator("#opacity-shown").inner_text() == "0 %"
 
 
-def test_a_slider_shows_the_maps_of_each_epoch(opened):
+def test_the_slider_of_epochs_shows_the_maps_of_each_epoch(opened):
     slider, shown = opened.page.get_by_role("slider", name="After epoch"), opened.page.locator("#watched-shown")
     maps = opened.page.locator("#watched .map svg")
     assert maps.count() == opened.page.locator("#watched figure").count() == 3
@@ -163,8 +163,8 @@ def test_filters_select_trials(opened):
     assert trials.count() == 3
 
 
-def test_on_paper_charts_have_its_width_and_nothing_is_cut(browser, renamed):
-    tab = Opened(browser)
+def test_printed_charts_have_the_width_of_the_paper_and_nothing_is_cut(browser, renamed):
+    tab = Tab(browser)
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
     width = "document.querySelector('#loss-chart svg').getAttribute('width')"
@@ -183,7 +183,7 @@ def test_on_paper_charts_have_its_width_and_nothing_is_cut(browser, renamed):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_has_no_serious_accessibility_fault(browser, renamed, scheme):
-    tab = Opened(browser, color_scheme=scheme)
+    tab = Tab(browser, color_scheme=scheme)
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
     tab.page.locator(".matrix button").first.click()
@@ -201,7 +201,7 @@ def test_the_page_has_no_serious_accessibility_fault(browser, renamed, scheme):
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
 def test_the_page_fits_any_screen(browser, renamed, width):
-    tab = Opened(browser, viewport={"width": width, "height": 900})
+    tab = Tab(browser, viewport={"width": width, "height": 900})
     tab.page.goto(renamed.as_uri())
     tab.page.wait_for_selector("#parallel-chart svg")
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -216,7 +216,7 @@ def test_the_page_works_in_the_frame_of_mlflows_ui(browser, renamed, tmp_path):
         f"const bytes = Uint8Array.from(atob('{content}'), (c) => c.charCodeAt(0));"
         "document.querySelector('iframe').src = URL.createObjectURL(new Blob([bytes], {type: 'text/html'}));</script>"
     )
-    tab = Opened(browser)
+    tab = Tab(browser)
     tab.page.goto((tmp_path / "viewer.html").as_uri())
     frame = tab.page.frame_locator("iframe")
     frame.locator("#parallel-chart svg").wait_for()
@@ -224,5 +224,5 @@ def test_the_page_works_in_the_frame_of_mlflows_ui(browser, renamed, tmp_path):
     assert frame.locator("#cell-images svg.picture").count() > 0
     frame.locator("nav a", has_text="Sweep").click()
     assert 0 <= frame.locator("#sweep").bounding_box()["y"] < 300
-    assert tab.wrong == []
+    assert tab.errors == []
     tab.context.close()

@@ -14,7 +14,7 @@ STEPS = ("lr_range", "sweep", "train", "evaluate", "explain")
 
 @pytest.fixture(scope="module")
 def stored(experiment):
-    """For each step, its stored run, and a function that reads an artifact's text."""
+    """The stored run of each step, by the name of the step."""
     workplace, _ = experiment
     # The first range test is the experiment's own step; the sweep starts none here.
     return {step: workplace.runs(step)[-1] for step in STEPS}
@@ -22,6 +22,7 @@ def stored(experiment):
 
 @pytest.fixture(scope="module")
 def read(experiment, stored):
+    """A function that reads the text of an artifact of a step."""
     workplace, _ = experiment
 
     def text(step, path):
@@ -117,6 +118,7 @@ def test_each_table_is_the_stored_one(page, read, experiment, stored):
 
 
 def epochs(workplace, stored, names):
+    """(epoch, value of each metric) for each epoch of the training. The first name is the column of epochs."""
     run_id = stored["train"].info.run_id
     histories = [workplace.client.get_metric_history(run_id, name) for name in names[1:]]
     return [(point.step, *(each[i].value for each in histories)) for i, point in enumerate(histories[0])]
@@ -180,7 +182,7 @@ def test_an_experiment_ends_with_a_report(experiment):
         ("sweep", {"sweep"}, {"training", "watched", "confusion", "range-test"}),
     ],
 )
-def test_any_finished_run_has_a_report_without_missing_sections(experiment, stored, step, there, absent):
+def test_the_report_of_each_step_has_its_own_sections_and_links_only_to_them(experiment, stored, step, there, absent):
     workplace, _ = experiment
     run_id = stored[step].info.run_id
     assert workplace.run("report", run_id=run_id) == 0
@@ -193,7 +195,7 @@ def test_any_finished_run_has_a_report_without_missing_sections(experiment, stor
     assert math.isfinite(float(page.numbers[0][1]))
 
 
-def test_a_report_of_an_unfinished_run_or_a_trial_is_refused(experiment, stored, capsys):
+def test_a_report_of_an_unknown_run_or_of_a_trial_is_refused(experiment, stored, capsys):
     workplace, _ = experiment
     trial = workplace.runs("trial")[0].info.run_id
     assert workplace.run("report", run_id="0" * 32) == 2

@@ -105,7 +105,7 @@ def test_the_largest_page_can_be_mailed():
     assert len(page.build(Record(step("main"), steps)).encode()) < 10e6
 
 
-def test_an_error_shows_the_image_without_a_map_and_numbers_have_names_that_people_know():
+def test_an_error_shows_the_image_with_and_without_its_map_and_numbers_have_common_names():
     place = {"left": [0.0], "top": 0.0, "side": 10.0}
     error = {"image": ["1.jpg"], "kind": "misclassified"}
     images = pd.DataFrame({**error, "true": "bee", "predicted": "ant", "confidence": 0.9, **place})
@@ -139,7 +139,7 @@ def test_the_page_says_if_an_evaluation_uses_the_last_weights(checkpoint, is_las
     assert ("best epoch" in shown) != is_last
 
 
-def of_two(used, validation=(0.9, 0.8)):
+def record_of_two(used, validation=(0.9, 0.8)):
     """A record of a probe and a trained network. The later steps take the one named `used`."""
 
     def evaluation(kind, of, share, **tags):
@@ -165,8 +165,8 @@ def of_two(used, validation=(0.9, 0.8)):
         ("train", (None, None), "The trained network is what is served, explained and exported: there were no"),
     ],
 )
-def test_a_probe_and_a_trained_network_are_beside_each_other_with_the_one_that_is_served(used, validation, said):
-    html = page.build(of_two(used, validation))
+def test_the_report_compares_probe_and_trained_network_and_says_which_one_is_served(used, validation, said):
+    html = page.build(record_of_two(used, validation))
     shown = Page(html)
     assert said in shown.text and HOSTILE not in html
     assert f"Paired test: one is better {HOSTILE}." in shown.text
@@ -179,8 +179,8 @@ def test_a_probe_and_a_trained_network_are_beside_each_other_with_the_one_that_i
     assert ("right (95 % interval 65.00 % to 85.00 %), by the probe" in shown.text) == (used == "probe")
 
 
-def test_a_probe_alone_or_tested_alone_has_no_other_beside_it():
-    record = of_two("probe")
+def test_the_report_compares_nothing_if_a_network_or_its_evaluation_is_missing():
+    record = record_of_two("probe")
     for lacking in ("train", "evaluate_beside"):
         steps = {kind: each for kind, each in record.steps.items() if kind != lacking}
         assert "Probe and trained network" not in page.build(replace(record, steps=steps))
@@ -195,7 +195,7 @@ def test_a_number_that_is_not_finite_does_not_break_the_charts():
     assert whole.charted["metrics"]["train"] == {"valid/loss": None}
 
 
-def test_numbers_are_written_for_people():
+def test_numbers_are_formatted_as_percentages_counts_and_durations():
     assert page.shown(0.98333, "percent") == "98.33 %"
     assert page.shown(float("nan"), "percent") == "–"
     assert page.shown(12345.0, "count") == "12,345"

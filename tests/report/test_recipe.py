@@ -1,3 +1,5 @@
+"""The recipe in a report: a command that repeats the run, and the parameters that differ from their defaults."""
+
 import shlex
 from itertools import pairwise
 
@@ -14,8 +16,8 @@ def step(kind, **params):
     return StepRecord(kind, "0" * 32, "a name", 1.0, given.model_dump(mode="json"), {}, {"train.run_id": "1" * 32})
 
 
-def asked_again(record, best_of=None):
-    """The parameters that the command line reads from the command."""
+def repeated(record, best_of=None):
+    """The parameters of the run that the command in the report starts."""
     words = shlex.split(recipe.command(record))
     assert words[:3] == ["mlflow", "run", "."]
     flags = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-P")
@@ -25,33 +27,33 @@ def asked_again(record, best_of=None):
 
 def test_the_command_repeats_the_same_parameters():
     given = {"epochs": 3, "max_lr": 0.1, "data_dir": "a folder; rm -rf 'x'", "space": {"patch_size": [2, 4]}}
-    of = step("main", **given, steps="train,evaluate")
-    again = asked_again(Record(of, {}))
+    run = step("main", **given, steps="train,evaluate")
+    again = repeated(Record(run, {}))
     assert again == STEPS["main"](experiment="none", **given, steps="train,evaluate")
-    of = step("train", width=16, flip="on")
-    assert asked_again(Record(of, {"train": of})) == STEPS["train"](experiment="none", width=16, flip="on")
+    run = step("train", width=16, flip="on")
+    assert repeated(Record(run, {"train": run})) == STEPS["train"](experiment="none", width=16, flip="on")
 
 
 @pytest.mark.parametrize("kind", ["main", "lr_range", "sweep", "train"])
 def test_the_command_for_defaults_uses_no_experiment_file(kind):
-    assert asked_again(Record(step(kind), {})) == STEPS[kind](experiment="none")
+    assert repeated(Record(step(kind), {})) == STEPS[kind](experiment="none")
 
 
 def test_the_command_has_the_values_that_a_study_had_then_and_not_its_name():
-    of = step("train", from_study="a study", max_lr=0.3)  # its best width was the default
-    again = asked_again(Record(of, {"train": of}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
+    run = step("train", from_study="a study", max_lr=0.3)  # its best width was the default
+    again = repeated(Record(run, {"train": run}), best_of=lambda name, storage: {"max_lr": 0.1, "width": 16})
     assert again == STEPS["train"](experiment="none", max_lr=0.3)
 
 
 def test_an_evaluation_is_repeated_on_the_same_training():
-    of = step("evaluate", views=6)
-    assert recipe.command(Record(of, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
+    run = step("evaluate", views=6)
+    assert recipe.command(Record(run, {})) == f"mlflow run . -e evaluate -P views=6 -P run_id={'1' * 32}"
 
 
 def test_no_tag_can_inject_a_command_into_the_line():
-    of = step("evaluate")
-    of.tags["train.run_id"] = "x; rm -rf ~"
-    assert shlex.split(recipe.command(Record(of, {})))[-1] == "run_id=x; rm -rf ~"
+    run = step("evaluate")
+    run.tags["train.run_id"] = "x; rm -rf ~"
+    assert shlex.split(recipe.command(Record(run, {})))[-1] == "run_id=x; rm -rf ~"
 
 
 def test_parameters_that_differ_from_the_default_are_marked():
@@ -63,8 +65,8 @@ def test_parameters_that_differ_from_the_default_are_marked():
 
 
 def test_parameters_of_another_version_are_shown_but_not_in_the_command():
-    of = step("train")
-    record = Record(StepRecord(**{**vars(of), "params": {"no_more": "<b>", "width": 16}}), {})
+    run = step("train")
+    record = Record(StepRecord(**{**vars(run), "params": {"no_more": "<b>", "width": 16}}), {})
     assert [each.default for each in recipe.parameters(record.run)] == ["", "64"]
     assert recipe.command(record) == "mlflow run . -e train -P experiment=none -P width=16"
 
@@ -81,9 +83,9 @@ def test_parameters_of_another_version_are_shown_but_not_in_the_command():
         ("storage", "postgresql://me:hunter2@host/studies", "postgresql://me:***@host/studies"),
     ],
 )
-def test_a_page_names_no_folder_of_this_disk(name, value, mailed):
-    of = step("train")
-    record = Record(StepRecord(**{**vars(of), "params": {name: value}}), {})
+def test_a_report_names_no_folder_of_this_disk_and_no_password(name, value, mailed):
+    run = step("train")
+    record = Record(StepRecord(**{**vars(run), "params": {name: value}}), {})
     (listed,) = recipe.parameters(record.run)
     assert listed.value == mailed
     assert "/me" not in recipe.command(record)

@@ -1,3 +1,5 @@
+"""Answers for new images: their table, their lines, and the count over batches."""
+
 from dataclasses import replace
 
 import numpy as np

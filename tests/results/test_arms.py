@@ -1,3 +1,5 @@
+"""Verdicts on two arms of a comparison: one network each, several seeds, groups of images, and classes."""
+
 import numpy as np
 import pytest
 

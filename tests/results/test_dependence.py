@@ -17,7 +17,7 @@ def uneven():
     return draw.normal(size=len(SIZES))[groups] + draw.normal(size=len(groups)), groups
 
 
-def test_the_interval_of_a_mean_is_that_of_the_matrices_of_bell_and_mccaffrey():
+def test_the_interval_of_a_mean_agrees_with_the_matrices_of_bell_and_mccaffrey():
     values, groups = uneven()
     number = len(values)
     residual_maker = np.eye(number) - np.full((number, number), 1 / number)
@@ -42,7 +42,7 @@ def test_copies_of_an_image_count_once():
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.005)
 
 
-def test_independent_images_are_worth_as_many_and_never_more():
+def test_the_effective_number_of_independent_images_is_near_their_number_and_never_above():
     draw = np.random.default_rng(0)
     right, groups = draw.random(2000) < 0.9, np.repeat(np.arange(500), 4)
     found = dependence.share(right, groups)
@@ -53,7 +53,7 @@ def test_independent_images_are_worth_as_many_and_never_more():
     assert dependence.share(opposite, np.repeat(np.arange(50), 2)).effective == 100
 
 
-def test_where_all_groups_agree_they_may_be_copies_and_one_group_says_nothing():
+def test_groups_that_all_agree_count_as_one_image_each_and_one_group_has_no_interval():
     groups = np.repeat(np.arange(10), 3)
     found = dependence.share(np.ones(30, dtype=bool), groups)
     assert found.effective == pytest.approx(10)
@@ -78,7 +78,7 @@ def test_an_image_without_a_group_is_a_group_of_its_own():
     assert dependence.numbers(["", ""]) is None
 
 
-def test_the_interval_holds_the_share_also_if_all_images_are_hits_or_none_is():
+def test_the_interval_contains_the_share_even_if_all_images_are_hits_or_none_is():
     draw = np.random.default_rng(0)
     for num_groups in range(2, 60):
         groups = np.repeat(np.arange(num_groups), draw.integers(1, 9, num_groups))

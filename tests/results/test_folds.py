@@ -1,3 +1,5 @@
+"""The mean over folds of a cross-validation, its interval, and the verdict on two of them."""
+
 import numpy as np
 import pytest
 from scipy.stats import t

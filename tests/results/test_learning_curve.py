@@ -1,4 +1,4 @@
-"""The power law is found where there is one, its intervals hold the truth, and a curve that is none is noticed."""
+"""A power law is found, its intervals contain the truth, and a curve that follows no law is noticed."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_power_law_is_found_in_errors_that_follow_one():
     assert flat[1] == 0  # errors that rise make no promise
 
 
-def test_intervals_hold_what_more_images_bring():
+def test_intervals_contain_the_true_gain_of_more_images():
     images = [100, 200, 400, 800, 1600]
     true = law(1600) - law(3200)
     held, checked = [], []

@@ -1,3 +1,5 @@
+"""Numbers and tables of predictions agree with scikit-learn and with results computed by hand."""
+
 import warnings
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Distances from the training images, and the limit beyond which an image is unlike them."""
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
@@ -27,24 +29,25 @@ def test_five_percent_of_validation_images_and_all_distant_images_are_beyond_the
     features, labels = clouds(1000, 8, seed=0)
     valid, _ = clouds(500, 8, seed=1)
     known = novelty.fit(features, labels, valid)
-    assert known.unlike(known.distances(valid)).sum() == 24  # of 500 and one new image, 25 may be
+    # The limit is distance number ceil(0.95 * 501) = 476 of 500.
+    assert known.unlike(known.distances(valid)).sum() == 24
     between = np.full((1, 8), 2.5, np.float32)
     off_the_line = np.eye(8, dtype=np.float32) * 30
     assert known.unlike(known.distances(off_the_line)).all()
     assert known.distances(features + 100).min() > known.distances(between).max()
 
 
-def test_the_alarms_on_new_familiar_images_are_as_declared_also_with_few_validation_images():
+def test_few_validation_images_also_keep_the_declared_rate_of_alarms_on_familiar_images():
     rates = []
     for seed in range(60):
         features, labels = clouds(300, 5, seed)
         valid, new = clouds(30, 5, 1000 + seed)[0], clouds(400, 5, 2000 + seed)[0]
         known = novelty.fit(features, labels, valid)
         rates.append(known.unlike(known.distances(new)).mean())
-    assert 0.02 < np.mean(rates) <= 0.05  # 1 of 31
+    assert 0.02 < np.mean(rates) <= 0.05  # 1 of 31 is expected
 
 
-def test_directions_of_small_variance_share_one():
+def test_directions_of_small_variance_share_one_variance():
     draw = np.random.default_rng(0)
     spread = np.r_[np.full(novelty.RANK, 3.0), np.full(40, 1.0)]
     features = draw.normal(size=(20_000, len(spread))) * spread

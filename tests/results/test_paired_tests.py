@@ -1,3 +1,5 @@
+"""Paired tests of two classifiers on the same images."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Figures show the right values, and survive any text of a user."""
+
 import ast
 import io
 import warnings
@@ -311,7 +313,7 @@ def test_the_top_left_pixel_is_drawn_at_the_top_left():
     assert red.mean(axis=0)[1] < black.mean(axis=0)[1]
 
 
-def test_an_empty_gallery_says_so():
+def test_an_empty_gallery_says_that_it_has_no_images():
     figure = plots.gallery(pictures(0), [], "0 misclassified, most confident first")
     assert not figure.axes
     assert "no misclassified images" in texts(figure)
@@ -326,12 +328,12 @@ def explained(maps, count=2):
 @pytest.mark.parametrize(
     "make", [lambda: plots.gallery(pictures(3), ["cat"] * 3, "digits"), lambda: explained(np.ones((2, 8, 6)))]
 )
-def test_no_ticks_are_reckoned_for_axes_that_show_none(make, monkeypatch):
-    reckoned = []
+def test_no_ticks_are_computed_for_axes_that_show_none(make, monkeypatch):
+    computed = []
     update = Axis._update_ticks
-    monkeypatch.setattr(Axis, "_update_ticks", lambda axis: reckoned.append(axis) or update(axis))
+    monkeypatch.setattr(Axis, "_update_ticks", lambda axis: computed.append(axis) or update(axis))
     render(make())
-    assert not [axis for axis in reckoned if not axis.axes.axison]
+    assert not [axis for axis in computed if not axis.axes.axison]
 
 
 def test_explanations_lay_each_map_over_its_image():
@@ -455,7 +457,7 @@ def test_slices_are_drawn_from_the_worst_down_with_their_intervals():
     render(figure)
 
 
-def test_faithfulness_says_so_when_a_control_does_better():
+def test_the_faithfulness_figure_names_a_control_that_does_better():
     figure = plots.faithfulness(removal(), {"gradcam": 0.01, "random map": 0.02}, "digits")
     assert "random map is the most faithful" in title(figure)
 

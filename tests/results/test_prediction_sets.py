@@ -18,7 +18,7 @@ def answers(draw, num_images, num_classes=5, sharpness=1.0):
 
 @pytest.mark.parametrize("sharpness", [1.0, 3.0])
 @pytest.mark.parametrize(("num_valid", "coverage"), [(9, 0.9), (40, 0.8), (200, 0.95)])
-def test_sets_hold_the_class_of_new_images_as_often_as_wanted_over_repeated_splits(num_valid, coverage, sharpness):
+def test_sets_contain_the_class_of_new_images_as_often_as_wanted_over_repeated_splits(num_valid, coverage, sharpness):
     draw = np.random.default_rng(0)
     labels, new = answers(draw, 4000, sharpness=sharpness)
     reached, sizes = [], []
@@ -46,7 +46,7 @@ def test_too_few_validation_images_are_named_in_one_line():
     assert "of an earlier version" in prediction_sets.lack(None)
 
 
-def test_tables_and_texts_are_of_the_same_sets():
+def test_tables_texts_and_numbers_describe_the_same_sets():
     sets = prediction_sets.fit(np.array([0.3, 0.5, 0.9, 0.95]), 0.8)
     given = np.array([[0.4, 0.5, 0.1], [0.29, 0.21, 0.28], [0.1, 0.1, 0.8], [0.3, 0.35, 0.35]])
     labels, groups = np.array([0, 1, 2, 1]), np.array([0, 0, 1, 2])

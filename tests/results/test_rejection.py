@@ -1,3 +1,5 @@
+"""Sure answers: errors over coverage, and the threshold for a wanted error."""
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ FIVE = Outcomes(np.array([0.9, 0.6, 0.8, 0.7, 0.95]), np.array([True, False, Tru
 
 
 def calibrated(num_images, seed):
+    """Outcomes that are right as often as their confidence says."""
     draw = np.random.default_rng(seed)
     confidence = 0.5 + 0.5 * draw.beta(4, 0.6, num_images)
     return Outcomes(confidence, draw.random(num_images) < confidence)

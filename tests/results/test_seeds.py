@@ -1,3 +1,5 @@
+"""The spread over seeds, and the difference between two recipes that it allows to find."""
+
 import math
 
 import numpy as np

@@ -9,7 +9,7 @@ RIGHT = np.arange(120) >= 30
 CAMERAS = ["A"] * 40 + ["B"] * 40 + [""] * 40
 
 
-def test_the_worst_value_comes_first_with_an_interval_for_all_that_were_looked_at():
+def test_the_worst_slice_comes_first_with_an_interval_that_allows_for_the_number_of_slices():
     table = slices.table(RIGHT, {"camera": CAMERAS})
     assert table["value"].tolist() == ["A", "B"]  # images without a value are in no slice
     assert table["accuracy"].tolist() == [0.25, 1] and table["images"].tolist() == [40, 40]
@@ -26,7 +26,7 @@ def test_pairs_of_values_are_slices_if_they_are_few_and_have_images():
     assert len(slices.table(RIGHT, many)) == 11
 
 
-def test_photos_of_one_group_in_a_slice_are_no_more_than_one():
+def test_photos_of_one_group_in_a_slice_count_as_one():
     groups = np.concatenate([np.arange(40) // 20, 2 + np.arange(80)])
     alone = slices.table(RIGHT, {"camera": CAMERAS}).set_index("value")
     grouped = slices.table(RIGHT, {"camera": CAMERAS}, groups).set_index("value")
@@ -34,7 +34,7 @@ def test_photos_of_one_group_in_a_slice_are_no_more_than_one():
     assert grouped.loc["A", "high"] > alone.loc["A", "high"]
 
 
-def test_many_numbers_become_thirds_and_many_texts_or_one_value_make_no_slice():
+def test_many_numbers_become_thirds_and_many_texts_or_a_single_value_make_no_slice():
     columns = {
         "lux": [f"{i}" for i in range(119)] + [""],
         "name": [f"photo {i}" for i in range(120)],
@@ -53,7 +53,7 @@ def test_without_enough_images_there_is_no_slice(columns):
     assert slices.table(RIGHT, columns).empty
 
 
-def test_thirds_have_names_of_their_own_without_exponents():
+def test_thirds_have_distinct_names_without_exponents():
     years = np.repeat(np.arange(2005, 2025), 6)
     found, _ = slices.usable({"year": [f"{year}" for year in years]})
     assert [*dict.fromkeys(found["year"])] == ["2005 to 2011", "2011 to 2018", "2018 to 2024"]

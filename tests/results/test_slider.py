@@ -1,3 +1,5 @@
+"""The pictures of the slider of maps over epochs: their size limit and their table."""
+
 import numpy as np
 
 from pipeline.report import sections

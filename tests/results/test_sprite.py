@@ -1,3 +1,5 @@
+"""Sheets of small images for a report: positions, opacity, size, and which images are chosen."""
+
 import io
 
 import numpy as np

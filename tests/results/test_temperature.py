@@ -1,3 +1,5 @@
+"""The temperature that calibrates probabilities has the lowest loss."""
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax

@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder():
-    # Not where other files of tests go: code is loaded from here, which a file system in memory may not allow.
+    # Not the folder of other tests: that may lie in memory, from where the system may not load code.
     with tempfile.TemporaryDirectory() as folder:
         yield folder
 
@@ -58,7 +58,7 @@ def differences(one, other):
     ],
     ids=lambda recipe: recipe["model"],
 )
-def test_losses_and_weights_are_those_without_it_and_so_is_what_was_interrupted(tmp_path, recipe):
+def test_compiled_training_has_the_losses_and_weights_of_an_eager_one_even_after_an_interruption(tmp_path, recipe):
     plain, compiled = whole(**recipe), whole(**recipe, is_compiled=True)
     assert torch.allclose(losses(compiled), losses(plain), atol=1e-3)
     assert compiled.weights["last"].keys() == plain.weights["last"].keys()
@@ -77,10 +77,10 @@ def test_compiled_blocks_that_are_computed_again_see_each_batch_once():
 
 @pytest.mark.slow
 @needs_compiler
-def test_it_is_compiled_code_that_trains_whole_batches():
+def test_whole_batches_are_trained_by_one_compiled_graph():
     training = small_training(model="dropout", is_compiled=True)
     list(training.events())
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # not one more for the ragged last batch
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # the ragged last batch needs no other graph
 
 
 @needs_compiler
@@ -94,16 +94,17 @@ def test_networks_of_many_shapes_are_all_compiled():
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_training_asked_to_is_compiled_and_its_network_is_explained(tmp_path):
+def test_compile_on_compiles_a_training_and_its_network_can_be_explained(tmp_path):
     place = Workplace(tmp_path)
     steps = {"steps": "train,evaluate,explain", "model": "ultimus", "num_images": 2}
     assert place.run("main", **TINY, **steps, compile="on") == 0
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # of the check before, and of the network
+    # One graph is of the check whether torch can compile, and one of the network.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert place.runs("explain")[0].data.metrics["explain/blank_maps"] == 0
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_compiled_it_is_refused_in_one_line_and_makes_no_run(tmp_path):
+def test_compile_on_without_a_compiler_is_refused_in_one_line_and_makes_no_run(tmp_path):
     place = Workplace(tmp_path)
     place.environment |= {"PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     process = place.start("train", **TINY, model="ultimus", compile="on")
@@ -114,13 +115,16 @@ def test_where_nothing_can_be_compiled_it_is_refused_in_one_line_and_makes_no_ru
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "num_updates", "expected"),
+    ("asked", "device", "num_updates", "why_not", "expected"),
     [
-        ("off", "cuda", compilation.LONG, False),
-        ("auto", "cuda", compilation.LONG - 1, False),
-        ("auto", "cpu", compilation.LONG, False),
-        ("on", "cpu", 1, True),
+        ("off", "cuda", compilation.LONG, "", False),
+        ("auto", "cuda", compilation.LONG, "", True),
+        ("auto", "cuda", compilation.LONG, "no compiler", False),
+        ("auto", "cuda", compilation.LONG - 1, "", False),
+        ("auto", "cpu", compilation.LONG, "", False),
+        ("on", "cpu", 1, "", True),
     ],
 )
-def test_auto_is_for_long_trainings_on_cuda(asked, device, num_updates, expected):
+def test_auto_compiles_only_long_trainings_on_cuda(monkeypatch, asked, device, num_updates, why_not, expected):
+    monkeypatch.setattr(compilation, "_why_not", lambda device: why_not)
     assert compilation.choose(asked, torch.device(device), num_updates) is expected

@@ -15,14 +15,14 @@ def outline(name, size, **options):
     return models.outline(name, num_classes=10, image_size=size, **options).to("meta").train()
 
 
-def test_what_is_counted_is_what_an_update_keeps():
+def test_the_counted_memory_is_what_an_update_keeps():
     model = models.build("resnet9", num_classes=10, image_size=32, width=4)
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept = {}
 
     def keep(tensor):
         if (place := tensor.untyped_storage().data_ptr()) not in weights:
-            kept[place] = tensor  # and alive with it
+            kept[place] = tensor  # kept alive, so that its address is not used again
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -32,7 +32,7 @@ def test_what_is_counted_is_what_an_update_keeps():
     assert 0.9 < costs.kept(outline("resnet9", 32, width=4), 32, "fp32") / really < 1.1
 
 
-def test_what_is_frozen_keeps_nothing():
+def test_a_frozen_network_keeps_nothing_for_an_update():
     model = outline("resnet9", 32, width=4)
     everything = costs.kept(model, 32, "fp32")
     for parameter in [*model.parameters()][:-1]:
@@ -41,7 +41,7 @@ def test_what_is_frozen_keeps_nothing():
     assert costs.kept(nn.Identity(), 32, "fp32") == 0
 
 
-def test_too_large_a_batch_is_said_with_one_that_has_room():
+def test_a_batch_too_large_for_the_memory_gives_a_warning_with_a_size_that_fits():
     def warned(batch_size):
         params = TrainParams(model="resnet18", image_size=224, batch_size=batch_size)
         return preflight.warnings(Recipe(params, splits(64, size=224), torch.device("cpu"), "fp32"))

@@ -79,7 +79,7 @@ def test_on_a_mac_the_line_says_why_its_gpu_is_not_used(monkeypatch):
     assert line.startswith("device cpu, fp32: mps cannot be used: ")
 
 
-def test_without_a_gpu_the_line_says_what_torch_says_about_it():
+def test_without_a_gpu_the_line_gives_the_reason_that_torch_gives():
     where = device.choose("auto")
     line = device.chosen(DeviceParams(), where, device.choose_precision("auto", where))
     assert re.fullmatch(r"device cpu, (bf16|fp32): no GPU \(\w[\w ]+\); this processor has (bf16|only fp32)", line), (
@@ -90,7 +90,7 @@ def test_without_a_gpu_the_line_says_what_torch_says_about_it():
 @pytest.mark.parametrize(
     ("capability", "precision"), [((6, 1), "fp32"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((12, 0), "bf16")]
 )
-def test_the_number_format_is_one_that_the_chosen_gpu_has_in_hardware(monkeypatch, capability, precision):
+def test_the_automatic_precision_is_one_that_the_chosen_gpu_has_in_hardware(monkeypatch, capability, precision):
     capabilities = {torch.device("cuda:1"): capability}  # no other GPU is asked
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capabilities[where])
     assert device.choose_precision("auto", torch.device("cuda:1")) == precision
@@ -108,7 +108,7 @@ def test_the_number_format_is_one_that_the_chosen_gpu_has_in_hardware(monkeypatc
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory",
     ],
 )
-def test_the_words_of_every_device_for_no_memory_are_known(message):
+def test_the_out_of_memory_messages_of_every_device_are_recognised(message):
     assert device.is_out_of_memory(RuntimeError(message))
     assert not device.is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
@@ -122,7 +122,7 @@ def test_the_words_of_every_device_for_no_memory_are_known(message):
         ("cpu", ["cpu"] * 4),
     ],
 )
-def test_workers_have_a_gpu_each_in_turn(three_gpus, asked, given):
+def test_workers_get_the_gpus_in_turn(three_gpus, asked, given):
     assert [device.of_worker(asked, number) for number in range(4)] == given
 
 
@@ -140,7 +140,7 @@ def test_one_of_several_gpus_becomes_the_current_one(three_gpus):
     assert three_gpus == [torch.device("cuda:2")]
 
 
-def test_no_gpu_but_the_one_in_use_is_asked_for_its_random_state(monkeypatch):
+def test_only_the_gpu_in_use_is_asked_for_its_random_state(monkeypatch):
     asked, put_back = [], []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The average equals torch's own, and copies nothing from the CPU to the device."""
+"""The moving average of weights equals torch's own, and copies nothing from the CPU to the device."""
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ def assert_equal(one, other, model):
         assert torch.equal(ours[name], current[name.removeprefix("module.")] if is_count else tensor), name
 
 
-def test_it_is_torch_s_to_the_bit_and_goes_on_from_its_state():
+def test_the_average_equals_torch_s_to_the_bit_and_continues_from_its_state():
     model = network()
     ours, theirs = MovingAverage(model, 0.9), torch_average(model)
     for _ in range(6):
@@ -66,4 +66,4 @@ def num_moves(average, model):
 def test_an_update_does_not_wait_for_the_device():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).to("meta")
     assert num_moves(MovingAverage(model, 0.9), model) == 0
-    assert num_moves(torch_average(model), model) == 2  # once it is none, torch's own will do
+    assert num_moves(torch_average(model), model) == 2  # if this becomes 0, torch's own average is enough

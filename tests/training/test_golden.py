@@ -15,7 +15,7 @@ RECORD = Path(__file__).with_name("golden.csv")
 UPDATES = 5
 LOSSES = [f"loss_{number}" for number in range(1, UPDATES + 1)]
 SHARES = ["train_accuracy", "valid_accuracy"]
-# Small real images that need no download, in fp32 on the CPU. All that the files say of the recipe stays.
+# Small real images that need no download, in fp32 on the CPU. The file gives the rest of the recipe.
 SHORTENED = {
     "dataset": "digits",
     "limit_train": "600",
@@ -60,6 +60,7 @@ def test_each_experiment_file_trains_as_recorded(name):
 
 
 def write():
+    """Records the trainings of this machine as the expected ones."""
     device.choose("cpu")
     torch.set_num_threads(1)
     with RECORD.open("w", newline="") as file:

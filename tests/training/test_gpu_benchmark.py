@@ -29,7 +29,7 @@ def test_a_check_is_met_on_the_cpu_itself(name):
         assert row.is_met, row
 
 
-def test_speed_is_of_every_network_and_leaves_out_what_there_is_no_time_for():
+def test_speed_is_measured_for_every_network_until_the_time_is_over():
     rows = list(gpu_checks.speed(CPU, TINY))
     assert [row.what.partition(",")[0] for row in rows[:4]] == ["resnet18", "resnet9", "fast", "vit"]
     assert all(float(row.value.replace(",", "")) > 0 for row in rows)
@@ -38,7 +38,7 @@ def test_speed_is_of_every_network_and_leaves_out_what_there_is_no_time_for():
     assert {row.value for row in late} == {"not measured: no time was left"}
 
 
-def test_a_wait_is_a_value_that_is_not_as_wanted(monkeypatch):
+def test_a_wait_for_the_device_is_reported_as_not_met(monkeypatch):
     def wait(where, forbidden):
         if forbidden:
             raise RuntimeError("called a synchronizing CUDA operation\nand more")

@@ -11,7 +11,7 @@ from pipeline.training.muon import StackedMuon
 
 SHAPES = [(8, 24), (24, 8), (8, 24), (12, 12), (24, 8), (8, 24)]
 SETTINGS = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-VIEWS = {"detach", "transpose", "unbind"}  # which launch nothing
+VIEWS = {"detach", "transpose", "unbind"}  # operations that launch no kernel
 
 
 def optimized(kind, shapes=SHAPES):
@@ -51,7 +51,7 @@ def test_the_stacked_updates_are_those_of_torch_up_to_rounding():
 
 
 @pytest.mark.parametrize("kinds", [(Muon, StackedMuon), (StackedMuon, Muon)])
-def test_each_kind_goes_on_from_the_state_of_the_other(kinds):
+def test_each_kind_continues_from_the_state_of_the_other(kinds):
     matrices, optimizer = optimized(kinds[0])
     update(matrices, optimizer, range(3))
     copies, restored = optimized(kinds[1])

@@ -1,3 +1,5 @@
+"""Optimizers: which parameters they update, with which decay and rate, and how they continue."""
+
 import copy
 
 import pytest
@@ -54,7 +56,7 @@ def test_norms_and_biases_do_not_decay(name):
             assert group["weight_decay"] == (0.5 if parameter.ndim > 1 else 0.0)
 
 
-def test_muon_takes_hidden_kernels_and_matrices_alone():
+def test_muon_updates_only_hidden_kernels_and_matrices():
     model = network()
     optimizer = optimizers.build("muon", model, lr=0.02, momentum=0.9, weight_decay=0.0)
     shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
@@ -64,7 +66,7 @@ def test_muon_takes_hidden_kernels_and_matrices_alone():
     )
 
 
-def test_muon_takes_queries_keys_and_values_apart():
+def test_muon_updates_queries_keys_and_values_as_separate_matrices():
     attention = nn.MultiheadAttention(8, 2)
     model = nn.Sequential(nn.Linear(8, 8), attention, nn.Linear(8, 8))
     optimizer = optimizers.build("muon", model, lr=0.1, momentum=0.0, weight_decay=0.0)
@@ -93,7 +95,7 @@ def test_muon_s_update_of_a_kernel_does_not_depend_on_its_memory_format():
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_a_restored_state_goes_on_to_the_bit(name):
+def test_an_optimizer_continues_from_a_restored_state_to_the_bit(name):
     model = network()
     optimizer = optimizers.build(name, model, lr=0.02, momentum=0.9, weight_decay=0.01)
     train(model, optimizer, steps=3)
@@ -130,7 +132,7 @@ def test_normalised_kernels_keep_their_norm(memory_format):
     train(model, optimizers.build("muon", model, normalise_weights=True, **settings), steps=2)
     assert model[3].weight.norm().item() == pytest.approx(16**0.5, rel=1e-3)
     assert model[6].weight.norm().item() == pytest.approx(16**0.5, rel=1e-3)
-    assert model[0].weight.norm().item() != pytest.approx(8**0.5, rel=1e-3)  # the first layer is none of Muon's
+    assert model[0].weight.norm().item() != pytest.approx(8**0.5, rel=1e-3)  # Muon does not update the first layer
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
@@ -151,7 +153,7 @@ def test_rates_of_biases_keep_their_ratio_through_a_cycle_and_a_ladder(name):
     assert rates(optimizer)[True] == pytest.approx(1)
 
 
-def test_normalising_kernels_none_of_which_learn_does_nothing():
+def test_normalising_does_not_change_kernels_that_do_not_learn():
     model = network()
     optimizer = optimizers.build("muon", model, lr=0.1, momentum=0.9, weight_decay=0.5, normalise_weights=True)
     for layer in (model[3], model[6]):
@@ -162,7 +164,7 @@ def test_normalising_kernels_none_of_which_learn_does_nothing():
     assert not torch.equal(model[7].weight, before["7.weight"])
 
 
-def test_what_does_not_learn_is_left_alone():
+def test_parameters_that_do_not_learn_are_not_changed():
     model = network()
     model[3].weight.requires_grad_(False)
     for name in optimizers.OPTIMIZERS:
@@ -172,7 +174,7 @@ def test_what_does_not_learn_is_left_alone():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_state_from_a_gpu_goes_on_with_the_kernels_of_this_device(name):
+def test_a_state_from_a_gpu_continues_with_the_kernels_of_this_device(name):
     model = network()
     optimizer = optimizers.build(name, model, lr=0.02, momentum=0.9, weight_decay=0.01)
     train(model, optimizer, steps=2)

@@ -1,3 +1,5 @@
+"""The range test on ladders: where it stops, what it suggests, and why it suggests nothing."""
+
 import math
 
 import numpy as np
@@ -51,7 +53,7 @@ def bowl(low, bottom):
     return loss
 
 
-def test_random_state_stays_and_a_training_after_it_is_the_same_to_the_bit():
+def test_a_range_test_changes_neither_the_random_state_nor_the_training_after_it():
     recipe = Recipe(TrainParams(**SMALL), splits(64), torch.device("cpu"), "fp32")
     weights = []
     for is_climbed in (False, True):
@@ -66,7 +68,7 @@ def test_random_state_stays_and_a_training_after_it_is_the_same_to_the_bit():
         assert torch.equal(tensor, weights[1][name]), name
 
 
-def test_it_stops_where_the_loss_diverges_and_keeps_finite_losses_alone():
+def test_a_ladder_stops_where_the_loss_diverges_and_keeps_only_finite_losses():
     hopeless = TrainBatches(squares(64), 16, torch.device("cpu"), seed=0, augment=random_labels)
     curve = climb(climbing(network(), max_lr=1e6, train_batches=hopeless), 60)
     assert 10 < len(curve.lr) < 60
@@ -97,7 +99,7 @@ def test_the_rules_find_their_places_on_a_known_curve():
     assert suggestion.lr == suggestion.rates[range_test.STEEPEST]
 
 
-def test_a_lone_slope_is_found_where_it_is_in_log_lr_not_at_small_rates():
+def test_the_steepest_slope_is_found_on_the_logarithmic_axis_of_rates():
     suggestion = suggest([shaped(lambda x: 2.3 - 1.5 / (1 + math.exp(-8 * (x + 2))))])
     assert 1e-2 < suggestion.rates["steepest"] < 10**-1.5
 
@@ -124,7 +126,7 @@ def test_repeats_give_their_median_and_spread():
         ([Curve(np.array([]), np.array([]), np.array([]))], "diverged after 0 updates"),
     ],
 )
-def test_no_suggestion_says_why(curves, reason):
+def test_a_range_test_without_a_suggestion_says_why(curves, reason):
     suggestion = suggest(curves)
     assert suggestion.lr is None
     assert reason in suggestion.reason
@@ -137,7 +139,7 @@ def test_one_odd_repeat_of_three_does_not_forbid_a_suggestion():
     assert suggest([good, shaped(lambda x: 2.3)]).lr is None
 
 
-def test_the_reason_is_the_most_frequent_one_and_of_equals_the_first():
+def test_the_reason_of_several_ladders_is_the_most_frequent_one_or_the_first():
     curves = [shaped(bowl(-4, -1), num_steps=number) for number in (5, 6, 7)]
     assert suggest(curves).reason.startswith("the loss diverged after 5 updates")
     assert suggest([*curves, curves[2]]).reason.startswith("the loss diverged after 7 updates")

@@ -108,12 +108,12 @@ def test_two_ranks_train_what_one_device_trains_up_to_the_order_of_sums():
 
 
 @pytest.mark.parametrize("given", [{"optimizer": "muon"}, {"watch_images": 2}, {"compile": "on"}])
-def test_what_parts_of_the_weights_do_not_go_with_is_refused(given):
+def test_parameters_that_sharded_weights_do_not_support_are_refused(given):
     with pytest.raises(ValueError, match=f"shard_weights=on: .*{next(iter(given))}"):
         TrainStepParams(shard_weights="on", **given)
 
 
-def test_on_one_device_a_line_says_that_there_are_no_parts(capsys):
+def test_on_one_device_a_line_says_that_shard_weights_has_no_effect(capsys):
     assert rank.joined(TrainStepParams(shard_weights="on"))[1].size == 1
     assert "shard_weights=on has no effect on one device" in capsys.readouterr().err
 
@@ -188,7 +188,7 @@ def test_torchrun_s_restart_continues_from_the_newest_state(workplace):
 
 
 @pytest.mark.slow
-def test_parts_of_an_interrupted_training_are_saved_and_one_device_continues_from_them(workplace):
+def test_sharded_weights_of_an_interrupted_training_are_saved_and_one_device_continues(workplace):
     words = {**LONG, "limit_train": 640, "ema_decay": 0.9}  # 576 images to train on: 9 updates in an epoch
     command = workplace.start("train", **words, devices=2, shard_weights="on")
     while num_epochs(workplace) < 3:
@@ -219,7 +219,7 @@ def test_torchrun_starts_only_a_training(workplace, monkeypatch, capsys):
     assert first == "error: torchrun can start the step train, not models, which one process runs"
 
 
-def test_shares_are_all_of_a_batch_augmented_as_on_one_device():
+def test_the_shares_of_all_ranks_are_the_batch_of_one_device_with_its_augmentation():
     augment = Augmentation(8, (0.5,) * 3, (0.2,) * 3, 4, crop_padding=2, flip="random", cutout=3)
     whole = TrainBatches(squares(26), 8, torch.device("cpu"), seed=0, augment=augment)
     parts = [list(whole.divided(number, 3).epoch(1)) for number in range(3)]

@@ -49,7 +49,7 @@ def test_batch_norms_take_their_momentum():
     assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.4}
 
 
-def test_weights_that_follow_from_images_take_no_more_memory_for_large_ones(monkeypatch):
+def test_weights_that_are_fitted_to_images_use_fewer_images_if_they_are_large(monkeypatch):
     taken = []
     monkeypatch.setattr(models, "fit_to_images", lambda name, model, images: taken.append(images.shape))
     for side in (32, 128):
@@ -78,7 +78,7 @@ def test_the_range_test_weighs_classes_as_training_does():
         ({"ladder_max_lr": 1e-4}, False),
     ],
 )
-def test_a_range_test_is_known_by_its_ladder(ladder, is_same):
+def test_the_fingerprint_of_a_range_test_depends_on_its_ladder(ladder, is_same):
     known = recipe_of(TrainParams(**SMALL, lr_rule="steepest"))
     fingerprints = {known.fingerprint(LadderParams()), known.fingerprint(LadderParams(**ladder))}
     assert (len(fingerprints) == 1) == is_same

@@ -42,7 +42,7 @@ def updated(model, precision, num_updates=3):
 
 
 @pytest.mark.parametrize(("name", "precision"), [("resnet9", "fp32"), ("vit", "fp32"), ("vit", "bf16")])
-def test_losses_statistics_and_draws_are_those_of_a_plain_network(name, precision):
+def test_recomputation_changes_no_loss_no_statistic_and_no_random_draw(name, precision):
     plain = dropping(name)
     recomputed = copy.deepcopy(plain)
     recomputation.recompute(recomputed)
@@ -58,7 +58,7 @@ def test_losses_statistics_and_draws_are_those_of_a_plain_network(name, precisio
     "recipe",
     [{"model": "resnet9", "freeze": 2, "unfreeze_epoch": 2, "ema": True}, {"model": "resnet9", "freezes_norms": True}],
 )
-def test_a_training_with_frozen_parts_and_an_average_is_the_same(recipe):
+def test_recomputation_does_not_change_a_training_with_frozen_parts_and_an_average(recipe):
     assert_equal(whole(**recipe, recomputes=True), whole(**recipe))
 
 
@@ -69,7 +69,7 @@ def kept(model):
 
     def keep(tensor):
         if (place := tensor.untyped_storage().data_ptr()) not in weights:
-            found[place] = tensor  # and alive with it
+            found[place] = tensor  # kept alive, so that its address is not used again
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -95,13 +95,13 @@ def test_a_network_of_single_layers_is_refused_before_it_is_built():
         preflight.describe(recipe(model="vgg11", batch_size=32))
 
 
-def test_it_is_no_part_of_the_recipe():
+def test_recomputation_is_no_part_of_the_fingerprint():
     params = TrainParams()
     assert recipe().fingerprint() == replace(recipe(), params=params).fingerprint()
     assert settings.differences(params.model_dump(), recipe().params) == []
 
 
-def test_a_larger_batch_has_room_with_it_and_the_warning_says_so():
+def test_recomputation_makes_room_for_a_larger_batch_and_the_warning_says_so():
     large = recipe(model="resnet18", image_size=224, batch_size=10**6)
     (line,) = preflight.warnings(large)
     (plain,) = preflight.warnings(

@@ -1,3 +1,5 @@
+"""The OneCycle schedule and the ladder: their rates and momenta at each update."""
+
 from itertools import pairwise
 
 import pytest
@@ -7,6 +9,7 @@ from pipeline.training.schedules import ladder, one_cycle
 
 
 def rates(total_steps, **changes):
+    """(rate, momentum) of each update of a cycle."""
     options = {
         "max_lr": 1.0,
         "pct_start": 0.3,
@@ -39,7 +42,9 @@ def test_one_cycle_at_start_peak_and_end():
 def test_linear_rises_and_falls_in_straight_lines():
     seen = [lr for lr, _ in rates(21, pct_start=0.5, anneal="linear", div_factor=10)]
     rise = [b - a for a, b in pairwise(seen[:10])]
-    assert rise == pytest.approx([rise[0]] * 9)
+    fall = [b - a for a, b in pairwise(seen[10:])]
+    assert rise == pytest.approx([rise[0]] * 9) and rise[0] > 0
+    assert fall == pytest.approx([fall[0]] * 10) and fall[0] < 0
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Short cycles: how long they are, which rates they try, and which rate they suggest."""
+
 import math
 
 import pytest

@@ -21,7 +21,7 @@ from pipeline.training.training import Diverged, Training
 from tests.small import network, plain, squares
 
 CPU = torch.device("cpu")
-EPOCHS, UPDATES = 3, 5  # of each epoch, the last of a ragged batch
+EPOCHS, UPDATES = 3, 5  # updates of an epoch; the last one has a ragged batch
 
 
 class Valid:
@@ -41,7 +41,7 @@ def small_model(name):
     sizes = {"width": 4, "patch_size": 4, "dim": 16, "depth": 2, "heads": 2}
     model = models.build(name, num_classes=4, image_size=8, **sizes)
     if name == "fast":
-        model = nn.Sequential(nn.Upsample(scale_factor=2), model)  # which takes no fewer than 9 px
+        model = nn.Sequential(nn.Upsample(scale_factor=2), model)  # `fast` needs 9 px or more
     return model.to(memory_format=torch.channels_last)
 
 
@@ -129,7 +129,7 @@ def whole(**recipe):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", [*MODELS, "dropout"])
-def test_every_model_and_optimizer_goes_on_to_the_bit(tmp_path, model, optimizer):
+def test_every_model_and_optimizer_continues_to_the_bit(tmp_path, model, optimizer):
     recipe = {"model": model, "optimizer": optimizer}
     assert_equal(interrupted(tmp_path / "state", UPDATES + 1 + 3, **recipe), whole(**recipe))
 
@@ -144,11 +144,11 @@ def test_every_model_and_optimizer_goes_on_to_the_bit(tmp_path, model, optimizer
     ],
 )
 @pytest.mark.parametrize("at", [1, UPDATES, UPDATES + 1, 2 * UPDATES + 1, 3 * (UPDATES + 1)])
-def test_from_any_place_of_an_epoch(tmp_path, recipe, at):
+def test_a_training_continues_to_the_bit_from_any_place_of_an_epoch(tmp_path, recipe, at):
     assert_equal(interrupted(tmp_path / "state", at, **recipe), whole(**recipe))
 
 
-def test_mixup_and_dropout_really_draw():
+def test_mixup_and_dropout_really_change_the_training():
     assert not outcome(whole(mixup=1.0))[1].equals(outcome(whole())[1])
     assert not outcome(whole(model="dropout"))[1].equals(outcome(whole(model="resnet9"))[1])
 
@@ -171,7 +171,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
         small_training(model="ultimus").load_state_dict(left.state_dict())
 
 
-def test_a_loss_that_is_no_number_names_no_state():
+def test_a_training_whose_loss_is_no_number_gives_no_state():
     training = small_training()
     events = training.events()
     next(events)

@@ -1,3 +1,5 @@
+"""The training loop: its events, its numbers, and what it leaves unchanged."""
+
 import copy
 
 import pytest
@@ -41,14 +43,14 @@ def train(epochs=3, *, max_lr=0.2, num_images=66, precision="fp32", seed=0, **op
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_it_learns(precision):
+def test_a_training_learns_in_every_precision(precision):
     _, events = train(epochs=6, precision=precision, valid=Valid(squares(40, seed=9)))
     last = list(events)[-1]
     assert last.train_accuracy > 0.95
     assert last.valid_accuracy == 1.0
 
 
-def test_it_yields_a_step_per_update_and_an_epoch_after_each_pass():
+def test_a_training_yields_a_step_per_update_and_an_epoch_after_each_pass():
     _, events = train(epochs=2)
     events = list(events)
     assert [type(event) for event in events] == ([StepEnd] * 5 + [EpochEnd]) * 2
@@ -80,7 +82,7 @@ def test_two_seeded_runs_are_equal_to_the_bit():
     assert torch.equal(weights[0][1], weights[1][1])
 
 
-def test_golden_losses():
+def test_the_first_losses_of_a_seeded_training_are_the_recorded_ones():
     """If a refactor changes these losses, it has changed the training."""
     _, events = train(epochs=1, max_lr=0.02)
     losses = [float(event.loss) for event in events if isinstance(event, StepEnd)]
@@ -90,9 +92,9 @@ def test_golden_losses():
 GOLDEN = [1.97112, 1.79056, 1.17982, 1.00841, 1.35951]
 
 
-def test_evaluation_is_right_with_a_ragged_last_batch_and_leaves_the_modes():
+def test_predict_is_right_with_a_ragged_last_batch_and_leaves_the_modes_unchanged():
     model, split = network().train(), squares(33)
-    next(model.children()).eval()  # as what is frozen is
+    next(model.children()).eval()  # as in a frozen layer
     modes = [module.training for module in model.modules()]
     logits, labels = predict(model, Valid(split, 8))
     with torch.no_grad():
@@ -108,7 +110,7 @@ def test_validation_does_not_change_the_training():
     assert plain_run == validated
 
 
-def test_leaving_the_loop_is_leaving_the_training():
+def test_leaving_the_loop_stops_the_training():
     model, events = train()
     for event in events:
         if event.step == 2:
@@ -160,7 +162,7 @@ def test_class_weights_weigh_each_image_of_the_training_loss_and_not_validation(
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_smoothing_is_even_however_rare_a_class(soft):
+def test_label_smoothing_does_not_depend_on_class_weights(soft):
     """Trains on images that clearly belong to the common of two classes, until the loss is lowest."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
     images, labels = torch.ones(8, 3, 1, 1), torch.zeros(8, dtype=torch.int64)

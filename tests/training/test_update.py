@@ -1,3 +1,5 @@
+"""One update: its operations, precisions, parts of a batch, and limits of the gradient."""
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -28,13 +30,13 @@ def update(precision, patch_size, image_size=32):
     ("precision", "patch_size", "image_size", "is_fused"),
     [("bf16", 4, 32, False), ("bf16", 4, 64, True), ("fp32", 4, 32, True)],
 )
-def test_fused_kernel_is_for_many_tokens_or_fp32(precision, patch_size, image_size, is_fused):
+def test_the_fused_attention_kernel_is_used_for_many_tokens_or_fp32(precision, patch_size, image_size, is_fused):
     operations, _ = update(precision, patch_size, image_size)
 
     assert (FUSED in operations) is is_fused
 
 
-def test_gradients_are_those_of_fp32_but_for_rounding():
+def test_gradients_in_bf16_are_those_of_fp32_up_to_rounding():
     _, bf16 = update("bf16", patch_size=4)
     _, fp32 = update("fp32", patch_size=4)
 
@@ -82,7 +84,7 @@ def changed(images, labels, weights=None, smoothing=0.0, **options):
 
 @pytest.mark.parametrize("is_soft", [False, True])
 @pytest.mark.parametrize("number", [7, 8])
-def test_parts_of_a_batch_make_the_update_of_the_whole(number, is_soft):
+def test_accumulated_parts_of_a_batch_make_the_update_of_the_whole(number, is_soft):
     images = torch.randn(number, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(number) % 3
     targets = torch.nn.functional.one_hot(labels, 3) * 0.7 + 0.1 if is_soft else labels
@@ -102,7 +104,7 @@ def test_a_small_last_batch_has_fewer_parts_so_that_norms_have_two_images():
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_the_norm_of_the_gradient_is_limited(name):
+def test_clip_grad_norm_limits_the_norm_of_the_gradient(name):
     norms = []
     model = network()
     optimizer = optimizers.build(name, model, lr=0.1, momentum=0.0, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""Numbers of validation equal scikit-learn's, and the best epoch is the best by the one that was asked for."""
+"""Numbers of validation equal scikit-learn's, and the best epoch is the best by the number in `select_by`."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from pipeline.training.events import EpochEnd
 from pipeline.training.validation import measure
 
 
-def test_they_are_those_of_scikit_learn_over_the_classes_that_occur():
+def test_validation_agrees_with_scikit_learn_over_the_classes_that_occur():
     draw = np.random.default_rng(0)
     logits, labels = draw.normal(size=(60, 6)), draw.integers(0, 4, 60)
     logits[:, 3] = -9  # never predicted
@@ -28,7 +28,7 @@ def test_they_are_those_of_scikit_learn_over_the_classes_that_occur():
 @pytest.mark.parametrize(
     ("select_by", "best"), [("accuracy", 1), ("balanced_accuracy", 2), ("macro_f1", 3), ("loss", 4)]
 )
-def test_the_best_epoch_is_the_best_by_the_number_that_was_asked_for(select_by, best):
+def test_the_best_epoch_is_the_best_by_the_measure_in_select_by(select_by, best):
     log = EventLog(select_by)
     plain = EpochEnd(0, 0, 0.1, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5)
     numbers = {1: {"valid_accuracy": 0.9}, 2: {"valid_balanced_accuracy": 0.9}, 3: {"valid_macro_f1": 0.9}}
@@ -38,7 +38,7 @@ def test_the_best_epoch_is_the_best_by_the_number_that_was_asked_for(select_by, 
     assert log.best.epoch == best
 
 
-def test_of_few_validation_images_the_last_epoch_counts_unless_it_is_clearly_worse():
+def test_with_few_validation_images_the_last_epoch_is_taken_unless_it_is_clearly_worse():
     log = EventLog("loss", num_valid=24)
     for epoch, reached in enumerate((0.5, 23 / 24, 22 / 24, 0.25), start=1):
         log.record(EpochEnd(epoch, epoch, 0.1, 1.0, 0.5, 0.1 * epoch, reached, 1.0, 1.0, reached, reached))

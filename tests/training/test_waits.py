@@ -31,7 +31,7 @@ RECIPES = [
 
 
 def watched(recipe):
-    """The records of a training: in each update but the first of an epoch, and at the ends of epochs."""
+    """The records of a training: of each update except the first of an epoch, and of the ends of epochs."""
     updates, ends = [], []
     with pretend_device() as seen:
         params = TrainParams(**SMALL, **recipe)
@@ -86,6 +86,7 @@ def faults():
 
 @pytest.fixture(scope="module")
 def found():
+    """The results of this file as a program."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.test_waits"],
         cwd=PROJECT,
