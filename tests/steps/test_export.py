@@ -128,7 +128,7 @@ def test_evaluation_registers_what_is_served_and_compares_it_with_the_champion(p
         ("main", {"register_as": "x", "steps": "train"}, "evaluate is not among the steps train"),
     ],
 )
-def test_a_registration_that_is_not_possible_is_refused_in_one_line(place, capsys, step, wrong, reason):
+def test_an_impossible_registration_is_refused_in_one_line(place, capsys, step, wrong, reason):
     assert place.run(step, **wrong) == 2
     err = capsys.readouterr().err
     assert reason in err and err.count("\n") == 1

@@ -19,7 +19,7 @@ def training(workplace):
     return workplace.runs("train")[0].info.run_id
 
 
-def test_spoiled_images_are_measured_and_a_network_has_the_errors_of_itself_as_reference(workplace, training, capsys):
+def test_spoiled_images_are_measured_and_a_network_beside_itself_has_the_same_errors(workplace, training, capsys):
     assert workplace.run("robustness", reference=training[:8], limit_test=0) == 0
     assert workplace.run("evaluate") == 0
     (run,), evaluation = workplace.runs("robustness"), workplace.runs("evaluate")[0]
