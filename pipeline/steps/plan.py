@@ -151,7 +151,7 @@ def _run(
 
 
 def _parts(plan: Sequence[Planned], titles: Sequence[str], epochs: int) -> list[Part]:
-    """The parts of the bar; those of trainings are as long as their epochs."""
+    """The parts of the bar. The length of a training is its number of epochs."""
     lengths = [each.changes.get("epochs", epochs if each.step == "train" else 0) for each in plan]
     return [Part(title, each.step, length) for title, each, length in zip(titles, plan, lengths, strict=True)]
 
