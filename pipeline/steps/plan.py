@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline import progress
 from pipeline.history import lookup
-from pipeline.params import STEPS, LadderParams, LearningCurveParams, MainParams, Params, TrainStepParams
+from pipeline.params import STEPS, LadderParams, LearningCurveParams, MainParams, Params, TrainParams, TrainStepParams
 from pipeline.progress import Part, say
 from pipeline.progress.table import table
 from pipeline.resume import candidates
@@ -92,7 +92,9 @@ def follow(
     with progress.steps(_parts(plan, titles, params.epochs)) as bar:
         for position, each in enumerate(plan):
             step = each.step
-            if each.changes or (position and each.fold != plan[position - 1].fold):
+            if each.changes:
+                handed = _rate(plan[:position], results, each)
+            elif position and each.fold != plan[position - 1].fold:
                 handed = {}  # an earlier fold has learned from the images of this one
             run.progress(position, len(plan))
             if position < len(done):
@@ -148,6 +150,14 @@ def _run(
     result = step(own, parent=parent, **also)
     # The time before an interruption is not known.
     return result if interrupted else replace(result, seconds=time.monotonic() - started)
+
+
+def _rate(before: Sequence[Planned], results: Sequence[Result], planned: Planned) -> dict[str, Any]:
+    """The peak rate of the training `before` as `max_lr`, if it had as many images as `planned`; else empty."""
+    size = planned.changes["limit_train"]
+    if planned.step != "train" or not before or before[-1].changes["limit_train"] != size:
+        return {}
+    return {"max_lr": lookup.params(results[-1].run_id, TrainParams).max_lr}
 
 
 def _parts(plan: Sequence[Planned], titles: Sequence[str], epochs: int) -> list[Part]:
