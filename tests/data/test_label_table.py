@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import data
-from tests.data.test_data import SIZE, first_pixels, load, paint
+from tests.data.photos import SIZE, first_pixels, load, paint
 
 Rows = list[list[str]]
 

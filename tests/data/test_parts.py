@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.data.cache import TEST, TRAIN, VALID
 from pipeline.data.parts import part_folders, part_of
-from tests.data.test_data import load, paint, write_photos
+from tests.data.photos import load, paint, write_photos
 
 NAMES = {
     TRAIN: "train Training TRAIN_SET training-set Train_data data_train trainset TrainingImages train2017 images.train",

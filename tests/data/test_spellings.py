@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.test_data import first_pixels, load, paint, write_photos
+from tests.data.photos import first_pixels, load, paint, write_photos
 from tests.data.test_label_table import write
 
 FORMS = ("NFC", "NFD")

@@ -19,7 +19,7 @@ from pipeline.settings import resolve
 from pipeline.training.events import EpochEnd
 from pipeline.training.recipe import load_splits
 from tests.conftest import Workplace
-from tests.test_planted import Payload
+from tests.planted.ground import Payload
 
 TINY = {"experiment": "none", "limit_train": 120, "limit_test": 40, "batch_size": 32, "width": 4, "model": "resnet9"}
 TRAIN = {**TINY, "epochs": 2, "max_lr": 0.01}

@@ -11,7 +11,7 @@ from pipeline import models
 from pipeline.models import timm_networks, weights
 from pipeline.models.stages import head
 from pipeline.models.weights import Pretrained, fitted
-from tests.test_planted import Payload
+from tests.planted.ground import Payload
 
 SMALL = {"width": 4, "patch_size": 4, "dim": 12, "depth": 2, "heads": 3}
 OLD, NEW = ("cat", "dog", "cow"), ("bus", "car", "van")

@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import RunTag
 
 from tests.conftest import Workplace
-from tests.test_planted import TINY
+from tests.planted.ground import TINY
 
 TRAIN = {**TINY, "epochs": 1, "max_lr": 0.01}
 
