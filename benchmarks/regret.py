@@ -4,6 +4,7 @@ python -m benchmarks.regret train DATA [recipe ...]    trains the grid, for hour
 python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's ladders
 python -m benchmarks.regret auto DATA [recipe ...]     chooses each rate as max_lr=auto does
 python -m benchmarks.regret table                      prints regret by rule, and draws docs/regret.png
+python -m benchmarks.regret doubling                   prints whether to double a rate far above the usual one
 
 DATA holds the folders cifar10 (train/ and test/ of JPEG files), photos and trashnet. Every number is a line of
 benchmarks/regret.jsonl. The regret of a rule is the best mean accuracy on validation, over the rates of the grid, minus
@@ -30,7 +31,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from benchmarks.contest import PROJECT
-from benchmarks.regret_recipes import HELD_OUT, RECIPES, parameters
+from benchmarks.regret_recipes import FAR, HELD_OUT, RECIPES, parameters
 from pipeline.history.initial_weights import prepare
 from pipeline.params import LadderParams, TrainParams
 from pipeline.settings import resolve
@@ -151,13 +152,32 @@ def table() -> None:
     _draw({rule: [row[rule] for row in rows.values() if rule in row] for rule in rules})
 
 
+def doubling() -> None:
+    """Prints a Markdown table of the recipes whose cycles are best far above the usual rate, in points of accuracy."""
+    head = ["recipe", "usual rate", "best of the cycles", "best rate", "accuracy there", "doubled: rate, regret"]
+    print(f"| {' | '.join([*head, 'auto: rate, regret'])} |")
+    print(f"|{'---|' * 7}")
+    for name in [*FAR, "fast sgd b64"]:
+        params, means, chosen = _params(name), _means(name), _rows(name, "auto")[-1]
+        best = max(means, key=lambda lr: means[lr])
+        usual = short_cycles.usual_rate(params.optimizer, params.batch_size, params.weights != "none")
+        single = short_cycles.choose([Cycle(**cycle) for cycle in chosen["cycles"]], usual, has_batch_norms=False).lr
+        assert single is not None
+        cells = [f"{lr:.3g}, {100 * regret(means, lr):.2f}" for lr in (short_cycles.LIFT * single, chosen["lr"])]
+        rates = f"{usual:g} | {single**2 / usual:.2g} | {best:g}"
+        print(f"| {name} | {rates} | {means[best]:.2%} | {' | '.join(cells)} |")
+
+
+def _params(name: str) -> TrainParams:
+    return cast(TrainParams, resolve("train", _flags(name, Path("data"))))
+
+
 def _regrets() -> dict[str, dict[str, float]]:
     """The regret of every rule for each recipe that has a grid, in points of accuracy."""
     rows = {}
     for name in {**RECIPES, **HELD_OUT}:
         if means := _means(name):
-            params = cast(TrainParams, resolve("train", _flags(name, Path("data"))))
-            rows[name] = {rule: 100 * regret(means, lr) for rule, lr in rates_by_rule(name, params).items()}
+            rows[name] = {rule: 100 * regret(means, lr) for rule, lr in rates_by_rule(name, _params(name)).items()}
     return rows
 
 
@@ -252,7 +272,7 @@ def keep(row: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:] or ["table"]
-    if command == "table":
-        table()
+    if command in ("table", "doubling"):
+        {"table": table, "doubling": doubling}[command]()
     else:
         {"train": train, "ladders": ladders, "auto": auto}[command](Path(rest[0]), rest[1:] or list(RECIPES))

@@ -75,6 +75,11 @@ def test_batch_norms_double_the_rate():
     assert with_norms.high == pytest.approx(2 * without.high)
 
 
+def test_doubling_a_rate_does_not_lead_beyond_six_times_the_usual_one():
+    rates = [choose(walk(bowl(best), 0.1, 9), 0.1, has_batch_norms=True).lr for best in (0.8, 2.0, 8.0)]
+    assert rates == pytest.approx([2 * math.sqrt(0.8 * 0.1), 0.6, math.sqrt(8.0 * 0.1)], rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "has_norms"),
     [
