@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TypeVar
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -35,8 +35,6 @@ GREY = (128, 128, 128)  # colour around a padded image
 # The interpolations that torchvision's weights name.
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: dict[str, Resampling] = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
-
-T = TypeVar("T")
 
 
 class DiskError(ValueError):

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pipeline.data.splits import evenly_spaced
+
 MIDDLE = 0.5  # share of an image's area in its middle; the rest is the border
 MOST_IMAGES, MOST_PER_CLASS, FEWEST_PER_CLASS = 256, 32, 5
 FEWEST_CELLS = 4  # of a map on each side; the cells of a coarser map lie on the border and in the middle at once
@@ -24,7 +26,7 @@ def choose(predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """
     most = min(MOST_PER_CLASS, MOST_IMAGES // num_classes)
     found = [np.flatnonzero(predicted == each) for each in range(num_classes)]
-    chosen = [each[np.linspace(0, len(each) - 1, min(most, len(each))).astype(int)] for each in found]
+    chosen = [each[evenly_spaced(len(each), most)] for each in found]
     return np.concatenate([each for each in chosen if len(each) >= FEWEST_PER_CLASS] or [np.empty(0, np.int64)])
 
 

@@ -16,7 +16,6 @@ from pipeline.text import from_cell
 from pipeline.tracking import store
 
 PARENT_STEPS = ("main", "seeds")  # steps whose runs are parents of trainings
-CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 TEXTS, NUMBERS = ["name", "true", "predicted"], ["confidence", "probability_of_true"]
 GROUP, PIXELS = "group", "pixels"
 BINS = ["low", "high", "confidence", "accuracy", "count"]
@@ -86,16 +85,6 @@ def groups_of(found: Sequence[Evaluation]) -> np.ndarray | None:
 def evaluate_command(train_run_id: str) -> str:
     """The command that evaluates a training."""
     return command("evaluate", run_id=train_run_id)
-
-
-def epochs(train_run_id: str) -> pd.DataFrame:
-    """One row per epoch of a training: `epoch`, and a column for each metric in CURVES that was logged.
-
-    Raises ValueError if the store does not answer.
-    """
-    curves = {name: pd.Series(lookup.metric_history(train_run_id, name)) for name in CURVES}
-    logged = {name: curve for name, curve in curves.items() if len(curve)}
-    return pd.DataFrame(logged).rename_axis("epoch").reset_index()
 
 
 def _check_finished(run: store.StoredRun) -> None:

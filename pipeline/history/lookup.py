@@ -1,9 +1,10 @@
 """Finds the run that a user names, and the parameters with which a run was started."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import pandas as pd
 from mlflow.entities import Run as StoredRun
 from pydantic import ValidationError
 
@@ -164,3 +165,12 @@ def metric_history(run_id: str, name: str) -> dict[int, float]:
     """The values of a run's metric by step. Raises ValueError if the store does not answer."""
     with store.answering():
         return {point.step: point.value for point in store.Client().get_metric_history(run_id, name)}
+
+
+def epochs(run_id: str, names: Iterable[str]) -> pd.DataFrame:
+    """One row per epoch of a training: `epoch`, and a column for each of the metrics `names` that was logged.
+
+    Raises ValueError if the store does not answer.
+    """
+    logged = {name: pd.Series(history) for name in names if (history := metric_history(run_id, name))}
+    return pd.DataFrame(logged).sort_index().rename_axis("epoch").reset_index()

@@ -62,10 +62,8 @@ def _related(run: StoredRun, kind: str, found: dict[str, StoredRun]) -> dict[str
 
 def _named_runs(run: StoredRun, kind: str) -> Iterator[tuple[str, StoredRun]]:
     for tag, kinds in NAMED_RUNS.get(kind, {}).items():
-        run_id = run.data.tags.get(tag, "")
-        if store.is_there(run_id) and (
-            name := kinds.get((other := store.stored_run(run_id)).data.tags.get("step", ""))
-        ):
+        other = store.find(run.data.tags.get(tag, ""))
+        if other is not None and (name := kinds.get(other.data.tags.get("step", ""))):
             yield name, other
 
 
@@ -115,9 +113,5 @@ def _seconds(run: StoredRun) -> float | None:
 
 def _epochs(run: StoredRun) -> pd.DataFrame:
     """One row per epoch: `epoch`, and the metrics logged for it."""
-    points = {
-        name: pd.Series(lookup.metric_history(run.info.run_id, name))
-        for name in artifacts.EPOCH_METRICS
-        if name in run.data.metrics
-    }
-    return pd.DataFrame(points).sort_index().rename_axis("epoch").reset_index() if points else pd.DataFrame()
+    names = [name for name in artifacts.EPOCH_METRICS if name in run.data.metrics]
+    return lookup.epochs(run.info.run_id, names) if names else pd.DataFrame()

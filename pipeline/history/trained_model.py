@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from torch import Tensor, nn
+
 from pipeline import data
+from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.history import lookup
 from pipeline.model_files.classifier import Classifier
 from pipeline.params import DataParams, NetworkParams, TrainedModelParams, TrainParams
@@ -11,6 +14,9 @@ from pipeline.settings import refusal, stored_places
 from pipeline.tracking import store
 from pipeline.training import device
 from pipeline.training.recipe import load_splits
+from pipeline.training.update import predict
+
+LARGEST_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,13 @@ class ModelAndImages(TrainedModel):
     """The classifier of a finished training, and its images."""
 
     splits: data.Splits
+
+    def test_logits(self, model: nn.Module | None = None) -> Tensor:
+        """The logits (N, C) float32 of the test images, on the CPU: of `model`, or else of the training's network."""
+        network = self.classifier.model if model is None else model
+        size = batch_size(self.params.image_size, LARGEST_BATCH)
+        where = next(network.parameters()).device
+        return predict(network, NormalisedBatches(self.splits, self.splits.test, size, where), self.precision)[0]
 
 
 def find(params: TrainedModelParams) -> ModelAndImages:

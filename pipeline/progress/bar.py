@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -170,31 +170,26 @@ _whole: _Whole | None = None
 
 
 @contextmanager
-def steps(parts: Sequence[Part]) -> Iterator[_Whole]:
-    """Inside this context, the bar shows the steps `parts`."""
+def _shown(parts: Sequence[Part]) -> Iterator[_Whole]:
     global _whole
     _whole = _Whole(parts)
     try:
-        with messages.inner():
-            yield _whole
+        yield _whole
     finally:
         _whole.close()
         _whole = None
 
 
 @contextmanager
-def alone(part: Part) -> Iterator[_Whole]:
+def steps(parts: Sequence[Part]) -> Iterator[_Whole]:
+    """Inside this context, the bar shows the steps `parts`."""
+    with _shown(parts) as whole, messages.inner():
+        yield whole
+
+
+def alone(part: Part) -> AbstractContextManager[_Whole]:
     """Inside this context, the bar shows the only step `part`, unless `steps` or another part is already shown."""
-    global _whole
-    if _whole is not None:
-        yield _whole
-        return
-    _whole = _Whole([part])
-    try:
-        yield _whole
-    finally:
-        _whole.close()
-        _whole = None
+    return _shown([part]) if _whole is None else nullcontext(_whole)
 
 
 @contextmanager

@@ -30,9 +30,9 @@ def mean(values: np.ndarray, confidence: float = 0.95) -> Mean:
     return Mean(value, error, value - half, value + half)
 
 
-def mean_accuracy(values: np.ndarray, confidence: float = 0.95) -> Mean:
+def mean_accuracy(values: np.ndarray) -> Mean:
     """The `mean` of accuracies in [0, 1]. Its interval ends at 0 and 1, which Student's t does not know."""
-    found = mean(values, confidence)
+    found = mean(values)
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 

@@ -34,17 +34,17 @@ def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Differ
     return Difference(value, float(interval.low), float(interval.high))
 
 
-def detectable(a: np.ndarray, b: np.ndarray, power: float = POWER, alpha: float = ALPHA) -> float:
-    """The smallest true difference that Welch's two-sided test finds with probability `power`, for as many seeds.
+def detectable(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA) -> float:
+    """The smallest true difference that Welch's two-sided test finds with probability 0.8, for as many seeds.
 
     Assumes that both have the pooled standard deviation of `a` and `b`. Each needs at least two seeds.
     """
     freedom = len(a) + len(b) - 2
     variance = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / freedom
-    return effect_size(len(a), len(b), power, alpha) * math.sqrt(variance)
+    return effect_size(len(a), len(b), alpha) * math.sqrt(variance)
 
 
-def effect_size(num_a: int, num_b: int, power: float = POWER, alpha: float = ALPHA) -> float:
+def effect_size(num_a: int, num_b: int, alpha: float = ALPHA) -> float:
     """The detectable difference in standard deviations, for `num_a` and `num_b` seeds."""
     draw = np.random.default_rng(0)
     a, b = (draw.chisquare(num - 1, SPREADS) / (num - 1) / num for num in (num_a, num_b))  # squared standard errors
@@ -54,6 +54,6 @@ def effect_size(num_a: int, num_b: int, power: float = POWER, alpha: float = ALP
     # The other tail (a difference with the wrong sign) has far less than a thousandth of the probability.
 
     def missing(effect: float) -> float:
-        return float(scipy.stats.norm.sf(least, effect, scale).mean()) - power
+        return float(scipy.stats.norm.sf(least, effect, scale).mean()) - POWER
 
     return float(scipy.optimize.brentq(missing, 0, LARGEST_EFFECT))

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pipeline.history import cross_validation, evaluation, label_versions
+from pipeline.history import cross_validation, evaluation, label_versions, lookup
 from pipeline.history.evaluation import Evaluation
 from pipeline.params import CompareParams
 from pipeline.progress import say
@@ -15,10 +15,11 @@ from pipeline.results import plots
 from pipeline.results.arms import Arm, Verdict, judge, network_test, per_class
 from pipeline.steps import compare_folds, disagreements, recipes
 from pipeline.steps.recipes import ALPHA, DATA_TAG, LETTERS
-from pipeline.steps.step import Result, Step, tracked
-from pipeline.text import unmarked, visible
+from pipeline.steps.step import Result, tracked
+from pipeline.text import visible
 from pipeline.tracking.run import Run
 
+CURVES = ("train/loss", "train/accuracy", "valid/loss", "valid/accuracy")
 # Tags of a training that get a row in parameters.csv if they differ.
 SHOWN_TAGS = ("git.commit", "git.dirty", "device", "precision", DATA_TAG)
 
@@ -51,7 +52,7 @@ def run(params: CompareParams) -> Result:
         verdicts = [_compare(run, first, other, ALPHA / len(others), params) for other in others]
         changed = [_label_changes(run, first, other) for other in others]
         lines = [images, *(verdict.sentence for verdict in verdicts), *changed]
-        return _conclude(step, compared, [line for line in lines if line])
+        return recipes.conclude(step, [each.name for each in compared], [line for line in lines if line])
 
 
 def _check(found: Sequence[Evaluation]) -> None:
@@ -105,15 +106,13 @@ def _describe_arms(run: Run, compared: Sequence[Compared]) -> None:
     for name, values in {"labels": [visible(each.params.labels) for each in firsts], **tags}.items():
         if len(set(values)) > 1:
             differing[name] = values
-    letters = [each.arm.name for each in compared]
-    table = pd.DataFrame.from_dict(differing, orient="index", columns=letters)
-    run.table("parameters.csv", table.rename_axis("parameter").reset_index())
+    run.table("parameters.csv", recipes.table(differing, len(compared)))
     members = [(each, one) for each in compared for one in each.runs]
     run.table("arms.csv", pd.DataFrame([_arm_row(each, one) for each, one in members]))
     bins = {each.name: _pooled([one.reliability for one in each.runs]) for each in compared}
     run.table("calibration.csv", pd.concat([table.assign(arm=name[0]) for name, table in bins.items()]))
     run.figure("calibration.png", plots.calibrations(bins, f"Calibration: {_calibration_errors(compared)}"))
-    curves = [evaluation.epochs(one.train_run_id).assign(arm=each.name, run=one.run_id) for each, one in members]
+    curves = [lookup.epochs(one.train_run_id, CURVES).assign(arm=each.name, run=one.run_id) for each, one in members]
     run.figure("curves.png", plots.curves_beside(pd.concat(curves), "Training and validation"))
 
 
@@ -180,12 +179,3 @@ def _label_changes(run: Run, first: Compared, other: Compared) -> str:
         f"labels of {other.arm.name} against {first.arm.name} (label_changes_{other.arm.name}.csv): "
         f"{corrected:,} changed, {num_excluded:,} photos excluded, {num_new:,} added"
     )
-
-
-def _conclude(step: Step, compared: Sequence[Compared], lines: Sequence[str]) -> Result:
-    sentences = "\n".join(lines)
-    if (count := len(compared) - 1) > 1:
-        sentences += f"\n{count} comparisons, each at the level {ALPHA:g}/{count} = {ALPHA / count:.3g}"
-    names = [each.name for each in compared]
-    listed = "".join(f"\n\n{unmarked(name)}" for name in names)
-    return step.conclude(sentences, more=listed, before="".join(f"{name}\n" for name in names))

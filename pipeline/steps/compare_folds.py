@@ -11,7 +11,6 @@ from pipeline.results import folds
 from pipeline.steps import recipes
 from pipeline.steps.recipes import ALPHA, LETTERS
 from pipeline.steps.step import Result, tracked
-from pipeline.text import unmarked
 from pipeline.tracking.run import Run
 
 
@@ -27,15 +26,11 @@ def run(params: CompareParams, found: Sequence[CrossValidation | None]) -> Resul
         for letter, each in zip(LETTERS, validations, strict=False):
             step.run.tags({f"arm.{letter}": each.run_id})
             step.run.metrics({f"compare/{letter}/accuracy": float(each.accuracies.mean())})
-        table = pd.DataFrame.from_dict(differing, orient="index", columns=[*LETTERS[: len(found)]])
-        step.run.table("parameters.csv", table.rename_axis("parameter").reset_index())
+        step.run.table("parameters.csv", recipes.table(differing, len(found)))
         first, *others = validations
         alpha = ALPHA / len(others)
         lines = [_compare(step.run, first, each, place, alpha) for place, each in enumerate(others, start=1)]
-        if len(others) > 1:
-            lines.append(f"{len(others)} comparisons, each at the level {ALPHA:g}/{len(others)} = {alpha:.3g}")
-        listed = "".join(f"\n\n{unmarked(name)}" for name in names)
-        return step.conclude("\n".join(lines), more=listed, before="".join(f"{name}\n" for name in names))
+        return recipes.conclude(step, names, lines)
 
 
 def _check(runs: Sequence[str], found: Sequence[CrossValidation | None]) -> None:

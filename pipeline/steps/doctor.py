@@ -11,6 +11,7 @@ import torch
 from pipeline.data import FOLDER, Split, Splits
 from pipeline.data.decoder import sizes
 from pipeline.data.detail import detail
+from pipeline.data.splits import evenly_spaced
 from pipeline.data.tree import in_words
 from pipeline.doctor import class_names, duplicates, looks, oddities
 from pipeline.params import DoctorParams
@@ -131,7 +132,7 @@ def _detail(run: Run, patient: Patient) -> Finding:
     if params.dataset != FOLDER:
         return Finding("", 0, {})
     names = patient.images.names
-    found = detail(Path(params.data_dir).expanduser(), [names[i] for i in _evenly(len(names), DETAIL_FILES)])
+    found = detail(Path(params.data_dir).expanduser(), [names[i] for i in evenly_spaced(len(names), DETAIL_FILES)])
     if found is None:
         return Finding("", 0, {})
     numbers = {"doctor/detail_px": found.detail, "doctor/side_px": found.side}
@@ -142,11 +143,6 @@ def _detail(run: Run, patient: Patient) -> Finding:
         f"(measured on {found.looked_at} files): images of more than {found.detail:.0f} px cost time and show no more"
     )
     return Finding(line, 1, numbers)
-
-
-def _evenly(number: int, most: int) -> list[int]:
-    """At most `most` positions, spread evenly over `number` ones."""
-    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int)).tolist()
 
 
 def _duplicates(run: Run, patient: Patient) -> Finding:

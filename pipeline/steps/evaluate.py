@@ -3,16 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from torch import nn
 
 from pipeline.data import Split
-from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.data.splits import DIGESTED_AT_A_TIME
 from pipeline.history import trained_model
 from pipeline.history.trained_model import ModelAndImages
@@ -26,10 +23,8 @@ from pipeline.steps import members, operating_points, prediction_sets, rejection
 from pipeline.steps.step import Result, Step, about
 from pipeline.tracking.run import Run
 from pipeline.training.calibration import split_logits_and_features
-from pipeline.training.update import predict
 
 BESIDE, VERDICT = "beside.run_id", "beside.verdict"  # tags: another evaluation, and how the two compare
-LARGEST_BATCH = 512
 GALLERY_IMAGES = 36
 THUMBNAILS, THUMBNAIL_SIDE = 400, 64  # number of small images for the report, and their side (px)
 
@@ -90,21 +85,12 @@ def _compare(run: Run, other: Evaluated, arm: Arm) -> str:
     return verdict.sentence
 
 
-def _logits(trained: ModelAndImages, model: nn.Module) -> np.ndarray:
-    """The logits (N, C) float64 of the test images."""
-    splits = trained.splits
-    where = next(model.parameters()).device
-    size = batch_size(trained.params.image_size, LARGEST_BATCH)
-    logits, _ = predict(model, NormalisedBatches(splits, splits.test, size, where), trained.precision)
-    return logits.double().numpy()
-
-
 def _with_views(trained: ModelAndImages, views: int) -> tuple[dict[str, float], str]:
     """The accuracy with `views` views of each image, and a line about it; both empty for one view."""
     if views == 1:
         return {}, ""
     labels = trained.splits.test.labels
-    correct = _logits(trained, Views(trained.classifier.model, views)).argmax(1) == labels
+    correct = trained.test_logits(Views(trained.classifier.model, views)).argmax(1).numpy() == labels
     numbers = metrics.accuracy(f"test/accuracy_{views}_views", correct)
     share, low, high = numbers.values()
     return numbers, f"{views} views of each image: accuracy {share:.2%} (95 % interval {low:.2%} to {high:.2%})"
@@ -159,8 +145,7 @@ def _measure(
     of_unsure, unsure_line = rejection.report(run, calibration, answers, features, step.name)
     of_thresholds, thresholds_line = operating_points.report(run, trained, params, answers, groups)
     of_sets, sets_line, sets = prediction_sets.report(run, calibration, answers, classes, groups)
-    logits_of = partial(_logits, trained)
-    of_members, members_line = members.report(run, trained, answers.probabilities, groups, logits_of)
+    of_members, members_line = members.report(run, trained, answers.probabilities, groups)
     details = [line for line in (unsure_line, sets_line, thresholds_line, views_line, members_line) if line]
     return Measured(numbers | of_unsure | of_sets | of_thresholds | of_members, details, sets)
 

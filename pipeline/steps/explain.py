@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import models
-from pipeline.data.batches import NormalisedBatches, batch_size
+from pipeline.data.splits import evenly_spaced
 from pipeline.explain import attention, attribution, background, judgement
 from pipeline.explain.judgement import Judgement
 from pipeline.history import trained_model
@@ -19,9 +19,7 @@ from pipeline.params import ExplainParams
 from pipeline.results import plots, sprite
 from pipeline.steps.step import Result, about
 from pipeline.tracking.run import Run
-from pipeline.training.update import predict
 
-LARGEST_BATCH = 512
 SMALL_SIDE = 160  # px, side of the images and maps in the report
 
 
@@ -73,10 +71,7 @@ def _methods(trained: ModelAndImages, asked: str) -> list[str]:
 
 def _probabilities(trained: ModelAndImages) -> np.ndarray:
     """The probability (N, C) of each class for each test image."""
-    size = batch_size(trained.params.image_size, LARGEST_BATCH)
-    batches = NormalisedBatches(trained.splits, trained.splits.test, size, _device(trained))
-    logits, _ = predict(trained.classifier.model, batches, trained.precision)
-    return (logits / trained.classifier.temperature).softmax(1).numpy()
+    return (trained.test_logits() / trained.classifier.temperature).softmax(1).numpy()
 
 
 def _choose(trained: ModelAndImages, probabilities: np.ndarray, num_images: int) -> list[Chosen]:
@@ -84,7 +79,7 @@ def _choose(trained: ModelAndImages, probabilities: np.ndarray, num_images: int)
     labels, predicted = trained.splits.test.labels, probabilities.argmax(1)
     wrong, right = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
     surest_first = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-    spread = right[np.linspace(0, max(len(right) - 1, 0), min(num_images, len(right))).astype(int)]
+    spread = right[evenly_spaced(len(right), num_images)]
     take = partial(_take, trained, probabilities)
     return [take("misclassified", surest_first[:num_images]), take("correct", spread)]
 

@@ -1,7 +1,6 @@
 """Exports a trained model as one file for other programs and checks it against the model, as a tracked step."""
 
-import numpy as np
-
+from pipeline.data.splits import evenly_spaced
 from pipeline.history import trained_model
 from pipeline.model_files import export
 from pipeline.model_files.export import FORMATS, TOLERANCE
@@ -23,7 +22,7 @@ def run(params: ExportParams, parent: Run | None = None) -> Result:
     trained = trained_model.find(params.model_copy(update={"device": "cpu"}))
     classifier, splits = trained.classifier, trained.splits
     split, name_of_split = (splits.test, "test") if splits.valid is None else (splits.valid, "validation")
-    images = split.take(np.linspace(0, len(split) - 1, min(CHECKED_IMAGES, len(split))).astype(np.int64))
+    images = split.take(evenly_spaced(len(split), CHECKED_IMAGES))
     with about(trained, "export", "export", params, name_of_split, parent) as step, store.scratch() as folder:
         run = step.run
         file = folder / f"model{FORMATS[params.format].suffix}"

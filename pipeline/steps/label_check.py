@@ -96,8 +96,7 @@ def _reasons(positions: list[int], table: pd.DataFrame) -> dict[int, str]:
 
 def _families(patient: Patient) -> np.ndarray:
     twins = patient.twins[["image", "twin"]].to_numpy(dtype=np.int64)
-    groups = [patient.splits.groups.get(name, "") for name in patient.images.names]
-    return suspect_labels.families(groups, twins[:, 0], twins[:, 1])
+    return suspect_labels.families(patient.splits.groups_of(patient.images), twins[:, 0], twins[:, 1])
 
 
 def _probabilities(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.data.batches import NormalisedBatches, batch_size
 from pipeline.history import initial_weights, trained_model
 from pipeline.params import LearningCurveParams, ProbeParams, TrainedModelParams, TrainParams
 from pipeline.results import dependence, learning_curve, plots
@@ -17,13 +16,11 @@ from pipeline.steps.plan import Planned
 from pipeline.steps.step import Result, tracked
 from pipeline.tracking.run import Run
 from pipeline.training.recipe import Recipe
-from pipeline.training.update import predict
 
 PER_CLASS = 10  # images: with fewer, a network may guess, and errors near chance follow no power law
 USUAL_SIZES = 5
 AHEAD = 4  # the curve is drawn up to this multiple of all images
 POINTS = 49  # of the drawn curve
-LARGEST_BATCH = 512
 
 
 def run(params: LearningCurveParams) -> Result:
@@ -101,11 +98,7 @@ def _measured(
 def _wrong(run_id: str, params: LearningCurveParams) -> np.ndarray:
     """Whether the network of a training is wrong on each test image, (N,) bool."""
     trained = trained_model.find(params.to(TrainedModelParams, run_id=run_id))
-    splits, model = trained.splits, trained.classifier.model
-    size = batch_size(trained.params.image_size, LARGEST_BATCH)
-    batches = NormalisedBatches(splits, splits.test, size, next(model.parameters()).device)
-    logits, labels = predict(model, batches, trained.precision)
-    return (logits.argmax(1) != labels).numpy()
+    return trained.test_logits().argmax(1).numpy() != trained.splits.test.labels
 
 
 def _report(

@@ -1,7 +1,7 @@
 """Reports what an ensemble gains over one of its networks on the test images, and what it costs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,16 +33,12 @@ class Network(NamedTuple):
 
 
 def report(
-    run: Run,
-    trained: ModelAndImages,
-    probabilities: np.ndarray,
-    groups: np.ndarray | None,
-    logits_of: Callable[[nn.Module], np.ndarray],
+    run: Run, trained: ModelAndImages, probabilities: np.ndarray, groups: np.ndarray | None
 ) -> tuple[dict[str, float], str]:
     """Logs members.csv: accuracy, loss, calibration error and cost of an ensemble and of each member alone.
 
-    probabilities: (N, C), of the ensemble, calibrated. groups: (N,) int64, or None. logits_of: the logits (N, C) of a
-    network. Returns means and costs as metrics, and a line about them; both empty for a single network.
+    probabilities: (N, C), of the ensemble, calibrated. groups: (N,) int64, or None. Returns means and costs as metrics,
+    and a line about them; both empty for a single network.
     """
     model, labels = trained.classifier.model, trained.splits.test.labels
     if not isinstance(model, Ensemble):
@@ -51,7 +47,7 @@ def report(
     temperatures = [each.temperature for each in trained.classifier.description.members]
     networks = [model, *model.members]
     alone = [
-        softmax(logits_of(member) / temperature, axis=1)
+        softmax(trained.test_logits(member).double().numpy() / temperature, axis=1)
         for member, temperature in zip(model.members, temperatures, strict=True)
     ]
     seconds = costs.seconds_per_image(networks, _inputs(trained), trained.precision)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ from pipeline.data.folders import list_images
 from pipeline.history import initial_weights
 from pipeline.models import timm_networks
 from pipeline.params import DataParams, DoctorParams, ProbeParams
-from pipeline.progress import Meter, conclude, meter
+from pipeline.progress import conclude, meter
+from pipeline.steps import probe
 from pipeline.text import shown
-from pipeline.training import features, photo_defaults, recipe
+from pipeline.training import photo_defaults, recipe
 
 # px. On smaller photos, the doctor trains small networks instead: they see 32 px, which is nearly all of such a photo,
 # and need far less time.
@@ -58,11 +58,6 @@ def find(params: DoctorParams) -> Features | None:
     found: dict[str, np.ndarray] = {}
     with meter("features", sum(map(len, parts))) as progress:
         for part in parts:
-            on_progress = partial(_show, progress, progress.done)
-            seen = features.of_split(model, splits, part, loaded.precision, loaded.backbone, on_progress)
+            seen = probe.features_of(loaded, model, part, progress)
             found |= dict(zip(part.names, seen.of_head, strict=True))
     return Features(found, size)
-
-
-def _show(progress: Meter, before: float, done: int) -> None:
-    progress.at(before + done, lambda: f"features {int(before) + done:,}")

@@ -53,7 +53,7 @@ def _fit(recipe: Recipe, model: nn.Module, params: ProbeParams) -> tuple[Probe, 
     splits = recipe.splits
     parts = {"train": splits.train, **({} if splits.valid is None else {"valid": splits.valid})}
     with meter("probe", sum(map(len, parts.values()))) as progress:
-        both = {name: _features(recipe, model, part, progress) for name, part in parts.items()}
+        both = {name: features_of(recipe, model, part, progress) for name, part in parts.items()}
     found = {name: each.of_head for name, each in both.items()}
     labels = {name: part.labels for name, part in parts.items()}
     groups = dependence.numbers(splits.groups_of(splits.train))
@@ -87,7 +87,8 @@ def _cross_validated(head: Probe, labels: np.ndarray, groups: np.ndarray | None)
     return numbers
 
 
-def _features(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> Features:
+def features_of(recipe: Recipe, model: nn.Module, part: Split, progress: Meter) -> Features:
+    """The features of `model` for each image of `part`, one unit of `progress` per image."""
     before = progress.done
     return features.of_split(
         model,

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from pipeline.history.evaluation import Evaluation
 from pipeline.params import TrainParams, as_text
 from pipeline.settings import FREE_TO_CHANGE
-from pipeline.text import visible
+from pipeline.steps.step import Result, Step
+from pipeline.text import unmarked, visible
 
 NOT_COMPARED = FREE_TO_CHANGE | {"watch_images", "seed"}  # parameters that may differ within a recipe
 DATA_TAG = "data.digest"
@@ -42,3 +45,17 @@ def name(letter: str, differing: Mapping[str, Sequence[str]], place: int) -> str
 def title(set_name: str, names: Sequence[str]) -> str:
     """The title of a comparison of the recipes called `names`, without their letters."""
     return f"{set_name}: {' against '.join(each.partition(': ')[2] for each in names)}"[:TITLE_CHARACTERS]
+
+
+def table(differing: Mapping[str, Sequence[str]], num_arms: int) -> pd.DataFrame:
+    """The parameters that differ as a table, with a column for each of the `num_arms` recipes."""
+    found = pd.DataFrame.from_dict(dict(differing), orient="index", columns=[*LETTERS[:num_arms]])
+    return found.rename_axis("parameter").reset_index()
+
+
+def conclude(step: Step, names: Sequence[str], lines: Sequence[str]) -> Result:
+    """Ends the comparison of the recipes called `names`, whose results are `lines`."""
+    if (count := len(names) - 1) > 1:
+        lines = [*lines, f"{count} comparisons, each at the level {ALPHA:g}/{count} = {ALPHA / count:.3g}"]
+    listed = "".join(f"\n\n{unmarked(name)}" for name in names)
+    return step.conclude("\n".join(lines), more=listed, before="".join(f"{name}\n" for name in names))

@@ -58,7 +58,7 @@ def _run(params: SweepParams, parent: Run | None, ladder: LadderParams) -> Resul
     tags = {"dataset": params.dataset, "model": params.model, "optuna.study": params.study_name}
     with ExitStack() as stack:
         with study.parent_run(params) as known:  # machines that start together get the same run
-            reopen = known.id if store.is_there(known.id) else ""
+            reopen = known.id if store.find(known.id) else ""
             step = stack.enter_context(tracked("sweep", params.study_name, own, tags, parent, reopen))
             known.id = step.run.id
         run = step.run

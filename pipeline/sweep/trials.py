@@ -202,9 +202,8 @@ def _objectives(epoch: EpochEnd) -> dict[str, float]:
 def _interrupted(trial: optuna.Trial) -> str:
     """The run of the interrupted trial that this one continues, if it has saved a state; otherwise empty."""
     run_id = str(trial.user_attrs.get(workers.GOES_ON_WITH, ""))
-    if run_id and store.is_there(run_id) and has_state(run_id, store.stored_run(run_id).data.tags):
-        return run_id
-    return ""
+    run = store.find(run_id) if run_id else None
+    return run_id if run is not None and has_state(run_id, run.data.tags) else ""
 
 
 def _costs(recipe: Recipe) -> dict[str, float]:

@@ -94,9 +94,9 @@ def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def _is_left(run_id: str, trial: FrozenTrial) -> bool:
     """Whether the run is still as the trial's worker left it. A worker on another machine may have resumed it."""
-    if not store.is_there(run_id):
+    if (run := store.find(run_id)) is None:
         return False
-    of_run, of_trial = processes.of_tags(store.stored_run(run_id).data.tags), trial.user_attrs.get("process", {})
+    of_run, of_trial = processes.of_tags(run.data.tags), trial.user_attrs.get("process", {})
     return all(of_run.get(name) == of_trial.get(name) for name in processes.NAMES)
 
 

@@ -64,8 +64,8 @@ def send(run_id: str = "") -> None:
         if header["uri"] != without_passwords(store.uri()) or is_done:
             continue
         try:
-            if store.is_there(header["run_id"]):
-                _replay(folder, header)
+            if (stored := store.find(header["run_id"])) is not None:
+                _replay(folder, header, stored)
         except ValueError as error:
             if run_id:
                 raise
@@ -80,14 +80,14 @@ def complete(folder: Path, header: Mapping[str, str]) -> int:
     """
     run_id = header["run_id"]
     _use_store_of(header)
-    is_there = store.is_there(run_id)
-    if not is_there and not (is_sent(folder) and not outbox.refusals(folder)):
+    stored = store.find(run_id)
+    if stored is None and not (is_sent(folder) and not outbox.refusals(folder)):
         raise ValueError(
             f"run {run_id} is missing or deleted in {header['uri']}: restore a deleted run with `mlflow runs restore "
             f"--run-id {run_id}`, or remove {folder} if you no longer need it"
         )
-    num_sent = _replay(folder, header, refused_too=True)
-    if is_there:
+    num_sent = _replay(folder, header, stored, refused_too=True)
+    if stored is not None:
         _close_dead_run(run_id)
     disk.remove_if_empty(run_id)
     if reasons := outbox.refusals(folder):
@@ -110,9 +110,8 @@ def _use_store_of(header: Mapping[str, str]) -> None:
     store.use(header["uri"])
 
 
-def _replay(folder: Path, header: Mapping[str, str], refused_too: bool = False) -> int:
+def _replay(folder: Path, header: Mapping[str, str], stored: StoredRun | None, refused_too: bool = False) -> int:
     unwanted: Collection[str] = ()
-    stored = store.stored_run(header["run_id"]) if store.is_there(header["run_id"]) else None
     if stored is not None and _was_reopened(stored, since=_start_time(folder)):
         if stored.info.status == "RUNNING":
             return 0  # until it has ended, nobody knows which entries are still needed

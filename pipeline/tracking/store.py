@@ -101,14 +101,14 @@ def path_beside(name: str) -> Path:
     return (Path() if file is None else file.parent).resolve() / name
 
 
-def is_there(run_id: str) -> bool:
-    """Whether the store has the run, and the run is not deleted. Raises ValueError if the store does not answer."""
+def find(run_id: str) -> StoredRun | None:
+    """The run; None if the store does not have it, or if it is deleted. Raises ValueError if it does not answer."""
     try:
-        return bool(Client().get_run(run_id).info.lifecycle_stage == "active")
+        return run if (run := Client().get_run(run_id)).info.lifecycle_stage == "active" else None
     except MlflowException as error:
         if not is_refusal(error):
             raise _unusable(error) from None
-        return False
+        return None
 
 
 def experiment_id() -> str:

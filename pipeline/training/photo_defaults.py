@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.data.cache import TEST, TRAIN, VALID
 from pipeline.data.decoder import sizes
 from pipeline.data.folders import list_images
-from pipeline.data.splits import TEST_FRACTION
+from pipeline.data.splits import TEST_FRACTION, evenly_spaced
 from pipeline.models import timm_networks
 from pipeline.models.weights import published_size
 from pipeline.params import DataParams
@@ -155,6 +155,6 @@ def median_side(root: Path, names: list[str]) -> float:
 
     Names are as `shown` writes them. The result is NaN if none of these photos can be read.
     """
-    some = [names[position] for position in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
+    some = [names[position] for position in evenly_spaced(len(names), LOOKED_AT)]
     shorter = sizes(root, some, progress=False).min(axis=1)
     return float(np.median(shorter[shorter > 0]))

@@ -77,7 +77,7 @@ def climb(training: Training, num_steps: int, on_update: Callable[[float, float]
     """
     rates: list[float] = []
     losses: list[float] = []
-    lowest = math.inf
+    lowest, total, weight = math.inf, 0.0, 0.0
     with random_state_kept(training.batches.device):
         for event in training.events():
             if not isinstance(event, StepEnd):
@@ -89,7 +89,8 @@ def climb(training: Training, num_steps: int, on_update: Callable[[float, float]
             losses.append(loss)
             if on_update is not None:
                 on_update(event.lr, loss)
-            running = smooth(np.array(losses))[-1]
+            total, weight = SMOOTHING * total + loss, SMOOTHING * weight + 1
+            running = total / weight  # the last of `smooth`, which would compute all of them at every update
             lowest = min(lowest, running)
             if len(losses) == num_steps or running > DIVERGENCE * lowest:
                 break

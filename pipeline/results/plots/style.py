@@ -52,7 +52,7 @@ def fit(text: str, width: int, lines: int = 1) -> str:
     Both ends stay, because names differ there and numbers are there. A dollar sign does not start a formula, and a
     character that the font lacks is replaced by its code point.
     """
-    drawable, room = "".join(map(_drawable, text)), width * lines
+    drawable, room = _drawable(text), width * lines
     if len(drawable) > room:
         head = room // 2
         drawable = f"{drawable[:head]}…{drawable[head + 1 - room :]}"
@@ -62,11 +62,10 @@ def fit(text: str, width: int, lines: int = 1) -> str:
     return "\n".join(rows).replace("$", r"\$")
 
 
-def _drawable(character: str) -> str:
-    if not character.isprintable():
-        return " "
+def _drawable(text: str) -> str:
     font = get_font(findfont(FontProperties()))
-    return character if font.get_char_index(ord(character)) else f"U+{ord(character):04X}"
+    spaced = (each if each.isprintable() else " " for each in text)
+    return "".join(each if font.get_char_index(ord(each)) else f"U+{ord(each):04X}" for each in spaced)
 
 
 @contextmanager
