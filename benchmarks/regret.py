@@ -145,7 +145,7 @@ def table() -> None:
         best = max(means, key=lambda lr: means[lr])
         cells = " | ".join(f"{row[rule]:.2f}" if rule in row else "" for rule in rules)
         unseen = " (unseen)" if name in HELD_OUT else ""
-        print(f"| {name}{unseen} | {best:g} | {means[best]:.2%} | {cells} |")
+        print(f"| {name}{unseen} | {best:.3g} | {means[best]:.2%} | {cells} |")
     for what, of in (("mean", fmean), ("largest", max)):
         values = [of([row[rule] for row in rows.values() if rule in row]) for rule in rules]
         print(f"| **{what}** | | | {' | '.join(f'{value:.2f}' for value in values)} |")
@@ -164,7 +164,7 @@ def doubling() -> None:
         single = short_cycles.choose([Cycle(**cycle) for cycle in chosen["cycles"]], usual, has_batch_norms=False).lr
         assert single is not None
         cells = [f"{lr:.3g}, {100 * regret(means, lr):.2f}" for lr in (short_cycles.LIFT * single, chosen["lr"])]
-        rates = f"{usual:g} | {single**2 / usual:.2g} | {best:g}"
+        rates = f"{usual:g} | {single**2 / usual:.2g} | {best:.3g}"
         print(f"| {name} | {rates} | {means[best]:.2%} | {' | '.join(cells)} |")
 
 

@@ -80,10 +80,6 @@ HELD_OUT: dict[str, tuple[str, dict[str, Any]]] = {
 FAR: dict[str, tuple[str, dict[str, Any]]] = {
     "fast sgd": (CIFAR10, {**SMALL, "model": "fast", "width": 16, "optimizer": "sgd", "epochs": 3}),
     "fast adamw b64": (CIFAR10, {**SMALL, "model": "fast", "width": 16, "batch_size": 64, "epochs": 3}),
-    "fast sgd b64 12 epochs": (
-        CIFAR10,
-        {**SMALL, "model": "fast", "width": 16, "optimizer": "sgd", "batch_size": 64, "epochs": 12},
-    ),
     "digits fast sgd b32": (
         DIGITS,
         {"valid_fraction": 0.3, "model": "fast", "width": 16, "optimizer": "sgd", "batch_size": 32, "epochs": 6},
