@@ -32,7 +32,7 @@ LAST = 0.2  # share of a cycle's updates, the last ones, whose losses judge it i
 LEAST_FALL = 0.05  # share of the first loss; a smaller fall is no learning
 TIE = 0.02  # share of the best loss; rates whose loss is at most this much higher do about as well
 LIFT = 2.0  # factor on the rate of a network with batch norms
-HIGHEST_LIFT = 6.0  # times the usual rate: LIFT does not lead beyond. Cycles that are best far above it are too short
+HIGHEST_LIFT = 6.0  # times the usual rate; LIFT leads no higher: cycles that are best far above it are too short
 LEANING = 0.5  # share of the way, on a logarithmic axis, from the best rate of the cycles to a usual rate
 # Common peak rates of OneCycle; for SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
 USUAL_BATCH = 128  # batch size of the usual rates of SGD
