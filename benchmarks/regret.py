@@ -31,7 +31,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from benchmarks.contest import PROJECT
-from benchmarks.regret_recipes import FAR, HELD_OUT, RECIPES, parameters
+from benchmarks.regret_recipes import FAR, HELD_OUT, MORE_SEEDS, RECIPES, parameters
 from pipeline.history.initial_weights import prepare
 from pipeline.params import LadderParams, TrainParams
 from pipeline.settings import resolve
@@ -68,7 +68,7 @@ def train(data: Path, names: list[str]) -> None:
         best = max(_mean(known, lr) for lr in known)
         near = [lr for lr in sorted(known) if _mean(known, lr) >= best - NEAR]
         for lr in [*near, *(row["lr"] for row in _rows(name, "auto")[-1:])]:
-            for seed in range(SEEDS):
+            for seed in range(MORE_SEEDS.get(name, SEEDS)):
                 if seed not in known.setdefault(lr, {}):
                     known[lr][seed] = _train(name, recipe, lr, seed)
 
