@@ -196,7 +196,7 @@ class Run:
         is_sent = self._journal.flush(min(seconds, QUIET_SECONDS))
         if not is_sent and seconds > QUIET_SECONDS:
             say(f"waiting up to {seconds:.0f} s until the tracking store {store.uri()} has all results")
-            is_sent = self._journal.flush(seconds)
+            is_sent = self._journal.flush(seconds - QUIET_SECONDS)
         if self._journal.refused:
             raise Failure(f"not tracked: {self._journal.refused[0]}")
         return is_sent

@@ -221,6 +221,7 @@ def test_a_run_loses_nothing_while_a_proxy_answers_with_errors(tmp_path, monkeyp
     place = ServedPlace(tmp_path, door.uri)
     for name in ("MLFLOW_EXPERIMENT_ID", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, place.environment[name])
+    monkeypatch.setattr("pipeline.tracking.run.QUIET_SECONDS", 0.5)
     mlflow.set_tracking_uri(door.uri)
     try:
         with lifecycle.start("train", "behind a proxy") as run:
@@ -228,7 +229,9 @@ def test_a_run_loses_nothing_while_a_proxy_answers_with_errors(tmp_path, monkeyp
                 door.fail(status, "<html>not now</html>")
                 run.metrics({"loss": 1 / epoch}, step=epoch)
                 run.text(f"{epoch}.txt", "whole")
+                started = time.monotonic()
                 assert not run.flush(1)
+                assert time.monotonic() - started < 1.4
                 door.recover()
                 assert run.flush()
     finally:
