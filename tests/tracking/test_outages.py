@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
+from pipeline import progress
 from pipeline.model_files import registry
-from pipeline.steps import lr_range
 from pipeline.tracking import errors, journal, lifecycle, store
 from pipeline.tracking.run import Run
 from tests.conftest import Workplace
@@ -250,8 +250,14 @@ def test_a_training_gets_its_rate_although_the_store_fails_at_the_end_of_the_ran
     monkeypatch.setattr(Run.flush, "__defaults__", (1,))
     monkeypatch.setattr(journal, "left_behind", [])
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
-        monkeypatch.setattr(lr_range, "conclude", lambda _: database.execute("BEGIN EXCLUSIVE"))
+
+        def lock_the_store(result):
+            if result.startswith("range test"):
+                database.execute("BEGIN EXCLUSIVE")
+
+        monkeypatch.setattr(progress, "conclude", lock_the_store)
         assert place.run("train", **{**TRAIN, "max_lr": "auto"}, epochs=2) == 0
+        assert database.in_transaction
     assert place.run("sync") == 0
     (test,) = place.runs("lr_range")
     (training,) = place.runs("train")
