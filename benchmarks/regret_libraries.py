@@ -21,8 +21,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 from torch_lr_finder import LRFinder
 
-from benchmarks.regret import keep, recipe_of
+from benchmarks.regret import recipe_of
 from benchmarks.regret_recipes import RECIPES
+from benchmarks.regret_results import keep
 from pipeline.training.recipe import Recipe
 from pipeline.training.training import Training
 

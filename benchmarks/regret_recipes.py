@@ -108,11 +108,12 @@ FULL: dict[str, tuple[str, dict[str, Any]]] = {
         {**ALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "batch_size": 512, "epochs": 24},
     ),
 }
+ALL_RECIPES = {**RECIPES, **HELD_OUT, **FAR, **FULL}
 
 
 def parameters(name: str, data: Path) -> dict[str, Any]:
     """The parameters of the recipe `name`; `data` holds the folders cifar10, photos and trashnet."""
-    kind, given = {**RECIPES, **HELD_OUT, **FAR, **FULL}[name]
+    kind, given = ALL_RECIPES[name]
     where = {} if kind == DIGITS else {"dataset": "folder", "data_dir": str(data / kind)}
     size = {} if kind != CIFAR10 else {"image_size": 32}
     return {"experiment": "none", **where, **size, **given}
