@@ -71,9 +71,15 @@ class Portable(nn.Module):
     def _distances(self, features: Tensor) -> Tensor:
         """The distances of `Familiar.distances`, computed by torch."""
         assert self.calibration is not None
-        apart = features.double()[:, None] - self.means
-        squares = self.calibration.familiar.scale * apart.square().sum(2) - (apart @ self.directions).square().sum(2)
+        exact = features.double()
+        taken_off = _squares(exact @ self.directions, self.means @ self.directions)
+        squares = self.calibration.familiar.scale * _squares(exact, self.means) - taken_off
         return squares.min(1).values.clamp(min=0).sqrt()
+
+
+def _squares(points: Tensor, centres: Tensor) -> Tensor:
+    """The squared Euclidean distances (N, K) of `points` (N, D) from `centres` (K, D), without an array (N, K, D)."""
+    return points.square().sum(1, keepdim=True) - 2 * points @ centres.T + centres.square().sum(1)
 
 
 @dataclass(frozen=True)
