@@ -36,9 +36,9 @@ class Declared(BaseModel):
 class Params(Declared):
     experiment: str = Field(
         "auto",
-        description="a YAML file of parameters; none: no file; auto: the file in experiments/ that fits, if there is "
-        "one (<dataset>_<model>.yaml, <dataset>.yaml for the default model, sweep_vit.yaml for a sweep of a vit), "
-        "but no file for steps on finished runs",
+        description="a YAML file of parameters; none: no file; auto: a file of experiments/ if one fits "
+        "(<dataset>_<model>.yaml; else <dataset>.yaml for the default network; sweep_vit.yaml for a sweep of a vit); "
+        "steps on finished runs read none",
     )
 
 
@@ -180,7 +180,8 @@ Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]
 class FlipParams(Params):
     flip: Annotated[Literal["auto", "on", "off", "alternate"], BeforeValidator(on_or_off)] = Field(
         "auto",
-        description="random mirroring; alternate: each image every other epoch; auto: off for digits, mnist and svhn",
+        description="random mirroring; alternate: each image every other epoch; auto: on, except for digits, mnist and "
+        "svhn",
     )
 
 

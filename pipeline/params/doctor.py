@@ -10,7 +10,7 @@ from pipeline.params.recipe import DataParams
 
 class CheckupParams(Params):
     near_similarity: float = Field(
-        0.85, ge=0.5, le=1, description="similarity from which two images are near duplicates (1: exact ones)"
+        0.85, ge=0.5, le=1, description="similarity from which two images are near duplicates (1: only exact copies)"
     )
     odd_deviations: float = Field(
         5.0,

@@ -61,7 +61,8 @@ class EvaluationParams(TrainingRunParams, CalibrationParams):
         str, Like(r"(\w[\w .-]{0,99})?", f"a letter or digit, then {NAME_CHARACTERS}, 100 in all")
     ] = Field(
         "",
-        description="register the served model under this name in MLflow's registry, as champion if it is better",
+        description="register the served model under this name in MLflow's registry; it becomes champion, the version "
+        "to serve, if there is none or it is better",
     )
 
     @model_validator(mode="after")

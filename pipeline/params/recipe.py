@@ -59,7 +59,7 @@ class DataParams(Params):
         description="for a folder with a validation part but no test part; on: that part is the test split; off: a "
         "fifth of train is",
     )
-    folds: int = Field(0, ge=0, le=100, description="folds of a cross-validation over train (0: none); main runs all")
+    folds: int = Field(0, ge=0, le=100, description="number of folds of a cross-validation (0: none); main runs all")
     fold: int = Field(0, ge=0, description="the fold that is the test split, 1 to folds; for main, 0 means all of them")
     limit_train: int = Field(0, ge=0, description="number of train images to use, stratified (0: all)")
     limit_test: int = Field(0, ge=0, description="number of test images to use, stratified (0: all)")
@@ -67,7 +67,7 @@ class DataParams(Params):
 
     @property
     def set_name(self) -> str:
-        """A name for the image set: that of its folder, or of the named set."""
+        """The name of the image set: the folder's name, or the named set's."""
         return (self.dataset == "folder" and shown(Path(self.data_dir).name)) or self.dataset
 
     @property
@@ -203,7 +203,7 @@ class RecipeParams(
         "on", description="batch norms on several devices; on: see the whole batch; off: see the share of their device"
     )
     class_weights: Literal["none", "balanced", "effective"] = Field(
-        "none", description="weights in the train loss: by inverse class frequency (balanced), or by effective number"
+        "none", description="class weights in the train loss: by inverse frequency (balanced), or by effective number"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta distribution (0: off)")

@@ -65,7 +65,7 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     pct_start: float = Field(0.3, gt=0, lt=1, description="share of the updates in which the rate rises to max_lr")
     div_factor: float = Field(25.0, ge=1, description="first rate = max_lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, description="last rate = first rate / final_div_factor")
-    anneal: Literal["cos", "linear"] = Field("cos", description="shape of both halves of the cycle")
+    anneal: Literal["cos", "linear"] = Field("cos", description="shape of the rise and of the fall of the rate")
     first_size: int = Field(0, ge=0, le=1024, description="side of the images in the first updates (px; 0: image_size)")
     first_share: float = Field(0.5, gt=0, lt=1, description="share of the updates with images of first_size")
     ema_decay: float = Field(
@@ -78,7 +78,7 @@ class TrainParams(RecipeParams, StudyParams, CalibrationParams):
     select_by: Selection = Field(
         "accuracy",
         description="the measure on the validation images by which the best epoch is chosen (fewer than 100 images: "
-        "the last epoch is kept unless it is clearly worse); also chooses between probe and training",
+        "the last epoch is kept unless its accuracy is clearly lower); also chooses between probe and training",
     )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = Field(
         "auto", description="torch.compile, for speed; auto: on for long trainings on CUDA, if possible"
@@ -197,7 +197,9 @@ class SweepParams(TrainParams):
         "auto", description="name of the study; auto: the name of the experiment file"
     )
     space: Annotated[dict[str, Any], BeforeValidator(from_json)] = Field(
-        {}, description="for each parameter [choices] or {low, high, log, step}, with an optional condition `when`"
+        {},
+        description="the values to try: for each parameter [choices] or {low, high, log, step}, with an optional "
+        "condition `when`",
     )
     num_trials: int = Field(12, ge=1, le=100_000, description="total number of trials, including finished ones")
     sweep_workers: int = Field(1, ge=1, le=256, description="processes that run trials")

@@ -72,7 +72,7 @@ def _run_one(
         training = recipe.one_cycle(max_lr)
         if params.resume:
             training_state.restore(training, params.resume)
-            say(f"going on with run {step.run.id} after update {training.log.num_steps}")
+            say(f"run {step.run.id} continues after update {training.log.num_steps}")
         training = rank.led(training, params, max_lr, mine)
         result = _train(step, f"{title} lr {max_lr:.3g}", recipe, params, training)
         ranks.leave()

@@ -96,7 +96,7 @@ def test_sigterm_saves_the_state_and_ends_with_143_and_mlflow_run_continues_the_
     before = workplace.client.get_run(run_id).data
     done = workplace.mlflow_run("train", resume="latest")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert f"going on with run {run_id} after update" in done.stderr
+    assert f"run {run_id} continues after update" in done.stderr
     run = workplace.client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert "error" not in run.data.tags

@@ -183,7 +183,7 @@ def test_torchrun_s_restart_continues_from_the_newest_state(workplace):
     _, err = command.communicate(timeout=600)
     assert command.returncode == 0, err
     [run] = workplace.runs("train")
-    assert f"going on with run {run.info.run_id} after update" in err
+    assert f"run {run.info.run_id} continues after update" in err
     assert_each_epoch_once(run, workplace)
 
 
