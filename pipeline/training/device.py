@@ -134,7 +134,7 @@ def _fastest(device: torch.device) -> tuple[str, str]:
         capable = torch.cpu.get_capabilities()
         has_bf16 = capable.get("avx512_bf16") or capable.get("amx_bf16")
         return ("bf16", "this processor has bf16") if has_bf16 else ("fp32", "this processor has only fp32")
-    return "fp32", f"on {device.type}, only fp32 has been tested"
+    return "fp32", f"on {device.type}, other number formats have not been tried"
 
 
 def _price(precision: str, device: torch.device) -> str:

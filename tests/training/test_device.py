@@ -73,10 +73,12 @@ def test_auto_takes_the_first_device_that_runs_a_kernel_and_says_why(three_gpus,
         device.choose("cuda:0")
 
 
-def test_on_a_mac_the_line_says_why_its_gpu_is_not_used(monkeypatch):
+def test_on_a_mac_the_line_says_why_its_gpu_is_not_used_or_why_it_computes_in_fp32(monkeypatch):
     monkeypatch.setattr(device, "available", lambda: ["mps", "cpu"])
     line = device.chosen(DeviceParams(), torch.device("cpu"), "fp32")
     assert line.startswith("device cpu, fp32: mps cannot be used: ")
+    line = device.chosen(DeviceParams(), torch.device("mps"), "fp32")
+    assert line == "device mps, fp32: on mps, other number formats have not been tried"
 
 
 def test_without_a_gpu_the_line_gives_the_reason_that_torch_gives():
