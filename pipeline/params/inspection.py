@@ -82,7 +82,8 @@ class EvaluationParams(TrainingRunParams, CalibrationParams):
 class ExplanationParams(TrainingRunParams):
     method: MapMethod = Field(
         "auto",
-        description="how maps are made; auto: attention relevance for vision transformers, Grad-CAM for all others",
+        description="how maps are made; auto: attention relevance for plain vision transformers, Grad-CAM for all "
+        "others",
     )
     num_images: int = Field(8, ge=1, le=64, description="number of misclassified and of correct images to explain")
 
@@ -165,7 +166,7 @@ class CompareParams(DeviceParams, SeedParams):
     method: MapMethod = Field(
         "auto",
         description="how maps are made, of images that only one of two models has right; auto: attention relevance for "
-        "vision transformers, Grad-CAM for all others",
+        "plain vision transformers, Grad-CAM for all others",
     )
     num_images: int = Field(
         4,

@@ -47,7 +47,8 @@ ModelName = Annotated[str, AfterValidator(known)]
 class ModelParams(Params):
     model: ModelName = Field(
         "resnet18",
-        description="resnet18, resnet9, fast, ultimus or vit (for small images), a name of torchvision, or timm/<name>",
+        description="resnet18, resnet9, fast, ultimus or vit (for small images), a name of torchvision, or timm/<name> "
+        "(the command `models` lists them)",
     )
     width: int = Field(64, ge=1, le=1024, description="resnet18, resnet9, fast: channels of the first stage")
     patch_size: int = Field(4, ge=1, description="vit: side of a patch (px); must divide image_size")
