@@ -90,7 +90,7 @@ FILES = {
     },
     "train": {
         **_INPUT,
-        "steps.csv": "rate, momentum and loss of each update",
+        "steps.csv": "epoch, rate, loss and accuracy of each update",
         "curves.png": "loss, accuracy and rate over the training",
     },
     "evaluate": {
@@ -198,7 +198,7 @@ METRICS = {
         "doctor/odd_images": "odd images",
         "doctor/detail_px, doctor/side_px": "detail and size of most files, on their shorter side (folders only)",
         "doctor/suspect_labels": "suspect labels",
-        "doctor/cross_validated_accuracy": "share of train labels that the networks agree with",
+        "doctor/cross_validated_accuracy": "share of train and validation labels that the networks agree with",
     },
     "lr_range": {
         "lr_range/suggestion": "the suggested peak rate",
@@ -245,7 +245,7 @@ METRICS = {
         "test/sure_error, test/sure_error_low, test/sure_error_high": "share of them that is wrong, with 95 % interval",
         "test/unlike": "share of the test images that are marked as unlike the training images: false alarms",
         "test/risk_coverage_area": "area under the curve of errors over coverage",
-        "test/ece, test/ece_uncalibrated": "expected calibration error, and what it is without the temperature",
+        "test/ece, test/ece_uncalibrated": "calibration error with the temperature, and without it",
         "test/slices": "number of slices",
         "test/set_coverage*": "share of the sets of classes that hold the class, with 95 % interval; also over groups",
         "test/set_coverage_wanted": "the share that was asked for: `set_coverage`",
@@ -263,7 +263,7 @@ METRICS = {
     "explain": {
         "explain/faithfulness": "mean over the images: how much more the most relevant pixels matter than the least",
         "explain/standard_error": "of that mean",
-        "explain/insertion, explain/insertion_error": "confidence as pixels come, minus that as they go; its error",
+        "explain/insertion, explain/insertion_error": "insertion minus deletion, and its standard error",
         "explain/faithfulness_*, explain/standard_error_*": "for a random map, random weights, and other methods",
         "explain/insertion_*, explain/insertion_error_*": "the same",
         "explain/border_share": "share of the maps on the border of the image, mean over the predicted classes",
@@ -313,7 +313,7 @@ _START = {
 }
 _INPUT_TAGS = {
     "recipe": "fingerprint of the recipe: all that a good rate depends on",
-    "data.digest": "fingerprint of all images and labels",
+    "data.digest": "fingerprint of all images and labels, and of the splits",
     "data.left_out": "number of files that were left out, by reason (only if there are any)",
     "device, precision, machine": "what the run was computed on",
     **_START,
