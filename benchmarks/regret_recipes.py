@@ -99,6 +99,14 @@ FAR: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# Networks of full width.
+WIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "wide resnet18 sgd b512": (
+        CIFAR10,
+        {**SMALL, "model": "resnet18", "optimizer": "sgd", "batch_size": 512, "epochs": 12},
+    ),
+    "wide resnet18 sgd": (CIFAR10, {**SMALL, "model": "resnet18", "optimizer": "sgd", "epochs": 6}),
+}
 # Too long for a grid: for `auto`, and for single rates.
 FULL: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_resnet9": (CIFAR10, {"experiment": "experiments/cifar10_resnet9.yaml"}),
@@ -108,7 +116,7 @@ FULL: dict[str, tuple[str, dict[str, Any]]] = {
         {**ALL, "model": "resnet18", "width": 8, "optimizer": "sgd", "batch_size": 512, "epochs": 24},
     ),
 }
-ALL_RECIPES = {**RECIPES, **HELD_OUT, **FAR, **FULL}
+ALL_RECIPES = {**RECIPES, **HELD_OUT, **FAR, **WIDE, **FULL}
 
 
 def parameters(name: str, data: Path) -> dict[str, Any]:

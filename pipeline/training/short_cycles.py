@@ -29,7 +29,7 @@ LONG_SHARE, SHORT_SHARE, SHORT_UPDATES = 0.1, 0.5, 400
 MOST_VALID = 2000  # most validation images that judge a cycle
 NORM_SHARE = 1 / 8  # share of a cycle's updates over which its batch norms average
 LAST = 0.2  # share of a cycle's updates, the last ones, whose losses judge it if there is no validation
-LEAST_FALL = 0.05  # share of the first loss; a smaller fall is no learning
+LEAST_CHANGE = 0.05  # share of the first loss; a smaller fall is no learning, a smaller rise no harm
 TIE = 0.02  # share of the best loss; rates whose loss is at most this much higher do about as well
 LIFT = 2.0  # factor on the rate of a network with batch norms
 HIGHEST_LIFT = 6.0  # times the usual rate; LIFT leads no higher: cycles that are best far above it are too short
@@ -56,6 +56,11 @@ class Cycle:
     loss: float  # on validation; without validation, of its last updates; inf if it diverged
     accuracy: float | None  # on validation
     first_loss: float  # of its first update
+
+    @property
+    def is_too_high(self) -> bool:
+        """Whether the cycle raised the loss. A rate that is too low leaves it about as it is."""
+        return not self.loss <= (1 + LEAST_CHANGE) * self.first_loss
 
 
 @dataclass(frozen=True)
@@ -152,11 +157,14 @@ def run(
 
 
 def walk(measure: Callable[[float], Cycle], start: float, most: int) -> list[Cycle]:
-    """At most `most` cycles, by rising rate: from `start` on until the best one has a worse one on both sides."""
+    """At most `most` cycles, by rising rate: from `start` on until the best one has a worse one on both sides.
+
+    While every rate is too high, that is, raises the loss, the walk goes down.
+    """
     done = {0: measure(start)}
     while len(done) < most:
-        best = min(done, key=lambda place: (done[place].loss, place))
-        beside = (best - 1,) if done[best].loss == math.inf else (best + 1, best - 1)
+        best = min(done, key=lambda place: (done[place].is_too_high, done[place].loss, place))
+        beside = (min(done) - 1,) if done[best].is_too_high else (best + 1, best - 1)
         place = next((each for each in beside if each not in done), None)
         if place is None:
             break
@@ -172,9 +180,9 @@ def choose(cycles: Sequence[Cycle], usual: float, has_batch_norms: bool) -> Choi
     """
     if not any(math.isfinite(cycle.loss) for cycle in cycles):
         return Choice(None, None, None, f"every short cycle diverged, down to lr {cycles[0].lr:.2e}", "")
-    if not any(cycle.loss < (1 - LEAST_FALL) * cycle.first_loss for cycle in cycles):
+    if not any(cycle.loss < (1 - LEAST_CHANGE) * cycle.first_loss for cycle in cycles):
         doubt = (
-            f"no short cycle lowered the loss by {LEAST_FALL:.0%}: a usual rate is taken; give more epochs, or max_lr"
+            f"no short cycle lowered the loss by {LEAST_CHANGE:.0%}: a usual rate is taken; give more epochs, or max_lr"
         )
         return Choice(usual, None, None, "", doubt)
     place = min(range(len(cycles)), key=lambda each: cycles[each].loss)

@@ -49,15 +49,19 @@ def test_the_walk_finds_the_best_rate_with_a_worse_one_on_both_sides(best):
     assert len(walk(bowl(best), 0.1, 3)) == 3
 
 
-def test_the_walk_goes_down_if_the_first_cycle_diverges():
+@pytest.mark.parametrize("raised", [math.inf, 20.2])
+def test_the_walk_goes_down_if_the_first_cycles_diverge_or_raise_the_loss(raised):
     tried = []
 
     def measure(lr):
         tried.append(lr)
-        return Cycle(lr, math.inf, None, 3.0) if lr > 0.04 else bowl(0.01)(lr)
+        if lr > 0.02:  # the higher rate of two that are too high may have the lower loss
+            return Cycle(lr, raised / lr if lr < 0.1 else raised, None, 3.0)
+        return bowl(0.01)(lr)
 
-    walk(measure, 0.1, 6)
-    assert tried[1] == 0.0316 and min(tried) < 0.01
+    cycles = walk(measure, 0.1, 6)
+    assert tried[:3] == [0.1, 0.0316, 0.01] and min(tried) < 0.01
+    assert max(cycle.lr for cycle in cycles) == 0.1
 
 
 @pytest.mark.parametrize("best", [0.05, 0.1, 0.15])
@@ -76,7 +80,7 @@ def test_batch_norms_double_the_rate():
 
 
 def test_doubling_a_rate_does_not_lead_beyond_six_times_the_usual_one():
-    rates = [choose(walk(bowl(best), 0.1, 9), 0.1, has_batch_norms=True).lr for best in (0.8, 2.0, 8.0)]
+    rates = [choose(walk(bowl(best, bend=0.1), 0.1, 9), 0.1, has_batch_norms=True).lr for best in (0.8, 2.0, 8.0)]
     assert rates == pytest.approx([2 * math.sqrt(0.8 * 0.1), 0.6, math.sqrt(8.0 * 0.1)], rel=0.01)
 
 
