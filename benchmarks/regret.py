@@ -1,6 +1,7 @@
 """How much accuracy does a rule for the peak rate cost? Whole trainings at a grid of rates, and where each rule lands.
 
 python -m benchmarks.regret train DATA [recipe ...]    trains the grid, for hours; a second start continues
+python -m benchmarks.regret train DATA --lr LR recipe  trains at one rate, with seed 0
 python -m benchmarks.regret ladders DATA [recipe ...]  climbs the range test's ladders
 python -m benchmarks.regret auto DATA [recipe ...]     chooses each rate as max_lr=auto does
 python -m benchmarks.regret table                      prints regret by rule, and draws docs/regret.png
@@ -58,6 +59,13 @@ def train(data: Path, names: list[str]) -> None:
             for seed in range(MORE_SEEDS.get(name, SEEDS)):
                 if seed not in known.setdefault(lr, {}):
                     known[lr][seed] = _train(name, recipe, lr, seed)
+
+
+def train_at(lr: float, data: Path, names: list[str]) -> None:
+    """Trains each recipe at one rate, with seed 0, unless that has been done."""
+    for name in names:
+        if 0 not in accuracies_of(name).get(lr, {}):
+            _train(name, recipe_of(name, data), lr, seed=0)
 
 
 def ladders(data: Path, names: list[str]) -> None:
@@ -151,7 +159,10 @@ def main() -> None:
     parser.add_argument("command", nargs="?", default="table", choices=[*on_data, *on_results])
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA")
     parser.add_argument("recipes", nargs="*", metavar="recipe", help="all of the first table, unless named")
-    given = parser.parse_args()
+    parser.add_argument("--lr", type=float, help="the only rate that `train` trains at")
+    given = parser.parse_intermixed_args()
+    if given.lr:
+        on_data["train"] = partial(train_at, given.lr)
     if unknown := set(given.recipes) - set(ALL_RECIPES):
         parser.error(f"no recipe {', '.join(sorted(unknown))}; there are {', '.join(ALL_RECIPES)}")
     if given.command in on_results:
