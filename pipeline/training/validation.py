@@ -41,7 +41,12 @@ def numbers(sums: Tensor) -> dict[str, float]:
 
 
 def is_clearly_worse(epoch: EpochEnd, than: EpochEnd, num_images: int) -> bool:
-    """Whether the accuracy of `epoch` on `num_images` validation images is below the other's by two standard errors."""
+    """Whether the accuracy of `epoch` on `num_images` validation images is below the other's by two standard errors.
+
+    An epoch whose loss is not a number is clearly worse than any epoch with one.
+    """
+    if _is_broken(epoch) or _is_broken(than):
+        return not _is_broken(than)
     now, before = epoch.valid_accuracy, than.valid_accuracy
     if now is None or before is None:
         return False
@@ -49,8 +54,18 @@ def is_clearly_worse(epoch: EpochEnd, than: EpochEnd, num_images: int) -> bool:
 
 
 def merit(epoch: EpochEnd, select_by: str) -> tuple[float, ...]:
-    """A sort key, larger for a better epoch: its `select_by`, then its loss; without validation, its number."""
+    """A sort key, larger for a better epoch: its `select_by`, then its loss; without validation, its number.
+
+    An epoch whose loss is not a number comes last.
+    """
     value = getattr(epoch, f"valid_{select_by}")
     if value is None or epoch.valid_loss is None:
         return (epoch.epoch,)
+    if _is_broken(epoch):
+        return (-math.inf,)
     return (-value if select_by == "loss" else value, -epoch.valid_loss)
+
+
+def _is_broken(epoch: EpochEnd) -> bool:
+    # Logits that are not numbers still have an accuracy: they count as answers for the first class.
+    return epoch.valid_loss is not None and math.isnan(epoch.valid_loss)

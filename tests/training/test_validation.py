@@ -50,3 +50,18 @@ def test_without_validation_the_last_epoch_is_the_best():
     for epoch in (1, 2):
         log.record(EpochEnd(epoch, epoch, 0.1, 1.0, 0.5, None, None, 1.0, 1.0))
     assert log.best.epoch == 2
+
+
+@pytest.mark.parametrize("num_valid", [24, 1000])
+@pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "loss"])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_an_epoch_whose_validation_loss_is_not_a_number_is_never_the_best(place, select_by, num_valid):
+    log = EventLog(select_by, num_valid)
+    plain = EpochEnd(0, 0, 0.1, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5)
+    # Such logits count as answers for the first class, which may be most of the images.
+    broken = replace(
+        plain, valid_loss=float("nan"), valid_accuracy=0.9, valid_balanced_accuracy=0.9, valid_macro_f1=0.9
+    )
+    for epoch in (1, 2, 3):
+        log.record(replace(broken if epoch == place else plain, epoch=epoch))
+    assert log.best.epoch != place
