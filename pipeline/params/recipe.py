@@ -40,7 +40,7 @@ TIMM_WEIGHTS = re.compile(r"default|[a-z0-9][a-z0-9_]*|hf-hub:[\w.-]+/[\w.-]+") 
 
 
 class DataParams(Params):
-    dataset: DatasetName = Field("digits", description="a named set; folder: your images in data_dir (own defaults)")
+    dataset: DatasetName = Field("digits", description="a named set; folder: your images in data_dir (other defaults)")
     data_dir: str = Field("data", min_length=1, description="the folder with downloaded data sets, or with your images")
     labels: str = Field(
         "",
