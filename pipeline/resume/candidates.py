@@ -8,6 +8,7 @@ from mlflow.entities import Run as StoredRun
 from pipeline.history import lookup
 from pipeline.params import Declared
 from pipeline.params.base import trimmed
+from pipeline.progress import say
 from pipeline.resume import training_state
 from pipeline.settings import differences
 from pipeline.tracking import claims, owners, processes, recovery, store
@@ -41,7 +42,11 @@ def with_same_params(step: str, params: Declared) -> str:
     recovery.send()
     for run in _candidates(step):
         if owners.is_own(run) and not _obstacle(run):
-            stored = lookup.stored_params(str(run.info.run_id))
+            try:
+                stored = lookup.stored_params(str(run.info.run_id))
+            except ValueError as error:
+                say(f"not continued: {error}")
+                continue
             with suppress(ValueError):  # parameters of another version differ from these
                 if not differences(stored, params):
                     return str(run.info.run_id)
