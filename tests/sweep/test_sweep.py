@@ -249,16 +249,18 @@ def test_a_study_with_only_pruned_trials_says_why_in_one_line(workplace, capsys,
 
 
 @pytest.mark.slow
-def test_a_trial_whose_objective_is_not_finite_fails_and_counts(workplace):
+@pytest.mark.parametrize("objective", ["valid/loss", "valid/accuracy"])
+def test_a_trial_whose_validation_is_not_finite_fails_and_counts(workplace, objective):
     weights = models.build("resnet18", num_classes=10, image_size=32, width=4).state_dict()
     # Validation uses these negative variances, which have no square root. Training uses the variances of its batches.
     weights |= {name: -1e9 * value for name, value in weights.items() if name.endswith("running_var")}
     save_file(weights, workplace.folder / "broken.safetensors")
     space = json.dumps({"max_lr": {"low": 0.01, "high": 0.1}})
-    params = {**QUICK, "epochs": 1, "width": 4, "weights": "broken.safetensors", "objectives": "valid/loss"}
-    params |= {"space": space, "num_trials": 2, "study_name": "broken"}
+    params = {**QUICK, "epochs": 1, "width": 4, "weights": "broken.safetensors", "objectives": objective}
+    name = f"broken by {objective.removeprefix('valid/')}"
+    params |= {"space": space, "num_trials": 2, "study_name": name}
     workplace.start("sweep", **params).communicate(timeout=60)
-    assert [trial.user_attrs.get("error") for trial in trials_of(workplace, "broken")] == ["valid/loss became nan"] * 2
+    assert [trial.user_attrs.get("error") for trial in trials_of(workplace, name)] == ["valid/loss became nan"] * 2
 
 
 def run_out_of_memory(*_):
