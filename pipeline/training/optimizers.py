@@ -55,11 +55,11 @@ class MuonWithAdamW(Optimizer):
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) makes the matrix of an update orthogonal.
     torch's Muon takes only matrices, so it gets each kernel as its (out, in x h x w) view. The first and last layer,
-    embeddings, norms and biases go to AdamW, as the authors of Muon advise. Queries, keys and values are three
-    matrices. Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one rate fits both. A
-    schedule cycles only the momentum of Muon; AdamW's beta1 stays. With `normalise_weights`, each kernel is scaled to
-    the norm sqrt(out) before an update, as in Jordan's record for CIFAR-10. If a norm layer follows, no rate is then
-    too large, and its effect does not shrink.
+    embeddings, norms and biases go to AdamW, as the authors of Muon advise. Queries, keys and values are three matrices
+    in torch's MultiheadAttention, and one where a single linear layer computes them. Muon's updates are scaled to the
+    size of AdamW's (arXiv:2502.16982), so that one rate fits both. A schedule cycles only the momentum of Muon; AdamW's
+    beta1 stays. With `normalise_weights`, each kernel is scaled to the norm sqrt(out) before an update, as in Jordan's
+    record for CIFAR-10. If a norm layer follows, no rate is then too large, and its effect does not shrink.
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
