@@ -37,10 +37,12 @@ class ShardingRanks(Ranks):
         for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
             part.unshard()
-        yield
-        for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
-            part.reshard()
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_reshard_after_forward(True, recurse=False)
+                part.reshard()
 
     def whole(self, state: Any) -> Any:
         """`state` with complete tensors, on the CPU, in rank 0; an empty one in the others. All ranks must call it."""
