@@ -91,7 +91,7 @@ def auto(data: Path, names: list[str]) -> None:
         started = time.perf_counter()
         if plan.most_cycles:
             cycles = short_cycles.walk(partial(_short_cycle, recipe, plan.num_updates), usual, plan.most_cycles)
-            choice = short_cycles.choose(cycles, usual, short_cycles.has_batch_norms(recipe))
+            choice = short_cycles.choose(cycles, usual, short_cycles.weights_grow(recipe))
         else:
             cycles, choice = [], short_cycles.untested(usual, total)
         seconds, cost = round(time.perf_counter() - started, 1), len(cycles) * plan.num_updates / total

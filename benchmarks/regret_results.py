@@ -109,7 +109,7 @@ def doubling() -> None:
         params, means, chosen = params_of(name), means_of(name), rows_of(name, "auto")[-1]
         best = max(means, key=lambda lr: means[lr])
         usual = short_cycles.usual_rate(params.optimizer, params.batch_size, params.weights != "none")
-        single = short_cycles.choose([Cycle(**cycle) for cycle in chosen["cycles"]], usual, has_batch_norms=False).lr
+        single = short_cycles.choose([Cycle(**cycle) for cycle in chosen["cycles"]], usual, weights_grow=False).lr
         assert single is not None
         cells = [f"{lr:.3g}, {100 * regret(means, lr):.2f}" for lr in (short_cycles.LIFT * single, chosen["lr"])]
         rates = f"{usual:g} | {single**2 / usual:.2g} | {best:.3g}"

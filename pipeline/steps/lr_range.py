@@ -57,7 +57,7 @@ def _by_cycles(step: Step, recipe: Recipe, fingerprint: str) -> Result:
         f"training's {total:,}"
     )
     cycles, updates = _cycles(step, recipe, plan, usual, fingerprint)
-    choice = short_cycles.choose(cycles, usual, short_cycles.has_batch_norms(recipe))
+    choice = short_cycles.choose(cycles, usual, short_cycles.weights_grow(recipe))
     step.run.table("short_cycle_updates.csv", updates)
     figure = plots.short_cycles(_table(cycles), updates, vars(choice), step.name, choice.reason)
     step.run.figure("lr_range.png", figure)

@@ -31,7 +31,7 @@ NORM_SHARE = 1 / 8  # share of a cycle's updates over which its batch norms aver
 LAST = 0.2  # share of a cycle's updates, the last ones, whose losses judge it if there is no validation
 LEAST_CHANGE = 0.05  # share of the first loss; a smaller fall is no learning, a smaller rise no harm
 TIE = 0.02  # share of the best loss; rates whose loss is at most this much higher do about as well
-LIFT = 2.0  # factor on the rate of a network with batch norms
+LIFT = 2.0  # factor on the rate if the weights grow
 HIGHEST_LIFT = 6.0  # times the usual rate; LIFT leads no higher: cycles that are best far above it are too short
 LEANING = 0.5  # share of the way, on a logarithmic axis, from the best rate of the cycles to a usual rate
 # Common peak rates of OneCycle; for SGD with momentum as in Goyal et al. 2017 (arXiv:1706.02677).
@@ -92,8 +92,13 @@ def usual_rate(optimizer: str, batch_size: int, has_weights: bool) -> float:
     return rate * (batch_size / USUAL_BATCH if optimizer == "sgd" else 1)
 
 
-def has_batch_norms(recipe: Recipe) -> bool:
-    """Whether the network has batch norms that learn, and whose statistics follow the training."""
+def weights_grow(recipe: Recipe) -> bool:
+    """Whether the scale of the weights grows in a training, and so damps the rate.
+
+    It grows before batch norms that learn and whose statistics follow the training. `normalise_weights` keeps it fixed.
+    """
+    if recipe.params.normalise_weights == "on":
+        return False
     model = recipe.outline()
     if frozen := recipe.frozen(model):
         frozen.begin(1)
@@ -172,11 +177,11 @@ def walk(measure: Callable[[float], Cycle], start: float, most: int) -> list[Cyc
     return [done[place] for place in sorted(done)]
 
 
-def choose(cycles: Sequence[Cycle], usual: float, has_batch_norms: bool) -> Choice:
+def choose(cycles: Sequence[Cycle], usual: float, weights_grow: bool) -> Choice:
     """The rate that `cycles`, by rising rate, suggest. It leans to `usual`, a rate that is often good.
 
-    has_batch_norms: whether the network has batch norms that learn. Such a network bears a higher rate in a whole
-    training than in a short cycle, because the scale of its weights grows and damps the rate.
+    weights_grow: what the function of this name says of the recipe. If they grow, the whole training bears a higher
+    rate than a short cycle, which ends before they have grown.
     """
     if not any(math.isfinite(cycle.loss) for cycle in cycles):
         return Choice(None, None, None, f"every short cycle diverged, down to lr {cycles[0].lr:.2e}", "")
@@ -193,7 +198,7 @@ def choose(cycles: Sequence[Cycle], usual: float, has_batch_norms: bool) -> Choi
     vertex = -slope / (2 * bend) if bend > 0 else 0.0  # in steps from the best rate, within half a step
     found = best.lr * STEP**vertex
     lr = found * (usual / found) ** LEANING
-    if has_batch_norms:
+    if weights_grow:
         lr = max(lr, min(LIFT * lr, HIGHEST_LIFT * usual))
     width = math.sqrt(TIE * best.loss / bend) if bend > 0 else 1.0
     doubt = "" if is_bracketed else _why_in_doubt(place, cycles)

@@ -66,57 +66,59 @@ def test_the_walk_goes_down_if_the_first_cycles_diverge_or_raise_the_loss(raised
 
 @pytest.mark.parametrize("best", [0.05, 0.1, 0.15])
 def test_the_suggestion_lies_between_the_best_rate_and_the_usual_one(best):
-    choice = choose(walk(bowl(best), 0.1, 6), usual=0.1, has_batch_norms=False)
+    choice = choose(walk(bowl(best), 0.1, 6), usual=0.1, weights_grow=False)
     assert min(best, 0.1) * 0.99 <= choice.lr <= max(best, 0.1) * 1.01
     assert choice.low < choice.lr < choice.high
     assert (choice.reason, choice.doubt) == ("", "")
 
 
-def test_batch_norms_double_the_rate():
+def test_weights_that_grow_double_the_rate():
     cycles = walk(bowl(0.2), 0.1, 6)
-    with_norms, without = (choose(cycles, 0.1, has_norms) for has_norms in (True, False))
-    assert with_norms.lr == pytest.approx(2 * without.lr)
-    assert with_norms.high == pytest.approx(2 * without.high)
+    doubled, single = (choose(cycles, 0.1, weights_grow) for weights_grow in (True, False))
+    assert doubled.lr == pytest.approx(2 * single.lr)
+    assert doubled.high == pytest.approx(2 * single.high)
 
 
 def test_doubling_a_rate_does_not_lead_beyond_six_times_the_usual_one():
-    rates = [choose(walk(bowl(best, bend=0.1), 0.1, 9), 0.1, has_batch_norms=True).lr for best in (0.8, 2.0, 8.0)]
+    rates = [choose(walk(bowl(best, bend=0.1), 0.1, 9), 0.1, weights_grow=True).lr for best in (0.8, 2.0, 8.0)]
     assert rates == pytest.approx([2 * math.sqrt(0.8 * 0.1), 0.6, math.sqrt(8.0 * 0.1)], rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("changes", "has_norms"),
+    ("changes", "expected"),
     [
         ({}, True),
         ({"weights": "some.safetensors", "freeze_norms": "on"}, False),
         ({"weights": "some.safetensors", "freeze": "backbone"}, False),
         ({"weights": "some.safetensors", "freeze": 1}, True),
         ({"model": "vit", "dim": 24, "depth": 1, "heads": 2}, False),
+        ({"optimizer": "muon"}, True),
+        ({"optimizer": "muon", "normalise_weights": "on"}, False),
     ],
 )
-def test_batch_norms_count_if_they_follow_the_training(changes, has_norms):
-    assert short_cycles.has_batch_norms(recipe_of(**changes)) == has_norms
+def test_weights_grow_before_batch_norms_that_follow_the_training_unless_they_are_normalised(changes, expected):
+    assert short_cycles.weights_grow(recipe_of(**changes)) == expected
 
 
 def test_flat_losses_have_a_wide_band_and_steep_ones_a_narrow_band():
-    flat, steep = (choose(walk(bowl(0.1, bend), 0.1, 6), usual=0.1, has_batch_norms=False) for bend in (0.03, 3.0))
+    flat, steep = (choose(walk(bowl(0.1, bend), 0.1, 6), usual=0.1, weights_grow=False) for bend in (0.03, 3.0))
     assert flat.high / flat.low > 2 * steep.high / steep.low
 
 
 def test_a_best_rate_at_the_end_of_the_walk_is_in_doubt():
-    choice = choose(walk(bowl(1e-5, bend=0.02), 0.1, 3), usual=0.1, has_batch_norms=False)
+    choice = choose(walk(bowl(1e-5, bend=0.02), 0.1, 3), usual=0.1, weights_grow=False)
     assert choice.lr is not None
     assert choice.doubt.startswith("the lowest of 3 rates was the best")
 
 
 def test_cycles_that_all_diverge_suggest_nothing():
-    choice = choose(walk(lambda lr: Cycle(lr, math.inf, None, 3.0), 0.1, 4), usual=0.1, has_batch_norms=False)
+    choice = choose(walk(lambda lr: Cycle(lr, math.inf, None, 3.0), 0.1, 4), usual=0.1, weights_grow=False)
     assert choice.lr is None
     assert choice.reason == "every short cycle diverged, down to lr 3.16e-03"
 
 
 def test_cycles_that_do_not_learn_leave_the_usual_rate_in_doubt():
-    choice = choose(walk(lambda lr: Cycle(lr, 2.99, None, 3.0), 0.1, 4), usual=0.1, has_batch_norms=False)
+    choice = choose(walk(lambda lr: Cycle(lr, 2.99, None, 3.0), 0.1, 4), usual=0.1, weights_grow=False)
     assert choice.lr == 0.1
     assert choice.doubt.startswith("no short cycle lowered the loss by 5%: a usual rate is taken")
 
