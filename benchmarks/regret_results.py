@@ -1,4 +1,4 @@
-"""What the trainings of `benchmarks.regret` say: the rows of its results, the table of regrets, and its figure."""
+"""The results of `benchmarks.regret`: their rows, the table of regrets, and the figure."""
 
 import json
 import math

@@ -59,7 +59,7 @@ class Cycle:
 
     @property
     def is_too_high(self) -> bool:
-        """Whether the cycle raised the loss. A rate that is too low leaves it about as it is."""
+        """Whether the cycle raised the loss. A rate that is too low hardly changes it."""
         return not self.loss <= (1 + LEAST_CHANGE) * self.first_loss
 
 
