@@ -1,5 +1,7 @@
 """One training on several devices: what its processes, the ranks that torchrun starts, share and how they agree."""
 
+import atexit
+import gc
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -138,6 +140,7 @@ def leave() -> None:
     """Ends the connection."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        atexit.register(gc.collect)  # torch may abort a process if networks of its ranks are freed at the very end
 
 
 def check_shares(batch_size: int, num_images: int, size: int) -> None:

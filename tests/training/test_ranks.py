@@ -34,10 +34,10 @@ from pipeline.training import ranks
 from pipeline.training.events import EpochEnd, StepEnd
 from pipeline.training.recipe import Recipe
 torch.set_num_threads(1)
-mine, found = ranks.started(), []
+mine = ranks.started()
 if mine.size > 1:
     ranks.join(mine)
-for given in json.loads(sys.argv[1]):
+def results(given):
     images = splits(28, 4, size=8)
     images = replace(images, valid=images.train)
     params, state = TrainStepParams(**given), None
@@ -59,7 +59,8 @@ for given in json.loads(sys.argv[1]):
     continued = [float(event.loss) for event in again.events() if isinstance(event, StepEnd)] if shards else []
     ends = [[e.train_accuracy, e.valid_loss, e.valid_accuracy] for e in events if isinstance(e, EpochEnd)]
     seen = mine.sum(torch.tensor(float(sum(len(labels) for _, labels in mine.share(training.valid))))).item()
-    found.append({"losses": losses, "ends": ends, "seen": seen, "continued": continued})
+    return {"losses": losses, "ends": ends, "seen": seen, "continued": continued}
+found = [results(given) for given in json.loads(sys.argv[1])]
 if not mine.number:
     print(json.dumps(found))
 ranks.leave()
